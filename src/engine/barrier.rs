@@ -1,0 +1,117 @@
+//! An asymmetric pair of memory barriers: free for the many, dear for the few.
+//!
+//! Owns the decision how the pair is made on this machine. Knows nothing of caches.
+//!
+//! Two threads that each store to one place and then load the other's place
+//! need a full barrier between their store and their load, or both can miss the
+//! other's store. When one of the two does this millions of times a second and
+//! the other almost never, the cost can be moved: the frequent side runs
+//! [`light`], which only keeps the compiler from reordering, and the rare side
+//! runs [`heavy`], which asks the operating system to run a full barrier on
+//! every processor that is running a thread of this process. `seize` and
+//! Folly's hazard pointers use the same pair.
+//!
+//! | system | `light` | `heavy` |
+//! |---|---|---|
+//! | Linux 4.14 and later | compiler fence | `membarrier(PRIVATE_EXPEDITED)` |
+//! | Linux, `membarrier` refused | `SeqCst` fence | `SeqCst` fence |
+//! | Windows | compiler fence | `FlushProcessWriteBuffers` |
+//! | others, and Miri | `SeqCst` fence | `SeqCst` fence |
+
+use crate::sync::{AtomicBool, Ordering, compiler_fence, full_fence};
+use std::sync::Once;
+
+/// Whether the operating system runs barriers for us. Only ever goes from
+/// `false` to `true`, inside [`prepare`].
+static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
+
+/// Decides, once in the life of the process, how the pair is made.
+///
+/// Must have returned before the first [`light`] or [`heavy`] of any cache:
+/// a `light` that saw the answer and a `heavy` that did not would not pair.
+pub(super) fn prepare() {
+    static DECIDED: Once = Once::new();
+    // Relaxed: whoever reaches a cache got there through an engine that was
+    // built after this call returned, and sharing the engine ordered the two.
+    DECIDED.call_once(|| ASYMMETRIC.store(system::register(), Ordering::Relaxed));
+}
+
+/// The frequent side: the caller's earlier stores come before its later loads,
+/// as seen by any thread that runs [`heavy`].
+#[inline(always)]
+pub(super) fn light() {
+    // Relaxed: written once, before any cache existed; see `prepare`.
+    if ASYMMETRIC.load(Ordering::Relaxed) {
+        // SeqCst: pairs with the full barrier that `heavy` makes every
+        // processor run; here only the compiler has to be held.
+        compiler_fence(Ordering::SeqCst);
+    } else {
+        // SeqCst: pairs with the fence in `heavy`.
+        full_fence(Ordering::SeqCst);
+    }
+}
+
+/// The rare side: as [`light`], and every thread's `light` counts as a full barrier against it.
+///
+/// About a microsecond where the system does it (0.3 alone, 1 with other
+/// threads running), so run one for many caches.
+pub(super) fn heavy() {
+    // SeqCst: pairs with the fence in `light`, where that is one; where it is
+    // not, orders this thread's own accesses around the system call.
+    full_fence(Ordering::SeqCst);
+    // Relaxed: as in `light`.
+    if ASYMMETRIC.load(Ordering::Relaxed) {
+        system::barrier_on_all_threads();
+        full_fence(Ordering::SeqCst);
+    }
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+mod system {
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: `membarrier` takes a command, flags and a processor number
+        // by value and touches no memory of ours; an unknown command fails.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    }
+
+    pub(super) fn register() -> bool {
+        membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
+    }
+
+    pub(super) fn barrier_on_all_threads() {
+        // It cannot fail once registered. If it did, two threads could own one
+        // buffer, and stopping is the only safe answer.
+        if !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(all(windows, not(miri)))]
+mod system {
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn FlushProcessWriteBuffers();
+    }
+
+    pub(super) fn register() -> bool {
+        true
+    }
+
+    pub(super) fn barrier_on_all_threads() {
+        // SAFETY: takes nothing, returns nothing, cannot fail, and exists in
+        // every Windows that Rust supports.
+        unsafe { FlushProcessWriteBuffers() }
+    }
+}
+
+#[cfg(any(miri, not(any(target_os = "linux", windows))))]
+mod system {
+    pub(super) fn register() -> bool {
+        false
+    }
+
+    pub(super) fn barrier_on_all_threads() {
+        unreachable!("`register` said that there is no such barrier")
+    }
+}

@@ -1,0 +1,294 @@
+//! One thread's cache of one size class: an array of items behind `busy` and `owner`.
+//!
+//! Owns the items that one thread keeps at hand, and the protocol by which
+//! another thread takes them away. Knows nothing of bytes, of the depot, or of
+//! how a thread finds its cache.
+//!
+//! # The protocol
+//!
+//! The owner enters by storing `busy`, running the light barrier and then
+//! loading `owner`; it goes on only if it reads its own token. Whoever closes
+//! the cache stores `owner` first, runs the heavy barrier and then waits until
+//! `busy` is clear. Each stores before it loads, and the barriers pair, so at
+//! least one of them sees the other: either the owner sees that the cache is no
+//! longer its own and leaves without touching an item, or the closer sees
+//! `busy` and waits. Neither a lock nor an atomic read-modify-write is on the
+//! owner's side.
+
+use super::barrier;
+use super::depot::{MAGAZINE_ROUNDS, Magazine};
+use super::local::Token;
+use super::{ClassLimits, Item};
+use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// Two magazines: after an exchange in either direction one remains, so a
+/// thread that alternates at the boundary does not go to the depot each time.
+const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
+
+/// `owner` of a cache that no thread uses.
+const FREE: usize = 0;
+/// `owner` of a cache that takes nothing in any more. Not a token: tokens are aligned addresses.
+const CLOSED: usize = usize::MAX;
+
+/// One thread's cache of one size class.
+// 128: two cache lines, since processors fetch them in pairs; two threads'
+// caches must not share one. What a `get` and a drop use is in the first 64.
+#[repr(C, align(128))]
+pub(super) struct Cache<T> {
+    /// [`FREE`], [`CLOSED`], or the token of the thread that may enter.
+    owner: AtomicUsize,
+    /// Set while the owner works on `rounds`.
+    busy: AtomicBool,
+    /// How many `rounds` may be used, at most [`CACHE_ROUNDS`].
+    limit: usize,
+    /// How many `rounds` are initialised, from the start. Written by the owner.
+    len: AtomicUsize,
+    /// Weight of these. Written by the owner.
+    weight: AtomicUsize,
+    /// Items handed to the owner.
+    pub(super) hits: Counter,
+    /// Items that the owner gave back.
+    pub(super) returns: Counter,
+    rounds: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
+}
+
+// SAFETY: `rounds` is the one field that needs the argument. It is touched by
+// the owner between `enter` and `leave`, and by whoever closed the cache after
+// `drain` has seen the owner leave; the protocol above keeps these apart.
+// Items cross threads that way, hence `T: Send`.
+unsafe impl<T: Send> Sync for Cache<T> {}
+
+impl<T: Item> Cache<T> {
+    pub(super) fn new(limits: ClassLimits) -> Self {
+        Cache {
+            owner: AtomicUsize::new(FREE),
+            busy: AtomicBool::new(false),
+            limit: limits.cache_rounds.clamp(1, CACHE_ROUNDS),
+            len: AtomicUsize::new(0),
+            weight: AtomicUsize::new(0),
+            hits: Counter::default(),
+            returns: Counter::default(),
+            rounds: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
+        }
+    }
+
+    /// Takes the item that came last, if the cache is `me`'s and holds one.
+    #[inline(always)]
+    pub(super) fn pop(&self, me: Token) -> Option<T> {
+        if !self.enter(me) {
+            return None;
+        }
+        // SAFETY: between `enter` and `leave`.
+        let item = unsafe { self.take_last() };
+        if item.is_some() {
+            self.hits.bump_by_owner();
+        }
+        self.leave();
+        item
+    }
+
+    /// Keeps an item, or hands it back if the cache is full or not `me`'s.
+    #[inline(always)]
+    pub(super) fn push(&self, me: Token, item: T) -> Result<(), T> {
+        if !self.enter(me) {
+            return Err(item);
+        }
+        // SAFETY: between `enter` and `leave`.
+        let kept = unsafe { self.add_last(item) };
+        if kept.is_ok() {
+            self.returns.bump_by_owner();
+        }
+        self.leave();
+        kept
+    }
+
+    /// Moves a magazine's items in, and hands back what found no room.
+    pub(super) fn load(&self, me: Token, mut magazine: Magazine<T>) -> Magazine<T> {
+        if self.enter(me) {
+            while let Some(item) = magazine.pop() {
+                // SAFETY: between `enter` and `leave`.
+                if let Err(item) = unsafe { self.add_last(item) } {
+                    magazine.push(item);
+                    break;
+                }
+            }
+            self.leave();
+        }
+        magazine
+    }
+
+    /// Moves out the items that came first, at most one magazine of `rounds_max`.
+    pub(super) fn unload(&self, me: Token, rounds_max: usize) -> Magazine<T> {
+        let mut magazine = Magazine::new();
+        if self.enter(me) {
+            let len = self.len();
+            let out = len.min(rounds_max).min(MAGAZINE_ROUNDS);
+            let rounds = self.rounds.get().cast::<MaybeUninit<T>>();
+            for at in 0..out {
+                // SAFETY: between `enter` and `leave`, and `at` is below
+                // `len`, hence initialised; the copy below overwrites it or
+                // the new `len` excludes it, so nobody reads it again.
+                magazine.push(unsafe { rounds.add(at).read().assume_init() });
+            }
+            // SAFETY: between `enter` and `leave`; both ranges lie in the
+            // array, and moving the rest down keeps `..len - out` initialised.
+            unsafe { ptr::copy(rounds.add(out), rounds, len - out) };
+            let weight = self.weight.load(Ordering::Relaxed) - magazine.weight();
+            self.set(len - out, weight);
+            self.leave();
+        }
+        magazine
+    }
+
+    /// Makes a free cache `me`'s. Leaves any other as it is.
+    pub(super) fn acquire(&self, me: Token) {
+        // Acquire: what the last owner did to the items; pairs with the
+        // Release in `release`. Relaxed: on failure nothing is touched.
+        let _ = self
+            .owner
+            .compare_exchange(FREE, me.get(), Ordering::Acquire, Ordering::Relaxed);
+    }
+
+    /// Makes `me`'s cache free, for the next thread with whatever it holds.
+    pub(super) fn release(&self, me: Token) {
+        // Release: publishes what this thread did to the items; pairs with
+        // the Acquire in `acquire`. Relaxed: it was closed, which stays.
+        let _ = self
+            .owner
+            .compare_exchange(me.get(), FREE, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Ends the cache's life: after a heavy barrier, no owner enters any more.
+    pub(super) fn close(&self) {
+        // AcqRel: Acquire pairs with `release`, since a free cache may hold
+        // items. Release is not needed; the heavy barrier orders the rest.
+        self.owner.swap(CLOSED, Ordering::AcqRel);
+    }
+
+    /// Takes all items out of a cache that was closed before the last heavy barrier.
+    ///
+    /// Waits for an owner that is in the middle of a push or a pop.
+    ///
+    /// # Safety
+    ///
+    /// - [`close`](Self::close) and then [`barrier::heavy`] ran on this thread.
+    /// - No other thread calls this.
+    pub(super) unsafe fn drain(&self, mut each: impl FnMut(T)) {
+        let mut spins = 0_u32;
+        // Acquire: the owner's writes to the items; pairs with the Release in `leave`.
+        while self.busy.load(Ordering::Acquire) {
+            // An owner that was stopped by the scheduler needs our processor.
+            if spins < 64 {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        // SAFETY: the owner is out, as was just seen, and cannot come back in:
+        // it would load `owner` after the heavy barrier and read CLOSED. The
+        // caller promises that nobody else drains.
+        while let Some(item) = unsafe { self.take_last() } {
+            each(item);
+        }
+    }
+
+    /// Idle items here, and their weight.
+    pub(super) fn idle(&self) -> (usize, usize) {
+        (self.len(), self.weight.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn enter(&self, me: Token) -> bool {
+        // Relaxed: the light barrier orders it before the load below.
+        self.busy.store(true, Ordering::Relaxed);
+        barrier::light();
+        // Relaxed: only this thread stores this token, so reading it says that
+        // nobody has stored over it; `acquire` ordered the items.
+        let entered = self.owner.load(Ordering::Relaxed) == me.get();
+        if !entered {
+            self.leave();
+        }
+        entered
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        // Release: publishes the work on the items; pairs with the Acquire in `drain`.
+        self.busy.store(false, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // Relaxed: written by the owner, which is this thread, or read for
+        // `Stats`, or ordered by `busy` in `drain`. So in the functions below.
+        self.len.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set(&self, len: usize, weight: usize) {
+        self.len.store(len, Ordering::Relaxed);
+        self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    /// # Safety
+    ///
+    /// - The caller has the cache to itself: it is between `enter` and
+    ///   `leave`, or it has closed the cache and seen the owner leave.
+    #[inline(always)]
+    unsafe fn take_last(&self) -> Option<T> {
+        let last = self.len().checked_sub(1)?;
+        // SAFETY: `last` is below `len`, hence initialised and in the array;
+        // the new `len` excludes it, so nobody reads it again. The caller has
+        // the cache to itself.
+        let item = unsafe {
+            self.rounds
+                .get()
+                .cast::<MaybeUninit<T>>()
+                .add(last)
+                .read()
+                .assume_init()
+        };
+        let weight = self.weight.load(Ordering::Relaxed) - item.weight();
+        self.set(last, weight);
+        Some(item)
+    }
+
+    /// # Safety
+    ///
+    /// - As for [`take_last`](Self::take_last).
+    #[inline(always)]
+    unsafe fn add_last(&self, item: T) -> Result<(), T> {
+        let len = self.len();
+        if len >= self.limit {
+            return Err(item);
+        }
+        let weight = self.weight.load(Ordering::Relaxed) + item.weight();
+        // SAFETY: `len` is below `limit`, hence in the array, and this round
+        // is not initialised, so nothing is overwritten. The caller has the
+        // cache to itself.
+        unsafe {
+            self.rounds
+                .get()
+                .cast::<MaybeUninit<T>>()
+                .add(len)
+                .write(MaybeUninit::new(item));
+        }
+        self.set(len + 1, weight);
+        Ok(())
+    }
+}
+
+impl<T> Drop for Cache<T> {
+    fn drop(&mut self) {
+        let len = self.len.load(Ordering::Relaxed);
+        for round in &mut self.rounds.get_mut()[..len] {
+            // SAFETY: rounds below `len` are initialised, and `&mut self`
+            // says that no thread uses the cache.
+            unsafe { round.assume_init_drop() };
+        }
+    }
+}

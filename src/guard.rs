@@ -1,0 +1,406 @@
+//! The buffer as its user holds it: an owned guard that goes home on drop.
+//!
+//! Owns growth through the pool. Knows nothing of levels.
+
+use crate::engine::{ClassIndex, EngineId};
+use crate::shared::{BufferSlot, Shared};
+use bytes::buf::UninitSlice;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::fmt;
+use std::io;
+use std::mem::{self, ManuallyDrop};
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+
+/// How many times its capacity a guard takes when it outgrows its buffer and
+/// nobody has said how much it will need.
+///
+/// 8: what it takes goes back to the pool, so a step that is too large costs
+/// no memory for good, while a step that is too small costs a copy.
+const GROWTH_STEP: usize = 8;
+
+/// An owned buffer from a [`Pool`](crate::Pool), which goes back by itself when dropped.
+///
+/// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`],
+/// [`io::Write`] and [`fmt::Write`].
+///
+/// It is `'static` and [`Send`]: it may be dropped on any thread, while the
+/// thread unwinds or is being torn down, and after the last handle of its pool.
+///
+/// # Growth
+///
+/// What is called on the guard itself ([`reserve`](Self::reserve),
+/// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!`, ...)
+/// takes a larger buffer from the pool when this one is full, copies the
+/// contents and gives the old one back. The larger one is eight times as large
+/// where that is a size class; `reserve` takes what it was asked for, rounded
+/// up to a size class.
+///
+/// What is called on the `BytesMut` (`(*buf).reserve(..)`, or a function that
+/// takes `&mut BytesMut`) grows as `BytesMut` does, on the heap.
+///
+/// # Coming home
+///
+/// A buffer that was advanced or split comes home whole, unless a part of it is
+/// still in use elsewhere; then it is freed with its last part. One that has
+/// grown joins the largest size class that it fills, or is freed if it is above
+/// the pool's largest.
+///
+/// ```
+/// use bytes::BufMut;
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// let mut buf = pool.get(10);
+/// buf.put_slice(b"GET / HTTP/1.1\r\n");
+/// buf.put_bytes(b'x', 5000); // outgrows the 512-byte class
+/// assert_eq!((buf.len(), &buf[..4]), (5016, &b"GET "[..]));
+/// drop(buf);
+/// assert_eq!(pool.stats().total.outstanding, 0);
+/// ```
+pub struct PooledBuf {
+    /// Taken out by `drop` alone.
+    slot: ManuallyDrop<Box<BufferSlot>>,
+    /// The [`Shared::direct_return`] of the slot's pool.
+    // Here and not in the slot, like `class`: what the drop must know to find
+    // its place in the cache does not wait for the slot to be loaded.
+    engine: EngineId,
+    /// The size class in which this guard is counted as outstanding.
+    class: Option<ClassIndex>,
+}
+
+impl PooledBuf {
+    /// Takes an empty buffer for `request` bytes.
+    #[inline(always)]
+    pub(crate) fn take(home: &Arc<Shared>, request: usize) -> Self {
+        let (slot, class) = home.take(request);
+        PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            engine: home.direct_return(),
+            class,
+        }
+    }
+
+    /// Takes in a buffer that the pool did not make.
+    pub(crate) fn adopt(home: &Arc<Shared>, buf: BytesMut) -> Self {
+        let class = home
+            .classes()
+            .for_capacity(buf.capacity())
+            .filter(|_| buf.capacity() <= home.classes().max());
+        home.counters(class).adopted.bump();
+        PooledBuf {
+            slot: ManuallyDrop::new(BufferSlot::with_foreign(buf, Arc::clone(home))),
+            engine: home.direct_return(),
+            class,
+        }
+    }
+
+    /// Takes the buffer out of the pool for good.
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(10);
+    /// buf.extend_from_slice(b"kept");
+    /// let own: BytesMut = buf.detach();
+    /// assert_eq!(&own[..], b"kept");
+    /// assert_eq!((pool.stats().total.detached, pool.stats().total.outstanding), (1, 0));
+    /// ```
+    #[must_use = "the buffer is freed unless you keep it; to give it back, drop the guard"]
+    pub fn detach(self) -> BytesMut {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so the slot is taken out once.
+        let mut slot = unsafe { ManuallyDrop::take(&mut this.slot) };
+        slot.home().counters(this.class).detached.bump();
+        mem::take(&mut slot.buf)
+    }
+
+    /// Makes the contents immutable and cheap to clone and slice.
+    ///
+    /// The buffer goes home when the last clone or slice is dropped, and counts
+    /// as outstanding until then. `Bytes::try_into_mut` on it always fails.
+    ///
+    /// Allocates a few words for the shared count.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(10);
+    /// buf.extend_from_slice(b"header body");
+    /// let frozen = buf.freeze();
+    /// let body = frozen.slice(7..);
+    /// drop(frozen);
+    /// assert_eq!((&body[..], pool.stats().total.outstanding), (&b"body"[..], 1));
+    /// drop(body);
+    /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
+    /// ```
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// Makes room for at least `additional` bytes more, through the pool.
+    ///
+    /// Takes the smallest size class that holds the contents and `additional`
+    /// bytes, if this buffer does not.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    #[inline]
+    pub fn reserve(&mut self, additional: usize) {
+        if self.spare() < additional {
+            self.grow(additional, 1);
+        }
+    }
+
+    /// Appends `bytes`, growing through the pool.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    #[inline]
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
+        self.slot.buf.extend_from_slice(bytes);
+    }
+
+    /// Sets the length to `len`, cutting off or appending copies of `value`, growing through the pool.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    pub fn resize(&mut self, len: usize, value: u8) {
+        match len.checked_sub(self.len()) {
+            Some(more) => self.put_bytes(value, more),
+            None => self.truncate(len),
+        }
+    }
+
+    /// Cuts the contents off after `len` bytes; does nothing if they are not longer.
+    pub fn truncate(&mut self, len: usize) {
+        self.slot.note_written();
+        self.slot.buf.truncate(len);
+    }
+
+    /// Empties the buffer. Keeps its capacity.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Bytes that fit without growing.
+    #[inline(always)]
+    fn spare(&self) -> usize {
+        self.slot.buf.capacity() - self.slot.buf.len()
+    }
+
+    /// Makes room for contents that come piece by piece.
+    #[inline(always)]
+    fn make_room(&mut self, additional: usize) {
+        if self.spare() < additional {
+            self.grow(additional, GROWTH_STEP);
+        }
+    }
+
+    /// Exchanges the buffer for one with room for `additional` bytes more, and
+    /// `step` times as large if a size class is.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, additional: usize, step: usize) {
+        self.slot.note_written();
+        if self.slot.buf.try_reclaim(additional) {
+            return; // there was room before the contents
+        }
+        let home = self.slot.home();
+        let classes = home.classes();
+        let (len, capacity) = (self.slot.buf.len(), self.slot.buf.capacity());
+        let needed = len.checked_add(additional).expect("capacity overflow");
+        let request = if needed <= classes.max() {
+            needed.max(capacity.saturating_mul(step).min(classes.max()))
+        } else if self.class.is_none() && !home.zero_on_return() {
+            // From one plain allocation to another: the heap may do it in place.
+            return self.slot.buf.reserve(additional);
+        } else {
+            // At least double, so that appending costs constant time per byte.
+            needed.max(capacity.saturating_mul(2).min(isize::MAX as usize))
+        };
+        let mut larger = PooledBuf::take(home, request);
+        larger.slot.buf.extend_from_slice(&self.slot.buf);
+        home.counters(self.class).growths.bump();
+        *self = larger; // drops the old one, which goes home
+    }
+}
+
+impl Drop for PooledBuf {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: dropped once, and nothing uses the guard after its drop.
+        let mut slot = unsafe { ManuallyDrop::take(&mut self.slot) };
+        if let Some(class) = self.class {
+            // SAFETY: `engine` is the `direct_return` of the slot's pool, and
+            // `class` one of its classes: all who make a guard set them so.
+            match unsafe { Shared::keep_local(self.engine, class, slot) } {
+                Ok(()) => return,
+                Err(returned) => slot = returned,
+            }
+        }
+        Shared::keep(slot, self.class);
+    }
+}
+
+impl Deref for PooledBuf {
+    type Target = BytesMut;
+
+    #[inline(always)]
+    fn deref(&self) -> &BytesMut {
+        &self.slot.buf
+    }
+}
+
+impl DerefMut for PooledBuf {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        self.slot.note_unseen();
+        &mut self.slot.buf
+    }
+}
+
+impl AsRef<[u8]> for PooledBuf {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        &self.slot.buf
+    }
+}
+
+impl AsMut<[u8]> for PooledBuf {
+    #[inline]
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.slot.buf
+    }
+}
+
+impl fmt::Debug for PooledBuf {
+    /// Prints the contents as `BytesMut` does: `b"..."`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.slot.buf.fmt(f)
+    }
+}
+
+impl Buf for PooledBuf {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.slot.buf.remaining()
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        self.slot.buf.chunk()
+    }
+
+    #[inline]
+    fn advance(&mut self, count: usize) {
+        self.slot.buf.advance(count);
+    }
+
+    /// Splits off the first `len` bytes without copying.
+    ///
+    /// While that part lives, the buffer cannot go home: it is freed with it.
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.slot.buf.copy_to_bytes(len)
+    }
+}
+
+// SAFETY: `chunk_mut` and `advance_mut` are those of one `BytesMut`, which
+// keeps the contract; growing exchanges that buffer before it is asked for a
+// chunk, never between the two calls.
+unsafe impl BufMut for PooledBuf {
+    #[inline]
+    fn remaining_mut(&self) -> usize {
+        isize::MAX as usize - self.slot.buf.len()
+    }
+
+    #[inline]
+    unsafe fn advance_mut(&mut self, count: usize) {
+        // SAFETY: the caller has initialised the first `count` bytes of the
+        // chunk that it got, which was this buffer's.
+        unsafe { self.slot.buf.advance_mut(count) };
+    }
+
+    #[inline]
+    fn chunk_mut(&mut self) -> &mut UninitSlice {
+        self.make_room(1);
+        self.slot.buf.chunk_mut()
+    }
+
+    fn put<T: Buf>(&mut self, mut source: T)
+    where
+        Self: Sized,
+    {
+        self.make_room(source.remaining());
+        self.slot.buf.put(&mut source);
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn put_bytes(&mut self, value: u8, count: usize) {
+        self.make_room(count);
+        self.slot.buf.put_bytes(value, count);
+    }
+}
+
+impl io::Write for PooledBuf {
+    /// Appends all of `bytes`; never fails.
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Write for PooledBuf {
+    /// Appends `text`; never fails.
+    #[inline]
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Extend<u8> for PooledBuf {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        let bytes = bytes.into_iter();
+        self.make_room(bytes.size_hint().0);
+        for byte in bytes {
+            self.put_u8(byte);
+        }
+    }
+}
+
+impl<'a> Extend<&'a u8> for PooledBuf {
+    fn extend<I: IntoIterator<Item = &'a u8>>(&mut self, bytes: I) {
+        self.extend(bytes.into_iter().copied());
+    }
+}
+
+impl From<PooledBuf> for Bytes {
+    /// As [`PooledBuf::freeze`].
+    fn from(buf: PooledBuf) -> Bytes {
+        buf.freeze()
+    }
+}
+
+// A panic between two calls leaves the buffer as the last call left it, and
+// the pool never runs its user's code.
+impl UnwindSafe for PooledBuf {}
+impl RefUnwindSafe for PooledBuf {}

@@ -1,0 +1,127 @@
+//! The public handle. Knows no magazines and no atomics.
+
+use crate::builder::{Builder, Config};
+use crate::guard::PooledBuf;
+use crate::shared::Shared;
+use crate::stats::Stats;
+use bytes::BytesMut;
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+
+/// A pool of byte buffers in tiers of capacity, shared by all threads.
+///
+/// Clones are handles to the same pool. When the last handle is dropped, what
+/// the pool retains is freed, in every thread's cache; buffers that are still
+/// out stay valid and are freed when they are dropped.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// let mut buf = pool.get(3000); // empty, with room for 4096 bytes
+/// buf.extend_from_slice(b"hello");
+/// std::thread::spawn(move || drop(buf)).join().unwrap(); // goes home by itself
+/// assert_eq!(pool.stats().total.retained_buffers, 1);
+/// ```
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+impl Pool {
+    /// Options for a pool that differs from the default.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_config(config: Config) -> Self {
+        Pool {
+            shared: Shared::new(config),
+        }
+    }
+
+    /// Takes an empty buffer with room for at least `size` bytes.
+    ///
+    /// Its capacity is that of the smallest size class that holds `size`;
+    /// above the largest class, a plain allocation of `size` bytes that is
+    /// freed on drop. `get(0)` is of the smallest class. Which idle buffer you
+    /// get is not promised.
+    ///
+    /// A local hit takes no lock, does no atomic read-modify-write and
+    /// allocates nothing. A miss allocates.
+    ///
+    /// # Panics
+    ///
+    /// - If `size` is above `isize::MAX`, as `Vec::with_capacity` does.
+    #[inline]
+    pub fn get(&self, size: usize) -> PooledBuf {
+        PooledBuf::take(&self.shared, size)
+    }
+
+    /// Takes in a buffer that the pool did not make, with its contents.
+    ///
+    /// On drop it joins the largest size class that its capacity fills. It is
+    /// freed if its capacity is below the smallest class or above the largest,
+    /// or if a part that was split off it is still in use.
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop(pool.adopt(BytesMut::with_capacity(1500)));
+    /// assert_eq!(pool.get(1024).capacity(), 1500); // of the 1024-byte class
+    /// ```
+    pub fn adopt(&self, buf: BytesMut) -> PooledBuf {
+        PooledBuf::adopt(&self.shared, buf)
+    }
+
+    /// The capacities of the size classes, ascending, in bytes.
+    #[must_use]
+    pub fn classes(&self) -> &[usize] {
+        self.shared.classes().capacities()
+    }
+
+    /// What the pool has done and what it holds.
+    ///
+    /// Looks at every thread's counters; takes no lock.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+}
+
+impl Clone for Pool {
+    fn clone(&self) -> Self {
+        self.shared.add_handle();
+        Pool {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.remove_handle();
+    }
+}
+
+impl Default for Pool {
+    /// Size classes from 512 bytes to 1 MiB, each twice the one before.
+    fn default() -> Self {
+        Pool::from_config(Config::default())
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("classes", &self.classes())
+            .field("total", &self.stats().total)
+            .finish()
+    }
+}
+
+// The pool never runs its user's code, so no panic can leave it half-changed.
+impl UnwindSafe for Pool {}
+impl RefUnwindSafe for Pool {}

@@ -1,0 +1,152 @@
+//! The heap cell that carries a buffer and keeps its home alive.
+//!
+//! Owns what must be remembered of a buffer while it is out: where it began and
+//! how much of it was written. Knows nothing of levels or of size classes.
+//!
+//! The count that keeps the home alive lives here, from the cell's allocation
+//! to its end: moving a cell between a guard and a cache counts nothing.
+
+use crate::engine::Item;
+use bytes::BytesMut;
+use std::hint;
+use std::mem::{self, MaybeUninit};
+use std::sync::Arc;
+
+/// A buffer with what its home must know of it.
+// 64: a cache line of its own, since two threads may use neighbours on the heap.
+#[repr(align(64))]
+pub(crate) struct Slot<H> {
+    pub(crate) buf: BytesMut,
+    /// Address of the whole buffer's first byte; 0 while that is not known.
+    base: usize,
+    /// The whole buffer's capacity in bytes; 0 while that is not known.
+    capacity: usize,
+    /// How many bytes from `base` on may have been written since the buffer
+    /// left home; [`UNSEEN`] if nobody knows.
+    written: usize,
+    home: Arc<H>,
+}
+
+/// `written` of a buffer that was borrowed in a way that hides the writes.
+const UNSEEN: usize = usize::MAX;
+
+const _: () = assert!(
+    mem::size_of::<Slot<()>>() == 64,
+    "a slot fills one cache line"
+);
+
+impl<H> Slot<H> {
+    /// A slot with a buffer of its own, of at least `capacity` bytes.
+    pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
+        let mut slot = Self::with_foreign(BytesMut::with_capacity(capacity), home);
+        slot.remember_whole();
+        slot.written = 0;
+        slot
+    }
+
+    /// A slot with a buffer of which nothing is known.
+    pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> Box<Self> {
+        Box::new(Slot {
+            buf,
+            base: 0,
+            capacity: 0,
+            written: UNSEEN,
+            home,
+        })
+    }
+
+    /// Capacity in bytes of the whole buffer, as last seen.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn home(&self) -> &Arc<H> {
+        &self.home
+    }
+
+    /// Whether the buffer is as it left home but for its contents.
+    ///
+    /// Its address and its capacity say so: nobody else holds a part of an
+    /// allocation of which this buffer is the whole.
+    #[inline(always)]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.buf.as_ptr().addr() == self.base && self.buf.capacity() == self.capacity
+    }
+
+    /// Empties the buffer and makes it the whole of its allocation again.
+    /// Says whether it is: not if a part of it is still in use elsewhere.
+    pub(crate) fn make_whole(&mut self) -> bool {
+        self.note_written();
+        self.buf.clear();
+        if self.is_whole() {
+            return true;
+        }
+        let known = self.base..=self.base.saturating_add(self.capacity);
+        if self.base != 0 && known.contains(&self.buf.as_ptr().addr()) {
+            // Advanced, or split: whole again if nobody holds a part.
+            if self.buf.try_reclaim(self.capacity) && self.is_whole() {
+                return true;
+            }
+        } else if self.buf.capacity() == 0 && !self.buf.try_reclaim(1) {
+            // Taken out, and nothing left in its place. An empty `Bytes` could
+            // not be asked.
+            self.remember_whole();
+            return true;
+        }
+        // Grown, adopted or exchanged. Only a `Bytes` can be asked whether it
+        // is alone; made a `BytesMut` again, it covers the allocation to its
+        // end, and one byte more than that is to be had only at its beginning.
+        match mem::take(&mut self.buf).freeze().try_into_mut() {
+            Ok(buf) => {
+                self.buf = buf;
+                self.buf.clear();
+                let _whole_already = !self.buf.try_reclaim(self.buf.capacity().saturating_add(1));
+                self.remember_whole();
+                self.written = UNSEEN;
+                true
+            }
+            Err(_shared) => false,
+        }
+    }
+
+    /// Takes the present buffer for the whole of its allocation.
+    fn remember_whole(&mut self) {
+        self.base = self.buf.as_ptr().addr();
+        self.capacity = self.buf.capacity();
+    }
+
+    /// Notes that the buffer is written to where the pool cannot see it.
+    #[inline(always)]
+    pub(crate) fn note_unseen(&mut self) {
+        self.written = UNSEEN;
+    }
+
+    /// Notes what is written now, before it is given up.
+    #[inline(always)]
+    pub(crate) fn note_written(&mut self) {
+        // Wrapping: without meaning where the buffer is not the known one,
+        // but then it was borrowed unseen, or is foreign, and stays so.
+        let end = self.buf.as_ptr().addr().wrapping_sub(self.base);
+        self.written = self.written.max(end.wrapping_add(self.buf.len()));
+    }
+
+    /// Overwrites with zeros what may have been written since the buffer left home.
+    ///
+    /// The buffer must be empty and whole.
+    pub(crate) fn wipe(&mut self) {
+        let spare = self.buf.spare_capacity_mut();
+        let written = self.written.min(spare.len());
+        spare[..written].fill(MaybeUninit::new(0));
+        // So that the compiler does not find the writes useless where the
+        // buffer is freed next.
+        hint::black_box(spare.as_ptr());
+        self.written = 0;
+    }
+}
+
+impl<H: Send + Sync + 'static> Item for Box<Slot<H>> {
+    #[inline(always)]
+    fn weight(&self) -> usize {
+        self.capacity
+    }
+}

@@ -1,0 +1,308 @@
+//! What the pool did, as numbers: counters that are written, snapshots that are read.
+//!
+//! Never an input to a decision. What happens often is counted by the thread
+//! caches, without shared writes; the counters here are for the rest.
+
+use crate::engine::Levels;
+use crate::sync::Counter;
+use std::fmt;
+
+/// Events of one size class that are rare enough to share their counters.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) misses: Counter,
+    pub(crate) oversize: Counter,
+    pub(crate) growths: Counter,
+    pub(crate) adopted: Counter,
+    pub(crate) detached: Counter,
+    pub(crate) discards: DiscardCounters,
+    /// Guards that were counted outstanding in another class and are now in this one.
+    pub(crate) moved_in: Counter,
+    /// The same, seen from the other class.
+    pub(crate) moved_out: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct DiscardCounters {
+    above_max: Counter,
+    below_min: Counter,
+    shared: Counter,
+    full: Counter,
+    no_cache: Counter,
+}
+
+/// Why a returned buffer was freed instead of kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discard {
+    AboveMax,
+    BelowMin,
+    Shared,
+    Full,
+    NoCache,
+}
+
+impl DiscardCounters {
+    pub(crate) fn of(&self, reason: Discard) -> &Counter {
+        match reason {
+            Discard::AboveMax => &self.above_max,
+            Discard::BelowMin => &self.below_min,
+            Discard::Shared => &self.shared,
+            Discard::Full => &self.full,
+            Discard::NoCache => &self.no_cache,
+        }
+    }
+}
+
+/// What a pool has done and what it holds, from [`Pool::stats`](crate::Pool::stats).
+///
+/// While no thread is inside the pool, two sums hold, in every [`Counts`]:
+///
+/// ```text
+/// gets           == local_hits + depot_hits + misses + oversize
+/// gets + adopted == returns + discards + detached + outstanding
+/// ```
+///
+/// (In one class the second holds for the guards that are of that class when
+/// they end.) A snapshot taken while threads are busy may be a few events off.
+/// `Display` prints an aligned table.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// let buf = pool.get(3000);
+/// assert_eq!((pool.stats().total.misses, pool.stats().total.outstanding), (1, 1));
+/// drop(buf);
+/// assert_eq!(pool.stats().total.retained_bytes, 4096);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// One entry per size class, ascending.
+    pub classes: Vec<ClassStats>,
+    /// Buffers of no size class: oversize ones, and adopted ones below the smallest class.
+    pub unclassed: Counts,
+    /// The sum of all of these.
+    pub total: Counts,
+}
+
+/// The counts of one size class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// The class's capacity in bytes.
+    pub capacity: usize,
+    /// What happened in it.
+    pub counts: Counts,
+}
+
+/// Events since the pool was made, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Buffers handed out, those that a guard took to [grow](Counts::growths) included.
+    pub gets: u64,
+    /// Gets served by the calling thread's cache.
+    pub local_hits: u64,
+    /// Gets served by the depot.
+    pub depot_hits: u64,
+    /// Gets served by the heap although a size class holds the request.
+    pub misses: u64,
+    /// Gets above the largest size class, served by the heap.
+    pub oversize: u64,
+    /// Guards that outgrew their buffer: each is one get and one return (or discard) more.
+    pub growths: u64,
+    /// Foreign buffers taken in by [`Pool::adopt`](crate::Pool::adopt).
+    pub adopted: u64,
+    /// Buffers that came back and were kept.
+    pub returns: u64,
+    /// Buffers that came back and were freed.
+    pub discards: Discards,
+    /// Buffers that left by [`PooledBuf::detach`](crate::PooledBuf::detach).
+    pub detached: u64,
+    /// Buffers in callers' hands now; a forgotten guard stays one.
+    pub outstanding: u64,
+    /// Idle buffers that the pool holds now.
+    pub retained_buffers: u64,
+    /// The capacity of these, in bytes.
+    pub retained_bytes: u64,
+}
+
+/// Returned buffers that were freed, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Discards {
+    /// The capacity was above the largest size class: oversize, or grown past it.
+    pub above_max: u64,
+    /// The capacity was below the smallest size class.
+    pub below_min: u64,
+    /// A part that was split off is still in use elsewhere.
+    pub shared: u64,
+    /// The thread's cache and the depot held as much of the class as they may.
+    pub full: u64,
+    /// The thread was being torn down and had no cache any more.
+    pub no_cache: u64,
+}
+
+impl Discards {
+    /// All reasons together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.above_max + self.below_min + self.shared + self.full + self.no_cache
+    }
+}
+
+impl Counts {
+    /// Gets served without the heap, by a thread cache or the depot.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.local_hits + self.depot_hits
+    }
+
+    /// [`hits`](Self::hits) over [`gets`](Self::gets), from 0 to 1; 0 before the first get.
+    #[must_use]
+    pub fn hit_rate(&self) -> f64 {
+        match self.gets {
+            0 => 0.0,
+            gets => self.hits() as f64 / gets as f64,
+        }
+    }
+
+    fn of(counters: &Counters, levels: Levels) -> Self {
+        let discards = Discards {
+            above_max: counters.discards.above_max.get(),
+            below_min: counters.discards.below_min.get(),
+            shared: counters.discards.shared.get(),
+            full: counters.discards.full.get(),
+            no_cache: counters.discards.no_cache.get(),
+        };
+        let mut counts = Counts {
+            gets: 0,
+            local_hits: levels.local_hits,
+            depot_hits: levels.depot_hits,
+            misses: counters.misses.get(),
+            oversize: counters.oversize.get(),
+            growths: counters.growths.get(),
+            adopted: counters.adopted.get(),
+            returns: levels.returns,
+            discards,
+            detached: counters.detached.get(),
+            outstanding: 0,
+            retained_buffers: levels.idle_items as u64,
+            retained_bytes: levels.idle_weight as u64,
+        };
+        counts.gets = counts.hits() + counts.misses + counts.oversize;
+        let came = counts.gets + counts.adopted + counters.moved_in.get();
+        let went = counts.returns + discards.total() + counts.detached + counters.moved_out.get();
+        // Saturating: while threads are busy, a buffer's end may be read here
+        // and its beginning not yet.
+        counts.outstanding = came.saturating_sub(went);
+        counts
+    }
+
+    fn add(&mut self, other: &Counts) {
+        self.gets += other.gets;
+        self.local_hits += other.local_hits;
+        self.depot_hits += other.depot_hits;
+        self.misses += other.misses;
+        self.oversize += other.oversize;
+        self.growths += other.growths;
+        self.adopted += other.adopted;
+        self.returns += other.returns;
+        self.discards.above_max += other.discards.above_max;
+        self.discards.below_min += other.discards.below_min;
+        self.discards.shared += other.discards.shared;
+        self.discards.full += other.discards.full;
+        self.discards.no_cache += other.discards.no_cache;
+        self.detached += other.detached;
+        self.outstanding += other.outstanding;
+        self.retained_buffers += other.retained_buffers;
+        self.retained_bytes += other.retained_bytes;
+    }
+}
+
+impl Stats {
+    pub(crate) fn collect<'a>(
+        classes: impl Iterator<Item = (usize, &'a Counters, Levels)>,
+        unclassed: &Counters,
+    ) -> Self {
+        let classes: Vec<ClassStats> = classes
+            .map(|(capacity, counters, levels)| ClassStats {
+                capacity,
+                counts: Counts::of(counters, levels),
+            })
+            .collect();
+        let unclassed = Counts::of(unclassed, Levels::default());
+        let mut total = unclassed;
+        for class in &classes {
+            total.add(&class.counts);
+        }
+        Stats {
+            classes,
+            unclassed,
+            total,
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    /// Prints one line per size class that was used, then the sum.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HEAD: [&str; 14] = [
+            "class", "gets", "local", "depot", "miss", "oversize", "growths", "adopted", "returns",
+            "discards", "detached", "outst.", "retained", "bytes",
+        ];
+        let row = |name: String, counts: &Counts| -> [String; HEAD.len()] {
+            [
+                name,
+                counts.gets.to_string(),
+                counts.local_hits.to_string(),
+                counts.depot_hits.to_string(),
+                counts.misses.to_string(),
+                counts.oversize.to_string(),
+                counts.growths.to_string(),
+                counts.adopted.to_string(),
+                counts.returns.to_string(),
+                counts.discards.total().to_string(),
+                counts.detached.to_string(),
+                counts.outstanding.to_string(),
+                counts.retained_buffers.to_string(),
+                counts.retained_bytes.to_string(),
+            ]
+        };
+        let mut rows = vec![HEAD.map(String::from)];
+        for class in &self.classes {
+            if class.counts != Counts::default() {
+                rows.push(row(class.capacity.to_string(), &class.counts));
+            }
+        }
+        if self.unclassed != Counts::default() {
+            rows.push(row(String::from("none"), &self.unclassed));
+        }
+        rows.push(row(String::from("total"), &self.total));
+        let widths: [usize; HEAD.len()] = std::array::from_fn(|column| {
+            let cells = rows.iter().map(|row| row[column].len());
+            cells.max().unwrap_or(0)
+        });
+        for row in &rows {
+            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+                let gap = if column == 0 { "" } else { "  " };
+                write!(f, "{gap}{cell:>width$}")?;
+            }
+            writeln!(f)?;
+        }
+        let Discards {
+            above_max,
+            below_min,
+            shared,
+            full,
+            no_cache,
+        } = self.total.discards;
+        write!(
+            f,
+            "hit rate {:.2} %; discards: {above_max} above max, {below_min} below min, \
+             {shared} shared, {full} full, {no_cache} without a cache",
+            100.0 * self.total.hit_rate()
+        )
+    }
+}

@@ -1,0 +1,43 @@
+//! Atomics and the counters made of them: the only file that names `std::sync::atomic`.
+//!
+//! Every other file takes its atomics from here, so that a model checker's can
+//! be put in their place in one line.
+
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicUsize, Ordering, compiler_fence, fence as full_fence,
+};
+
+#[cfg(target_has_atomic = "64")]
+type Count = std::sync::atomic::AtomicU64;
+// A 32-bit machine without 64-bit atomics wraps after 2^32 events.
+#[cfg(not(target_has_atomic = "64"))]
+type Count = AtomicUsize;
+
+/// A number of events, read by [`Stats`](crate::Stats) and by nothing that decides.
+///
+/// Every access is `Relaxed`: a counter orders nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(Count);
+
+impl Counter {
+    /// Counts one event where the calling thread is the only writer.
+    ///
+    /// A plain load, add and store: no read-modify-write.
+    #[inline(always)]
+    pub(crate) fn bump_by_owner(&self) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Counts one event where several threads write.
+    pub(crate) fn bump(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[allow(clippy::unnecessary_cast)] // `Count` is `usize` on some machines
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) as u64
+    }
+}
