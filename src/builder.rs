@@ -15,7 +15,7 @@ const MAX_SIZE_DEFAULT: usize = 1 << 20;
 
 /// What one thread's cache may hold of one size class, in bytes, as long as
 /// that is at least two buffers.
-const CACHE_BYTES_MAX: usize = 256 * 1024;
+const CACHE_BYTES_MAX: usize = 512 * 1024;
 /// What the depot may hold of one size class, in bytes, as long as that is at
 /// least one magazine.
 const DEPOT_BYTES_MAX: usize = 16 << 20;
@@ -132,12 +132,26 @@ impl Builder {
             }
         };
         Ok(Config {
-            limits: classes.capacities().iter().copied().map(limits).collect(),
+            limits: classes
+                .capacities()
+                .iter()
+                .map(|&capacity| limits(capacity))
+                .chain([NOTHING])
+                .collect(),
             classes,
             zero_on_return: self.zero_on_return,
         })
     }
 }
+
+/// How much the levels may hold of what has no size class.
+const NOTHING: ClassLimits = ClassLimits {
+    cache_rounds: 0,
+    magazine_rounds: 0,
+    depot_magazines: 0,
+    depot_loose: 0,
+    weight: 0,
+};
 
 /// How much of a class with this capacity each level may hold.
 fn limits(capacity: usize) -> ClassLimits {
@@ -151,6 +165,9 @@ fn limits(capacity: usize) -> ClassLimits {
         magazine_rounds,
         depot_magazines: (DEPOT_BYTES_MAX / capacity / magazine_rounds)
             .clamp(1, DEPOT_MAGAZINES_MAX),
+        // A buffer that is loose is short of twice the class's capacity.
+        depot_loose: magazine_rounds,
+        weight: capacity,
     }
 }
 
@@ -158,6 +175,7 @@ fn limits(capacity: usize) -> ClassLimits {
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) classes: SizeClasses,
+    /// One per size class, and one for what has none.
     pub(crate) limits: Box<[ClassLimits]>,
     pub(crate) zero_on_return: bool,
 }

@@ -2,8 +2,7 @@
 //!
 //! Owns growth through the pool. Knows nothing of levels.
 
-use crate::engine::{ClassIndex, EngineId};
-use crate::shared::{BufferSlot, Shared};
+use crate::shared::{BufferOrigin, BufferSlot, Shared};
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::fmt;
@@ -59,40 +58,33 @@ const GROWTH_STEP: usize = 8;
 /// drop(buf);
 /// assert_eq!(pool.stats().total.outstanding, 0);
 /// ```
+#[repr(C)] // see `Origin`
 pub struct PooledBuf {
     /// Taken out by `drop` alone.
     slot: ManuallyDrop<Box<BufferSlot>>,
-    /// The [`Shared::direct_return`] of the slot's pool.
-    // Here and not in the slot, like `class`: what the drop must know to find
-    // its place in the cache does not wait for the slot to be loaded.
-    engine: EngineId,
-    /// The size class in which this guard is counted as outstanding.
-    class: Option<ClassIndex>,
+    /// The thread cache that the slot may go back to if nothing has changed.
+    // Here and not in the slot: what the drop must know to find its place in
+    // the cache does not wait for the slot to be loaded.
+    origin: BufferOrigin,
 }
 
 impl PooledBuf {
     /// Takes an empty buffer for `request` bytes.
     #[inline(always)]
     pub(crate) fn take(home: &Arc<Shared>, request: usize) -> Self {
-        let (slot, class) = home.take(request);
+        let (slot, origin) = home.take(request);
         PooledBuf {
             slot: ManuallyDrop::new(slot),
-            engine: home.direct_return(),
-            class,
+            origin,
         }
     }
 
     /// Takes in a buffer that the pool did not make.
     pub(crate) fn adopt(home: &Arc<Shared>, buf: BytesMut) -> Self {
-        let class = home
-            .classes()
-            .for_capacity(buf.capacity())
-            .filter(|_| buf.capacity() <= home.classes().max());
-        home.counters(class).adopted.bump();
+        home.counters(home.class_of(buf.capacity())).adopted.bump();
         PooledBuf {
             slot: ManuallyDrop::new(BufferSlot::with_foreign(buf, Arc::clone(home))),
-            engine: home.direct_return(),
-            class,
+            origin: BufferOrigin::NONE,
         }
     }
 
@@ -114,7 +106,7 @@ impl PooledBuf {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, so the slot is taken out once.
         let mut slot = unsafe { ManuallyDrop::take(&mut this.slot) };
-        slot.home().counters(this.class).detached.bump();
+        slot.home().counters_of(&slot).detached.bump();
         mem::take(&mut slot.buf)
     }
 
@@ -220,7 +212,9 @@ impl PooledBuf {
         let needed = len.checked_add(additional).expect("capacity overflow");
         let request = if needed <= classes.max() {
             needed.max(capacity.saturating_mul(step).min(classes.max()))
-        } else if self.class.is_none() && !home.zero_on_return() {
+        } else if home.class_of(self.slot.capacity()) == classes.unclassed()
+            && !home.zero_on_return()
+        {
             // From one plain allocation to another: the heap may do it in place.
             return self.slot.buf.reserve(additional);
         } else {
@@ -229,7 +223,7 @@ impl PooledBuf {
         };
         let mut larger = PooledBuf::take(home, request);
         larger.slot.buf.extend_from_slice(&self.slot.buf);
-        home.counters(self.class).growths.bump();
+        home.counters_of(&self.slot).growths.bump();
         *self = larger; // drops the old one, which goes home
     }
 }
@@ -238,16 +232,10 @@ impl Drop for PooledBuf {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: dropped once, and nothing uses the guard after its drop.
-        let mut slot = unsafe { ManuallyDrop::take(&mut self.slot) };
-        if let Some(class) = self.class {
-            // SAFETY: `engine` is the `direct_return` of the slot's pool, and
-            // `class` one of its classes: all who make a guard set them so.
-            match unsafe { Shared::keep_local(self.engine, class, slot) } {
-                Ok(()) => return,
-                Err(returned) => slot = returned,
-            }
+        let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
+        if let Err(slot) = Shared::keep_local(slot, &self.origin) {
+            Shared::keep(slot);
         }
-        Shared::keep(slot, self.class);
     }
 }
 

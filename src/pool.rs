@@ -84,7 +84,8 @@ impl Pool {
 
     /// What the pool has done and what it holds.
     ///
-    /// Looks at every thread's counters; takes no lock.
+    /// Looks at every thread's counters, under a lock that gets and drops do not
+    /// take, but for a thread's first.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()

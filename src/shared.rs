@@ -5,7 +5,7 @@
 //! is worth. Knows nothing of how users hold buffers.
 
 use crate::builder::Config;
-use crate::engine::{ClassIndex, Engine, EngineId, HasEngine, Refusal};
+use crate::engine::{ClassIndex, Engine, HasEngine, Origin, Refusal};
 use crate::size_class::SizeClasses;
 use crate::slot::Slot;
 use crate::stats::{Counters, Discard, Stats};
@@ -15,15 +15,16 @@ use std::sync::Arc;
 /// The cell that a buffer of a pool lives in.
 pub(crate) type BufferSlot = Slot<Shared>;
 
+/// The thread cache that such a cell came from.
+pub(crate) type BufferOrigin = Origin<Box<BufferSlot>>;
+
 /// One pool, as its handles, its guards and its idle buffers see it.
 pub(crate) struct Shared {
     engine: Engine<Box<BufferSlot>>,
     classes: SizeClasses,
     zero_on_return: bool,
-    /// One per size class.
+    /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
-    /// For buffers of no size class.
-    unclassed: Counters,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
 }
@@ -40,11 +41,12 @@ impl Shared {
     /// A pool with one handle.
     pub(crate) fn new(config: Config) -> Arc<Self> {
         Arc::new_cyclic(|this| Shared {
-            counters: config.classes.iter().map(|_| Counters::default()).collect(),
-            engine: Engine::new(config.limits, this.clone()),
+            engine: Engine::new(config.limits, !config.zero_on_return, this.clone()),
+            counters: (0..=config.classes.capacities().len())
+                .map(|_| Counters::default())
+                .collect(),
             classes: config.classes,
             zero_on_return: config.zero_on_return,
-            unclassed: Counters::default(),
             handles: AtomicUsize::new(1),
         })
     }
@@ -57,106 +59,109 @@ impl Shared {
         &self.classes
     }
 
-    /// The engine whose thread cache takes a whole buffer back as it is; none
-    /// if the buffer must be looked at first.
-    #[inline(always)]
-    pub(crate) fn direct_return(&self) -> EngineId {
-        if self.zero_on_return {
-            EngineId::NONE
-        } else {
-            self.engine.id()
-        }
-    }
-
     // ---- out ----
 
-    /// An empty buffer for `request` bytes, and its size class.
+    /// An empty buffer for `request` bytes, and the thread cache to which it may come back.
     ///
     /// # Panics
     ///
     /// - If `request` is above `isize::MAX`.
     #[inline(always)]
-    pub(crate) fn take(self: &Arc<Self>, request: usize) -> (Box<BufferSlot>, Option<ClassIndex>) {
+    pub(crate) fn take(self: &Arc<Self>, request: usize) -> (Box<BufferSlot>, BufferOrigin) {
         let class = self.classes.for_request(request);
-        if let Some(class) = class {
-            if let Some(slot) = self.engine.take_local(class) {
-                return (slot, Some(class)); // local hit
-            }
+        match self.engine.take_local(class) {
+            Some(local_hit) => local_hit,
+            None => self.take_slow(class, request),
         }
-        (self.take_slow(class, request), class)
     }
 
-    /// Depot hit, else miss.
+    /// Local hit after all, depot hit, or else miss.
     #[cold]
     #[inline(never)]
-    fn take_slow(self: &Arc<Self>, class: Option<ClassIndex>, request: usize) -> Box<BufferSlot> {
-        let Some(class) = class else {
+    fn take_slow(
+        self: &Arc<Self>,
+        class: ClassIndex,
+        request: usize,
+    ) -> (Box<BufferSlot>, BufferOrigin) {
+        if class == self.classes.unclassed() {
             let slot = Slot::with_capacity(request, Arc::clone(self));
-            self.unclassed.oversize.bump();
-            return slot;
-        };
-        if let Some(slot) = self.engine.take(class) {
-            return slot;
+            self.counters(class).oversize.bump();
+            return (slot, BufferOrigin::NONE);
         }
-        let slot = Slot::with_capacity(self.classes.capacity(class), Arc::clone(self));
-        self.counters(Some(class)).misses.bump();
-        slot
+        let (slot, origin) = self.engine.take(class);
+        let slot = slot.unwrap_or_else(|| {
+            let slot = Slot::with_capacity(self.classes.capacity(class), Arc::clone(self));
+            self.counters(class).misses.bump();
+            slot
+        });
+        if self.zero_on_return {
+            // Its drop must not go the short way back, past the wiping.
+            return (slot, BufferOrigin::NONE);
+        }
+        (slot, origin)
     }
 
     // ---- back ----
 
-    /// Keeps a buffer in this thread's cache if it comes as it left and there is room.
-    ///
-    /// # Safety
-    ///
-    /// - `slot` came from a pool whose [`direct_return`](Self::direct_return)
-    ///   is `engine`, or `engine` is `NONE`.
-    /// - `class` is one of that pool's classes.
+    /// Keeps a buffer in the thread cache that it came from, if that is this
+    /// thread's, has room, and the buffer is as it left.
     #[inline(always)]
-    pub(crate) unsafe fn keep_local(
-        engine: EngineId,
-        class: ClassIndex,
+    pub(crate) fn keep_local(
         mut slot: Box<BufferSlot>,
+        origin: &BufferOrigin,
     ) -> Result<(), Box<BufferSlot>> {
-        if engine == EngineId::NONE || !slot.is_whole() {
+        if !origin.is_local() || !slot.is_whole() {
             return Err(slot);
         }
         slot.buf.clear();
-        // SAFETY: the slot keeps its pool alive, and with it the engine, whose
-        // items are of this type. The class is as the caller promises.
-        unsafe { Engine::keep_local(engine, class, slot) }
+        // SAFETY: it is local, and the slot keeps its pool alive, and with it
+        // the engine that the origin is of.
+        unsafe { origin.push(slot) }
     }
 
     /// Keeps a buffer that may have changed, or frees it and counts why.
-    ///
-    /// `held` is the class in which its guard is counted as outstanding.
     #[cold]
     #[inline(never)]
-    pub(crate) fn keep(mut slot: Box<BufferSlot>, held: Option<ClassIndex>) {
-        // Counted here: the slot keeps its pool alive, but is given away below.
-        let shared = Arc::clone(slot.home());
-        let counters = shared.counters(held);
-        let discard = |reason| counters.discards.of(reason).bump();
-        if !slot.make_whole() {
-            return discard(Discard::Shared);
-        }
-        if shared.zero_on_return {
+    pub(crate) fn keep(mut slot: Box<BufferSlot>) {
+        let shared = slot.home();
+        let held = shared.class_of(slot.capacity());
+        let local = shared.engine.local(held);
+        let zero_on_return = shared.zero_on_return;
+        let whole = slot.make_whole();
+        if whole && zero_on_return {
             slot.wipe();
         }
-        if slot.capacity() > shared.classes.max() {
+        // First the short way, which touches no count that threads share.
+        if let (true, Some(origin)) = (whole, local) {
+            match Self::keep_local(slot, &origin) {
+                Ok(()) => return,
+                Err(returned) => slot = returned,
+            }
+        }
+        // Counted: the slot keeps its pool alive, but is given away below.
+        let shared = Arc::clone(slot.home());
+        shared.keep_slow(slot, held, whole);
+    }
+
+    fn keep_slow(&self, slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
+        let counters = self.counters(held);
+        let discard = |reason| counters.discards.of(reason).bump();
+        if !whole {
+            return discard(Discard::Shared);
+        }
+        if slot.capacity() > self.classes.max() {
             return discard(Discard::AboveMax);
         }
-        let Some(class) = shared.classes.for_capacity(slot.capacity()) else {
+        let Some(class) = self.classes.for_capacity(slot.capacity()) else {
             return discard(Discard::BelowMin);
         };
-        match shared.engine.keep(class, slot) {
-            Ok(()) if held == Some(class) => {}
+        match self.engine.keep(class, slot) {
+            Ok(()) if class == held => {}
             Ok(()) => {
                 counters.moved_out.bump();
-                shared.counters(Some(class)).moved_in.bump();
+                self.counters(class).moved_in.bump();
             }
             Err((_slot, Refusal::Full)) => discard(Discard::Full),
-            Err((_slot, Refusal::NoCache)) => discard(Discard::NoCache),
             // The last handle is gone, and with it all who could read a count.
             Err((_slot, Refusal::Closed)) => {}
         }
@@ -182,20 +187,33 @@ impl Shared {
 
     // ---- what can be seen ----
 
+    /// The class in which a buffer counts as outstanding: that of its
+    /// capacity, or unclassed.
+    pub(crate) fn class_of(&self, capacity: usize) -> ClassIndex {
+        match self.classes.for_capacity(capacity) {
+            Some(class) if capacity <= self.classes.max() => class,
+            _ => self.classes.unclassed(),
+        }
+    }
+
+    /// The rare counters of the class in which a buffer counts as outstanding.
+    pub(crate) fn counters_of(&self, slot: &BufferSlot) -> &Counters {
+        self.counters(self.class_of(slot.capacity()))
+    }
+
     /// The rare counters of a class, or of buffers of none.
-    pub(crate) fn counters(&self, class: Option<ClassIndex>) -> &Counters {
-        class.map_or(&self.unclassed, |class| &self.counters[class.get()])
+    pub(crate) fn counters(&self, class: ClassIndex) -> &Counters {
+        &self.counters[class.get()]
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let classes = self.classes.iter().map(|class| {
-            let counters = self.counters(Some(class));
             (
                 self.classes.capacity(class),
-                counters,
+                self.counters(class),
                 self.engine.levels(class),
             )
         });
-        Stats::collect(classes, &self.unclassed)
+        Stats::collect(classes, self.counters(self.classes.unclassed()))
     }
 }

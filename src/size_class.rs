@@ -14,15 +14,19 @@ pub(crate) const CLASSES_MAX: usize = 128;
 /// No buffer can be larger: Rust's allocations end at `isize::MAX` bytes.
 pub(crate) const CAPACITY_MAX: usize = isize::MAX as usize;
 
-const _: () = assert!(CLASSES_MAX <= u8::MAX as usize);
+const _: () = assert!(CLASSES_MAX < u8::MAX as usize, "with one index to spare");
 
 /// The capacities of the size classes, ascending, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SizeClasses {
-    capacities: Box<[usize]>,
+    /// How many classes there are.
+    count: u8,
     /// For each bit length of `request - 1`, the class of the smallest request
     /// of that length: where [`for_request`](Self::for_request) starts to look.
-    start: [u8; usize::BITS as usize + 1],
+    start: [u8; usize::BITS as usize],
+    /// `capacities[..count]` are the classes', the rest is `usize::MAX`. As
+    /// long as an index can be, so that none is out of bounds.
+    capacities: [usize; 256],
 }
 
 impl SizeClasses {
@@ -41,8 +45,8 @@ impl SizeClasses {
             return Err(ConfigError::MaxBelowMin { min, max });
         }
         let below = std::iter::successors(Some(min), |size| size.checked_mul(2));
-        let capacities = below.take_while(|&size| size < max).chain([max]).collect();
-        Ok(Self::ladder(capacities))
+        let capacities: Vec<usize> = below.take_while(|&size| size < max).chain([max]).collect();
+        Ok(Self::ladder(&capacities))
     }
 
     /// A list of one's own: not empty, ascending, without 0.
@@ -74,67 +78,90 @@ impl SizeClasses {
             }
             previous = Some(value);
         }
-        Ok(Self::ladder(capacities.into()))
+        Ok(Self::ladder(capacities))
     }
 
-    fn ladder(capacities: Box<[usize]>) -> Self {
-        let mut start = [0; usize::BITS as usize + 1];
-        for (bits, start) in start.iter_mut().enumerate() {
-            // The smallest request with `bits` bits in `request - 1`.
-            let request = match bits {
-                0 => 0,
-                _ => (1_usize << (bits - 1)).saturating_add(1),
+    fn ladder(classes: &[usize]) -> Self {
+        const LAST_BIT: usize = usize::BITS as usize - 1;
+        let mut capacities = [usize::MAX; 256];
+        capacities[..classes.len()].copy_from_slice(classes);
+        let start = std::array::from_fn(|bit| {
+            // The last bit length stands for a request of 0, too, and above it
+            // are none but requests that no class holds.
+            let smallest_request = match bit {
+                0 | LAST_BIT => 0,
+                bit => (1 << bit) + 1,
             };
-            let class = capacities.partition_point(|&capacity| capacity < request);
-            *start = u8::try_from(class).expect("at most CLASSES_MAX classes");
+            index(classes.partition_point(|&capacity| capacity < smallest_request))
+        });
+        SizeClasses {
+            count: index(classes.len()),
+            start,
+            capacities,
         }
-        SizeClasses { capacities, start }
     }
 
-    /// The smallest class that holds `request` bytes; `None` above the largest.
+    /// The smallest class that holds `request` bytes; [`unclassed`](Self::unclassed) above the largest.
     #[inline(always)]
-    pub(crate) fn for_request(&self, request: usize) -> Option<ClassIndex> {
-        let bits = usize::BITS - request.saturating_sub(1).leading_zeros();
-        let mut class = self.start[bits as usize];
-        // Goes round once per class that lies between this request and the
-        // smallest of its bit length: never, where classes double from a power
-        // of two, at most once where they double from anything else.
-        while *self.capacities.get(usize::from(class))? < request {
+    pub(crate) fn for_request(&self, request: usize) -> ClassIndex {
+        // Of 0, the last bit: `ladder` has seen to that.
+        let bit = (request.wrapping_sub(1) | 1).ilog2();
+        let class = self.start[bit as usize];
+        if self.capacities[usize::from(class)] >= request {
+            return ClassIndex(class);
+        }
+        self.for_request_above(class, request)
+    }
+
+    /// Never, where classes double from a power of two: there, this request and
+    /// the smallest of its bit length have the same class.
+    #[cold]
+    fn for_request_above(&self, mut class: u8, request: usize) -> ClassIndex {
+        while self.capacities[usize::from(class)] < request {
             class += 1;
         }
-        Some(ClassIndex(class))
+        ClassIndex(class)
+    }
+
+    /// What stands in for a size class where there is none: the index after the last.
+    pub(crate) fn unclassed(&self) -> ClassIndex {
+        ClassIndex(self.count)
     }
 
     /// The largest class that `capacity` bytes fill; `None` below the smallest.
     ///
     /// The largest class, whatever `capacity` is, if it is above that.
     pub(crate) fn for_capacity(&self, capacity: usize) -> Option<ClassIndex> {
-        let above = self.capacities.partition_point(|&class| class <= capacity);
-        let class = above.checked_sub(1)?;
-        Some(ClassIndex(
-            u8::try_from(class).expect("at most CLASSES_MAX classes"),
-        ))
+        let ClassIndex(above) = self.for_request(capacity);
+        if above < self.count && self.capacities[usize::from(above)] == capacity {
+            return Some(ClassIndex(above)); // neither above nor below
+        }
+        above.checked_sub(1).map(ClassIndex)
     }
 
     /// A class's capacity in bytes.
     pub(crate) fn capacity(&self, class: ClassIndex) -> usize {
-        self.capacities[class.get()]
+        self.capacities()[class.get()]
     }
 
     /// The largest class's capacity in bytes.
     pub(crate) fn max(&self) -> usize {
-        *self.capacities.last().expect("there is at least one class")
+        self.capacities[usize::from(self.count) - 1]
     }
 
     /// All capacities, ascending.
     pub(crate) fn capacities(&self) -> &[usize] {
-        &self.capacities
+        &self.capacities[..usize::from(self.count)]
     }
 
     /// All classes, ascending.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = ClassIndex> + '_ {
-        (0..=u8::MAX).map(ClassIndex).take(self.capacities.len())
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ClassIndex> + use<> {
+        (0..self.count).map(ClassIndex)
     }
+}
+
+fn index(class: usize) -> u8 {
+    u8::try_from(class).expect("there are at most CLASSES_MAX classes")
 }
 
 #[cfg(test)]
@@ -143,8 +170,9 @@ mod tests {
     use proptest::prelude::*;
 
     /// What the module says, in the plainest words.
-    fn naive_for_request(capacities: &[usize], request: usize) -> Option<usize> {
-        capacities.iter().position(|&capacity| capacity >= request)
+    fn naive_for_request(capacities: &[usize], request: usize) -> usize {
+        let fit = capacities.iter().position(|&capacity| capacity >= request);
+        fit.unwrap_or(capacities.len())
     }
 
     fn naive_for_capacity(capacities: &[usize], capacity: usize) -> Option<usize> {
@@ -164,7 +192,7 @@ mod tests {
 
     fn check(classes: &SizeClasses, size: usize) {
         assert_eq!(
-            classes.for_request(size).map(ClassIndex::get),
+            classes.for_request(size).get(),
             naive_for_request(classes.capacities(), size),
             "request {size} in {:?}",
             classes.capacities()

@@ -19,7 +19,8 @@ pub(crate) struct Slot<H> {
     pub(crate) buf: BytesMut,
     /// Address of the whole buffer's first byte; 0 while that is not known.
     base: usize,
-    /// The whole buffer's capacity in bytes; 0 while that is not known.
+    /// The whole buffer's capacity in bytes, when it was last seen whole, or
+    /// when it was adopted. Says in which class it counts as outstanding.
     capacity: usize,
     /// How many bytes from `base` on may have been written since the buffer
     /// left home; [`UNSEEN`] if nobody knows.
@@ -44,12 +45,12 @@ impl<H> Slot<H> {
         slot
     }
 
-    /// A slot with a buffer of which nothing is known.
+    /// A slot with a buffer of which nothing is known but its capacity.
     pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> Box<Self> {
         Box::new(Slot {
-            buf,
             base: 0,
-            capacity: 0,
+            capacity: buf.capacity(),
+            buf,
             written: UNSEEN,
             home,
         })

@@ -28,7 +28,6 @@ pub(crate) struct DiscardCounters {
     below_min: Counter,
     shared: Counter,
     full: Counter,
-    no_cache: Counter,
 }
 
 /// Why a returned buffer was freed instead of kept.
@@ -38,7 +37,6 @@ pub(crate) enum Discard {
     BelowMin,
     Shared,
     Full,
-    NoCache,
 }
 
 impl DiscardCounters {
@@ -48,7 +46,6 @@ impl DiscardCounters {
             Discard::BelowMin => &self.below_min,
             Discard::Shared => &self.shared,
             Discard::Full => &self.full,
-            Discard::NoCache => &self.no_cache,
         }
     }
 }
@@ -140,15 +137,13 @@ pub struct Discards {
     pub shared: u64,
     /// The thread's cache and the depot held as much of the class as they may.
     pub full: u64,
-    /// The thread was being torn down and had no cache any more.
-    pub no_cache: u64,
 }
 
 impl Discards {
     /// All reasons together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.above_max + self.below_min + self.shared + self.full + self.no_cache
+        self.above_max + self.below_min + self.shared + self.full
     }
 }
 
@@ -174,7 +169,6 @@ impl Counts {
             below_min: counters.discards.below_min.get(),
             shared: counters.discards.shared.get(),
             full: counters.discards.full.get(),
-            no_cache: counters.discards.no_cache.get(),
         };
         let mut counts = Counts {
             gets: 0,
@@ -213,7 +207,6 @@ impl Counts {
         self.discards.below_min += other.discards.below_min;
         self.discards.shared += other.discards.shared;
         self.discards.full += other.discards.full;
-        self.discards.no_cache += other.discards.no_cache;
         self.detached += other.detached;
         self.outstanding += other.outstanding;
         self.retained_buffers += other.retained_buffers;
@@ -296,12 +289,11 @@ impl fmt::Display for Stats {
             below_min,
             shared,
             full,
-            no_cache,
         } = self.total.discards;
         write!(
             f,
             "hit rate {:.2} %; discards: {above_max} above max, {below_min} below min, \
-             {shared} shared, {full} full, {no_cache} without a cache",
+             {shared} shared, {full} full",
             100.0 * self.total.hit_rate()
         )
     }

@@ -18,7 +18,9 @@
 //! | Windows | compiler fence | `FlushProcessWriteBuffers` |
 //! | others, and Miri | `SeqCst` fence | `SeqCst` fence |
 
-use crate::sync::{AtomicBool, Ordering, compiler_fence, full_fence};
+#[cfg(all(any(target_os = "linux", windows), not(miri)))]
+use crate::sync::compiler_fence;
+use crate::sync::{AtomicBool, Ordering, full_fence};
 use std::sync::Once;
 
 /// Whether the operating system runs barriers for us. Only ever goes from
@@ -27,8 +29,7 @@ static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
 
 /// Decides, once in the life of the process, how the pair is made.
 ///
-/// Must have returned before the first [`light`] or [`heavy`] of any cache:
-/// a `light` that saw the answer and a `heavy` that did not would not pair.
+/// Must have returned before anything else here is used.
 pub(super) fn prepare() {
     static DECIDED: Once = Once::new();
     // Relaxed: whoever reaches a cache got there through an engine that was
@@ -36,19 +37,33 @@ pub(super) fn prepare() {
     DECIDED.call_once(|| ASYMMETRIC.store(system::register(), Ordering::Relaxed));
 }
 
+/// Whether [`light`] is enough on the frequent side. If not, that side must run
+/// [`full`] instead.
+#[inline]
+pub(super) fn light_is_enough() -> bool {
+    // Relaxed: see `prepare`.
+    system::LIGHT_IS_A_FENCE || ASYMMETRIC.load(Ordering::Relaxed)
+}
+
 /// The frequent side: the caller's earlier stores come before its later loads,
 /// as seen by any thread that runs [`heavy`].
+///
+/// Only where [`light_is_enough`]: it does not look, so as to cost nothing.
 #[inline(always)]
 pub(super) fn light() {
-    // Relaxed: written once, before any cache existed; see `prepare`.
-    if ASYMMETRIC.load(Ordering::Relaxed) {
-        // SeqCst: pairs with the full barrier that `heavy` makes every
-        // processor run; here only the compiler has to be held.
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        // SeqCst: pairs with the fence in `heavy`.
-        full_fence(Ordering::SeqCst);
-    }
+    // SeqCst: pairs with the full barrier that `heavy` makes every processor
+    // run; here only the compiler has to be held.
+    #[cfg(all(any(target_os = "linux", windows), not(miri)))]
+    compiler_fence(Ordering::SeqCst);
+    #[cfg(not(all(any(target_os = "linux", windows), not(miri))))]
+    full();
+}
+
+/// What the frequent side runs where the operating system runs no barrier for it.
+#[inline]
+pub(super) fn full() {
+    // SeqCst: pairs with the fence in `heavy`.
+    full_fence(Ordering::SeqCst);
 }
 
 /// The rare side: as [`light`], and every thread's `light` counts as a full barrier against it.
@@ -56,10 +71,10 @@ pub(super) fn light() {
 /// About a microsecond where the system does it (0.3 alone, 1 with other
 /// threads running), so run one for many caches.
 pub(super) fn heavy() {
-    // SeqCst: pairs with the fence in `light`, where that is one; where it is
-    // not, orders this thread's own accesses around the system call.
+    // SeqCst: pairs with the fence in `full`; and orders this thread's own
+    // accesses around the system call.
     full_fence(Ordering::SeqCst);
-    // Relaxed: as in `light`.
+    // Relaxed: see `prepare`.
     if ASYMMETRIC.load(Ordering::Relaxed) {
         system::barrier_on_all_threads();
         full_fence(Ordering::SeqCst);
@@ -68,6 +83,8 @@ pub(super) fn heavy() {
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod system {
+    pub(super) const LIGHT_IS_A_FENCE: bool = false;
+
     fn membarrier(command: libc::c_int) -> bool {
         // SAFETY: `membarrier` takes a command, flags and a processor number
         // by value and touches no memory of ours; an unknown command fails.
@@ -89,6 +106,8 @@ mod system {
 
 #[cfg(all(windows, not(miri)))]
 mod system {
+    pub(super) const LIGHT_IS_A_FENCE: bool = false;
+
     #[link(name = "kernel32")]
     unsafe extern "system" {
         fn FlushProcessWriteBuffers();
@@ -107,6 +126,8 @@ mod system {
 
 #[cfg(any(miri, not(any(target_os = "linux", windows))))]
 mod system {
+    pub(super) const LIGHT_IS_A_FENCE: bool = true;
+
     pub(super) fn register() -> bool {
         false
     }

@@ -18,8 +18,8 @@
 use super::barrier;
 use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
-use super::{ClassLimits, Item};
-use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering};
+use super::{ClassLimits, Item, Levels};
+use crate::sync::{AtomicBool, AtomicCount, AtomicUsize, Counter, Ordering};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -28,32 +28,46 @@ use std::ptr;
 /// thread that alternates at the boundary does not go to the depot each time.
 const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
 
+const LEN_BITS: u32 = 8;
+const _: () = assert!(CACHE_ROUNDS < 1 << LEN_BITS, "a length fits its bits");
+
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
-/// `owner` of a cache that takes nothing in any more. Not a token: tokens are aligned addresses.
+/// `owner` of a cache that takes nothing in any more.
 const CLOSED: usize = usize::MAX;
+/// Added to the token in `owner` where the light barrier is not enough: the
+/// quick comparison then fails, and the owner runs a full one. Tokens are even.
+const FENCED: usize = 1;
 
 /// One thread's cache of one size class.
 // 128: two cache lines, since processors fetch them in pairs; two threads'
 // caches must not share one. What a `get` and a drop use is in the first 64.
 #[repr(C, align(128))]
 pub(super) struct Cache<T> {
-    /// [`FREE`], [`CLOSED`], or the token of the thread that may enter.
+    /// [`FREE`], [`CLOSED`], or the token of the thread that may enter, plus
+    /// [`FENCED`] if need be.
     owner: AtomicUsize,
     /// Set while the owner works on `rounds`.
     busy: AtomicBool,
     /// How many `rounds` may be used, at most [`CACHE_ROUNDS`].
-    limit: usize,
-    /// How many `rounds` are initialised, from the start. Written by the owner.
-    len: AtomicUsize,
-    /// Weight of these. Written by the owner.
-    weight: AtomicUsize,
-    /// Items handed to the owner.
-    pub(super) hits: Counter,
-    /// Items that the owner gave back.
-    pub(super) returns: Counter,
+    limit: u32,
+    /// Weight of every item here.
+    unit: usize,
+    /// In the low [`LEN_BITS`], how many `rounds` are initialised, from the
+    /// start; above them, how many items the owner gave back. In one word, so
+    /// that a push writes both at once. Written by the owner, as the next two.
+    tally: AtomicCount,
+    /// Items that came from the depot.
+    loaded: Counter,
+    /// Items that went to the depot.
+    unloaded: Counter,
     rounds: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
 }
+
+const _: () = assert!(
+    std::mem::offset_of!(Cache<usize>, rounds) <= 64,
+    "what every get and drop uses is in one cache line"
+);
 
 // SAFETY: `rounds` is the one field that needs the argument. It is touched by
 // the owner between `enter` and `leave`, and by whoever closed the cache after
@@ -63,14 +77,15 @@ unsafe impl<T: Send> Sync for Cache<T> {}
 
 impl<T: Item> Cache<T> {
     pub(super) fn new(limits: ClassLimits) -> Self {
+        let limit = limits.cache_rounds.min(CACHE_ROUNDS);
         Cache {
             owner: AtomicUsize::new(FREE),
             busy: AtomicBool::new(false),
-            limit: limits.cache_rounds.clamp(1, CACHE_ROUNDS),
-            len: AtomicUsize::new(0),
-            weight: AtomicUsize::new(0),
-            hits: Counter::default(),
-            returns: Counter::default(),
+            limit: u32::try_from(limit).expect("at most CACHE_ROUNDS"),
+            unit: limits.weight,
+            tally: AtomicCount::new(0),
+            loaded: Counter::default(),
+            unloaded: Counter::default(),
             rounds: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
         }
     }
@@ -83,24 +98,19 @@ impl<T: Item> Cache<T> {
         }
         // SAFETY: between `enter` and `leave`.
         let item = unsafe { self.take_last() };
-        if item.is_some() {
-            self.hits.bump_by_owner();
-        }
         self.leave();
         item
     }
 
-    /// Keeps an item, or hands it back if the cache is full or not `me`'s.
+    /// Keeps an item, or hands it back if the cache is full, not `me`'s, or
+    /// not for items of this weight.
     #[inline(always)]
     pub(super) fn push(&self, me: Token, item: T) -> Result<(), T> {
-        if !self.enter(me) {
+        if item.weight() != self.unit || !self.enter(me) {
             return Err(item);
         }
         // SAFETY: between `enter` and `leave`.
-        let kept = unsafe { self.add_last(item) };
-        if kept.is_ok() {
-            self.returns.bump_by_owner();
-        }
+        let kept = unsafe { self.add_last(item, 1) };
         self.leave();
         kept
     }
@@ -108,19 +118,21 @@ impl<T: Item> Cache<T> {
     /// Moves a magazine's items in, and hands back what found no room.
     pub(super) fn load(&self, me: Token, mut magazine: Magazine<T>) -> Magazine<T> {
         if self.enter(me) {
+            let before = self.len();
             while let Some(item) = magazine.pop() {
                 // SAFETY: between `enter` and `leave`.
-                if let Err(item) = unsafe { self.add_last(item) } {
+                if let Err(item) = unsafe { self.add_last(item, 0) } {
                     magazine.push(item);
                     break;
                 }
             }
+            self.loaded.add_by_owner(self.len() - before);
             self.leave();
         }
         magazine
     }
 
-    /// Moves out the items that came first, at most one magazine of `rounds_max`.
+    /// Moves out the items that came first, at most `rounds_max` and at most a magazine.
     pub(super) fn unload(&self, me: Token, rounds_max: usize) -> Magazine<T> {
         let mut magazine = Magazine::new();
         if self.enter(me) {
@@ -136,8 +148,8 @@ impl<T: Item> Cache<T> {
             // SAFETY: between `enter` and `leave`; both ranges lie in the
             // array, and moving the rest down keeps `..len - out` initialised.
             unsafe { ptr::copy(rounds.add(out), rounds, len - out) };
-            let weight = self.weight.load(Ordering::Relaxed) - magazine.weight();
-            self.set(len - out, weight);
+            self.add_to_tally((out as u64).wrapping_neg());
+            self.unloaded.add_by_owner(out);
             self.leave();
         }
         magazine
@@ -147,18 +159,24 @@ impl<T: Item> Cache<T> {
     pub(super) fn acquire(&self, me: Token) {
         // Acquire: what the last owner did to the items; pairs with the
         // Release in `release`. Relaxed: on failure nothing is touched.
-        let _ = self
-            .owner
-            .compare_exchange(FREE, me.get(), Ordering::Acquire, Ordering::Relaxed);
+        let _ = self.owner.compare_exchange(
+            FREE,
+            owner_value(me),
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        );
     }
 
     /// Makes `me`'s cache free, for the next thread with whatever it holds.
     pub(super) fn release(&self, me: Token) {
         // Release: publishes what this thread did to the items; pairs with
         // the Acquire in `acquire`. Relaxed: it was closed, which stays.
-        let _ = self
-            .owner
-            .compare_exchange(me.get(), FREE, Ordering::Release, Ordering::Relaxed);
+        let _ = self.owner.compare_exchange(
+            owner_value(me),
+            FREE,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
     }
 
     /// Ends the cache's life: after a heavy barrier, no owner enters any more.
@@ -196,9 +214,26 @@ impl<T: Item> Cache<T> {
         }
     }
 
-    /// Idle items here, and their weight.
-    pub(super) fn idle(&self) -> (usize, usize) {
-        (self.len(), self.weight.load(Ordering::Relaxed))
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What this cache holds and what it has served.
+    pub(super) fn levels(&self) -> Levels {
+        let idle_items = self.len();
+        let returns = self.returns();
+        let came = returns.wrapping_add(self.loaded.get());
+        let went = self.unloaded.get().wrapping_add(idle_items as u64);
+        Levels {
+            // What came and neither went to the depot nor is here was handed
+            // out: the difference saves the hot path a counter. While the
+            // owner is busy it may be a few events off, and even below 0.
+            local_hits: u64::try_from(came.wrapping_sub(went) as i64).unwrap_or(0),
+            depot_hits: 0,
+            returns,
+            idle_items,
+            idle_weight: idle_items * self.unit,
+        }
     }
 
     #[inline(always)]
@@ -208,7 +243,15 @@ impl<T: Item> Cache<T> {
         barrier::light();
         // Relaxed: only this thread stores this token, so reading it says that
         // nobody has stored over it; `acquire` ordered the items.
-        let entered = self.owner.load(Ordering::Relaxed) == me.get();
+        self.owner.load(Ordering::Relaxed) == me.get() || self.enter_fenced(me)
+    }
+
+    /// Enters where the light barrier is not enough, and leaves what is not `me`'s.
+    #[cold]
+    fn enter_fenced(&self, me: Token) -> bool {
+        barrier::full();
+        // Relaxed: as in `enter`.
+        let entered = self.owner.load(Ordering::Relaxed) == me.get() + FENCED;
         if !entered {
             self.leave();
         }
@@ -224,14 +267,20 @@ impl<T: Item> Cache<T> {
     #[inline(always)]
     fn len(&self) -> usize {
         // Relaxed: written by the owner, which is this thread, or read for
-        // `Stats`, or ordered by `busy` in `drain`. So in the functions below.
-        self.len.load(Ordering::Relaxed)
+        // `Stats`, or ordered by `busy` in `drain`. So in the next two.
+        self.tally.load(Ordering::Relaxed) as usize & ((1 << LEN_BITS) - 1)
+    }
+
+    #[allow(clippy::unnecessary_cast)] // `AtomicCount` is `AtomicUsize` on some machines
+    fn returns(&self) -> u64 {
+        self.tally.load(Ordering::Relaxed) as u64 >> LEN_BITS
     }
 
     #[inline(always)]
-    fn set(&self, len: usize, weight: usize) {
-        self.len.store(len, Ordering::Relaxed);
-        self.weight.store(weight, Ordering::Relaxed);
+    fn add_to_tally(&self, change: u64) {
+        let tally = self.tally.load(Ordering::Relaxed);
+        self.tally
+            .store(tally.wrapping_add(change as _), Ordering::Relaxed);
     }
 
     /// # Safety
@@ -241,19 +290,12 @@ impl<T: Item> Cache<T> {
     #[inline(always)]
     unsafe fn take_last(&self) -> Option<T> {
         let last = self.len().checked_sub(1)?;
+        let rounds = self.rounds.get().cast::<MaybeUninit<T>>();
         // SAFETY: `last` is below `len`, hence initialised and in the array;
         // the new `len` excludes it, so nobody reads it again. The caller has
         // the cache to itself.
-        let item = unsafe {
-            self.rounds
-                .get()
-                .cast::<MaybeUninit<T>>()
-                .add(last)
-                .read()
-                .assume_init()
-        };
-        let weight = self.weight.load(Ordering::Relaxed) - item.weight();
-        self.set(last, weight);
+        let item = unsafe { rounds.add(last).read().assume_init() };
+        self.add_to_tally(u64::MAX); // one less
         Some(item)
     }
 
@@ -261,30 +303,33 @@ impl<T: Item> Cache<T> {
     ///
     /// - As for [`take_last`](Self::take_last).
     #[inline(always)]
-    unsafe fn add_last(&self, item: T) -> Result<(), T> {
+    unsafe fn add_last(&self, item: T, returns: u64) -> Result<(), T> {
         let len = self.len();
-        if len >= self.limit {
+        if len >= self.limit as usize {
             return Err(item);
         }
-        let weight = self.weight.load(Ordering::Relaxed) + item.weight();
+        let rounds = self.rounds.get().cast::<MaybeUninit<T>>();
         // SAFETY: `len` is below `limit`, hence in the array, and this round
         // is not initialised, so nothing is overwritten. The caller has the
         // cache to itself.
-        unsafe {
-            self.rounds
-                .get()
-                .cast::<MaybeUninit<T>>()
-                .add(len)
-                .write(MaybeUninit::new(item));
-        }
-        self.set(len + 1, weight);
+        unsafe { rounds.add(len).write(MaybeUninit::new(item)) };
+        self.add_to_tally(1 + (returns << LEN_BITS));
         Ok(())
+    }
+}
+
+/// What `owner` holds while the cache is `me`'s.
+fn owner_value(me: Token) -> usize {
+    if barrier::light_is_enough() {
+        me.get()
+    } else {
+        me.get() + FENCED
     }
 }
 
 impl<T> Drop for Cache<T> {
     fn drop(&mut self) {
-        let len = self.len.load(Ordering::Relaxed);
+        let len = self.tally.load(Ordering::Relaxed) as usize & ((1 << LEN_BITS) - 1);
         for round in &mut self.rounds.get_mut()[..len] {
             // SAFETY: rounds below `len` are initialised, and `&mut self`
             // says that no thread uses the cache.

@@ -1,9 +1,10 @@
 //! The shared store of one size class, and the magazines that it holds.
 //!
-//! Owns the items that no thread caches. Knows nothing of bytes, threads or
-//! closing: an item is opaque but for its weight.
+//! Owns the items that no thread caches: whole magazines, and loose items that
+//! fit no thread cache or came from a thread without one. Knows nothing of
+//! bytes, threads or closing: an item is opaque but for its weight.
 
-use super::Item;
+use super::{ClassLimits, Item};
 use crate::sync::{AtomicUsize, Counter, Ordering};
 use crossbeam_queue::ArrayQueue;
 use std::mem::MaybeUninit;
@@ -57,16 +58,6 @@ impl<T> Magazine<T> {
     }
 }
 
-impl<T: Item> Magazine<T> {
-    pub(super) fn weight(&self) -> usize {
-        self.rounds[..self.len]
-            .iter()
-            // SAFETY: rounds below `len` are initialised.
-            .map(|round| unsafe { round.assume_init_ref() }.weight())
-            .sum()
-    }
-}
-
 impl<T> Drop for Magazine<T> {
     fn drop(&mut self) {
         while let Some(item) = self.pop() {
@@ -75,28 +66,32 @@ impl<T> Drop for Magazine<T> {
     }
 }
 
-/// One size class's shared store of magazines.
+/// One size class's shared store.
 pub(super) struct Depot<T> {
-    /// Made when the first magazine arrives, all at once: a store that grew
-    /// during a burst would lie above the burst's buffers on the heap and pin
-    /// them there after they are freed.
+    // Each queue is made when the first item arrives, and then at its full
+    // length: a store that grew during a burst would lie above the burst's
+    // buffers on the heap and pin them there after they are freed.
     magazines: OnceLock<ArrayQueue<Magazine<T>>>,
-    magazines_max: usize,
+    loose: OnceLock<ArrayQueue<T>>,
+    limits: ClassLimits,
     items: AtomicUsize,
     weight: AtomicUsize,
-    /// Items handed to a caller straight from a magazine taken from here.
+    /// Items handed to a caller straight from here.
     pub(super) hits: Counter,
+    /// Items that a caller gave back straight to here.
+    pub(super) returns: Counter,
 }
 
 impl<T: Item> Depot<T> {
-    /// A store for at most `magazines_max` magazines, at least one.
-    pub(super) fn new(magazines_max: usize) -> Self {
+    pub(super) fn new(limits: ClassLimits) -> Self {
         Depot {
             magazines: OnceLock::new(),
-            magazines_max: magazines_max.max(1),
+            loose: OnceLock::new(),
+            limits,
             items: AtomicUsize::new(0),
             weight: AtomicUsize::new(0),
             hits: Counter::default(),
+            returns: Counter::default(),
         }
     }
 
@@ -105,19 +100,18 @@ impl<T: Item> Depot<T> {
         self.magazines.get().is_some_and(ArrayQueue::is_full)
     }
 
-    /// Stores a magazine, or hands it back if there is no room.
+    /// Stores a magazine from a thread cache, or hands it back if there is no room.
     pub(super) fn push(&self, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
-        let (items, weight) = (magazine.len(), magazine.weight());
-        // Relaxed: counted for `Stats`. Before the push, so that whoever pops
-        // the magazine subtracts after this addition and never below zero.
-        self.items.fetch_add(items, Ordering::Relaxed);
-        self.weight.fetch_add(weight, Ordering::Relaxed);
-        let stored = self
+        let items = magazine.len();
+        let queue = self
             .magazines
-            .get_or_init(|| ArrayQueue::new(self.magazines_max))
-            .push(magazine);
+            .get_or_init(|| ArrayQueue::new(self.limits.depot_magazines.max(1)));
+        // Before the push, so that whoever pops the magazine subtracts after
+        // this addition and never below zero.
+        self.count(items, items * self.limits.weight);
+        let stored = queue.push(magazine);
         if stored.is_err() {
-            self.uncount(items, weight);
+            self.uncount(items, items * self.limits.weight);
         }
         stored
     }
@@ -125,14 +119,29 @@ impl<T: Item> Depot<T> {
     /// Takes the magazine that has been here longest.
     pub(super) fn pop(&self) -> Option<Magazine<T>> {
         let magazine = self.magazines.get()?.pop()?;
-        self.uncount(magazine.len(), magazine.weight());
+        self.uncount(magazine.len(), magazine.len() * self.limits.weight);
         Some(magazine)
     }
 
-    fn uncount(&self, items: usize, weight: usize) {
-        // Relaxed: counted for `Stats`.
-        self.items.fetch_sub(items, Ordering::Relaxed);
-        self.weight.fetch_sub(weight, Ordering::Relaxed);
+    /// Stores one item of any weight, or hands it back if there is no room.
+    pub(super) fn push_loose(&self, item: T) -> Result<(), T> {
+        let weight = item.weight();
+        let queue = self
+            .loose
+            .get_or_init(|| ArrayQueue::new(self.limits.depot_loose.max(1)));
+        self.count(1, weight); // before the push, as above
+        let stored = queue.push(item);
+        if stored.is_err() {
+            self.uncount(1, weight);
+        }
+        stored
+    }
+
+    /// Takes the loose item that has been here longest.
+    pub(super) fn pop_loose(&self) -> Option<T> {
+        let item = self.loose.get()?.pop()?;
+        self.uncount(1, item.weight());
+        Some(item)
     }
 
     /// Idle items here, and their weight.
@@ -142,5 +151,16 @@ impl<T: Item> Depot<T> {
             self.items.load(Ordering::Relaxed),
             self.weight.load(Ordering::Relaxed),
         )
+    }
+
+    fn count(&self, items: usize, weight: usize) {
+        // Relaxed: counted for `Stats`. So below.
+        self.items.fetch_add(items, Ordering::Relaxed);
+        self.weight.fetch_add(weight, Ordering::Relaxed);
+    }
+
+    fn uncount(&self, items: usize, weight: usize) {
+        self.items.fetch_sub(items, Ordering::Relaxed);
+        self.weight.fetch_sub(weight, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,5 @@
-//! What a thread keeps about the pools that it uses: a memo, and what to do at its exit.
+//! What a thread keeps about the pools that it uses: where its caches are, and
+//! what to do when it ends.
 //!
 //! Owns this crate's thread-local variables. Knows nothing of items: a cache is
 //! an address here.
@@ -9,81 +10,121 @@
 //! and is not given one again.
 
 use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
 use std::ptr;
-use std::sync::Weak;
+use std::sync::{Mutex, PoisonError, Weak};
 
-/// Names an engine for the life of the process; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EngineId(pub(super) u64);
+/// Names an engine for the life of the process; not 0, and never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EngineId(u64);
 
 impl EngineId {
-    /// Names no engine, and is never remembered: [`recall`] finds nothing for it.
-    pub(crate) const NONE: EngineId = EngineId(0);
-    /// What a memo holds that remembers nothing. Differs from `NONE`, so that
-    /// asking for `NONE` does not find an empty memo.
-    const FORGOTTEN: EngineId = EngineId(u64::MAX);
+    /// What a memo holds that remembers nothing.
+    const NONE: EngineId = EngineId(0);
+    /// No engine's, and in no memo.
+    pub(super) const NOBODY: EngineId = EngineId(u64::MAX);
+
+    pub(super) fn next() -> EngineId {
+        // A mutex: not every machine has 64-bit atomics, and an id must never
+        // come again, since a memo may outlive the engine that it names.
+        static LAST: Mutex<u64> = Mutex::new(0);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        EngineId(*last)
+    }
 }
 
-/// Names the calling thread among all that are alive: an address in its own memory.
-#[derive(Clone, Copy)]
-pub(super) struct Token {
-    address: usize,
-    /// Not `Send`: a token speaks for the thread that asked for it.
-    _this_thread: PhantomData<*const ()>,
-}
+/// Names a thread for the life of the process; even, and never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token(usize);
 
 impl Token {
-    /// The calling thread's token.
-    #[inline(always)]
-    pub(super) fn current() -> Self {
-        MEMO.with(Memo::token)
-    }
+    /// What a thread has that owns no cache, now or ever.
+    const NONE: Token = Token(0);
+    /// No thread's, not even one's that has none.
+    pub(super) const NOBODY: Token = Token(usize::MAX);
 
     #[inline(always)]
     pub(super) fn get(self) -> usize {
-        self.address
+        self.0
+    }
+
+    /// The calling thread's token, made at the first call.
+    ///
+    /// `None` once the thread has let go of its caches for good.
+    pub(super) fn of_this_thread() -> Option<Token> {
+        MEMO.with(|memo| {
+            if memo.torn_down.get() {
+                return None;
+            }
+            if memo.token.get() == Token::NONE {
+                memo.token.set(Token::next()?);
+            }
+            Some(memo.token.get())
+        })
+    }
+
+    fn next() -> Option<Token> {
+        // A mutex: once per thread, and it must not wrap. Where `usize` has 32
+        // bits, the two-thousand-millionth thread goes without a cache.
+        static LAST: Mutex<usize> = Mutex::new(0);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = last.checked_add(2).filter(|&next| next < usize::MAX - 1)?;
+        Some(Token(*last))
     }
 }
 
 /// Called when a thread that has a cache ends.
 pub(super) trait ThreadExit: Send + Sync {
-    /// Hands on what the calling thread cached at `caches`, and makes the cache free.
-    fn thread_exit(&self, caches: *const ());
+    /// Hands on what the calling thread, `me`, cached at `caches`, and makes the caches free.
+    fn thread_exit(&self, me: Token, caches: *const ());
 }
 
-/// The engine that this thread used last, and where its cache there is.
+/// What a thread must find at every get and drop.
 struct Memo {
-    engine: Cell<EngineId>,
-    caches: Cell<*const ()>,
+    /// Engines that this thread used lately, and where its caches there are.
+    /// An engine's place is given by its id.
+    recent: [(Cell<EngineId>, Cell<*const ()>); RECENT],
+    token: Cell<Token>,
     /// Set once the thread has let go of its caches for good.
     torn_down: Cell<bool>,
 }
 
+/// 4: a thread that goes back and forth between a few pools finds each at once.
+const RECENT: usize = 4;
+
 impl Memo {
     #[inline(always)]
-    fn token(&self) -> Token {
-        Token {
-            address: ptr::from_ref(self).addr(),
-            _this_thread: PhantomData,
-        }
+    fn place(&self, engine: EngineId) -> &(Cell<EngineId>, Cell<*const ()>) {
+        &self.recent[engine.0 as usize % RECENT]
     }
 }
 
-/// The pools in which this thread has a cache.
-struct Exits(RefCell<Vec<(Weak<dyn ThreadExit>, *const ())>>);
+/// A pool in which this thread has caches.
+struct Attached {
+    engine: Weak<dyn ThreadExit>,
+    caches: *const (),
+}
 
-impl Drop for Exits {
+/// The pools in which this thread has caches, and some that are gone.
+struct AllAttached {
+    pools: RefCell<BTreeMap<EngineId, Attached>>,
+    /// How many entries make it worth looking for pools that are gone.
+    look_at: Cell<usize>,
+}
+
+impl Drop for AllAttached {
     fn drop(&mut self) {
-        MEMO.with(|memo| {
-            memo.engine.set(EngineId::FORGOTTEN);
+        let me = MEMO.with(|memo| {
+            for (engine, _) in &memo.recent {
+                engine.set(EngineId::NONE);
+            }
             memo.torn_down.set(true);
+            memo.token.replace(Token::NONE)
         });
-        // Taken out first: letting go of the last reference to a pool runs
-        // code that may look here again.
-        for (engine, caches) in self.0.take() {
+        for Attached { engine, caches } in self.pools.take().into_values() {
             if let Some(engine) = engine.upgrade() {
-                engine.thread_exit(caches);
+                engine.thread_exit(me, caches);
             }
         }
     }
@@ -92,50 +133,72 @@ impl Drop for Exits {
 thread_local! {
     static MEMO: Memo = const {
         Memo {
-            engine: Cell::new(EngineId::FORGOTTEN),
-            caches: Cell::new(ptr::null()),
+            recent: [const { (Cell::new(EngineId::NONE), Cell::new(ptr::null())) }; RECENT],
+            token: Cell::new(Token::NONE),
             torn_down: Cell::new(false),
         }
     };
-    static EXITS: Exits = const { Exits(RefCell::new(Vec::new())) };
+    static ATTACHED: AllAttached = const {
+        AllAttached {
+            pools: RefCell::new(BTreeMap::new()),
+            look_at: Cell::new(4),
+        }
+    };
 }
 
-/// This thread's token and its caches in `engine`, if it used that engine last.
+/// This thread's token and its caches in `engine`, if it used that engine lately.
 #[inline(always)]
 pub(super) fn recall(engine: EngineId) -> Option<(Token, *const ())> {
-    MEMO.with(|memo| (memo.engine.get() == engine).then(|| (memo.token(), memo.caches.get())))
+    MEMO.with(|memo| {
+        let (recent, caches) = memo.place(engine);
+        (recent.get() == engine).then(|| (memo.token.get(), caches.get()))
+    })
 }
 
-/// Makes `engine` the one that [`recall`] finds.
+/// Whether the calling thread is `token`'s.
+#[inline(always)]
+pub(super) fn is_this_thread(token: Token) -> bool {
+    MEMO.with(|memo| memo.token.get() == token)
+}
+
+/// Has [`recall`] find `engine`.
 pub(super) fn remember(engine: EngineId, caches: *const ()) {
     MEMO.with(|memo| {
-        memo.engine.set(engine);
-        memo.caches.set(caches);
+        let place = memo.place(engine);
+        place.0.set(engine);
+        place.1.set(caches);
     });
 }
 
-/// Whether this thread has let go of its caches for good.
-pub(super) fn torn_down() -> bool {
-    MEMO.with(|memo| memo.torn_down.get())
+/// This thread's caches in `engine`, if it has any.
+///
+/// # Panics
+///
+/// - If the thread has let go of its caches for good; it has no token then.
+pub(super) fn find(engine: EngineId) -> Option<*const ()> {
+    ATTACHED.with(|all| {
+        let pools = all.pools.borrow();
+        pools.get(&engine).map(|attached| attached.caches)
+    })
 }
 
-/// Has `engine` told when this thread ends. Says whether that will happen.
+/// Has [`find`] find `engine`, and `engine` told when this thread ends.
 ///
-/// What is kept here is bounded by twice the pools alive in which this thread
-/// has a cache.
-#[must_use]
-pub(super) fn at_exit(engine: Weak<dyn ThreadExit>, caches: *const ()) -> bool {
-    EXITS
-        .try_with(|exits| {
-            let mut list = exits.0.borrow_mut();
-            if list.len() == list.capacity() {
-                list.retain(|(engine, _)| engine.strong_count() > 0);
-                // Doubling what is alive keeps the cost of looking through
-                // the list constant per pool.
-                let alive = list.len();
-                list.reserve(alive.max(4));
-            }
-            list.push((engine, caches));
-        })
-        .is_ok()
+/// What is kept here is bounded by four plus twice the pools alive in which
+/// this thread has caches.
+///
+/// # Panics
+///
+/// - As [`find`].
+pub(super) fn attach(id: EngineId, engine: Weak<dyn ThreadExit>, caches: *const ()) {
+    ATTACHED.with(|all| {
+        let mut pools = all.pools.borrow_mut();
+        if pools.len() >= all.look_at.get() {
+            pools.retain(|_, attached| attached.engine.strong_count() > 0);
+            // Twice what is alive: looking through them costs constant time
+            // per pool attached.
+            all.look_at.set(4.max(2 * pools.len()));
+        }
+        pools.insert(id, Attached { engine, caches });
+    });
 }

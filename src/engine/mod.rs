@@ -15,20 +15,19 @@ mod depot;
 mod local;
 
 pub(crate) use depot::MAGAZINE_ROUNDS;
-pub(crate) use local::EngineId;
 
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, full_fence};
+use crate::sync::{AtomicBool, Ordering, full_fence};
 use cache::Cache;
-use depot::{Depot, Magazine};
-use local::{ThreadExit, Token};
-use std::sync::{Mutex, PoisonError, Weak};
-use thread_local::ThreadLocal;
+use depot::Depot;
+use local::{EngineId, ThreadExit, Token};
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What the engine must know of an item.
 pub(crate) trait Item: Send + 'static {
     /// What keeping the item costs, in the unit of the caller's limits.
     ///
-    /// The same at every call between `keep` and the next `take`.
+    /// Does not change while the engine holds the item.
     fn weight(&self) -> usize;
 }
 
@@ -52,16 +51,18 @@ pub(crate) struct ClassLimits {
     pub(crate) magazine_rounds: usize,
     /// Magazines in the depot.
     pub(crate) depot_magazines: usize,
+    /// Loose items in the depot.
+    pub(crate) depot_loose: usize,
+    /// Weight of an ordinary item. Any other is kept loose in the depot, so
+    /// that the thread caches need not look at what they hand out.
+    pub(crate) weight: usize,
 }
 
 /// Why an item could not be kept. The caller has it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// This thread's cache and the depot are at their limits.
+    /// The levels are at their limits.
     Full,
-    /// This thread is being torn down, or the one before it on the same
-    /// cache still is: there is no cache to keep it in.
-    NoCache,
     /// The engine is closed.
     Closed,
 }
@@ -76,22 +77,81 @@ pub(crate) struct Levels {
     pub(crate) idle_weight: usize,
 }
 
-/// One thread's caches, one per class. Outlives the thread; the next one inherits it.
+/// One thread's caches, one per class. Outlives the thread; another one inherits it.
 struct ThreadCache<T> {
-    /// 0, or the token of the thread whose exit will free the caches.
-    owner: AtomicUsize,
-    caches: Box<[Cache<T>]>,
+    /// Whether a thread has it now. Changes under the lock of [`Engine::threads`].
+    in_use: bool,
+    /// Not in the vector itself, which moves what it holds.
+    caches: Arc<[Cache<T>]>,
 }
 
 /// Thread caches over one depot per class.
 pub(crate) struct Engine<T: Item> {
     id: EngineId,
+    /// What [`take_local`](Self::take_local) recalls: `id`, or what no memo holds.
+    quick: EngineId,
     limits: Box<[ClassLimits]>,
-    threads: ThreadLocal<ThreadCache<T>>,
+    /// As many as there were threads at once. None is removed while the engine
+    /// lives. Locked when a thread first uses the engine, when it ends, for
+    /// `Stats`, and for `close`; never for a get or a drop beside these.
+    threads: Mutex<Vec<ThreadCache<T>>>,
     depots: Box<[Depot<T>]>,
     closed: AtomicBool,
     /// Itself, for threads to tell of their exit.
     this: Weak<dyn ThreadExit>,
+}
+
+/// The thread cache that an item may come back to, and whose it was.
+// The order of the fields, here and in the guard, keeps the two addresses of a
+// guard apart: next to each other, the compiler writes them through a vector
+// register, which costs more than it saves (`docs/design.md`).
+#[repr(C)]
+pub(crate) struct Origin<T> {
+    owner: Token,
+    /// Dangling in [`Origin::NONE`] only.
+    cache: NonNull<Cache<T>>,
+}
+
+// SAFETY: the address is used by the thread that `owner` names and by no other.
+unsafe impl<T: Send> Send for Origin<T> {}
+// SAFETY: nothing can be done with a shared reference.
+unsafe impl<T: Send> Sync for Origin<T> {}
+
+impl<T: Item> Origin<T> {
+    /// No thread's cache.
+    pub(crate) const NONE: Self = Origin {
+        cache: NonNull::dangling(),
+        owner: Token::NOBODY,
+    };
+
+    #[inline(always)]
+    fn new(cache: &Cache<T>, owner: Token) -> Self {
+        Origin {
+            cache: NonNull::from(cache),
+            owner,
+        }
+    }
+
+    /// Whether it is the calling thread's cache.
+    #[inline(always)]
+    pub(crate) fn is_local(&self) -> bool {
+        local::is_this_thread(self.owner)
+    }
+
+    /// Keeps an item, or hands it back if there is no room for it here.
+    ///
+    /// Once this has kept it, another thread may close the engine and end it.
+    ///
+    /// # Safety
+    ///
+    /// - [`is_local`](Self::is_local) on the calling thread.
+    /// - The engine is alive; the item may be what keeps it so.
+    #[inline(always)]
+    pub(crate) unsafe fn push(&self, item: T) -> Result<(), T> {
+        // SAFETY: it is local, so not `NONE`, and the caches live as long as
+        // the engine. `Cache::push` does not touch itself after it has let go.
+        unsafe { self.cache.as_ref() }.push(self.owner, item)
+    }
 }
 
 /// A type that contains an engine and is shared as an `Arc`.
@@ -101,221 +161,256 @@ pub(crate) trait HasEngine: Send + Sync + 'static {
 }
 
 impl<H: HasEngine> ThreadExit for H {
-    fn thread_exit(&self, caches: *const ()) {
-        self.engine().thread_exit(caches);
+    fn thread_exit(&self, me: Token, caches: *const ()) {
+        self.engine().thread_exit(me, caches);
     }
 }
 
 impl<T: Item> Engine<T> {
     /// An empty engine inside `home`.
-    pub(crate) fn new<H>(limits: Box<[ClassLimits]>, home: Weak<H>) -> Self
+    ///
+    /// Unless `quick`, [`take_local`](Self::take_local) finds nothing, and all
+    /// goes through [`take`](Self::take).
+    pub(crate) fn new<H>(limits: Box<[ClassLimits]>, quick: bool, home: Weak<H>) -> Self
     where
         H: HasEngine<Item = T>,
     {
         barrier::prepare();
+        let id = EngineId::next();
         Engine {
-            id: next_id(),
-            threads: ThreadLocal::new(),
-            depots: limits
-                .iter()
-                .map(|limits| Depot::new(limits.depot_magazines))
-                .collect(),
+            id,
+            quick: if quick { id } else { EngineId::NOBODY },
+            threads: Mutex::default(),
+            depots: limits.iter().copied().map(Depot::new).collect(),
             limits,
             closed: AtomicBool::new(false),
             this: home,
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn id(&self) -> EngineId {
-        self.id
-    }
-
     // ---- take ----
 
-    /// Takes an item from this thread's cache, if the thread used this engine last.
+    /// Takes an item from this thread's cache, if the thread used this engine
+    /// lately, and says where it came from.
     #[inline(always)]
-    pub(crate) fn take_local(&self, class: ClassIndex) -> Option<T> {
-        let (me, caches) = local::recall(self.id)?;
-        // SAFETY: `attach` remembered the address under this engine's id, and
-        // the caches live as long as the engine, which `&self` keeps alive.
-        // `class` is one of this engine's, as the caller's size classes are.
-        unsafe { cache_at::<T>(caches, class) }.pop(me)
+    pub(crate) fn take_local(&self, class: ClassIndex) -> Option<(T, Origin<T>)> {
+        let origin = self.recall(self.quick, class)?;
+        // SAFETY: `recall` found it for this thread, and `&self` keeps it alive.
+        let item = unsafe { origin.cache.as_ref() }.pop(origin.owner)?;
+        Some((item, origin))
     }
 
-    /// Takes an item from this thread's cache or from the depot.
+    /// This thread's cache, if the thread used this engine lately.
+    pub(crate) fn local(&self, class: ClassIndex) -> Option<Origin<T>> {
+        self.recall(self.id, class)
+    }
+
+    /// As [`local`](Self::local), if `id` is this engine's; `None` otherwise.
+    #[inline(always)]
+    fn recall(&self, id: EngineId, class: ClassIndex) -> Option<Origin<T>> {
+        let (owner, caches) = local::recall(id)?;
+        // SAFETY: `attach` remembered the address under this engine's id. The
+        // class is one that the caller knows, hence one of this engine's.
+        let cache = unsafe { self.cache_at(caches, class) };
+        Some(Origin::new(cache, owner))
+    }
+
+    /// Takes an item from this thread's cache or from the depot. Says also to
+    /// which cache it, or the one that the caller must make, may come back.
     #[cold]
     #[inline(never)]
-    pub(crate) fn take(&self, class: ClassIndex) -> Option<T> {
-        // A thread that is being torn down does without: what it left in a
-        // magazine that it took from the depot would have no place to go.
-        let cache = self.attach(class)?;
-        let me = Token::current();
-        if let Some(item) = cache.pop(me) {
-            return Some(item);
-        }
+    pub(crate) fn take(&self, class: ClassIndex) -> (Option<T>, Origin<T>) {
         let depot = &self.depots[class.get()];
-        let mut magazine = depot.pop()?;
-        let item = magazine.pop();
-        let left = cache.load(me, magazine);
-        // The cache was empty, so all found room, unless it was closed
-        // meanwhile: then nothing may be kept.
-        drop(left);
-        depot.hits.bump();
-        item
+        let Some((me, cache)) = self.attach(class) else {
+            let item = depot.pop_loose();
+            if item.is_some() {
+                depot.hits.bump();
+            }
+            return (item, Origin::NONE);
+        };
+        let mut item = cache.pop(me);
+        if item.is_none() {
+            item = match depot.pop() {
+                Some(mut magazine) => {
+                    let item = magazine.pop();
+                    // The cache was empty, so the rest finds room, unless it
+                    // was closed meanwhile: then nothing may be kept.
+                    drop(cache.load(me, magazine));
+                    item
+                }
+                None => depot.pop_loose(),
+            };
+            if item.is_some() {
+                depot.hits.bump();
+            }
+        }
+        (item, Origin::new(cache, me))
     }
 
     // ---- keep ----
 
-    /// Keeps an item in this thread's cache, if the thread used `engine` last
-    /// and there is room.
-    ///
-    /// # Safety
-    ///
-    /// - The engine with this id is alive, and its items are of type `T`.
-    /// - `class` is one of its classes.
-    #[inline(always)]
-    pub(crate) unsafe fn keep_local(engine: EngineId, class: ClassIndex, item: T) -> Result<(), T> {
-        let Some((me, caches)) = local::recall(engine) else {
-            return Err(item);
-        };
-        // SAFETY: `attach` remembered the address under this id, and the
-        // caches live as long as the engine, which is alive, as the caller
-        // promises, like the class. Once `push` has made the item visible to
-        // a closing thread, the engine may end; nothing is touched after that.
-        unsafe { cache_at::<T>(caches, class) }.push(me, item)
-    }
-
-    /// Keeps an item in this thread's cache; if that is full, moves a magazine
-    /// to the depot first.
+    /// Keeps an item in this thread's cache, after moving a magazine from there
+    /// to the depot if it was full; or loose in the depot, if the item or the
+    /// thread is not one for a cache.
     #[cold]
     #[inline(never)]
     pub(crate) fn keep(&self, class: ClassIndex, item: T) -> Result<(), (T, Refusal)> {
-        // Relaxed: a hint that saves work; `attach` and `hand_over` make sure.
+        // Relaxed: a hint that saves work; `join` and `settle` make sure.
         if self.closed.load(Ordering::Relaxed) {
             return Err((item, Refusal::Closed));
         }
-        let Some(cache) = self.attach(class) else {
-            return Err((item, Refusal::NoCache));
-        };
-        let me = Token::current();
+        let limits = self.limits[class.get()];
+        let depot = &self.depots[class.get()];
+        if item.weight() == limits.weight {
+            if let Some((me, cache)) = self.attach(class) {
+                return self.keep_cached(me, cache, depot, limits.magazine_rounds, item);
+            }
+        }
+        depot
+            .push_loose(item)
+            .map_err(|item| (item, Refusal::Full))?;
+        depot.returns.bump();
+        self.settle();
+        Ok(())
+    }
+
+    fn keep_cached(
+        &self,
+        me: Token,
+        cache: &Cache<T>,
+        depot: &Depot<T>,
+        magazine_rounds: usize,
+        item: T,
+    ) -> Result<(), (T, Refusal)> {
         let item = match cache.push(me, item) {
             Ok(()) => return Ok(()),
             Err(item) => item,
         };
-        let depot = &self.depots[class.get()];
         // Looked at first: moving a magazine out and in again is not free.
-        if depot.is_full() {
-            return Err((item, Refusal::Full));
-        }
-        let magazine = cache.unload(me, self.limits[class.get()].magazine_rounds);
-        if let Err(magazine) = self.hand_over(depot, magazine) {
-            // It fits where it came from, unless the cache was closed
-            // meanwhile: then nothing may be kept.
-            drop(cache.load(me, magazine));
+        if depot.is_full() || !self.hand_over(me, cache, depot, magazine_rounds) {
             return Err((item, Refusal::Full));
         }
         cache.push(me, item).map_err(|item| (item, Refusal::Closed))
     }
 
-    /// Moves a magazine to the depot, or hands it back if there is no room.
-    fn hand_over(&self, depot: &Depot<T>, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
+    /// Moves a magazine from this thread's cache to the depot. Says whether
+    /// there was room.
+    fn hand_over(
+        &self,
+        me: Token,
+        cache: &Cache<T>,
+        depot: &Depot<T>,
+        magazine_rounds: usize,
+    ) -> bool {
+        let magazine = cache.unload(me, magazine_rounds);
         if magazine.is_empty() {
-            return Ok(());
+            return false; // closed meanwhile
         }
-        depot.push(magazine)?;
+        match depot.push(magazine) {
+            Ok(()) => {
+                self.settle();
+                true
+            }
+            Err(magazine) => {
+                // It fits where it came from, unless the cache was closed
+                // meanwhile: then nothing may be kept.
+                drop(cache.load(me, magazine));
+                false
+            }
+        }
+    }
+
+    /// After a push to a depot: makes sure that nothing stays in a closed engine.
+    fn settle(&self) {
         // SeqCst: pairs with the fence in `close`. Either that one comes
-        // later, and `close` finds the magazine in the depot, or this one
+        // later, and `close` finds in the depot what was pushed, or this one
         // does, and we find the engine closed.
         full_fence(Ordering::SeqCst);
         if self.closed.load(Ordering::Relaxed) {
             self.empty_depots();
         }
-        Ok(())
     }
 
     // ---- a thread's cache ----
 
     /// Finds or makes this thread's caches, remembers them, and returns the one of `class`.
     ///
-    /// `None` while the thread is being torn down, while the cache that it
-    /// would inherit is not free yet, and once the engine is closed.
-    fn attach(&self, class: ClassIndex) -> Option<&Cache<T>> {
-        if local::torn_down() {
-            return None;
-        }
-        let me = Token::current();
-        // Before `at_exit`: destructors of thread-locals run in reverse, and
-        // the one of the `thread_local` crate must outlive ours, because it
-        // panics when it is asked for a cache after its own.
-        let thread = self.threads.get_or(|| self.new_thread_cache());
-        let caches = thread.caches.as_ptr().cast::<()>();
-        // Relaxed: only this thread stores its own token.
-        if thread.owner.load(Ordering::Relaxed) != me.get() {
-            // Acquire: pairs with the Release in `thread_exit`. Relaxed: on
-            // failure nothing is touched.
-            thread
-                .owner
-                .compare_exchange(0, me.get(), Ordering::Acquire, Ordering::Relaxed)
-                .ok()?;
-            if !local::at_exit(self.this.clone(), caches) {
-                // Relaxed: nothing was touched.
-                thread.owner.store(0, Ordering::Relaxed);
-                return None;
-            }
-            for cache in &thread.caches {
-                cache.acquire(me);
-            }
-            // SeqCst: pairs with the fence in `close`. Either that one comes
-            // later, and `close` finds these caches, or this one does, and we
-            // find the engine closed.
-            full_fence(Ordering::SeqCst);
-        }
-        if self.closed.load(Ordering::Relaxed) {
-            for cache in &thread.caches {
-                cache.close();
-            }
-            return None;
-        }
+    /// `None` once the thread has let go of its caches for good, or the engine
+    /// is closed.
+    fn attach(&self, class: ClassIndex) -> Option<(Token, &Cache<T>)> {
+        let me = Token::of_this_thread()?;
+        let caches = match local::find(self.id) {
+            Some(caches) => caches,
+            None => self.join(me)?,
+        };
         local::remember(self.id, caches);
-        Some(&thread.caches[class.get()])
+        // SAFETY: the address is one that `join` gave out for this engine.
+        Some((me, unsafe { self.cache_at(caches, class) }))
     }
 
-    fn new_thread_cache(&self) -> ThreadCache<T> {
-        ThreadCache {
-            owner: AtomicUsize::new(0),
-            caches: self.limits.iter().copied().map(Cache::new).collect(),
+    /// Gives this thread caches: those of a thread that has ended, or new ones.
+    fn join(&self, me: Token) -> Option<*const ()> {
+        let mut threads = self.threads();
+        // Relaxed: `close` sets it before it takes the lock that we hold.
+        // Either we see it here, or `close` sees these caches in use.
+        if self.closed.load(Ordering::Relaxed) {
+            return None;
         }
+        let caches = match threads.iter_mut().find(|thread| !thread.in_use) {
+            Some(thread) => {
+                thread.in_use = true;
+                Arc::clone(&thread.caches)
+            }
+            None => {
+                let caches: Arc<[_]> = self.limits.iter().copied().map(Cache::new).collect();
+                threads.push(ThreadCache {
+                    in_use: true,
+                    caches: Arc::clone(&caches),
+                });
+                caches
+            }
+        };
+        drop(threads);
+        for cache in &*caches {
+            cache.acquire(me);
+        }
+        let address = caches.as_ptr().cast::<()>();
+        local::attach(self.id, self.this.clone(), address);
+        Some(address)
     }
 
     /// Moves what this thread cached to the depot, as far as that has room,
     /// and leaves the rest to the next thread that inherits the caches.
-    fn thread_exit(&self, caches: *const ()) {
-        let me = Token::current();
-        let Some(thread) = self
-            .threads
-            .iter()
-            .find(|thread| thread.caches.as_ptr().cast::<()>() == caches)
-        else {
-            return;
-        };
-        for ((cache, depot), limits) in thread.caches.iter().zip(&self.depots).zip(&self.limits) {
-            loop {
-                let magazine = cache.unload(me, limits.magazine_rounds);
-                if magazine.is_empty() {
-                    break;
-                }
-                if let Err(magazine) = self.hand_over(depot, magazine) {
-                    // It fits where it came from, unless the cache was closed
-                    // meanwhile: then nothing may be kept.
-                    drop(cache.load(me, magazine));
-                    break;
-                }
-            }
+    fn thread_exit(&self, me: Token, caches: *const ()) {
+        for (class, limits) in (0..).map(ClassIndex).zip(&self.limits) {
+            // SAFETY: the address is one that `join` gave out for this engine.
+            let cache = unsafe { self.cache_at(caches, class) };
+            let depot = &self.depots[class.get()];
+            while !cache.is_empty() && self.hand_over(me, cache, depot, limits.magazine_rounds) {}
             cache.release(me);
         }
-        // Release: publishes the state of the caches; pairs with the Acquire in `attach`.
-        thread.owner.store(0, Ordering::Release);
+        for thread in &mut *self.threads() {
+            if ptr::addr_eq(thread.caches.as_ptr(), caches) {
+                thread.in_use = false;
+            }
+        }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<ThreadCache<T>>> {
+        // Nothing panics while it is held but for want of memory, and then the
+        // list is whole.
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Safety
+    ///
+    /// - [`join`](Self::join) of this engine returned `caches`.
+    /// - `class` is one of this engine's classes.
+    #[inline(always)]
+    unsafe fn cache_at(&self, caches: *const (), class: ClassIndex) -> &Cache<T> {
+        // SAFETY: at the address, there is one cache for each class, and the
+        // caches live as long as `self`, since none is removed.
+        unsafe { &*caches.cast::<Cache<T>>().add(class.get()) }
     }
 
     // ---- close ----
@@ -326,24 +421,25 @@ impl<T: Item> Engine<T> {
     ///
     /// - Called once in the engine's life.
     pub(crate) unsafe fn close(&self) {
-        // Relaxed: the fence orders it.
+        // Relaxed: the lock below, and the fence, order it.
         self.closed.store(true, Ordering::Relaxed);
-        // SeqCst: pairs with the fences in `hand_over` and `attach`.
-        full_fence(Ordering::SeqCst);
-        let caches: Vec<&Cache<T>> = self
-            .threads
+        let threads: Vec<Arc<[Cache<T>]>> = self
+            .threads()
             .iter()
-            .flat_map(|thread| &*thread.caches)
+            .map(|thread| Arc::clone(&thread.caches))
             .collect();
-        for cache in &caches {
+        let caches = || threads.iter().flat_map(|caches| &**caches);
+        for cache in caches() {
             cache.close();
         }
         barrier::heavy(); // one for all of them
-        for cache in caches {
+        for cache in caches() {
             // SAFETY: closed above, before the barrier; and nobody else
             // drains, since `close` is called once.
             unsafe { cache.drain(drop) };
         }
+        // SeqCst: pairs with the fence in `settle`.
+        full_fence(Ordering::SeqCst);
         self.empty_depots();
     }
 
@@ -351,6 +447,9 @@ impl<T: Item> Engine<T> {
         for depot in &self.depots {
             while let Some(magazine) = depot.pop() {
                 drop(magazine);
+            }
+            while let Some(item) = depot.pop_loose() {
+                drop(item);
             }
         }
     }
@@ -362,38 +461,19 @@ impl<T: Item> Engine<T> {
         let depot = &self.depots[class.get()];
         let (idle_items, idle_weight) = depot.idle();
         let mut sum = Levels {
+            local_hits: 0,
             depot_hits: depot.hits.get(),
+            returns: depot.returns.get(),
             idle_items,
             idle_weight,
-            ..Levels::default()
         };
-        for thread in &self.threads {
-            let cache = &thread.caches[class.get()];
-            let (items, weight) = cache.idle();
-            sum.local_hits += cache.hits.get();
-            sum.returns += cache.returns.get();
-            sum.idle_items += items;
-            sum.idle_weight += weight;
+        for thread in &*self.threads() {
+            let cache = thread.caches[class.get()].levels();
+            sum.local_hits += cache.local_hits;
+            sum.returns += cache.returns;
+            sum.idle_items += cache.idle_items;
+            sum.idle_weight += cache.idle_weight;
         }
         sum
     }
-}
-
-/// # Safety
-///
-/// - `caches` is the address of a `ThreadCache<T>`'s caches that are alive.
-/// - `class` is one of that engine's classes.
-#[inline(always)]
-unsafe fn cache_at<'a, T>(caches: *const (), class: ClassIndex) -> &'a Cache<T> {
-    // SAFETY: as the caller promises.
-    unsafe { &*caches.cast::<Cache<T>>().add(class.get()) }
-}
-
-fn next_id() -> EngineId {
-    // A mutex: not every machine has 64-bit atomics, and an id must never
-    // come again, since a memo may outlive the engine that it names.
-    static LAST: Mutex<u64> = Mutex::new(0);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    *last += 1;
-    EngineId(*last)
 }

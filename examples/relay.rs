@@ -1,0 +1,815 @@
+//! A TCP relay over real files: the pool against plain `BytesMut::with_capacity`, side by side.
+//!
+//! ```text
+//! cargo run --release --example relay             # this repository and what is under `target`
+//! cargo run --release --example relay -- DIR      # the files under DIR
+//! cargo run --release --example relay -- --help
+//! ```
+//!
+//! A tokio server reads length-prefixed frames from several loopback connections, each frame into
+//! a buffer of its own, and echoes it with a checksum out of that same buffer. A connection's
+//! reader and writer are two tasks, so a buffer is often dropped on another thread than the one
+//! that took it. The clients verify every byte.
+//!
+//! Both modes run the same code; only [`BufferSource`] differs. Their rounds alternate in one
+//! process. Peak RSS takes one more process per mode: one process cannot tell the two apart.
+//!
+//! Do not expect a faster relay: the kernel copies every byte four times, which costs far more than
+//! one allocation per frame. The last lines say where the pool does not win, computed from the run.
+
+use bytes::{Buf, BufMut, BytesMut};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Read as _, Write as _};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+use tierpool::{Pool, PooledBuf, Stats};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+/// A longer frame closes its connection before anything is allocated for it.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Frames a client has in flight, and frames a connection queues between its reader and its writer.
+const WINDOW: usize = 4;
+/// A small corpus is sent again within a round until it makes this many frames: enough for a p99.
+const ROUND_FRAMES_MIN: usize = 500;
+/// Once this many files are found no further directory is opened, so that `relay /` starts.
+const FOUND_MAX: usize = 100_000;
+/// Files from this many bytes on are medium, below it small.
+const MEDIUM: usize = 64 << 10;
+/// Files from this many bytes on are large.
+const LARGE: usize = 1 << 20;
+/// A ratio closer to 1 than this is no difference.
+const TIE: f64 = 0.01;
+
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let (code, problem) = match Options::parse(env::args_os().skip(1)) {
+        Err(problem) => (2, format!("{problem}\nTry `relay --help`.")),
+        Ok(options) => match run(&options) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => (1, error.to_string()),
+        },
+    };
+    // Not `eprintln`, which panics where stderr cannot be written.
+    let _ = writeln!(io::stderr(), "relay: {problem}");
+    ExitCode::from(code)
+}
+
+/// Both modes in turn, then one child process per mode, then the report.
+fn run(options: &Options) -> Result<()> {
+    if options.help {
+        return print(HELP);
+    }
+    let mut bench = Bench::new(options)?;
+    if let Some(mode) = options.child {
+        return run_child(options, &mut bench, mode);
+    }
+    print(&describe(options, &bench.corpus))?;
+
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} rounds")?);
+    bar.set_length(4 * (options.rounds as u64 + 1));
+    let started = Instant::now();
+    let mut tallies = [Tally::default(), Tally::default()];
+    for round in 0..=options.rounds {
+        let mut order = [Mode::Plain, Mode::Pool];
+        order.rotate_left(round % 2);
+        for mode in order {
+            let measured = bench.round(mode)?;
+            if round > 0 {
+                tallies[mode as usize].add(measured);
+            }
+        }
+        // Between rounds, so that what the bar allocates is counted to neither mode.
+        bar.inc(2);
+        let long = started.elapsed() > Duration::from_secs(1);
+        if long && bar.is_hidden() && io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+    let mut rss = [[f64::NAN; 2]; 2];
+    for mode in [Mode::Plain, Mode::Pool] {
+        rss[mode as usize] = spawn_child(mode)?;
+        bar.inc(options.rounds as u64 + 1);
+    }
+    bar.finish_and_clear();
+    print(&report(tallies, rss, &bench.pool.stats()))
+}
+
+/// Writes to stdout at once. A reader that went away (`relay | head`) ends the run quietly.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => process::exit(0),
+        outcome => Ok(outcome?),
+    }
+}
+
+// ---- options
+
+const HELP: &str = "\
+Relays real files over loopback TCP, with plain BytesMut buffers and with pooled ones.
+
+Usage: relay [OPTIONS] [DIR]
+
+  DIR            its files become the frames [this repository, with what is under target]
+  --rounds N     counted rounds per mode, 1 to 10000 [100]
+  --clients N    connections, 1 to 64 [4]
+  --max-bytes N  payload bytes per round, 1 to 1073741824 [67108864]
+  --pool-max N   largest size class of the pool in bytes, 512 to 67108864 [8388608]
+  --help         this text
+
+Exit code: 0 done, 1 failed, 2 bad usage.
+";
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Plain,
+    Pool,
+}
+
+struct Options {
+    dir: PathBuf,
+    rounds: usize,
+    clients: usize,
+    round_bytes_max: usize,
+    pool_bytes_max: usize,
+    help: bool,
+    /// Hidden: runs one mode only and prints its RSS for the parent process.
+    child: Option<Mode>,
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let mut options = Self {
+            dir: PathBuf::new(),
+            rounds: 100,
+            clients: 4,
+            round_bytes_max: 64 << 20,
+            // The pool's default of 1 MiB would leave every larger file to the heap.
+            pool_bytes_max: 8 << 20,
+            help: false,
+            child: None,
+        };
+        while let Some(arg) = args.next() {
+            let name = arg.to_string_lossy();
+            let mut number = |min: usize, max: usize| {
+                let text = args.next().unwrap_or_default();
+                match text.to_str().map(str::parse) {
+                    Some(Ok(n)) if (min..=max).contains(&n) => Ok(n),
+                    _ => Err(format!(
+                        "{name} takes a number from {min} to {max}, not {text:?}"
+                    )),
+                }
+            };
+            match &*name {
+                "--help" | "-h" => options.help = true,
+                "--rounds" => options.rounds = number(1, 10_000)?,
+                "--clients" => options.clients = number(1, 64)?,
+                "--max-bytes" => options.round_bytes_max = number(1, 1 << 30)?,
+                "--pool-max" => options.pool_bytes_max = number(512, 64 << 20)?,
+                "--child-plain" => options.child = Some(Mode::Plain),
+                "--child-pool" => options.child = Some(Mode::Pool),
+                _ if name.starts_with('-') => return Err(format!("unknown option {name}")),
+                "" => return Err("an empty directory name".into()),
+                _ if options.dir == Path::new("") => options.dir = arg.into(),
+                _ => return Err(format!("a second directory: {name}")),
+            }
+        }
+        if options.dir == Path::new("") {
+            options.dir = env::var_os("CARGO_MANIFEST_DIR").map_or(".".into(), PathBuf::from);
+        }
+        Ok(options)
+    }
+}
+
+// ---- corpus
+
+struct Payload {
+    bytes: Vec<u8>,
+    checksum: u64,
+}
+
+/// The files, in memory once for both modes, so that no round reads the disk.
+#[derive(Default)]
+struct Corpus {
+    payloads: Vec<Payload>,
+    bytes: usize,
+    /// How many frames one round sends: each file once, or equally often.
+    round_frames: usize,
+    found: usize,
+    unreadable: usize,
+    above_limit: usize,
+    not_files: usize,
+}
+
+impl Corpus {
+    /// Reads the files of one round, selected by their paths and lengths only.
+    ///
+    /// Small files get a quarter of the bytes, medium ones half of the rest, large ones what is
+    /// left; what a kind does not use goes to any other.
+    fn load(dir: &Path, bytes_max: usize) -> Result<Self> {
+        let mut corpus = Self::default();
+        let mut found = Vec::new();
+        fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        corpus.walk(dir, &mut found);
+        found.sort();
+        corpus.found = found.len();
+        let kinds = [0..MEDIUM, MEDIUM..LARGE, LARGE..usize::MAX, 0..usize::MAX];
+        for (kind, part) in kinds.into_iter().zip([4, 2, 1, 1]) {
+            let mut room = (bytes_max - corpus.bytes) / part;
+            found.retain(|(_, path, len)| {
+                if !kind.contains(len) || *len > room {
+                    return true;
+                }
+                match Payload::read(path, *len) {
+                    Ok(payload) => {
+                        room -= payload.bytes.len();
+                        corpus.bytes += payload.bytes.len();
+                        corpus.payloads.push(payload);
+                    }
+                    Err(_) => corpus.unreadable += 1,
+                }
+                false
+            });
+        }
+        if corpus.payloads.is_empty() {
+            let (dir, skipped) = (dir.display(), corpus.skipped());
+            let limit = bytes_max.min(FRAME_BYTES_MAX);
+            let problem = "no readable, non-empty file of at most";
+            return Err(format!("{dir}: {problem} {limit} bytes; {skipped}").into());
+        }
+        // Any fixed order that mixes the sizes.
+        corpus.payloads.sort_by_key(|payload| payload.checksum);
+        let files = corpus.payloads.len();
+        let enough = ROUND_FRAMES_MIN.div_ceil(files);
+        corpus.round_frames = files * enough.min(bytes_max / corpus.bytes);
+        Ok(corpus)
+    }
+
+    /// Finds the regular, non-empty files. Follows no symlink below `root`, and skips `.git`.
+    fn walk(&mut self, root: &Path, found: &mut Vec<(u64, PathBuf, usize)>) {
+        let mut dirs = vec![root.to_path_buf()];
+        while let Some(dir) = dirs.pop().filter(|_| found.len() < FOUND_MAX) {
+            let Ok(entries) = fs::read_dir(&dir) else {
+                self.unreadable += 1;
+                continue;
+            };
+            for entry in entries.filter_map(|entry| entry.ok()) {
+                let path = entry.path();
+                // `DirEntry::metadata` looks at a symlink itself, not through it.
+                match entry.metadata() {
+                    _ if entry.file_name() == ".git" => {}
+                    Err(_) => self.unreadable += 1,
+                    Ok(meta) if meta.is_dir() => dirs.push(path),
+                    Ok(meta) if !meta.is_file() => self.not_files += 1,
+                    Ok(meta) if meta.len() > FRAME_BYTES_MAX as u64 => self.above_limit += 1,
+                    Ok(meta) if meta.len() == 0 => {}
+                    Ok(meta) => {
+                        // Sorted by this hash, the first files are a sample of the whole tree.
+                        let name = path.strip_prefix(root).unwrap_or(&path).as_os_str();
+                        let order = checksum(name.as_encoded_bytes());
+                        found.push((order, path, meta.len() as usize));
+                    }
+                }
+            }
+        }
+    }
+
+    fn skipped(&self) -> String {
+        format!(
+            "skipped: {} unreadable or vanished, {} above {} MiB, {} symlinks and special files",
+            self.unreadable,
+            self.above_limit,
+            FRAME_BYTES_MAX >> 20,
+            self.not_files
+        )
+    }
+}
+
+impl Payload {
+    /// Reads no more than the walk saw, should the file grow. A file emptied since is an error.
+    fn read(path: &Path, len: usize) -> io::Result<Self> {
+        let mut bytes = Vec::with_capacity(len);
+        let mut file = fs::File::open(path)?.take(len as u64);
+        if file.read_to_end(&mut bytes)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let checksum = checksum(&bytes);
+        Ok(Self { bytes, checksum })
+    }
+}
+
+/// FNV-1a over zero-padded little-endian words of 8 bytes instead of bytes, with a rotation, and
+/// the length mixed in. Finds transmission errors; no defence against someone who wants to fool it.
+fn checksum(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, word: &[u8]| {
+        let mut padded = [0; 8];
+        padded[..word.len()].copy_from_slice(word);
+        let mixed = sum ^ u64::from_le_bytes(padded);
+        mixed.wrapping_mul(0x100_0000_01b3).rotate_left(23)
+    };
+    let words = bytes.chunks_exact(8);
+    let tail = words.remainder();
+    let sum = words.fold(0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64, step);
+    step(sum, tail)
+}
+
+// ---- server
+
+/// Where the buffer of a frame comes from: all that differs between the modes.
+trait BufferSource: Clone + Send + Sync + 'static {
+    type Buffer: BufMut + AsRef<[u8]> + Send + 'static;
+
+    /// An empty buffer with room for at least `len` bytes.
+    fn buffer(&self, len: usize) -> Self::Buffer;
+}
+
+#[derive(Clone)]
+struct Plain;
+
+impl BufferSource for Plain {
+    type Buffer = BytesMut;
+
+    fn buffer(&self, len: usize) -> BytesMut {
+        BytesMut::with_capacity(len)
+    }
+}
+
+impl BufferSource for Pool {
+    type Buffer = PooledBuf;
+
+    fn buffer(&self, len: usize) -> PooledBuf {
+        self.get(len)
+    }
+}
+
+/// Serves `connections` connections to their ends. The first error ends them all.
+async fn serve(listener: TcpListener, source: impl BufferSource, connections: usize) -> Result<()> {
+    let mut serving = JoinSet::new();
+    for _ in 0..connections {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        serving.spawn(serve_connection(stream, source.clone()));
+    }
+    while let Some(joined) = serving.join_next().await {
+        joined??;
+    }
+    Ok(())
+}
+
+/// Reads in this task and writes in another. The queue between the two is bounded, so a client that
+/// never reads its echoes stalls, in the end, itself; it holds up nobody else.
+async fn serve_connection(stream: TcpStream, source: impl BufferSource) -> Result<()> {
+    let (reader, writer) = stream.into_split();
+    let (queue, frames) = mpsc::channel(WINDOW);
+    let writing = tokio::spawn(write_frames(writer, frames));
+    tokio::try_join!(read_frames(reader, source, queue), async { writing.await? })?;
+    Ok(())
+}
+
+async fn read_frames<S: BufferSource>(
+    mut stream: OwnedReadHalf,
+    source: S,
+    queue: mpsc::Sender<S::Buffer>,
+) -> Result<()> {
+    while let Some(len) = read_len(&mut stream).await? {
+        // The limit ends the read with the frame, whatever the capacity. Nothing is zeroed first.
+        let mut frame = source.buffer(len).limit(len);
+        while frame.has_remaining_mut() {
+            if stream.read_buf(&mut frame).await? == 0 {
+                return Err("server: the connection closed within a frame".into());
+            }
+        }
+        if queue.send(frame.into_inner()).await.is_err() {
+            break; // The writer has failed, and says why.
+        }
+    }
+    Ok(())
+}
+
+/// `None` where the client closes the connection between two frames.
+async fn read_len(stream: &mut OwnedReadHalf) -> Result<Option<usize>> {
+    let mut header = [0; 4];
+    let n = stream.read(&mut header).await?;
+    if n == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut header[n..]).await?;
+    match u32::from_be_bytes(header) as usize {
+        len if len > FRAME_BYTES_MAX => {
+            Err(format!("server: refused a frame of {len} bytes").into())
+        }
+        len => Ok(Some(len)),
+    }
+}
+
+async fn write_frames<B: AsRef<[u8]>>(
+    mut stream: OwnedWriteHalf,
+    mut frames: mpsc::Receiver<B>,
+) -> Result<()> {
+    while let Some(frame) = frames.recv().await {
+        let payload = frame.as_ref();
+        let mut header = [0; 12];
+        header[..4].copy_from_slice(&(payload.len() as u32).to_be_bytes());
+        header[4..].copy_from_slice(&checksum(payload).to_be_bytes());
+        stream
+            .write_all_buf(&mut Buf::chain(&header[..], payload))
+            .await?;
+    }
+    Ok(())
+}
+
+// ---- client
+
+/// One connection's client. Allocates when made, and not while it runs.
+struct Client {
+    /// Client `index` of `clients` sends every `clients`-th frame of the round.
+    index: usize,
+    clients: usize,
+    /// When each frame was started, in ns after `epoch`. Atomic only to make the future `Send`.
+    started: Vec<AtomicU64>,
+    /// In ns, from the start of a frame's write to the last byte of its echo verified.
+    latencies: Vec<u64>,
+    echo: Vec<u8>,
+    epoch: Instant,
+}
+
+impl Client {
+    fn new(index: usize, clients: usize, round_frames: usize) -> Self {
+        let frames = (index..round_frames).step_by(clients).len();
+        Self {
+            index,
+            clients,
+            started: (0..frames).map(|_| AtomicU64::new(0)).collect(),
+            latencies: Vec::with_capacity(frames),
+            echo: vec![0; 256 << 10],
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Sends the first `count` frames and verifies their echoes. Neither half waits for the other,
+    /// but for the window.
+    async fn exchange(
+        &mut self,
+        stream: &mut TcpStream,
+        corpus: &Corpus,
+        count: usize,
+    ) -> Result<()> {
+        let (latencies, echo, epoch) = (&mut self.latencies, &mut self.echo, self.epoch);
+        let payloads = corpus.payloads.iter().cycle().skip(self.index);
+        let frames = payloads.step_by(self.clients).zip(&self.started);
+        let frames = frames.take(count);
+        let now = || epoch.elapsed().as_nanos() as u64;
+        let (mut reader, mut writer) = stream.split();
+        let window = Semaphore::new(WINDOW);
+        latencies.clear();
+        let send = async {
+            for (payload, started) in frames.clone() {
+                window.acquire().await?.forget();
+                started.store(now(), Ordering::Relaxed);
+                let header = (payload.bytes.len() as u32).to_be_bytes();
+                let mut frame = Buf::chain(&header[..], &payload.bytes[..]);
+                writer.write_all_buf(&mut frame).await?;
+            }
+            Ok(())
+        };
+        let receive = async {
+            for (payload, started) in frames.clone() {
+                receive_echo(&mut reader, payload, echo).await?;
+                latencies.push(now() - started.load(Ordering::Relaxed));
+                window.add_permits(1);
+            }
+            Ok(())
+        };
+        tokio::try_join!(send, receive).map(|_| ())
+    }
+}
+
+/// Reads one echo, piece by piece, and compares it with what was sent.
+async fn receive_echo(
+    stream: &mut (impl AsyncReadExt + Unpin),
+    sent: &Payload,
+    echo: &mut [u8],
+) -> Result<()> {
+    let head = (stream.read_u32().await? as usize, stream.read_u64().await?);
+    if head != (sent.bytes.len(), sent.checksum) {
+        return Err("client: an echo with a wrong length or checksum".into());
+    }
+    let mut expected = &sent.bytes[..];
+    while !expected.is_empty() {
+        let room = echo.len().min(expected.len());
+        let n = stream.read(&mut echo[..room]).await?;
+        if n == 0 {
+            return Err("client: the connection closed within an echo".into());
+        }
+        if echo[..n] != expected[..n] {
+            return Err("client: an echo with a wrong byte".into());
+        }
+        expected = &expected[n..];
+    }
+    Ok(())
+}
+
+// ---- rounds
+
+struct Bench {
+    corpus: Arc<Corpus>,
+    clients: Vec<Client>,
+    pool: Pool,
+    runtime: Runtime,
+}
+
+/// What one round measured, or all counted rounds of one mode.
+#[derive(Default)]
+struct Tally {
+    /// Of each round: frames/s, MB/s, p50 and p99 in us.
+    rounds: Vec<[f64; 4]>,
+    /// Of every frame, in ns.
+    latencies: Vec<u64>,
+    /// Number and bytes.
+    allocations: [u64; 2],
+}
+
+impl Tally {
+    fn add(&mut self, round: Tally) {
+        self.rounds.extend(round.rounds);
+        self.latencies.extend(round.latencies);
+        self.allocations[0] += round.allocations[0];
+        self.allocations[1] += round.allocations[1];
+    }
+}
+
+impl Bench {
+    fn new(options: &Options) -> Result<Self> {
+        let corpus = Corpus::load(&options.dir, options.round_bytes_max)?;
+        let client = |index| Client::new(index, options.clients, corpus.round_frames);
+        Ok(Self {
+            clients: (0..options.clients).map(client).collect(),
+            corpus: Arc::new(corpus),
+            pool: Pool::builder().max_size(options.pool_bytes_max).build()?,
+            runtime: Runtime::new()?,
+        })
+    }
+
+    fn round(&mut self, mode: Mode) -> Result<Tally> {
+        let (corpus, clients, pool) = (&self.corpus, &mut self.clients, self.pool.clone());
+        match mode {
+            Mode::Plain => self.runtime.block_on(round(Plain, corpus, clients)),
+            Mode::Pool => self.runtime.block_on(round(pool, corpus, clients)),
+        }
+    }
+}
+
+/// Starts a server, connects the clients, and measures from their common start to the end of all.
+async fn round(
+    source: impl BufferSource,
+    corpus: &Arc<Corpus>,
+    clients: &mut Vec<Client>,
+) -> Result<Tally> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let start = Arc::new(Semaphore::new(0));
+    // The first error returns from here, which drops the set, which ends all the others.
+    let mut tasks: JoinSet<Result<Option<Client>>> = JoinSet::new();
+    let server = serve(listener, source, clients.len());
+    tasks.spawn(async { server.await.map(|()| None) });
+    for mut client in clients.drain(..) {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        // A frame before the clock starts, so that accepting the connection is not measured.
+        let frames = client.started.len();
+        client.exchange(&mut stream, corpus, frames.min(1)).await?;
+        let (corpus, start) = (Arc::clone(corpus), Arc::clone(&start));
+        tasks.spawn(async move {
+            start.acquire().await?.forget();
+            client.exchange(&mut stream, &corpus, frames).await?;
+            Ok(Some(client))
+        });
+    }
+
+    let before = allocations();
+    let clock = Instant::now();
+    start.add_permits(tasks.len());
+    while let Some(joined) = tasks.join_next().await {
+        clients.extend(joined??);
+    }
+    let seconds = clock.elapsed().as_secs_f64();
+    let after = allocations();
+
+    let latencies = clients.iter().flat_map(|client| &client.latencies);
+    let mut latencies: Vec<u64> = latencies.copied().collect();
+    latencies.sort_unstable();
+    let frames = corpus.round_frames as f64;
+    let bytes = corpus.bytes as f64 * frames / corpus.payloads.len() as f64;
+    let [p50, p99] = [50, 99].map(|part| percentile(&latencies, part));
+    Ok(Tally {
+        rounds: vec![[frames / seconds, bytes / 1e6 / seconds, p50, p99]],
+        latencies,
+        allocations: [after[0] - before[0], after[1] - before[1]],
+    })
+}
+
+// ---- peak RSS, one process per mode
+
+/// The same rounds of one mode, and one line for the parent: RSS before them, with the files
+/// loaded, and at the peak.
+fn run_child(options: &Options, bench: &mut Bench, mode: Mode) -> Result<()> {
+    let before = status_mib("VmRSS:");
+    for _ in 0..=options.rounds {
+        bench.round(mode)?;
+    }
+    print(&format!("{before} {}\n", status_mib("VmHWM:")))
+}
+
+/// Runs this program again for one mode. Returns the peak RSS and the part of it above the RSS
+/// before the rounds, both in MiB; NaN where the system does not tell.
+fn spawn_child(mode: Mode) -> Result<[f64; 2]> {
+    let output = Command::new(env::current_exe()?)
+        .arg(["--child-plain", "--child-pool"][mode as usize])
+        .args(env::args_os().skip(1))
+        .stderr(Stdio::inherit())
+        .output()?;
+    let line = String::from_utf8_lossy(&output.stdout);
+    match line.trim().split_once(' ') {
+        Some((before, peak)) if output.status.success() => {
+            let (before, peak): (f64, f64) = (before.parse()?, peak.parse()?);
+            Ok([peak, peak - before])
+        }
+        _ => Err(format!("the child process for peak RSS failed: {}", output.status).into()),
+    }
+}
+
+/// One line of Linux's `/proc/self/status`.
+fn status_mib(name: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    kib.map_or(f64::NAN, |kib: f64| kib / 1024.0)
+}
+
+// ---- report
+
+fn describe(options: &Options, corpus: &Corpus) -> String {
+    let lens = || corpus.payloads.iter().map(|payload| payload.bytes.len());
+    let from = |min| lens().filter(|len| *len >= min).count();
+    let (files, medium, large) = (from(0), from(MEDIUM), from(LARGE));
+    let (found, frames) = (corpus.found, corpus.round_frames);
+    let (rounds, clients, max) = (options.rounds, options.clients, options.pool_bytes_max);
+    format!(
+        "{files} of {found} files, {:.1} MiB: {} below 64 KiB, {} below 1 MiB, {large} larger\n\
+         {}\n\
+         {frames} frames a round over {clients} connections, {WINDOW} in flight on each\n\
+         {rounds} rounds per mode, interleaved, after one to warm up; every byte is verified\n\
+         the pool's largest size class: {max} bytes; larger files, so from the heap: {}\n\n",
+        corpus.bytes as f64 / f64::from(1 << 20),
+        files - medium,
+        medium - large,
+        corpus.skipped(),
+        from(max + 1),
+    )
+}
+
+/// Name, whether more is better, and the smallest difference that counts: one peak RSS differs by
+/// some hundred KiB from the next. The first four are those of [`Tally::rounds`].
+const ROWS: [(&str, bool, f64); 8] = [
+    ("frames/s", true, 0.0),
+    ("MB/s", true, 0.0),
+    ("p50 per frame, us", false, 0.0),
+    ("p99 per frame, us", false, 0.0),
+    ("allocations per frame", false, 0.0),
+    ("bytes allocated per frame", false, 0.0),
+    ("peak RSS, MiB", false, 1.0),
+    ("peak above start, MiB", false, 1.0),
+];
+
+fn row_values(tally: &mut Tally, rss: [f64; 2]) -> [f64; ROWS.len()] {
+    tally.latencies.sort_unstable();
+    let [p50, p99] = [50, 99].map(|part| percentile(&tally.latencies, part));
+    let rate = |column: usize| median(tally.rounds.iter().map(|round| round[column]));
+    let frames = tally.latencies.len() as f64;
+    let [count, bytes] = tally.allocations.map(|n| n as f64 / frames);
+    [rate(0), rate(1), p50, p99, count, bytes, rss[0], rss[1]]
+}
+
+/// The table, the pool's own, and in words, from the numbers alone, where the pool does not win.
+fn report(mut tallies: [Tally; 2], rss: [[f64; 2]; 2], stats: &Stats) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, [plain, pool, ratio, ahead]: [&str; 4]| {
+        let cells = format!("{plain:>12}{pool:>12}{ratio:>12}{ahead:>14}");
+        let _ = writeln!(text, "{name:<28}{cells}");
+    };
+    line("", ["plain", "pool", "pool/plain", "pool ahead"]);
+    let (mut wins, mut ties, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    let [plain, pool] = [0, 1].map(|mode| row_values(&mut tallies[mode], rss[mode]));
+    for (row, (name, more_is_better, least)) in ROWS.into_iter().enumerate() {
+        let better = |a: f64, b: f64| if more_is_better { b > a } else { b < a };
+        let pairs = tallies[0].rounds.iter().zip(&tallies[1].rounds);
+        let pairs = pairs.filter_map(|(a, b)| Some(better(*a.get(row)?, *b.get(row)?)));
+        let pairs: Vec<bool> = pairs.collect();
+        let (of, ahead) = (pairs.len(), pairs.iter().filter(|ahead| **ahead).count());
+        let (a, b) = (plain[row], pool[row]);
+        let [a_text, b_text, ratio] = [a, b, b / a].map(decimal);
+        let ahead_text = format!("{ahead} of {of}");
+        let ahead_text = if of == 0 { "-" } else { &ahead_text };
+        line(name, [&a_text, &b_text, &ratio, ahead_text]);
+
+        // Three in four pairs of rounds have to agree before a difference counts as one.
+        let differ = (b / a - 1.0).abs() > TIE && (b - a).abs() > least;
+        let verdict = match () {
+            () if a.is_nan() || b.is_nan() => continue,
+            () if differ && better(a, b) && ahead * 4 >= of * 3 => &mut wins,
+            () if differ && better(b, a) && ahead * 4 <= of => &mut losses,
+            () => &mut ties,
+        };
+        verdict.push(format!("{name} ({b_text} against {a_text})"));
+    }
+    let hit_rate = format!("{:.2} %", 100.0 * stats.total.hit_rate());
+    line("hit rate, with the warm-up", ["-", &hit_rate, "-", "-"]);
+    text.push_str(
+        "\nframes/s, MB/s: the median round, payload counted once. p50, p99: of all rounds,\n\
+         waiting behind the other frames in flight included. pool ahead: in pairs of rounds.\n\
+         allocations: the whole process, tokio's queues too. RSS: each mode in a process of its\n\
+         own; the start is with the files loaded and before the first round.\n\n",
+    );
+    let _ = writeln!(text, "{}\n", stats.to_string().trim_end());
+    for (intro, verdict) in [
+        ("the pool wins here", wins),
+        ("the pool does not win here, no clear difference", ties),
+        ("the pool does not win here, it is worse", losses),
+    ] {
+        if !verdict.is_empty() {
+            let _ = writeln!(text, "{intro}: {}", verdict.join("; "));
+        }
+    }
+    text
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
+}
+
+/// By nearest rank, of sorted ns, in us.
+fn percentile(sorted: &[u64], part: usize) -> f64 {
+    sorted[(sorted.len() * part).div_ceil(100) - 1] as f64 / 1e3
+}
+
+fn decimal(value: f64) -> String {
+    match value {
+        v if v.is_nan() => "n/a".into(),
+        v if v >= 1000.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v if v >= 0.1 => format!("{v:.3}"),
+        v => format!("{v:.4}"),
+    }
+}
+
+// ---- counting allocator
+
+/// The system allocator, counting: two relaxed adds per allocation, against a frame's system calls.
+struct Counting;
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static ALLOCATED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Allocations and their bytes since the process started.
+fn allocations() -> [u64; 2] {
+    // Relaxed: read while the clients wait or are joined; nothing else is ordered by it.
+    [&ALLOCATIONS, &ALLOCATED_BYTES].map(|count| count.load(Ordering::Relaxed))
+}
+
+// SAFETY: both methods hand their arguments to `System`, which keeps the contract, and return what
+// it returns. Counting neither allocates nor unwinds. The provided `realloc` and `alloc_zeroed`
+// stand on these two, so a reallocation is counted as the allocation that it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATED_BYTES.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: `layout` is as valid as our caller promises it is.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: our caller got `ptr` from `alloc` above with `layout`, so it is from `System`.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}

@@ -1,0 +1,573 @@
+//! What the pool allocates and frees, counted.
+//!
+//! Owns a global allocator that books every block to the *ledger* of the thread
+//! that asked for it, wherever the block is freed. Each test has a ledger of its
+//! own and its threads join it, so neither the other tests nor the test
+//! harness's threads show in its numbers.
+
+use crossbeam_queue::ArrayQueue;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use tierpool::{Pool, PooledBuf};
+
+/// More than there are tests.
+const LEDGERS: usize = 64;
+
+struct Counts {
+    live_bytes: AtomicIsize,
+    allocations: AtomicUsize,
+    frees: AtomicUsize,
+}
+
+/// Ledger 0 is for threads that joined none.
+static COUNTS: [Counts; LEDGERS] = [const {
+    Counts {
+        live_bytes: AtomicIsize::new(0),
+        allocations: AtomicUsize::new(0),
+        frees: AtomicUsize::new(0),
+    }
+}; LEDGERS];
+
+thread_local! {
+    static LEDGER: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+/// What each block has in front: room for the number of its ledger.
+fn header(layout: Layout) -> usize {
+    layout.align().max(align_of::<usize>()).max(16)
+}
+
+fn with_header(layout: Layout) -> Option<Layout> {
+    let size = layout.size().checked_add(header(layout))?;
+    Layout::from_size_align(size, header(layout)).ok()
+}
+
+// SAFETY: blocks are the system allocator's, moved up by a header that is a
+// multiple of the alignment asked for.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(outer) = with_header(layout) else {
+            return std::ptr::null_mut();
+        };
+        // SAFETY: `outer` has a size above 0.
+        let start = unsafe { System.alloc(outer) };
+        if start.is_null() {
+            return start;
+        }
+        let ledger = LEDGER.get();
+        COUNTS[ledger].allocations.fetch_add(1, Ordering::Relaxed);
+        COUNTS[ledger]
+            .live_bytes
+            .fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: the block begins with a header of at least 16 bytes, whose
+        // size is a multiple of 16, so its last word is aligned and ours.
+        unsafe {
+            let block = start.add(header(layout));
+            block.cast::<usize>().sub(1).write(ledger);
+            block
+        }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let outer = with_header(layout).expect("the layout that `alloc` was asked for");
+        // SAFETY: `alloc` wrote the ledger in front of the block.
+        let ledger = unsafe { block.cast::<usize>().sub(1).read() };
+        COUNTS[ledger].frees.fetch_add(1, Ordering::Relaxed);
+        COUNTS[ledger]
+            .live_bytes
+            .fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: the block is one of `alloc`'s, which put it this far behind
+        // the start of an allocation with this layout.
+        unsafe { System.dealloc(block.sub(header(layout)), outer) };
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test's account.
+#[derive(Clone, Copy)]
+struct Ledger(usize);
+
+impl Ledger {
+    /// A new ledger, which the calling thread joins.
+    fn open() -> Self {
+        static OPENED: AtomicUsize = AtomicUsize::new(0);
+        let ledger = Ledger(OPENED.fetch_add(1, Ordering::Relaxed) + 1);
+        assert!(ledger.0 < LEDGERS, "raise LEDGERS");
+        ledger.join();
+        ledger
+    }
+
+    /// Books what the calling thread allocates from now on here.
+    fn join(self) {
+        LEDGER.set(self.0);
+    }
+
+    fn live_bytes(self) -> isize {
+        COUNTS[self.0].live_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Allocations and frees so far.
+    fn events(self) -> (usize, usize) {
+        let counts = &COUNTS[self.0];
+        (
+            counts.allocations.load(Ordering::Relaxed),
+            counts.frees.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Runs `work` on a thread of this ledger, to the end of its thread-locals.
+    fn on_a_thread<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.spawn(work).join().unwrap()
+    }
+
+    fn spawn<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
+        thread::spawn(move || {
+            self.join();
+            work()
+        })
+    }
+}
+
+/// What a thread may keep of pools that are gone: a list of four entries of
+/// three words, and per entry the block in which the pool itself lay, below
+/// 4 KiB (never its caches or its buffers).
+const THREAD_LIST_BYTES: isize = 4 * (24 + 4096);
+
+fn one_class(capacity: usize) -> Pool {
+    Pool::builder().classes([capacity]).build().unwrap()
+}
+
+/// Fewer under Miri, where each step costs microseconds.
+const fn rounds(native: usize, miri: usize) -> usize {
+    if cfg!(miri) { miri } else { native }
+}
+
+#[test]
+fn the_counting_allocator_counts() {
+    let ledger = Ledger::open();
+    let (before, live) = (ledger.events(), ledger.live_bytes());
+    let block = std::hint::black_box(vec![0_u8; 1000]);
+    assert_eq!(ledger.events(), (before.0 + 1, before.1));
+    assert_eq!(ledger.live_bytes(), live + 1000);
+    // Booked to the thread that allocated it, not to the one that frees it.
+    thread::spawn(move || drop(block)).join().unwrap();
+    assert_eq!(ledger.live_bytes(), live);
+}
+
+#[test]
+fn a_local_hit_and_its_return_allocate_and_free_nothing() {
+    let pool = Pool::default();
+    let ledger = Ledger::open();
+    for &capacity in pool.classes() {
+        // Two at once, so that both the last and the last but one are taken.
+        drop((pool.get(capacity), pool.get(capacity)));
+        let before = ledger.events();
+        for _ in 0..rounds(5000, 20) {
+            let mut first = pool.get(capacity);
+            let mut second = pool.get(capacity - 1);
+            first.extend_from_slice(b"something to forget");
+            second.extend_from_slice(b"something else");
+        }
+        assert_eq!(ledger.events(), before, "class {capacity}");
+    }
+    assert_eq!(pool.stats().total.misses, 2 * pool.classes().len() as u64);
+}
+
+#[test]
+fn a_local_hit_of_a_pool_that_wipes_allocates_and_frees_nothing() {
+    let pool = Pool::builder().zero_on_return(true).build().unwrap();
+    let ledger = Ledger::open();
+    drop(pool.get(4096));
+    let before = ledger.events();
+    for _ in 0..rounds(2000, 20) {
+        pool.get(4096).extend_from_slice(b"secret");
+    }
+    assert_eq!(ledger.events(), before);
+}
+
+#[test]
+fn a_buffer_that_was_advanced_comes_home_without_allocating() {
+    use bytes::Buf;
+    let pool = Pool::default();
+    let ledger = Ledger::open();
+    drop(pool.get(4096));
+    let before = ledger.events();
+    for _ in 0..rounds(2000, 20) {
+        let mut buf = pool.get(4096);
+        buf.extend_from_slice(&[7; 100]);
+        buf.advance(60);
+    }
+    assert_eq!(ledger.events(), before);
+    assert_eq!(pool.stats().total.misses, 1);
+}
+
+#[test]
+fn growth_into_a_class_that_has_a_buffer_allocates_and_frees_nothing() {
+    let pool = Pool::default();
+    let ledger = Ledger::open();
+    let grow = || {
+        let mut buf = pool.get(512);
+        for _ in 0..40 {
+            buf.extend_from_slice(&[7; 100]);
+        }
+        assert_eq!(buf.len(), 4000);
+    };
+    grow();
+    let before = ledger.events();
+    for _ in 0..rounds(1000, 10) {
+        grow();
+    }
+    assert_eq!(ledger.events(), before);
+}
+
+#[test]
+fn two_pools_used_in_turn_allocate_nothing_and_hit_their_own_caches() {
+    let pools = [one_class(4096), one_class(1024)];
+    let ledger = Ledger::open();
+    let turns = rounds(5000, 20);
+    for pool in &pools {
+        drop(pool.get(1));
+    }
+    let before = ledger.events();
+    for _ in 0..turns {
+        for pool in &pools {
+            pool.get(1).extend_from_slice(b"mine");
+        }
+        // And taken and returned in one another's middle.
+        let (first, second) = (pools[0].get(1), pools[1].get(1));
+        drop(first);
+        drop(second);
+    }
+    assert_eq!(ledger.events(), before);
+    for pool in &pools {
+        let total = pool.stats().total;
+        assert_eq!((total.misses, total.depot_hits), (1, 0));
+        assert_eq!(total.local_hits, 2 * turns as u64);
+    }
+}
+
+#[test]
+fn a_warmed_producer_and_consumer_pair_allocates_nothing() {
+    const BATCH: usize = rounds(64, 16);
+    // Until the consumer's cache is full and hands magazines on.
+    let (warm_up, batches) = (rounds(16, 16), rounds(100, 4));
+    let pool = one_class(4096);
+    let ledger = Ledger::open();
+    let queue: Arc<ArrayQueue<PooledBuf>> = Arc::new(ArrayQueue::new(BATCH));
+    let step = Arc::new(Barrier::new(2));
+    let consumer = ledger.spawn({
+        let (queue, step) = (Arc::clone(&queue), Arc::clone(&step));
+        move || {
+            for _ in 0..warm_up + batches {
+                step.wait(); // the batch is there
+                while let Some(buf) = queue.pop() {
+                    assert_eq!(&buf[..], b"work");
+                }
+                step.wait(); // the batch is gone
+            }
+            step.wait(); // counted; ending the thread is not part of it
+        }
+    });
+    let produce = |batches: usize| {
+        for _ in 0..batches {
+            for _ in 0..BATCH {
+                let mut buf = pool.get(4096);
+                buf.extend_from_slice(b"work");
+                assert!(queue.push(buf).is_ok());
+            }
+            step.wait();
+            step.wait();
+        }
+    };
+    produce(warm_up);
+    let misses = pool.stats().total.misses;
+    let before = ledger.events();
+    produce(batches);
+    let after = ledger.events();
+    step.wait();
+    consumer.join().unwrap();
+    assert_eq!(after, before);
+    let total = pool.stats().total;
+    assert_eq!(total.misses, misses);
+    assert_eq!(total.gets, ((warm_up + batches) * BATCH) as u64);
+    assert!(total.depot_hits > 0, "what the consumer dropped came back");
+}
+
+#[test]
+fn a_pool_that_was_never_used_leaves_no_live_byte() {
+    let ledger = Ledger::open();
+    drop(Pool::default()); // the process's once-only things
+    let before = ledger.live_bytes();
+    let pool = Pool::default();
+    let clone = pool.clone();
+    assert!(ledger.live_bytes() > before);
+    drop((pool, clone));
+    assert_eq!(ledger.live_bytes(), before);
+}
+
+#[test]
+fn a_pool_leaves_no_live_byte_once_its_threads_have_ended() {
+    let ledger = Ledger::open();
+    let work = move || {
+        let pool = Pool::default();
+        for &capacity in pool.classes() {
+            let held: Vec<PooledBuf> = (0..5).map(|_| pool.get(capacity)).collect();
+            drop(held);
+        }
+        drop(pool.get(pool.classes().last().unwrap() + 1));
+        assert!(pool.stats().total.retained_buffers > 0);
+    };
+    // The first thread that ends makes lists that the process keeps.
+    ledger.on_a_thread(work);
+    let before = ledger.live_bytes();
+    ledger.on_a_thread(work);
+    assert_eq!(ledger.live_bytes(), before);
+}
+
+#[test]
+fn what_a_thread_keeps_of_pools_that_are_gone_does_not_grow_with_their_number() {
+    const WINDOW: usize = 16;
+    let ledger = Ledger::open();
+    let before = ledger.live_bytes();
+    let most_over_window = || {
+        let after_each = (0..WINDOW).map(|_| {
+            let pool = Pool::default();
+            drop((pool.get(4096), pool.get(100_000)));
+            drop(pool);
+            ledger.live_bytes() - before
+        });
+        after_each.max().unwrap()
+    };
+    let first = most_over_window();
+    for _ in 0..rounds(1000, 32) / WINDOW {
+        most_over_window();
+    }
+    let last = most_over_window();
+    assert!(
+        last <= first && last <= THREAD_LIST_BYTES,
+        "{first} bytes kept at first, {last} at last"
+    );
+}
+
+#[test]
+fn the_last_handle_frees_the_cache_of_a_thread_that_is_blocked() {
+    const BUFFERS: usize = 32;
+    const CAPACITY: usize = 4096;
+    let ledger = Ledger::open();
+    let (to_thread, from_main) = mpsc::channel::<()>();
+    let (to_main, from_thread) = mpsc::channel::<()>();
+    let before = ledger.live_bytes();
+    let pool = one_class(CAPACITY);
+    let other = ledger.spawn({
+        let pool = pool.clone();
+        move || {
+            let held: Vec<PooledBuf> = (0..BUFFERS).map(|_| pool.get(CAPACITY)).collect();
+            drop(held);
+            drop(pool);
+            to_main.send(()).unwrap();
+            from_main.recv().unwrap(); // blocked, with a full cache
+        }
+    });
+    from_thread.recv().unwrap();
+    let total = pool.stats().total;
+    assert_eq!(total.retained_buffers, BUFFERS as u64);
+    assert!(ledger.live_bytes() - before > (BUFFERS * CAPACITY) as isize);
+    drop(pool);
+    // What is left is of the thread itself and of its channels, and smaller
+    // than one buffer.
+    let left = ledger.live_bytes() - before;
+    assert!(left < CAPACITY as isize, "{left} bytes are left");
+    to_thread.send(()).unwrap();
+    other.join().unwrap();
+}
+
+#[test]
+fn the_last_handle_frees_the_caches_of_threads_that_have_ended() {
+    const CAPACITY: usize = 8192;
+    let ledger = Ledger::open();
+    ledger.on_a_thread(|| drop(Pool::default().get(1))); // the process's once-only things
+    let before = ledger.live_bytes();
+    let pool = one_class(CAPACITY);
+    for _ in 0..4 {
+        let pool = pool.clone();
+        ledger.on_a_thread(move || {
+            let held: Vec<PooledBuf> = (0..40).map(|_| pool.get(CAPACITY)).collect();
+            drop(held);
+        });
+    }
+    assert!(ledger.live_bytes() - before >= 40 * CAPACITY as isize);
+    drop(pool);
+    assert_eq!(ledger.live_bytes(), before);
+}
+
+#[test]
+fn a_guard_that_outlives_its_pool_frees_itself_and_the_pool() {
+    let ledger = Ledger::open();
+    let work = move || {
+        let live = ledger.live_bytes();
+        let pool = one_class(65_536);
+        let guard = pool.get(1);
+        drop((pool.get(2), pool));
+        let held = ledger.live_bytes() - live;
+        assert!((65_536..2 * 65_536).contains(&held), "{held} bytes");
+        drop(guard);
+        let left = ledger.live_bytes() - live;
+        assert!(left <= THREAD_LIST_BYTES, "{left} bytes are left");
+    };
+    ledger.on_a_thread(work);
+    let before = ledger.live_bytes();
+    ledger.on_a_thread(work);
+    assert_eq!(ledger.live_bytes(), before);
+}
+
+#[test]
+fn frozen_bytes_that_outlive_their_pool_free_themselves() {
+    let ledger = Ledger::open();
+    let work = || {
+        let pool = one_class(65_536);
+        let mut buf = pool.get(1);
+        buf.extend_from_slice(b"header body");
+        let frozen = buf.freeze();
+        drop(pool);
+        let body = frozen.slice(7..);
+        drop(frozen);
+        assert_eq!(&body[..], b"body");
+    };
+    ledger.on_a_thread(work);
+    let before = ledger.live_bytes();
+    ledger.on_a_thread(work);
+    assert_eq!(ledger.live_bytes(), before);
+}
+
+#[test]
+fn a_forgotten_guard_leaks_itself_and_no_idle_buffer() {
+    const CAPACITY: usize = 65_536;
+    struct Parent {
+        _guard: PooledBuf,
+    }
+    let ledger = Ledger::open();
+    let before = ledger.live_bytes();
+    ledger.on_a_thread(|| {
+        let pool = one_class(CAPACITY);
+        let forgotten = pool.get(1);
+        drop((pool.get(1), pool.get(1)));
+        std::mem::forget(Parent { _guard: forgotten });
+    });
+    // The guard's buffer, and the pool without its buffers, which the guard
+    // could still come home to.
+    let leaked = ledger.live_bytes() - before;
+    assert!(
+        (CAPACITY as isize..CAPACITY as isize + 8192).contains(&leaked),
+        "{leaked} bytes"
+    );
+}
+
+#[test]
+fn short_threads_one_after_another_do_not_grow_the_pool() {
+    const BUFFERS: usize = 8;
+    const CAPACITY: usize = 4096;
+    let ledger = Ledger::open();
+    let pool = one_class(CAPACITY);
+    let short_thread = || {
+        let pool = pool.clone();
+        ledger.on_a_thread(move || {
+            let held: Vec<PooledBuf> = (0..BUFFERS).map(|_| pool.get(1)).collect();
+            drop(held);
+        });
+    };
+    for _ in 0..8 {
+        short_thread();
+    }
+    let (live, misses) = (ledger.live_bytes(), pool.stats().total.misses);
+    assert_eq!(misses, BUFFERS as u64, "each inherits from the one before");
+    for _ in 0..rounds(1000, 16) {
+        short_thread();
+    }
+    assert_eq!(pool.stats().total.misses, misses);
+    // The other tests' threads take and free thread numbers too, so that a
+    // short thread may be the first with its number here and get a cache. That
+    // is below one buffer, as often as there are tests.
+    let grown = ledger.live_bytes() - live;
+    assert!(
+        grown < (LEDGERS * 1024) as isize,
+        "grown by {grown} bytes over {live}"
+    );
+}
+
+#[test]
+fn the_last_handle_racing_with_gets_and_drops_leaks_nothing() {
+    const THREADS: usize = 3;
+    let ledger = Ledger::open();
+    let round = move |round: usize| {
+        let pool = Pool::builder().classes([256, 3 << 20]).build().unwrap();
+        let start = Arc::new(Barrier::new(THREADS));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (pool, start) = (pool.clone(), Arc::clone(&start));
+                ledger.spawn(move || {
+                    let mut held: Vec<PooledBuf> = (0..70).map(|_| pool.get(256)).collect();
+                    held.extend((0..3).map(|_| pool.get(3 << 20)));
+                    start.wait();
+                    // Each ends its handle at another moment of its drops.
+                    held.truncate(held.len() - (round + 7 * thread) % 20);
+                    drop(pool.get(256));
+                    drop(pool);
+                    while let Some(mut buf) = held.pop() {
+                        buf.extend_from_slice(b"still mine");
+                    }
+                })
+            })
+            .collect();
+        drop(pool);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    };
+    round(0);
+    let before = ledger.live_bytes();
+    for at in 0..rounds(200, 3) {
+        round(at);
+        assert_eq!(ledger.live_bytes(), before, "round {at}");
+    }
+}
+
+#[test]
+fn a_handle_dropped_by_the_last_destructor_of_a_thread_frees_everything() {
+    struct AtExit {
+        pool: Pool,
+        guard: Option<PooledBuf>,
+    }
+    impl Drop for AtExit {
+        fn drop(&mut self) {
+            drop(self.pool.get(4096));
+            self.guard.take();
+        }
+    }
+    thread_local! {
+        static AT_EXIT: RefCell<Option<AtExit>> = const { RefCell::new(None) };
+    }
+    let ledger = Ledger::open();
+    let work = || {
+        let pool = Pool::default();
+        // Registered before the thread has a cache: destroyed after it.
+        AT_EXIT.with(|_| ());
+        drop((pool.get(4096), pool.get(100_000)));
+        let guard = Some(pool.get(4096));
+        AT_EXIT.with(|at_exit| *at_exit.borrow_mut() = Some(AtExit { pool, guard }));
+    };
+    ledger.on_a_thread(work);
+    let before = ledger.live_bytes();
+    ledger.on_a_thread(work);
+    assert_eq!(ledger.live_bytes(), before);
+}

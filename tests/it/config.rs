@@ -1,0 +1,269 @@
+//! What `build` refuses, and what it says of it.
+
+use tierpool::{Builder, ConfigError, Pool};
+
+fn refusal(builder: Builder) -> ConfigError {
+    builder.build().expect_err("a configuration that cannot be")
+}
+
+/// What the error is, and what it prints.
+#[track_caller]
+fn assert_refused(builder: Builder, is: impl FnOnce(&ConfigError) -> bool, text: &str) {
+    let error = refusal(builder);
+    assert!(is(&error), "{error:?}");
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn a_minimum_of_0_is_refused_by_name() {
+    assert_refused(
+        Pool::builder().min_size(0),
+        |error| {
+            matches!(
+                error,
+                ConfigError::Zero {
+                    field: "min_size",
+                    ..
+                }
+            )
+        },
+        "min_size: 0 bytes is not a size; use 1 or more",
+    );
+    assert_refused(
+        Pool::builder().min_size(0).max_size(4096),
+        |error| {
+            matches!(
+                error,
+                ConfigError::Zero {
+                    field: "min_size",
+                    ..
+                }
+            )
+        },
+        "min_size: 0 bytes is not a size; use 1 or more",
+    );
+}
+
+#[test]
+fn a_maximum_of_0_is_refused_by_name() {
+    assert_refused(
+        Pool::builder().max_size(0),
+        |error| {
+            matches!(
+                error,
+                ConfigError::Zero {
+                    field: "max_size",
+                    ..
+                }
+            )
+        },
+        "max_size: 0 bytes is not a size; use 1 or more",
+    );
+}
+
+#[test]
+fn a_class_of_0_is_refused_by_name() {
+    assert_refused(
+        Pool::builder().classes([0, 512]),
+        |error| {
+            matches!(
+                error,
+                ConfigError::Zero {
+                    field: "classes",
+                    ..
+                }
+            )
+        },
+        "classes: 0 bytes is not a size; use 1 or more",
+    );
+}
+
+#[test]
+fn a_size_above_what_can_be_allocated_is_refused_with_its_value() {
+    let (value, most) = (isize::MAX as usize + 1, isize::MAX);
+    assert_refused(
+        Pool::builder().max_size(value),
+        |error| matches!(error, ConfigError::TooLarge { field: "max_size", value: v, .. } if *v == value),
+        &format!("max_size: {value} bytes is above {most}, the most that can be allocated"),
+    );
+    assert_refused(
+        Pool::builder().min_size(usize::MAX),
+        |error| {
+            matches!(
+                error,
+                ConfigError::TooLarge {
+                    field: "min_size",
+                    value: usize::MAX,
+                    ..
+                }
+            )
+        },
+        &format!(
+            "min_size: {} bytes is above {most}, the most that can be allocated",
+            usize::MAX
+        ),
+    );
+    assert_refused(
+        Pool::builder().classes([1, value]),
+        |error| matches!(error, ConfigError::TooLarge { field: "classes", value: v, .. } if *v == value),
+        &format!("classes: {value} bytes is above {most}, the most that can be allocated"),
+    );
+}
+
+#[test]
+fn a_maximum_below_the_minimum_is_refused_with_both() {
+    assert_refused(
+        Pool::builder().min_size(4096).max_size(4095),
+        |error| {
+            matches!(
+                error,
+                ConfigError::MaxBelowMin {
+                    min: 4096,
+                    max: 4095,
+                    ..
+                }
+            )
+        },
+        "max_size: 4095 bytes is below min_size, 4096 bytes",
+    );
+}
+
+#[test]
+fn an_empty_list_is_refused() {
+    assert_refused(
+        Pool::builder().classes([]),
+        |error| matches!(error, ConfigError::NoClasses),
+        "classes: the list is empty; name at least one size",
+    );
+}
+
+#[test]
+fn a_list_that_does_not_ascend_is_refused_with_the_place() {
+    assert_refused(
+        Pool::builder().classes([512, 4096, 2048]),
+        |error| {
+            matches!(
+                error,
+                ConfigError::NotAscending {
+                    index: 2,
+                    previous: 4096,
+                    value: 2048,
+                    ..
+                }
+            )
+        },
+        "classes: 2048 bytes at index 2 is not above 4096 bytes before it",
+    );
+    assert_refused(
+        Pool::builder().classes([512, 512]),
+        |error| {
+            matches!(
+                error,
+                ConfigError::NotAscending {
+                    index: 1,
+                    previous: 512,
+                    value: 512,
+                    ..
+                }
+            )
+        },
+        "classes: 512 bytes at index 1 is not above 512 bytes before it",
+    );
+}
+
+#[test]
+fn a_list_may_have_128_classes_and_no_more() {
+    let pool = Pool::builder().classes(1..=128).build().unwrap();
+    assert_eq!(pool.classes().len(), 128);
+    assert_eq!(pool.get(77).capacity(), 77);
+    assert_eq!(pool.get(128).capacity(), 128);
+    assert_refused(
+        Pool::builder().classes(1..=129),
+        |error| matches!(error, ConfigError::TooManyClasses { max: 128, .. }),
+        "classes: the list has more than 128 sizes",
+    );
+}
+
+#[test]
+fn a_list_that_never_ends_is_refused_and_not_walked() {
+    assert_refused(
+        Pool::builder().classes(1..),
+        |error| matches!(error, ConfigError::TooManyClasses { max: 128, .. }),
+        "classes: the list has more than 128 sizes",
+    );
+    assert_refused(
+        Pool::builder().classes(std::iter::repeat(0)),
+        |error| matches!(error, ConfigError::TooManyClasses { .. }),
+        "classes: the list has more than 128 sizes",
+    );
+}
+
+#[test]
+fn a_minimum_or_a_maximum_beside_a_list_is_refused_with_its_value() {
+    assert_refused(
+        Pool::builder().classes([512]).min_size(256),
+        |error| {
+            matches!(
+                error,
+                ConfigError::Conflict {
+                    field: "min_size",
+                    value: 256,
+                    ..
+                }
+            )
+        },
+        "min_size: 256 bytes is set beside classes; set one or the other",
+    );
+    assert_refused(
+        Pool::builder().max_size(1024).classes([512]),
+        |error| {
+            matches!(
+                error,
+                ConfigError::Conflict {
+                    field: "max_size",
+                    value: 1024,
+                    ..
+                }
+            )
+        },
+        "max_size: 1024 bytes is set beside classes; set one or the other",
+    );
+}
+
+#[test]
+fn an_error_is_an_error_that_can_be_boxed_sent_and_compared() {
+    let error = refusal(Pool::builder().min_size(0));
+    assert_eq!(error, refusal(Pool::builder().min_size(0)));
+    assert_ne!(error, refusal(Pool::builder().max_size(0)));
+    let boxed: Box<dyn std::error::Error + Send + Sync + 'static> = Box::new(error);
+    assert!(boxed.to_string().starts_with("min_size"));
+}
+
+#[test]
+fn a_limit_that_is_not_set_gives_way_to_one_that_is() {
+    let pool = Pool::builder().max_size(100).build().unwrap();
+    assert_eq!(pool.classes(), [100]);
+    let pool = Pool::builder().min_size(3 << 20).build().unwrap();
+    assert_eq!(pool.classes(), [3 << 20]);
+}
+
+#[test]
+fn the_default_classes_double_from_512_bytes_to_1_mib() {
+    let doubling: Vec<usize> = (9..=20).map(|bits| 1 << bits).collect();
+    assert_eq!(Pool::default().classes(), doubling);
+    assert_eq!(Pool::builder().build().unwrap().classes(), doubling);
+}
+
+#[test]
+fn the_widest_range_of_classes_builds_and_serves() {
+    let pool = Pool::builder()
+        .min_size(1)
+        .max_size(isize::MAX as usize)
+        .build()
+        .unwrap();
+    assert_eq!(pool.classes().len(), usize::BITS as usize);
+    assert_eq!(pool.get(0).capacity(), 1);
+    assert_eq!(pool.get(1000).capacity(), 1024);
+    drop(pool.get(1 << 20));
+    assert_eq!(pool.stats().total.retained_buffers, 3);
+}

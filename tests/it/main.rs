@@ -1,0 +1,93 @@
+//! What the public interface promises, one module per promise.
+
+mod classes;
+mod coming_home;
+mod config;
+mod growth;
+mod stats;
+mod threads;
+mod traits;
+mod zero_on_return;
+
+use tierpool::{Counts, Pool, PooledBuf};
+
+/// A pool whose classes leave gaps, so that rounding up and down shows.
+fn pool_of(classes: &[usize]) -> Pool {
+    Pool::builder()
+        .classes(classes.iter().copied())
+        .build()
+        .unwrap()
+}
+
+fn total(pool: &Pool) -> Counts {
+    pool.stats().total
+}
+
+/// The counts of the class with this capacity.
+fn class(pool: &Pool, capacity: usize) -> Counts {
+    let stats = pool.stats();
+    let found = stats
+        .classes
+        .iter()
+        .find(|class| class.capacity == capacity);
+    found.expect("one of the pool's classes").counts
+}
+
+/// All that must hold while the program is quiet.
+fn assert_accounts_balance(pool: &Pool) {
+    let stats = pool.stats();
+    let total = stats.total;
+    assert_eq!(
+        total.gets + total.adopted,
+        total.returns + total.discards.total() + total.detached + total.outstanding,
+        "{total:?}"
+    );
+    let all = stats.classes.iter().map(|class| &class.counts);
+    for counts in all.chain([&stats.unclassed, &total]) {
+        assert_eq!(
+            counts.gets,
+            counts.hits() + counts.misses + counts.oversize,
+            "{counts:?}"
+        );
+    }
+}
+
+/// The addresses of the bytes that a guard may write, as a range.
+fn memory(buf: &PooledBuf) -> std::ops::Range<usize> {
+    let start = buf.as_ptr().addr();
+    start..start + buf.capacity()
+}
+
+/// No byte belongs to two of these.
+fn assert_disjoint(ranges: impl IntoIterator<Item = std::ops::Range<usize>>) {
+    let mut ranges: Vec<_> = ranges
+        .into_iter()
+        .filter(|range| !range.is_empty())
+        .collect();
+    ranges.sort_by_key(|range| range.start);
+    for pair in ranges.windows(2) {
+        assert!(pair[0].end <= pair[1].start, "two owners: {pair:x?}");
+    }
+}
+
+/// Takes buffers until the pool makes one, and says that no two share memory.
+///
+/// Gives all of them back.
+fn assert_idle_buffers_are_disjoint_and_whole(pool: &Pool) {
+    let mut held = Vec::new();
+    for &capacity in pool.classes() {
+        let before = class(pool, capacity).misses;
+        while class(pool, capacity).misses == before {
+            let buf = pool.get(capacity);
+            assert!(buf.is_empty());
+            assert!(buf.capacity() >= capacity);
+            held.push(buf);
+        }
+    }
+    assert_disjoint(held.iter().map(memory));
+}
+
+/// Fewer under Miri, where each step costs microseconds.
+const fn rounds(native: usize, miri: usize) -> usize {
+    if cfg!(miri) { miri } else { native }
+}

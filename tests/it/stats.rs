@@ -1,0 +1,276 @@
+//! What the pool says it did.
+
+use crate::{assert_accounts_balance, class, pool_of, total};
+use bytes::{Buf, BufMut, BytesMut};
+use tierpool::{Counts, Pool, PooledBuf};
+
+#[test]
+fn a_pool_that_did_nothing_counts_nothing() {
+    let pool = pool_of(&[512, 2048]);
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.total, stats.unclassed),
+        (Counts::default(), Counts::default())
+    );
+    let capacities: Vec<usize> = stats.classes.iter().map(|class| class.capacity).collect();
+    assert_eq!(capacities, pool.classes());
+    assert_eq!(total(&pool).hit_rate(), 0.0);
+}
+
+#[test]
+fn a_get_is_counted_at_the_level_that_served_it() {
+    let pool = pool_of(&[512]);
+    let counts = |pool: &Pool| {
+        let total = total(pool);
+        (
+            total.misses,
+            total.local_hits,
+            total.depot_hits,
+            total.oversize,
+        )
+    };
+    drop(pool.get(1));
+    assert_eq!(counts(&pool), (1, 0, 0, 0));
+    drop(pool.get(1));
+    assert_eq!(counts(&pool), (1, 1, 0, 0));
+    drop(pool.get(513));
+    assert_eq!(counts(&pool), (1, 1, 0, 1));
+    // A thread that ends leaves what it cached to the depot.
+    let other = pool.clone();
+    std::thread::spawn(move || drop((other.get(1), other.get(1))))
+        .join()
+        .unwrap();
+    assert_eq!(counts(&pool), (3, 1, 0, 1));
+    let held: Vec<PooledBuf> = (0..3).map(|_| pool.get(1)).collect();
+    let after = total(&pool);
+    assert_eq!((after.misses, after.hits()), (3, 4));
+    assert_eq!(after.local_hits + after.depot_hits, 4);
+    assert!(after.depot_hits >= 1, "one for each magazine that moved");
+    assert_eq!(after.hit_rate(), 4.0 / 8.0);
+    assert_eq!(after.outstanding, 3);
+    drop(held);
+}
+
+#[test]
+fn a_get_takes_from_the_heap_only_when_nothing_of_its_class_is_idle() {
+    let pool = pool_of(&[512, 2048]);
+    let mut held: Vec<PooledBuf> = (0..200).map(|_| pool.get(512)).collect();
+    // Some that are not as long as their class, and so are kept another way.
+    held.push(pool.adopt(BytesMut::with_capacity(700)));
+    held.push(pool.adopt(BytesMut::with_capacity(900)));
+    drop(held);
+    let idle = total(&pool).retained_buffers;
+    assert_eq!(idle + total(&pool).discards.full, 202);
+    assert!(idle > 100);
+    let held: Vec<PooledBuf> = (0..idle).map(|_| pool.get(512)).collect();
+    let after = class(&pool, 512);
+    assert_eq!(
+        (after.hits(), after.misses, after.retained_buffers),
+        (idle, 200, 0)
+    );
+    assert_eq!(after.retained_bytes, 0);
+    drop(pool.get(512));
+    assert_eq!(class(&pool, 512).misses, 201);
+    drop(held);
+}
+
+#[test]
+fn what_finds_both_levels_full_is_freed_and_counted() {
+    let capacity = 3 << 20; // of which the pool keeps few
+    let pool = pool_of(&[capacity]);
+    let held: Vec<PooledBuf> = (0..30).map(|_| pool.get(1)).collect();
+    drop(held);
+    let after = total(&pool);
+    assert!(after.discards.full > 0);
+    assert_eq!(after.discards.total(), after.discards.full);
+    assert_eq!(after.retained_buffers + after.discards.full, 30);
+    assert_eq!(
+        after.retained_bytes,
+        after.retained_buffers * capacity as u64
+    );
+    // What the builder's comments name: 16 MiB in the depot, 256 KiB or one
+    // buffer in the cache.
+    assert!(after.retained_bytes <= (16 << 20) + capacity as u64);
+    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn both_sums_hold_in_every_line_after_a_bit_of_everything() {
+    let pool = pool_of(&[64, 512, 4096]);
+    for round in 0..5_usize {
+        drop((pool.get(1), pool.get(64), pool.get(600), pool.get(5000)));
+        let mut buf = pool.get(64);
+        buf.put_bytes(1, 3000); // grows
+        drop(buf);
+        let mut buf = pool.get(512);
+        buf.put_bytes(1, 500);
+        buf.advance(100);
+        drop(buf.copy_to_bytes(10));
+        drop(buf);
+        let mut buf = pool.get(512);
+        buf.put_bytes(1, 500);
+        let part = buf.copy_to_bytes(round + 1);
+        drop(buf); // shared
+        drop(part);
+        drop(pool.adopt(BytesMut::with_capacity(5)));
+        drop(pool.adopt(BytesMut::with_capacity(700)));
+        drop(pool.adopt(BytesMut::with_capacity(7000)));
+        drop(pool.get(64).detach());
+        drop(pool.get(64).freeze());
+    }
+    let held = (
+        pool.get(64),
+        pool.get(512),
+        pool.get(9999),
+        pool.adopt(BytesMut::new()),
+    );
+    assert_accounts_balance(&pool);
+    let stats = pool.stats();
+    // No guard changed its class between beginning and end, so the second sum
+    // holds in each class by itself.
+    for counts in stats
+        .classes
+        .iter()
+        .map(|class| class.counts)
+        .chain([stats.unclassed])
+    {
+        assert_eq!(
+            counts.gets + counts.adopted,
+            counts.returns + counts.discards.total() + counts.detached + counts.outstanding,
+            "{counts:?}"
+        );
+    }
+    let outstanding: Vec<u64> = stats
+        .classes
+        .iter()
+        .map(|class| class.counts.outstanding)
+        .collect();
+    assert_eq!(
+        (outstanding, stats.unclassed.outstanding),
+        (vec![1, 1, 0], 2)
+    );
+    assert_eq!(stats.total.outstanding, 4);
+    assert_eq!(stats.total.discards.shared, 5);
+    assert_eq!(stats.total.discards.below_min, 5);
+    assert_eq!(stats.total.discards.above_max, 10);
+    assert_eq!((stats.total.adopted, stats.total.detached), (16, 5));
+    assert_eq!(stats.total.growths, 5);
+    drop(held);
+    assert_eq!(total(&pool).outstanding, 0);
+}
+
+#[test]
+fn the_total_is_the_sum_of_all_lines() {
+    let pool = pool_of(&[64, 512]);
+    let _held = (pool.get(64), pool.get(512), pool.get(1000));
+    drop((pool.get(64), pool.get(512), pool.get(1000)));
+    drop(pool.adopt(BytesMut::with_capacity(3)));
+    let stats = pool.stats();
+    let sum = |field: fn(&Counts) -> u64| {
+        let classes: u64 = stats.classes.iter().map(|class| field(&class.counts)).sum();
+        (classes + field(&stats.unclassed), field(&stats.total))
+    };
+    let fields: [fn(&Counts) -> u64; 9] = [
+        |counts| counts.gets,
+        |counts| counts.misses,
+        |counts| counts.oversize,
+        |counts| counts.adopted,
+        |counts| counts.returns,
+        |counts| counts.discards.total(),
+        |counts| counts.outstanding,
+        |counts| counts.retained_buffers,
+        |counts| counts.retained_bytes,
+    ];
+    for (at, field) in fields.into_iter().enumerate() {
+        let (sum, total) = sum(field);
+        assert_eq!(sum, total, "field {at}");
+        assert!(total > 0, "field {at}");
+    }
+}
+
+#[test]
+fn a_guard_that_ends_in_another_class_is_outstanding_in_none() {
+    let pool = pool_of(&[64, 512]);
+    let mut buf = pool.get(64);
+    *buf = BytesMut::with_capacity(512);
+    assert_eq!(
+        (class(&pool, 64).outstanding, class(&pool, 512).outstanding),
+        (1, 0)
+    );
+    drop(buf);
+    assert_eq!(
+        (class(&pool, 64).outstanding, class(&pool, 512).outstanding),
+        (0, 0)
+    );
+    assert_eq!(
+        (class(&pool, 64).returns, class(&pool, 512).returns),
+        (0, 1)
+    );
+    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn the_table_has_a_line_for_each_class_that_was_used_and_the_sum() {
+    let pool = pool_of(&[512, 2048, 65_536]);
+    let _out = pool.get(2000);
+    for _ in 0..3 {
+        drop(pool.get(100));
+    }
+    drop(pool.get(100_000));
+    assert_eq!(
+        pool.stats().to_string(),
+        "\
+class  gets  local  depot  miss  oversize  growths  adopted  returns  discards  detached  outst.  retained  bytes
+  512     3      2      0     1         0        0        0        3         0         0       0         1    512
+ 2048     1      0      0     1         0        0        0        0         0         0       1         0      0
+ none     1      0      0     0         1        0        0        0         1         0       0         0      0
+total     5      2      0     2         1        0        0        3         1         0       1         1    512
+hit rate 40.00 %; discards: 1 above max, 0 below min, 0 shared, 0 full"
+    );
+}
+
+/// Where each word of a line ends.
+fn word_ends(line: &str) -> Vec<usize> {
+    let bytes = line.as_bytes();
+    let ends = (1..=bytes.len())
+        .filter(|&at| bytes[at - 1] != b' ' && bytes.get(at).is_none_or(|&next| next == b' '));
+    ends.collect()
+}
+
+#[test]
+fn the_tables_columns_line_up_whatever_the_numbers() {
+    let pool = Pool::default();
+    for (at, &capacity) in pool.classes().iter().enumerate() {
+        for _ in 0..10_usize.pow(at as u32 % 4) {
+            drop(pool.get(capacity));
+        }
+    }
+    drop(pool.get(2 << 20));
+    let table = pool.stats().to_string();
+    let mut lines: Vec<&str> = table.lines().collect();
+    assert!(lines.pop().unwrap().starts_with("hit rate"));
+    assert_eq!(lines.len(), 1 + pool.classes().len() + 2);
+    let columns = word_ends(lines[0]);
+    assert_eq!(columns.len(), 14);
+    for line in &lines {
+        assert_eq!(word_ends(line), columns, "{table}");
+    }
+    // A number that is wider than its heading moves the columns of all lines.
+    assert!(
+        lines
+            .last()
+            .unwrap()
+            .ends_with(&total(&pool).retained_bytes.to_string())
+    );
+}
+
+#[test]
+fn a_snapshot_does_not_change_afterwards() {
+    let pool = pool_of(&[512]);
+    drop(pool.get(1));
+    let before = pool.stats();
+    let copy = before.clone();
+    drop((pool.get(1), pool.get(1)));
+    assert_eq!(before, copy);
+    assert_ne!(before, pool.stats());
+}

@@ -1,0 +1,311 @@
+//! `zero_on_return`: what was written is wiped before anyone else gets the
+//! buffer, and no more.
+
+use crate::{pool_of, total};
+use bytes::{Buf, BufMut, BytesMut};
+use std::io::Write as _;
+use tierpool::{Pool, PooledBuf};
+
+const CAPACITY: usize = 512;
+const SECRET: &[u8] = b"a secret that must not stay in memory";
+
+fn wiping_pool(classes: &[usize]) -> Pool {
+    Pool::builder()
+        .classes(classes.iter().copied())
+        .zero_on_return(true)
+        .build()
+        .unwrap()
+}
+
+/// All of the guard's memory, though it is empty.
+///
+/// # Safety
+///
+/// - Every byte of the buffer was written at some time.
+unsafe fn memory_of(buf: &mut PooledBuf) -> Vec<u8> {
+    assert!(buf.is_empty());
+    let spare = buf.spare_capacity_mut().iter();
+    // SAFETY: as the caller promises.
+    spare.map(|byte| unsafe { byte.assume_init() }).collect()
+}
+
+/// What is in the memory of the next buffer after `work` on one that was idle.
+///
+/// The pool has one buffer, all of it initialised.
+fn left_by(pool: &Pool, work: impl FnOnce(&Pool, PooledBuf)) -> Vec<u8> {
+    let mut first = pool.get(CAPACITY);
+    first.put_bytes(0, CAPACITY);
+    drop(first);
+    let idle = pool.get(CAPACITY);
+    assert_eq!(total(pool).misses, 1);
+    let address = idle.as_ptr();
+    work(pool, idle);
+    let mut again = pool.get(CAPACITY);
+    assert_eq!((again.as_ptr(), again.capacity()), (address, CAPACITY));
+    // SAFETY: the same memory as that of `first`, which was filled.
+    unsafe { memory_of(&mut again) }
+}
+
+fn shows_secret(memory: &[u8]) -> bool {
+    // Any part of it: eight bytes in a row.
+    SECRET
+        .windows(8)
+        .any(|part| memory.windows(8).any(|at| at == part))
+}
+
+/// Ways to write a secret and to let go of the buffer.
+const WAYS: [(&str, fn(&Pool, PooledBuf)); 22] = [
+    ("extend_from_slice", |_, mut buf| {
+        buf.extend_from_slice(SECRET)
+    }),
+    ("put_slice", |_, mut buf| buf.put_slice(SECRET)),
+    ("put", |_, mut buf| buf.put(SECRET)),
+    ("extend", |_, mut buf| buf.extend(SECRET)),
+    ("io::Write", |_, mut buf| buf.write_all(SECRET).unwrap()),
+    ("fmt::Write", |_, mut buf| {
+        std::fmt::Write::write_str(&mut buf, std::str::from_utf8(SECRET).unwrap()).unwrap();
+    }),
+    ("to the last byte", |_, mut buf| {
+        buf.put_bytes(1, CAPACITY - SECRET.len());
+        buf.put_slice(SECRET);
+    }),
+    ("as_mut", |_, mut buf| {
+        buf.put_bytes(0, SECRET.len());
+        buf.as_mut().copy_from_slice(SECRET);
+    }),
+    ("chunk_mut and advance_mut", |_, mut buf| {
+        buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
+        // SAFETY: these bytes were written by the line before.
+        unsafe { buf.advance_mut(SECRET.len()) };
+    }),
+    ("through DerefMut", |_, mut buf| {
+        BytesMut::extend_from_slice(&mut buf, SECRET)
+    }),
+    ("through DerefMut, and cleared there", |_, mut buf| {
+        BytesMut::extend_from_slice(&mut buf, SECRET);
+        BytesMut::clear(&mut buf);
+    }),
+    ("clear", |_, mut buf| {
+        buf.put_slice(SECRET);
+        buf.clear();
+    }),
+    ("truncate, then less", |_, mut buf| {
+        buf.put_slice(SECRET);
+        buf.truncate(3);
+        buf.put_slice(b"xx");
+    }),
+    ("resize to less", |_, mut buf| {
+        buf.put_slice(SECRET);
+        buf.resize(1, 0);
+    }),
+    ("advance", |_, mut buf| {
+        buf.put_slice(SECRET);
+        buf.advance(SECRET.len() - 2);
+    }),
+    ("advance, then clear", |_, mut buf| {
+        buf.put_bytes(1, 100);
+        buf.put_slice(SECRET);
+        buf.advance(90);
+        buf.clear();
+    }),
+    (
+        "advance, then moved to the front by growth",
+        |_, mut buf| {
+            buf.put_bytes(1, CAPACITY - SECRET.len());
+            buf.put_slice(SECRET);
+            buf.advance(CAPACITY - SECRET.len());
+            buf.put_bytes(2, CAPACITY - SECRET.len());
+            buf.clear();
+        },
+    ),
+    ("copy_to_bytes, and dropped", |_, mut buf| {
+        buf.put_slice(SECRET);
+        drop(buf.copy_to_bytes(SECRET.len()));
+    }),
+    ("split, and joined again", |_, mut buf| {
+        buf.put_slice(SECRET);
+        let tail = buf.split_off(5);
+        buf.unsplit(tail);
+    }),
+    ("frozen, and dropped on another thread", |pool, mut buf| {
+        buf.put_slice(SECRET);
+        let (frozen, cache) = (buf.freeze(), pool.clone());
+        let slice = frozen.slice(5..);
+        drop(frozen);
+        std::thread::spawn(move || {
+            drop(slice);
+            drop(cache);
+        })
+        .join()
+        .unwrap();
+    }),
+    ("grown out of", |_, mut buf| {
+        buf.put_slice(SECRET);
+        buf.reserve(CAPACITY);
+        assert!(buf.capacity() > CAPACITY);
+    }),
+    ("unwinding", |_, mut buf| {
+        let caught = std::panic::catch_unwind(move || {
+            buf.put_slice(SECRET);
+            std::panic::resume_unwind(Box::new("the user's panic"));
+        });
+        assert!(caught.is_err());
+    }),
+];
+
+#[test]
+fn whatever_way_a_secret_was_written_it_is_wiped() {
+    for (name, way) in WAYS {
+        let left = left_by(&wiping_pool(&[CAPACITY, 4096]), way);
+        assert!(!shows_secret(&left), "{name}");
+        assert!(left == [0; CAPACITY], "{name}");
+    }
+}
+
+// Or the test above would see nothing, whatever the pool did.
+#[test]
+fn without_zero_on_return_the_same_secrets_stay_in_memory() {
+    for (name, way) in WAYS {
+        let left = left_by(&pool_of(&[CAPACITY, 4096]), way);
+        assert!(shows_secret(&left), "{name}");
+    }
+}
+
+// `tokio`'s `read_buf` writes to the chunk first and announces it later, or
+// never, if the read fails half-way.
+#[test]
+fn what_was_written_to_a_chunk_and_never_announced_is_wiped() {
+    let write: fn(&Pool, PooledBuf) = |_, mut buf| {
+        buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
+    };
+    assert!(shows_secret(&left_by(&pool_of(&[CAPACITY]), write)));
+    assert!(!shows_secret(&left_by(&wiping_pool(&[CAPACITY]), write)));
+}
+
+#[test]
+fn an_adopted_buffer_is_wiped_over_its_whole_capacity() {
+    let left = |pool: Pool| {
+        let mut own = BytesMut::with_capacity(CAPACITY);
+        own.put_bytes(1, CAPACITY - SECRET.len());
+        own.put_slice(SECRET);
+        own.clear();
+        let address = own.as_ptr();
+        drop(pool.adopt(own));
+        let mut again = pool.get(CAPACITY);
+        assert_eq!(again.as_ptr(), address);
+        // SAFETY: `own` was filled.
+        unsafe { memory_of(&mut again) }
+    };
+    assert!(shows_secret(&left(pool_of(&[CAPACITY]))));
+    assert_eq!(left(wiping_pool(&[CAPACITY])), [0; CAPACITY]);
+}
+
+#[test]
+fn a_foreign_buffer_put_in_a_guard_is_wiped() {
+    let left = |pool: Pool| {
+        let mut own = BytesMut::zeroed(CAPACITY);
+        own.clear();
+        own.put_slice(SECRET);
+        let address = own.as_ptr();
+        let mut buf = pool.get(1);
+        *buf = own;
+        drop(buf);
+        let mut again = pool.get(CAPACITY);
+        assert_eq!(again.as_ptr(), address);
+        // SAFETY: `own` was made of zeros.
+        unsafe { memory_of(&mut again) }
+    };
+    assert!(shows_secret(&left(pool_of(&[CAPACITY]))));
+    assert_eq!(left(wiping_pool(&[CAPACITY])), [0; CAPACITY]);
+}
+
+#[test]
+fn a_buffer_is_wiped_each_time_it_comes_home() {
+    let pool = wiping_pool(&[CAPACITY]);
+    let mut buf = pool.get(1);
+    buf.put_bytes(1, CAPACITY);
+    drop(buf);
+    for round in 0..20 {
+        let mut buf = pool.get(1);
+        // SAFETY: filled above.
+        let memory = unsafe { memory_of(&mut buf) };
+        assert!(memory == [0; CAPACITY], "round {round}");
+        buf.put_slice(&SECRET[..round]);
+    }
+    assert_eq!(total(&pool).misses, 1);
+}
+
+// What is wiped must not grow with the class: 10 bytes of 1 MiB are 10 bytes.
+#[test]
+fn what_was_not_written_is_not_wiped() {
+    // The marker below is planted through a pointer that the aliasing models
+    // hold to be outdated, since nothing else can write behind the pool's back.
+    if cfg!(miri) {
+        return;
+    }
+    const LARGE: usize = 1 << 20;
+    let pool = wiping_pool(&[LARGE]);
+    let mut buf = pool.get(1);
+    let start = buf.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+    buf.put_bytes(1, LARGE);
+    drop(buf);
+    for (written, advanced) in [(10, 0), (1000, 0), (1000, 400)] {
+        let mut buf = pool.get(1);
+        assert_eq!(buf.as_ptr(), start.cast_const());
+        buf.put_bytes(7, written);
+        buf.advance(advanced);
+        // SAFETY: the buffer is ours while we hold the guard, and `written` is
+        // below its capacity.
+        unsafe { start.add(written).write(0xAB) };
+        drop(buf);
+        let mut again = pool.get(1);
+        // SAFETY: filled above.
+        let memory = unsafe { memory_of(&mut again) };
+        assert!(memory[..written].iter().all(|&byte| byte == 0));
+        assert_eq!(memory[written], 0xAB, "{written} bytes were written");
+    }
+}
+
+// ---- buffers that are freed: seen by a part that outlives them ----
+
+#[test]
+fn what_a_guard_wrote_is_wiped_though_a_part_without_it_lives_on() {
+    let pool = wiping_pool(&[CAPACITY]);
+    let mut buf = pool.get(1);
+    buf.put_bytes(0, CAPACITY);
+    buf.clear();
+    buf.put_slice(SECRET);
+    let mut tail = buf.split_off(SECRET.len()); // without the secret
+    drop(buf);
+    assert_eq!(total(&pool).discards.shared, 1);
+    // The tail is alone now, and takes the whole allocation over.
+    tail.clear();
+    assert!(tail.try_reclaim(CAPACITY));
+    let memory: Vec<u8> = tail
+        .spare_capacity_mut()
+        .iter()
+        // SAFETY: the whole buffer was filled with zeros first.
+        .map(|byte| unsafe { byte.assume_init() })
+        .collect();
+    assert!(!shows_secret(&memory));
+}
+
+#[test]
+fn a_detached_buffer_keeps_its_contents() {
+    let pool = wiping_pool(&[CAPACITY]);
+    let mut buf = pool.get(1);
+    buf.put_slice(SECRET);
+    assert_eq!(&buf.detach()[..], SECRET);
+}
+
+#[test]
+fn a_part_that_was_split_off_keeps_its_contents() {
+    let pool = wiping_pool(&[CAPACITY]);
+    let mut buf = pool.get(1);
+    buf.put_slice(SECRET);
+    buf.put_slice(SECRET);
+    let part = buf.copy_to_bytes(SECRET.len());
+    let rest = buf.split();
+    drop(buf);
+    assert_eq!((&part[..], &rest[..]), (SECRET, SECRET));
+}
