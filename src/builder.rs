@@ -88,14 +88,15 @@ impl Builder {
     /// for those who do not want a secret to stay in memory.
     ///
     /// What was written through the guard's own methods and traits is wiped,
-    /// and no more. Through [`DerefMut`](std::ops::DerefMut) the pool cannot
-    /// see what is written, so a buffer that was borrowed that way is wiped
-    /// over its whole capacity.
+    /// and no more. Through [`DerefMut`](std::ops::DerefMut) and
+    /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an
+    /// asynchronous reader uses) the pool cannot see what is written, so a
+    /// buffer that was borrowed that way is wiped over its whole capacity.
     ///
     /// A buffer that the pool frees is wiped too. Not wiped: what is
-    /// [detached](crate::PooledBuf::detach), what lives on in a part that was
-    /// split off, and what `BytesMut` itself frees when it grows behind
-    /// `DerefMut`.
+    /// [detached](crate::PooledBuf::detach), what lies in a part that was
+    /// split off and is still in use, and what `BytesMut` itself frees when it
+    /// grows behind `DerefMut`.
     pub fn zero_on_return(mut self, zero: bool) -> Self {
         self.zero_on_return = zero;
         self

@@ -320,6 +320,8 @@ unsafe impl BufMut for PooledBuf {
     #[inline]
     fn chunk_mut(&mut self) -> &mut UninitSlice {
         self.make_room(1);
+        // What is written there and not announced is not seen.
+        self.slot.note_unseen();
         self.slot.buf.chunk_mut()
     }
 

@@ -127,10 +127,7 @@ impl Shared {
         let held = shared.class_of(slot.capacity());
         let local = shared.engine.local(held);
         let zero_on_return = shared.zero_on_return;
-        let whole = slot.make_whole();
-        if whole && zero_on_return {
-            slot.wipe();
-        }
+        let whole = slot.make_whole(zero_on_return);
         // First the short way, which touches no count that threads share.
         if let (true, Some(origin)) = (whole, local) {
             match Self::keep_local(slot, &origin) {

@@ -76,38 +76,64 @@ impl<H> Slot<H> {
 
     /// Empties the buffer and makes it the whole of its allocation again.
     /// Says whether it is: not if a part of it is still in use elsewhere.
-    pub(crate) fn make_whole(&mut self) -> bool {
+    ///
+    /// If `wipe`, overwrites with zeros what may have been written to it since
+    /// it left home, as far as nobody else holds it.
+    pub(crate) fn make_whole(&mut self, wipe: bool) -> bool {
         self.note_written();
         self.buf.clear();
-        if self.is_whole() {
+        let whole = self.is_whole() || self.reclaim();
+        if whole {
+            if wipe {
+                self.wipe(self.written);
+            }
             return true;
         }
-        let known = self.base..=self.base.saturating_add(self.capacity);
-        if self.base != 0 && known.contains(&self.buf.as_ptr().addr()) {
-            // Advanced, or split: whole again if nobody holds a part.
-            if self.buf.try_reclaim(self.capacity) && self.is_whole() {
-                return true;
+        if wipe {
+            self.wipe(UNSEEN); // what is lost to us below
+        }
+        if self.examine() {
+            if wipe {
+                self.wipe(UNSEEN);
             }
-        } else if self.buf.capacity() == 0 && !self.buf.try_reclaim(1) {
+            return true;
+        }
+        false
+    }
+
+    /// Makes a buffer whole that was advanced or split, if nobody holds a part.
+    fn reclaim(&mut self) -> bool {
+        self.is_part() && self.buf.try_reclaim(self.capacity) && self.is_whole()
+    }
+
+    /// Makes a buffer whole that has grown, was adopted or exchanged, if
+    /// nobody holds a part; gives it up if somebody does.
+    fn examine(&mut self) -> bool {
+        if self.buf.capacity() == 0 && !self.is_part() && !self.buf.try_reclaim(1) {
             // Taken out, and nothing left in its place. An empty `Bytes` could
             // not be asked.
             self.remember_whole();
             return true;
         }
-        // Grown, adopted or exchanged. Only a `Bytes` can be asked whether it
-        // is alone; made a `BytesMut` again, it covers the allocation to its
-        // end, and one byte more than that is to be had only at its beginning.
+        // Only a `Bytes` can be asked whether it is alone; made a `BytesMut`
+        // again, it covers the allocation to its end, and one byte more than
+        // that is to be had only at its beginning.
         match mem::take(&mut self.buf).freeze().try_into_mut() {
             Ok(buf) => {
                 self.buf = buf;
                 self.buf.clear();
                 let _whole_already = !self.buf.try_reclaim(self.buf.capacity().saturating_add(1));
                 self.remember_whole();
-                self.written = UNSEEN;
                 true
             }
             Err(_shared) => false,
         }
+    }
+
+    /// Whether the buffer lies in the allocation that the slot knows.
+    fn is_part(&self) -> bool {
+        let known = self.base..=self.base.saturating_add(self.capacity);
+        self.base != 0 && known.contains(&self.buf.as_ptr().addr())
     }
 
     /// Takes the present buffer for the whole of its allocation.
@@ -131,13 +157,11 @@ impl<H> Slot<H> {
         self.written = self.written.max(end.wrapping_add(self.buf.len()));
     }
 
-    /// Overwrites with zeros what may have been written since the buffer left home.
-    ///
-    /// The buffer must be empty and whole.
-    pub(crate) fn wipe(&mut self) {
+    /// Overwrites the first `bytes` of the empty buffer with zeros, or all there are.
+    fn wipe(&mut self, bytes: usize) {
         let spare = self.buf.spare_capacity_mut();
-        let written = self.written.min(spare.len());
-        spare[..written].fill(MaybeUninit::new(0));
+        let bytes = bytes.min(spare.len());
+        spare[..bytes].fill(MaybeUninit::new(0));
         // So that the compiler does not find the writes useless where the
         // buffer is freed next.
         hint::black_box(spare.as_ptr());

@@ -65,7 +65,7 @@ pub(super) struct Cache<T> {
 }
 
 const _: () = assert!(
-    std::mem::offset_of!(Cache<usize>, rounds) <= 64,
+    std::mem::offset_of!(Cache<Box<()>>, rounds) <= 64,
     "what every get and drop uses is in one cache line"
 );
 
@@ -104,14 +104,25 @@ impl<T: Item> Cache<T> {
 
     /// Keeps an item, or hands it back if the cache is full, not `me`'s, or
     /// not for items of this weight.
+    ///
+    /// # Safety
+    ///
+    /// - `this` is alive at the call. Once it has kept the item, it need not
+    ///   be: another thread may free the item, and with it what kept `this`
+    ///   alive. Hence a pointer and not a reference.
     #[inline(always)]
-    pub(super) fn push(&self, me: Token, item: T) -> Result<(), T> {
-        if item.weight() != self.unit || !self.enter(me) {
+    pub(super) unsafe fn push(this: *const Self, me: Token, item: T) -> Result<(), T> {
+        // SAFETY: alive, as the caller promises, until `busy` is clear.
+        let cache = unsafe { &*this };
+        if item.weight() != cache.unit || !cache.enter(me) {
             return Err(item);
         }
-        // SAFETY: between `enter` and `leave`.
-        let kept = unsafe { self.add_last(item, 1) };
-        self.leave();
+        // SAFETY: between `enter` and the store below.
+        let kept = unsafe { cache.add_last(item, 1) };
+        // What `leave` does, but through the pointer: no reference to the
+        // whole is alive when the store lets another thread free it.
+        // SAFETY: alive until this store is seen. Release: as in `leave`.
+        unsafe { (*this).busy.store(false, Ordering::Release) };
         kept
     }
 
@@ -268,7 +279,7 @@ impl<T: Item> Cache<T> {
     fn len(&self) -> usize {
         // Relaxed: written by the owner, which is this thread, or read for
         // `Stats`, or ordered by `busy` in `drain`. So in the next two.
-        self.tally.load(Ordering::Relaxed) as usize & ((1 << LEN_BITS) - 1)
+        len_in(self.tally.load(Ordering::Relaxed) as usize)
     }
 
     #[allow(clippy::unnecessary_cast)] // `AtomicCount` is `AtomicUsize` on some machines
@@ -318,6 +329,12 @@ impl<T: Item> Cache<T> {
     }
 }
 
+/// The length in a tally, of which the high bits may be cut off.
+#[inline(always)]
+fn len_in(tally: usize) -> usize {
+    tally & ((1 << LEN_BITS) - 1)
+}
+
 /// What `owner` holds while the cache is `me`'s.
 fn owner_value(me: Token) -> usize {
     if barrier::light_is_enough() {
@@ -329,7 +346,7 @@ fn owner_value(me: Token) -> usize {
 
 impl<T> Drop for Cache<T> {
     fn drop(&mut self) {
-        let len = self.tally.load(Ordering::Relaxed) as usize & ((1 << LEN_BITS) - 1);
+        let len = len_in(*self.tally.get_mut() as usize);
         for round in &mut self.rounds.get_mut()[..len] {
             // SAFETY: rounds below `len` are initialised, and `&mut self`
             // says that no thread uses the cache.

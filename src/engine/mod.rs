@@ -149,8 +149,8 @@ impl<T: Item> Origin<T> {
     #[inline(always)]
     pub(crate) unsafe fn push(&self, item: T) -> Result<(), T> {
         // SAFETY: it is local, so not `NONE`, and the caches live as long as
-        // the engine. `Cache::push` does not touch itself after it has let go.
-        unsafe { self.cache.as_ref() }.push(self.owner, item)
+        // the engine, which is alive at the call.
+        unsafe { Cache::push(self.cache.as_ptr(), self.owner, item) }
     }
 }
 
@@ -282,7 +282,8 @@ impl<T: Item> Engine<T> {
         magazine_rounds: usize,
         item: T,
     ) -> Result<(), (T, Refusal)> {
-        let item = match cache.push(me, item) {
+        // SAFETY: `cache` is a reference, here and below.
+        let item = match unsafe { Cache::push(cache, me, item) } {
             Ok(()) => return Ok(()),
             Err(item) => item,
         };
@@ -290,7 +291,8 @@ impl<T: Item> Engine<T> {
         if depot.is_full() || !self.hand_over(me, cache, depot, magazine_rounds) {
             return Err((item, Refusal::Full));
         }
-        cache.push(me, item).map_err(|item| (item, Refusal::Closed))
+        // SAFETY: as above.
+        unsafe { Cache::push(cache, me, item) }.map_err(|item| (item, Refusal::Closed))
     }
 
     /// Moves a magazine from this thread's cache to the depot. Says whether
@@ -438,7 +440,8 @@ impl<T: Item> Engine<T> {
             // drains, since `close` is called once.
             unsafe { cache.drain(drop) };
         }
-        // SeqCst: pairs with the fence in `settle`.
+        // SeqCst: pairs with the fence in `settle`. Here the store comes from the
+        // beginning, and the loads are those of the depots' queues.
         full_fence(Ordering::SeqCst);
         self.empty_depots();
     }

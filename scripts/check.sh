@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# All that CI checks, for a developer to run as well: scripts/check.sh
+#
+# Needs a Rust toolchain with rustfmt and clippy, and nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+run() {
+    step "$@"
+    "$@"
+}
+
+# The command that the README gives, so that it cannot go stale.
+test_command=$(sed -n 's/^\(cargo test\( .*\)\{0,1\}\)$/\1/p' README.md)
+if [ "$(printf '%s\n' "$test_command" | wc -l)" -ne 1 ] || [ -z "$test_command" ]; then
+    echo "README.md: one line must be the test command, 'cargo test ...'" >&2
+    exit 1
+fi
+
+run cargo fmt --all --check
+run cargo clippy --locked --all-targets -- -D warnings
+RUSTDOCFLAGS='-D warnings' run cargo doc --locked --no-deps --document-private-items
+step "the README's test command: $test_command"
+$test_command
+
+# The main job, on a small directory.
+run cargo run --locked --release --example relay -- src
+
+# Benches compile, and each workload runs once.
+run cargo test --locked --release --bench hot_path
+
+step "minimum supported Rust version"
+msrv=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+# Clippy, above, has refused what the standard library got later. Here: the
+# lock file holds no package that needs more.
+needed=$(cargo metadata --locked --format-version 1 |
+    grep -o '"rust_version":"[0-9.]*"' | cut -d'"' -f4 | sort -uV | tail -n 1)
+echo "stated: $msrv; most that a locked package needs: $needed"
+if [ "$(printf '%s\n%s\n' "$needed" "$msrv" | sort -V | tail -n 1)" != "$msrv" ]; then
+    echo "Cargo.lock: a package needs Rust $needed, above rust-version $msrv" >&2
+    exit 1
+fi
+if command -v rustup >/dev/null && rustup toolchain list | grep -q "^$msrv"; then
+    run cargo "+$msrv" check --locked --all-targets --target-dir target/msrv
+else
+    echo "Rust $msrv is not installed here: not built with it"
+fi
+
+step "all checks passed"
