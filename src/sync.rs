@@ -7,25 +7,23 @@ pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicUsize, Ordering, compiler_fence, fence as full_fence,
 };
 
-/// The widest atomic integer up to 64 bits.
-///
-/// Where it has 32, a count wraps after 2^32 events, and one that shares its
-/// word (in `engine/cache.rs`) after 2^24.
 #[cfg(target_has_atomic = "64")]
-pub(crate) type AtomicCount = std::sync::atomic::AtomicU64;
+type Count = std::sync::atomic::AtomicU64;
+// A machine without 64-bit atomics wraps after 2^32 events.
 #[cfg(not(target_has_atomic = "64"))]
-pub(crate) type AtomicCount = AtomicUsize;
+type Count = AtomicUsize;
 
 /// A number of events, read by [`Stats`](crate::Stats) and by nothing that decides.
 ///
 /// Every access is `Relaxed`: a counter orders nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicCount);
+pub(crate) struct Counter(Count);
 
 impl Counter {
     /// Counts events where the calling thread is the only writer.
     ///
     /// A plain load, add and store: no read-modify-write.
+    #[inline(always)]
     pub(crate) fn add_by_owner(&self, events: usize) {
         let count = self.0.load(Ordering::Relaxed);
         self.0
@@ -37,7 +35,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    #[allow(clippy::unnecessary_cast)] // `AtomicCount` is `AtomicUsize` on some machines
+    #[allow(clippy::unnecessary_cast)] // `Count` is `AtomicUsize` on some machines
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed) as u64
     }

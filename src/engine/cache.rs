@@ -19,7 +19,7 @@ use super::barrier;
 use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
 use super::{ClassLimits, Item, Levels};
-use crate::sync::{AtomicBool, AtomicCount, AtomicUsize, Counter, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -27,9 +27,6 @@ use std::ptr;
 /// Two magazines: after an exchange in either direction one remains, so a
 /// thread that alternates at the boundary does not go to the depot each time.
 const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
-
-const LEN_BITS: u32 = 8;
-const _: () = assert!(CACHE_ROUNDS < 1 << LEN_BITS, "a length fits its bits");
 
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
@@ -53,10 +50,11 @@ pub(super) struct Cache<T> {
     limit: u32,
     /// Weight of every item here.
     unit: usize,
-    /// In the low [`LEN_BITS`], how many `rounds` are initialised, from the
-    /// start; above them, how many items the owner gave back. In one word, so
-    /// that a push writes both at once. Written by the owner, as the next two.
-    tally: AtomicCount,
+    /// How many `rounds` are initialised, from the start. Written by the owner,
+    /// as are the counters.
+    len: AtomicUsize,
+    /// Items that the owner gave back.
+    returns: Counter,
     /// Items that came from the depot.
     loaded: Counter,
     /// Items that went to the depot.
@@ -83,7 +81,8 @@ impl<T: Item> Cache<T> {
             busy: AtomicBool::new(false),
             limit: u32::try_from(limit).expect("at most CACHE_ROUNDS"),
             unit: limits.weight,
-            tally: AtomicCount::new(0),
+            len: AtomicUsize::new(0),
+            returns: Counter::default(),
             loaded: Counter::default(),
             unloaded: Counter::default(),
             rounds: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
@@ -118,7 +117,10 @@ impl<T: Item> Cache<T> {
             return Err(item);
         }
         // SAFETY: between `enter` and the store below.
-        let kept = unsafe { cache.add_last(item, 1) };
+        let kept = unsafe { cache.add_last(item) };
+        if kept.is_ok() {
+            cache.returns.add_by_owner(1);
+        }
         // What `leave` does, but through the pointer: no reference to the
         // whole is alive when the store lets another thread free it.
         // SAFETY: alive until this store is seen. Release: as in `leave`.
@@ -132,7 +134,7 @@ impl<T: Item> Cache<T> {
             let before = self.len();
             while let Some(item) = magazine.pop() {
                 // SAFETY: between `enter` and `leave`.
-                if let Err(item) = unsafe { self.add_last(item, 0) } {
+                if let Err(item) = unsafe { self.add_last(item) } {
                     magazine.push(item);
                     break;
                 }
@@ -159,7 +161,7 @@ impl<T: Item> Cache<T> {
             // SAFETY: between `enter` and `leave`; both ranges lie in the
             // array, and moving the rest down keeps `..len - out` initialised.
             unsafe { ptr::copy(rounds.add(out), rounds, len - out) };
-            self.add_to_tally((out as u64).wrapping_neg());
+            self.set_len(len - out);
             self.unloaded.add_by_owner(out);
             self.leave();
         }
@@ -232,7 +234,7 @@ impl<T: Item> Cache<T> {
     /// What this cache holds and what it has served.
     pub(super) fn levels(&self) -> Levels {
         let idle_items = self.len();
-        let returns = self.returns();
+        let returns = self.returns.get();
         let came = returns.wrapping_add(self.loaded.get());
         let went = self.unloaded.get().wrapping_add(idle_items as u64);
         Levels {
@@ -278,20 +280,13 @@ impl<T: Item> Cache<T> {
     #[inline(always)]
     fn len(&self) -> usize {
         // Relaxed: written by the owner, which is this thread, or read for
-        // `Stats`, or ordered by `busy` in `drain`. So in the next two.
-        len_in(self.tally.load(Ordering::Relaxed) as usize)
-    }
-
-    #[allow(clippy::unnecessary_cast)] // `AtomicCount` is `AtomicUsize` on some machines
-    fn returns(&self) -> u64 {
-        self.tally.load(Ordering::Relaxed) as u64 >> LEN_BITS
+        // `Stats`, or ordered by `busy` in `drain`. So in `set_len`.
+        self.len.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
-    fn add_to_tally(&self, change: u64) {
-        let tally = self.tally.load(Ordering::Relaxed);
-        self.tally
-            .store(tally.wrapping_add(change as _), Ordering::Relaxed);
+    fn set_len(&self, len: usize) {
+        self.len.store(len, Ordering::Relaxed);
     }
 
     /// # Safety
@@ -306,7 +301,7 @@ impl<T: Item> Cache<T> {
         // the new `len` excludes it, so nobody reads it again. The caller has
         // the cache to itself.
         let item = unsafe { rounds.add(last).read().assume_init() };
-        self.add_to_tally(u64::MAX); // one less
+        self.set_len(last);
         Some(item)
     }
 
@@ -314,7 +309,7 @@ impl<T: Item> Cache<T> {
     ///
     /// - As for [`take_last`](Self::take_last).
     #[inline(always)]
-    unsafe fn add_last(&self, item: T, returns: u64) -> Result<(), T> {
+    unsafe fn add_last(&self, item: T) -> Result<(), T> {
         let len = self.len();
         if len >= self.limit as usize {
             return Err(item);
@@ -324,15 +319,9 @@ impl<T: Item> Cache<T> {
         // is not initialised, so nothing is overwritten. The caller has the
         // cache to itself.
         unsafe { rounds.add(len).write(MaybeUninit::new(item)) };
-        self.add_to_tally(1 + (returns << LEN_BITS));
+        self.set_len(len + 1);
         Ok(())
     }
-}
-
-/// The length in a tally, of which the high bits may be cut off.
-#[inline(always)]
-fn len_in(tally: usize) -> usize {
-    tally & ((1 << LEN_BITS) - 1)
 }
 
 /// What `owner` holds while the cache is `me`'s.
@@ -346,7 +335,7 @@ fn owner_value(me: Token) -> usize {
 
 impl<T> Drop for Cache<T> {
     fn drop(&mut self) {
-        let len = len_in(*self.tally.get_mut() as usize);
+        let len = *self.len.get_mut();
         for round in &mut self.rounds.get_mut()[..len] {
             // SAFETY: rounds below `len` are initialised, and `&mut self`
             // says that no thread uses the cache.

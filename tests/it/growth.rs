@@ -17,6 +17,9 @@ fn pool() -> Pool {
 /// Appends bytes `at, at + 1, ...` in some way, at least one and at most 32.
 type Append = fn(&mut PooledBuf, at: usize);
 
+/// Asks for more than can be.
+type Overflow = fn(&mut PooledBuf);
+
 fn pattern(at: usize, len: usize) -> Vec<u8> {
     (at..at + len).map(|at| (at % 251) as u8).collect()
 }
@@ -357,7 +360,7 @@ fn a_guard_grows_after_its_pool_is_gone() {
 
 #[test]
 fn a_capacity_that_overflows_panics_and_loses_nothing() {
-    let ways: [(&str, fn(&mut PooledBuf)); 5] = [
+    let ways: [(&str, Overflow); 5] = [
         ("reserve all", |buf| buf.reserve(usize::MAX)),
         ("reserve above isize::MAX", |buf| {
             buf.reserve(isize::MAX as usize)

@@ -4,6 +4,8 @@ mod classes;
 mod coming_home;
 mod config;
 mod growth;
+mod model;
+mod proptests;
 mod stats;
 mod threads;
 mod traits;

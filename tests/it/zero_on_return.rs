@@ -53,8 +53,11 @@ fn shows_secret(memory: &[u8]) -> bool {
         .any(|part| memory.windows(8).any(|at| at == part))
 }
 
-/// Ways to write a secret and to let go of the buffer.
-const WAYS: [(&str, fn(&Pool, PooledBuf)); 22] = [
+/// Writes a secret to an empty buffer of the pool, and lets go of it.
+type Way = fn(&Pool, PooledBuf);
+
+/// All ways to write a secret and to let go of the buffer.
+const WAYS: [(&str, Way); 22] = [
     ("extend_from_slice", |_, mut buf| {
         buf.extend_from_slice(SECRET)
     }),
