@@ -110,12 +110,13 @@ impl Shared {
         mut slot: Box<BufferSlot>,
         origin: &BufferOrigin,
     ) -> Result<(), Box<BufferSlot>> {
-        if !origin.is_local() || !slot.is_whole() {
+        // SAFETY: it is local, and the slot keeps its pool alive, and with it
+        // the engine that the origin is of.
+        if !origin.is_local() || !slot.is_as_it_left(unsafe { origin.unit() }) {
             return Err(slot);
         }
         slot.buf.clear();
-        // SAFETY: it is local, and the slot keeps its pool alive, and with it
-        // the engine that the origin is of.
+        // SAFETY: as above.
         unsafe { origin.push(slot) }
     }
 
@@ -140,7 +141,7 @@ impl Shared {
         shared.keep_slow(slot, held, whole);
     }
 
-    fn keep_slow(&self, slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
+    fn keep_slow(&self, mut slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
         let counters = self.counters(held);
         let discard = |reason| counters.discards.of(reason).bump();
         if !whole {
@@ -152,6 +153,9 @@ impl Shared {
         let Some(class) = self.classes.for_capacity(slot.capacity()) else {
             return discard(Discard::BelowMin);
         };
+        if slot.capacity() != self.classes.capacity(class) {
+            slot.forget_base();
+        }
         match self.engine.keep(class, slot) {
             Ok(()) if class == held => {}
             Ok(()) => {

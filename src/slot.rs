@@ -17,7 +17,8 @@ use std::sync::Arc;
 #[repr(align(64))]
 pub(crate) struct Slot<H> {
     pub(crate) buf: BytesMut,
-    /// Address of the whole buffer's first byte; 0 while that is not known.
+    /// Address of the whole buffer's first byte; 0 if that is not known, and
+    /// for a buffer whose capacity is not exactly its size class's.
     base: usize,
     /// The whole buffer's capacity in bytes, when it was last seen whole, or
     /// when it was adopted. Says in which class it counts as outstanding.
@@ -40,8 +41,10 @@ impl<H> Slot<H> {
     /// A slot with a buffer of its own, of at least `capacity` bytes.
     pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
         let mut slot = Self::with_foreign(BytesMut::with_capacity(capacity), home);
-        slot.remember_whole();
-        slot.written = 0;
+        if slot.capacity == capacity {
+            slot.remember_whole();
+            slot.written = 0;
+        }
         slot
     }
 
@@ -65,13 +68,19 @@ impl<H> Slot<H> {
         &self.home
     }
 
-    /// Whether the buffer is as it left home but for its contents.
+    /// Whether the buffer is as it left home but for its contents, if it is
+    /// one of a size class of `capacity` bytes.
     ///
     /// Its address and its capacity say so: nobody else holds a part of an
     /// allocation of which this buffer is the whole.
     #[inline(always)]
-    pub(crate) fn is_whole(&self) -> bool {
-        self.buf.as_ptr().addr() == self.base && self.buf.capacity() == self.capacity
+    pub(crate) fn is_as_it_left(&self, capacity: usize) -> bool {
+        self.buf.as_ptr().addr() == self.base && self.buf.capacity() == capacity
+    }
+
+    /// Has every return of this buffer look at it, as it is of no ordinary capacity.
+    pub(crate) fn forget_base(&mut self) {
+        self.base = 0;
     }
 
     /// Empties the buffer and makes it the whole of its allocation again.
@@ -82,7 +91,7 @@ impl<H> Slot<H> {
     pub(crate) fn make_whole(&mut self, wipe: bool) -> bool {
         self.note_written();
         self.buf.clear();
-        let whole = self.is_whole() || self.reclaim();
+        let whole = self.is_as_it_left(self.capacity) || self.reclaim();
         if whole {
             if wipe {
                 self.wipe(self.written);
@@ -103,7 +112,7 @@ impl<H> Slot<H> {
 
     /// Makes a buffer whole that was advanced or split, if nobody holds a part.
     fn reclaim(&mut self) -> bool {
-        self.is_part() && self.buf.try_reclaim(self.capacity) && self.is_whole()
+        self.is_part() && self.buf.try_reclaim(self.capacity) && self.is_as_it_left(self.capacity)
     }
 
     /// Makes a buffer whole that has grown, was adopted or exchanged, if

@@ -47,7 +47,7 @@ pub(super) struct Cache<T> {
     /// Set while the owner works on `rounds`.
     busy: AtomicBool,
     /// How many `rounds` may be used, at most [`CACHE_ROUNDS`].
-    limit: u32,
+    limit: usize,
     /// Weight of every item here.
     unit: usize,
     /// How many `rounds` are initialised, from the start. Written by the owner,
@@ -75,11 +75,10 @@ unsafe impl<T: Send> Sync for Cache<T> {}
 
 impl<T: Item> Cache<T> {
     pub(super) fn new(limits: ClassLimits) -> Self {
-        let limit = limits.cache_rounds.min(CACHE_ROUNDS);
         Cache {
             owner: AtomicUsize::new(FREE),
             busy: AtomicBool::new(false),
-            limit: u32::try_from(limit).expect("at most CACHE_ROUNDS"),
+            limit: limits.cache_rounds.min(CACHE_ROUNDS),
             unit: limits.weight,
             len: AtomicUsize::new(0),
             returns: Counter::default(),
@@ -101,8 +100,14 @@ impl<T: Item> Cache<T> {
         item
     }
 
-    /// Keeps an item, or hands it back if the cache is full, not `me`'s, or
-    /// not for items of this weight.
+    /// Weight of every item here.
+    #[inline(always)]
+    pub(super) fn unit(&self) -> usize {
+        self.unit
+    }
+
+    /// Keeps an item of weight [`unit`](Self::unit), or hands it back if the
+    /// cache is full or not `me`'s.
     ///
     /// # Safety
     ///
@@ -113,7 +118,8 @@ impl<T: Item> Cache<T> {
     pub(super) unsafe fn push(this: *const Self, me: Token, item: T) -> Result<(), T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { &*this };
-        if item.weight() != cache.unit || !cache.enter(me) {
+        debug_assert_eq!(item.weight(), cache.unit, "else `levels` would lie");
+        if !cache.enter(me) {
             return Err(item);
         }
         // SAFETY: between `enter` and the store below.
@@ -311,7 +317,7 @@ impl<T: Item> Cache<T> {
     #[inline(always)]
     unsafe fn add_last(&self, item: T) -> Result<(), T> {
         let len = self.len();
-        if len >= self.limit as usize {
+        if len >= self.limit {
             return Err(item);
         }
         let rounds = self.rounds.get().cast::<MaybeUninit<T>>();

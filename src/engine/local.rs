@@ -82,9 +82,11 @@ pub(super) trait ThreadExit: Send + Sync {
 
 /// What a thread must find at every get and drop.
 struct Memo {
-    /// Engines that this thread used lately, and where its caches there are.
-    /// An engine's place is given by its id.
-    recent: [(Cell<EngineId>, Cell<*const ()>); RECENT],
+    /// Engines that this thread used lately. An engine's place is given by its id.
+    recent: [Cell<EngineId>; RECENT],
+    /// Where this thread's caches in these are. Not beside them: arrays of
+    /// single words are indexed in one instruction.
+    caches: [Cell<*const ()>; RECENT],
     token: Cell<Token>,
     /// Set once the thread has let go of its caches for good.
     torn_down: Cell<bool>,
@@ -93,10 +95,10 @@ struct Memo {
 /// 4: a thread that goes back and forth between a few pools finds each at once.
 const RECENT: usize = 4;
 
-impl Memo {
+impl EngineId {
     #[inline(always)]
-    fn place(&self, engine: EngineId) -> &(Cell<EngineId>, Cell<*const ()>) {
-        &self.recent[engine.0 as usize % RECENT]
+    fn place(self) -> usize {
+        self.0 as usize % RECENT
     }
 }
 
@@ -116,7 +118,7 @@ struct AllAttached {
 impl Drop for AllAttached {
     fn drop(&mut self) {
         let me = MEMO.with(|memo| {
-            for (engine, _) in &memo.recent {
+            for engine in &memo.recent {
                 engine.set(EngineId::NONE);
             }
             memo.torn_down.set(true);
@@ -133,7 +135,8 @@ impl Drop for AllAttached {
 thread_local! {
     static MEMO: Memo = const {
         Memo {
-            recent: [const { (Cell::new(EngineId::NONE), Cell::new(ptr::null())) }; RECENT],
+            recent: [const { Cell::new(EngineId::NONE) }; RECENT],
+            caches: [const { Cell::new(ptr::null()) }; RECENT],
             token: Cell::new(Token::NONE),
             torn_down: Cell::new(false),
         }
@@ -150,8 +153,8 @@ thread_local! {
 #[inline(always)]
 pub(super) fn recall(engine: EngineId) -> Option<(Token, *const ())> {
     MEMO.with(|memo| {
-        let (recent, caches) = memo.place(engine);
-        (recent.get() == engine).then(|| (memo.token.get(), caches.get()))
+        let place = engine.place();
+        (memo.recent[place].get() == engine).then(|| (memo.token.get(), memo.caches[place].get()))
     })
 }
 
@@ -164,9 +167,8 @@ pub(super) fn is_this_thread(token: Token) -> bool {
 /// Has [`recall`] find `engine`.
 pub(super) fn remember(engine: EngineId, caches: *const ()) {
     MEMO.with(|memo| {
-        let place = memo.place(engine);
-        place.0.set(engine);
-        place.1.set(caches);
+        memo.recent[engine.place()].set(engine);
+        memo.caches[engine.place()].set(caches);
     });
 }
 

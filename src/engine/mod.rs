@@ -138,18 +138,30 @@ impl<T: Item> Origin<T> {
         local::is_this_thread(self.owner)
     }
 
-    /// Keeps an item, or hands it back if there is no room for it here.
-    ///
-    /// Once this has kept it, another thread may close the engine and end it.
+    /// Weight of the items that it takes.
     ///
     /// # Safety
     ///
     /// - [`is_local`](Self::is_local) on the calling thread.
-    /// - The engine is alive; the item may be what keeps it so.
+    /// - The engine is alive.
+    #[inline(always)]
+    pub(crate) unsafe fn unit(&self) -> usize {
+        // SAFETY: it is local, so not `NONE`, and the caches live as long as
+        // the engine, which is alive.
+        unsafe { self.cache.as_ref() }.unit()
+    }
+
+    /// Keeps an item, or hands it back if there is no room for it here.
+    ///
+    /// The item's weight must be [`unit`](Self::unit). Once this has kept it,
+    /// another thread may close the engine and end it.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`unit`](Self::unit); the item may be what keeps the engine alive.
     #[inline(always)]
     pub(crate) unsafe fn push(&self, item: T) -> Result<(), T> {
-        // SAFETY: it is local, so not `NONE`, and the caches live as long as
-        // the engine, which is alive at the call.
+        // SAFETY: as in `unit`, at the call.
         unsafe { Cache::push(self.cache.as_ptr(), self.owner, item) }
     }
 }
