@@ -102,13 +102,13 @@ fn blocks() -> Vec<Vec<Row>> {
         (MIB, "1 MiB"),
     ] {
         let required = Required::NearFloor;
-        blocks.push(vec![Row::new::<_, Stacks>(
+        blocks.push(vec![Row::new::<_, Stack>(
             "local",
             label.to_string(),
             required,
             Local::<false> { size },
         )]);
-        blocks.push(vec![Row::new::<_, Stacks>(
+        blocks.push(vec![Row::new::<_, Stack>(
             "local",
             format!("{label} touched"),
             required,
@@ -125,7 +125,7 @@ fn blocks() -> Vec<Vec<Row>> {
                 threads,
                 each: Local::<false> { size: 4 * KIB },
             };
-            Row::new::<_, Stacks>("threads", label.to_string(), required, workload)
+            Row::new::<_, Stack>("threads", label.to_string(), required, workload)
         })
         .into(),
     );
@@ -223,7 +223,50 @@ impl Roomy for Tierpool {
     }
 }
 
-/// A floor: pop and push on a thread-local vector of pointers, one vector per size class.
+/// The floor where all buffers have one size: pop and push on a thread-local
+/// vector of pointers.
+///
+/// It does not ask for the size: every buffer has room for the largest one.
+/// Pages that no one writes to are never backed by memory. All are leaked.
+#[derive(Default)]
+struct Stack;
+
+const STACK_BUF: usize = MIB;
+
+thread_local! {
+    static ONE: RefCell<ManuallyDrop<Vec<<Stack as Contender>::Buf>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
+}
+
+impl Contender for Stack {
+    const NAME: &'static str = "floor";
+    type Buf = &'static mut [MaybeUninit<u8>; STACK_BUF];
+
+    #[inline]
+    fn get(&self, _size: usize) -> Self::Buf {
+        #[cold]
+        fn allocate() -> <Stack as Contender>::Buf {
+            let room = Box::leak(Box::<[u8]>::new_uninit_slice(STACK_BUF));
+            room.try_into().expect("the length is right")
+        }
+        let kept = ONE.with_borrow_mut(|stack| stack.pop());
+        kept.unwrap_or_else(allocate)
+    }
+
+    #[inline]
+    fn release(buf: Self::Buf) {
+        ONE.with_borrow_mut(|stack| stack.push(buf));
+    }
+}
+
+impl Roomy for Stack {
+    #[inline]
+    fn room(buf: &mut Self::Buf) -> &mut [MaybeUninit<u8>] {
+        &mut buf[..]
+    }
+}
+
+/// The floor where sizes are mixed: the same, one vector per size class.
 ///
 /// The buffers are leaked.
 #[derive(Default)]
@@ -240,10 +283,10 @@ struct StackBuf {
 }
 
 // `ManuallyDrop`: without a destructor, the access is one address and no check.
-type Stack = RefCell<ManuallyDrop<Vec<NonNull<MaybeUninit<u8>>>>>;
+type PointerStack = RefCell<ManuallyDrop<Vec<NonNull<MaybeUninit<u8>>>>>;
 
 thread_local! {
-    static LOCAL: [Stack; STACKS] =
+    static LOCAL: [PointerStack; STACKS] =
         const { [const { RefCell::new(ManuallyDrop::new(Vec::new())) }; STACKS] };
 }
 
