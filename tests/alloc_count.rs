@@ -139,10 +139,10 @@ impl Ledger {
     }
 }
 
-/// What a thread may keep of pools that are gone: a list of four entries of
-/// three words, and per entry the block in which the pool itself lay, below
+/// What a thread may keep of pools that are gone: a node of a map, below 512
+/// bytes, and for each of at most four pools the block in which it lay, below
 /// 4 KiB (never its caches or its buffers).
-const THREAD_LIST_BYTES: isize = 4 * (24 + 4096);
+const THREAD_LIST_BYTES: isize = 512 + 4 * 4096;
 
 fn one_class(capacity: usize) -> Pool {
     Pool::builder().classes([capacity]).build().unwrap()

@@ -451,6 +451,11 @@ fn what_finds_no_room_in_the_depot_at_a_threads_exit_is_inherited() {
     });
     let before = total(&pool);
     assert!(before.retained_buffers > 1);
+    assert_eq!(
+        before.retained_buffers + before.discards.full,
+        20,
+        "none is lost at the exit"
+    );
     let all_alive = Arc::new(Barrier::new(HEIRS));
     let heirs: Vec<_> = (0..HEIRS)
         .map(|_| {

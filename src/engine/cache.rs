@@ -134,44 +134,39 @@ impl<T: Item> Cache<T> {
         kept
     }
 
-    /// Moves a magazine's items in, and hands back what found no room.
-    pub(super) fn load(&self, me: Token, mut magazine: Magazine<T>) -> Magazine<T> {
-        if self.enter(me) {
-            let before = self.len();
-            while let Some(item) = magazine.pop() {
-                // SAFETY: between `enter` and `leave`.
-                if let Err(item) = unsafe { self.add_last(item) } {
-                    magazine.push(item);
-                    break;
-                }
-            }
-            self.loaded.add_by_owner(self.len() - before);
-            self.leave();
-        }
-        magazine
-    }
-
-    /// Moves out the items that came first, at most `rounds_max` and at most a magazine.
-    pub(super) fn unload(&self, me: Token, rounds_max: usize) -> Magazine<T> {
-        let mut magazine = Magazine::new();
+    /// Moves a magazine's items in, as far as there is room and the cache is `me`'s.
+    pub(super) fn load(&self, me: Token, magazine: &mut Magazine<T>) {
         if self.enter(me) {
             let len = self.len();
-            let out = len.min(rounds_max).min(MAGAZINE_ROUNDS);
-            let rounds = self.rounds.get().cast::<MaybeUninit<T>>();
-            for at in 0..out {
-                // SAFETY: between `enter` and `leave`, and `at` is below
-                // `len`, hence initialised; the copy below overwrites it or
-                // the new `len` excludes it, so nobody reads it again.
-                magazine.push(unsafe { rounds.add(at).read().assume_init() });
-            }
-            // SAFETY: between `enter` and `leave`; both ranges lie in the
-            // array, and moving the rest down keeps `..len - out` initialised.
-            unsafe { ptr::copy(rounds.add(out), rounds, len - out) };
-            self.set_len(len - out);
-            self.unloaded.add_by_owner(out);
+            // SAFETY: between `enter` and `leave`; up to `limit`, at most the
+            // array's length, the rounds from `len` on are not initialised.
+            let loaded = unsafe { magazine.move_to(self.round(len), self.limit - len) };
+            self.set_len(len + loaded);
+            self.loaded.add_by_owner(loaded);
             self.leave();
         }
-        magazine
+    }
+
+    /// Moves out the items that came first, at most `rounds_max` and at most a
+    /// magazine; none if the cache is not `me`'s.
+    pub(super) fn unload(&self, me: Token, rounds_max: usize) -> Option<Magazine<T>> {
+        if !self.enter(me) {
+            return None;
+        }
+        let len = self.len();
+        let out = len.min(rounds_max).min(MAGAZINE_ROUNDS);
+        // SAFETY: between `enter` and `leave`; `out` is at most `len`, and the
+        // first `len` rounds are initialised. What is moved out is overwritten
+        // by the rest, or excluded by the new `len`, so it is used there only.
+        let magazine = unsafe {
+            let magazine = Magazine::filled_from(self.round(0), out);
+            ptr::copy(self.round(out), self.round(0), len - out);
+            magazine
+        };
+        self.set_len(len - out);
+        self.unloaded.add_by_owner(out);
+        self.leave();
+        Some(magazine).filter(|magazine| !magazine.is_empty())
     }
 
     /// Makes a free cache `me`'s. Leaves any other as it is.
@@ -295,6 +290,17 @@ impl<T: Item> Cache<T> {
         self.len.store(len, Ordering::Relaxed);
     }
 
+    /// Address of one of `rounds`.
+    ///
+    /// # Safety
+    ///
+    /// - `at` is at most [`CACHE_ROUNDS`].
+    #[inline(always)]
+    unsafe fn round(&self, at: usize) -> *mut MaybeUninit<T> {
+        // SAFETY: in the array, or at its end.
+        unsafe { self.rounds.get().cast::<MaybeUninit<T>>().add(at) }
+    }
+
     /// # Safety
     ///
     /// - The caller has the cache to itself: it is between `enter` and
@@ -302,11 +308,10 @@ impl<T: Item> Cache<T> {
     #[inline(always)]
     unsafe fn take_last(&self) -> Option<T> {
         let last = self.len().checked_sub(1)?;
-        let rounds = self.rounds.get().cast::<MaybeUninit<T>>();
         // SAFETY: `last` is below `len`, hence initialised and in the array;
         // the new `len` excludes it, so nobody reads it again. The caller has
         // the cache to itself.
-        let item = unsafe { rounds.add(last).read().assume_init() };
+        let item = unsafe { self.round(last).read().assume_init() };
         self.set_len(last);
         Some(item)
     }
@@ -320,11 +325,10 @@ impl<T: Item> Cache<T> {
         if len >= self.limit {
             return Err(item);
         }
-        let rounds = self.rounds.get().cast::<MaybeUninit<T>>();
         // SAFETY: `len` is below `limit`, hence in the array, and this round
         // is not initialised, so nothing is overwritten. The caller has the
         // cache to itself.
-        unsafe { rounds.add(len).write(MaybeUninit::new(item)) };
+        unsafe { self.round(len).write(MaybeUninit::new(item)) };
         self.set_len(len + 1);
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::{ClassLimits, Item};
 use crate::sync::{AtomicUsize, Counter, Ordering};
 use crossbeam_queue::ArrayQueue;
 use std::mem::MaybeUninit;
+use std::ptr;
 use std::sync::OnceLock;
 
 /// The most items that move between a thread cache and the depot at once.
@@ -24,13 +25,6 @@ pub(super) struct Magazine<T> {
 }
 
 impl<T> Magazine<T> {
-    pub(super) fn new() -> Self {
-        Magazine {
-            len: 0,
-            rounds: [const { MaybeUninit::uninit() }; MAGAZINE_ROUNDS],
-        }
-    }
-
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -39,21 +33,48 @@ impl<T> Magazine<T> {
         self.len == 0
     }
 
-    /// Adds an item on top.
+    /// Moves `len` items from `rounds` on into a new magazine.
     ///
-    /// # Panics
+    /// # Safety
     ///
-    /// - If the magazine holds [`MAGAZINE_ROUNDS`] already.
-    pub(super) fn push(&mut self, item: T) {
-        self.rounds[self.len].write(item);
-        self.len += 1;
+    /// - `rounds` points to `len` initialised items, at most
+    ///   [`MAGAZINE_ROUNDS`], which nobody uses there any more.
+    pub(super) unsafe fn filled_from(rounds: *const MaybeUninit<T>, len: usize) -> Self {
+        let mut magazine = Magazine {
+            len,
+            rounds: [const { MaybeUninit::uninit() }; MAGAZINE_ROUNDS],
+        };
+        // SAFETY: `len` rounds are readable there, as the caller promises, and
+        // writable here. The items are used here only from now on.
+        unsafe { ptr::copy_nonoverlapping(rounds, magazine.rounds.as_mut_ptr(), len) };
+        magazine
+    }
+
+    /// Moves the items that were first here, at most `max`, to `rounds`, and
+    /// says how many these were.
+    ///
+    /// # Safety
+    ///
+    /// - `rounds` points to room for `max` items that nobody uses.
+    pub(super) unsafe fn move_to(&mut self, rounds: *mut MaybeUninit<T>, max: usize) -> usize {
+        let moved = self.len.min(max);
+        let here = self.rounds.as_mut_ptr();
+        // SAFETY: `moved` rounds are initialised here, and writable there, as
+        // the caller promises. The rest moves down over them, so that `..len`
+        // is initialised again, and what was moved is used there only.
+        unsafe {
+            ptr::copy_nonoverlapping(here, rounds, moved);
+            ptr::copy(here.add(moved), here, self.len - moved);
+        }
+        self.len -= moved;
+        moved
     }
 
     /// Takes the item that was added last.
     pub(super) fn pop(&mut self) -> Option<T> {
         self.len = self.len.checked_sub(1)?;
-        // SAFETY: this round was below the old `len`, hence initialised by
-        // `push`; the new `len` excludes it, so nobody reads it again.
+        // SAFETY: this round was below the old `len`, hence initialised;
+        // the new `len` excludes it, so nobody reads it again.
         Some(unsafe { self.rounds[self.len].assume_init_read() })
     }
 }

@@ -247,7 +247,7 @@ impl<T: Item> Engine<T> {
                     let item = magazine.pop();
                     // The cache was empty, so the rest finds room, unless it
                     // was closed meanwhile: then nothing may be kept.
-                    drop(cache.load(me, magazine));
+                    cache.load(me, &mut magazine);
                     item
                 }
                 None => depot.pop_loose(),
@@ -316,19 +316,18 @@ impl<T: Item> Engine<T> {
         depot: &Depot<T>,
         magazine_rounds: usize,
     ) -> bool {
-        let magazine = cache.unload(me, magazine_rounds);
-        if magazine.is_empty() {
+        let Some(magazine) = cache.unload(me, magazine_rounds) else {
             return false; // closed meanwhile
-        }
+        };
         match depot.push(magazine) {
             Ok(()) => {
                 self.settle();
                 true
             }
-            Err(magazine) => {
+            Err(mut magazine) => {
                 // It fits where it came from, unless the cache was closed
                 // meanwhile: then nothing may be kept.
-                drop(cache.load(me, magazine));
+                cache.load(me, &mut magazine);
                 false
             }
         }

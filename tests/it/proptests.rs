@@ -130,3 +130,36 @@ fn the_model_and_the_pool_agree_at_the_limits_of_every_class() {
         }
     }
 }
+
+// Seldom, too: an empty part has no bytes, but it holds the allocation.
+#[test]
+fn the_model_and_the_pool_agree_on_a_long_buffer_of_which_an_empty_part_is_kept() {
+    for pool in [0, 1] {
+        for split in [
+            Op::SplitTo {
+                guard: 0,
+                at: 0,
+                keep: true,
+            },
+            Op::SplitOff {
+                guard: 0,
+                at: 201,
+                keep: true,
+            },
+        ] {
+            run(&[
+                Op::Adopt {
+                    pool,
+                    capacity: 201,
+                    len: 0,
+                },
+                Op::Drop { guard: 0 },
+                Op::Get { pool, size: 200 },
+                split,
+                Op::Drop { guard: 0 },
+                Op::Get { pool, size: 200 },
+                Op::Drop { guard: 0 },
+            ]);
+        }
+    }
+}

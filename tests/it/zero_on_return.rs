@@ -117,8 +117,9 @@ const WAYS: [(&str, Way); 22] = [
             buf.put_bytes(1, CAPACITY - SECRET.len());
             buf.put_slice(SECRET);
             buf.advance(CAPACITY - SECRET.len());
-            buf.put_bytes(2, CAPACITY - SECRET.len());
-            buf.clear();
+            // Copied to the front, for room; where it was, it still is.
+            buf.put_bytes(2, 10);
+            assert_eq!(buf.capacity(), CAPACITY);
         },
     ),
     ("copy_to_bytes, and dropped", |_, mut buf| {
