@@ -87,11 +87,12 @@ impl Builder {
     /// The pool never shows what a buffer held before, wiped or not. This is
     /// for those who do not want a secret to stay in memory.
     ///
-    /// What was written through the guard's own methods and traits is wiped,
-    /// and no more. Through [`DerefMut`](std::ops::DerefMut) and
+    /// Of a buffer that comes home whole, what was written through the guard's
+    /// own methods and traits is wiped, and no more. Through [`DerefMut`](std::ops::DerefMut) and
     /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an
     /// asynchronous reader uses) the pool cannot see what is written, so a
-    /// buffer that was borrowed that way is wiped over its whole capacity.
+    /// buffer that was borrowed that way is wiped over its whole capacity, as
+    /// is one that was adopted, has grown or is in part still in use.
     ///
     /// A buffer that the pool frees is wiped too. Not wiped: what is
     /// [detached](crate::PooledBuf::detach), what lies in a part that was

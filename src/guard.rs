@@ -32,9 +32,10 @@ const GROWTH_STEP: usize = 8;
 /// What is called on the guard itself ([`reserve`](Self::reserve),
 /// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!`, ...)
 /// takes a larger buffer from the pool when this one is full, copies the
-/// contents and gives the old one back. The larger one is eight times as large
-/// where that is a size class; `reserve` takes what it was asked for, rounded
-/// up to a size class.
+/// contents and gives the old one back. The larger one is of the smallest size
+/// class that is at least eight times as large, or of the largest one; for
+/// `reserve`, of the smallest that holds what was asked for. What no class
+/// holds is taken from the heap, at least twice as large.
 ///
 /// What is called on the `BytesMut` (`(*buf).reserve(..)`, or a function that
 /// takes `&mut BytesMut`) grows as `BytesMut` does, on the heap.
@@ -42,7 +43,8 @@ const GROWTH_STEP: usize = 8;
 /// # Coming home
 ///
 /// A buffer that was advanced or split comes home whole, unless a part of it is
-/// still in use elsewhere; then it is freed with its last part. One that has
+/// still in use elsewhere; then it is freed with its last part. (A part of
+/// length and capacity 0 may count as one or not.) One that has
 /// grown joins the largest size class that it fills, or is freed if it is above
 /// the pool's largest.
 ///
@@ -189,6 +191,16 @@ impl PooledBuf {
         self.slot.buf.capacity() - self.slot.buf.len()
     }
 
+    /// Notes that the buffer is lent out for writes that the pool cannot see.
+    #[inline(always)]
+    fn note_unseen(&mut self) {
+        // A buffer that will be wiped has no origin. To look here is cheaper
+        // than to write to the slot.
+        if self.origin.is_none() {
+            self.slot.note_unseen();
+        }
+    }
+
     /// Makes room for contents that come piece by piece.
     #[inline(always)]
     fn make_room(&mut self, additional: usize) {
@@ -251,7 +263,7 @@ impl Deref for PooledBuf {
 impl DerefMut for PooledBuf {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut BytesMut {
-        self.slot.note_unseen();
+        self.note_unseen();
         &mut self.slot.buf
     }
 }
@@ -321,7 +333,7 @@ unsafe impl BufMut for PooledBuf {
     fn chunk_mut(&mut self) -> &mut UninitSlice {
         self.make_room(1);
         // What is written there and not announced is not seen.
-        self.slot.note_unseen();
+        self.note_unseen();
         self.slot.buf.chunk_mut()
     }
 

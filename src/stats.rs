@@ -16,7 +16,7 @@ pub(crate) struct Counters {
     pub(crate) adopted: Counter,
     pub(crate) detached: Counter,
     pub(crate) discards: DiscardCounters,
-    /// Guards that were counted outstanding in another class and are now in this one.
+    /// Buffers that were outstanding in another class and returned to this one.
     pub(crate) moved_in: Counter,
     /// The same, seen from the other class.
     pub(crate) moved_out: Counter,
@@ -52,16 +52,17 @@ impl DiscardCounters {
 
 /// What a pool has done and what it holds, from [`Pool::stats`](crate::Pool::stats).
 ///
-/// While no thread is inside the pool, two sums hold, in every [`Counts`]:
+/// While no thread is inside the pool, these hold: the first in every
+/// [`Counts`], the second in the total (a guard may be taken in one class and,
+/// having grown behind `DerefMut`, be returned to another):
 ///
 /// ```text
 /// gets           == local_hits + depot_hits + misses + oversize
 /// gets + adopted == returns + discards + detached + outstanding
 /// ```
 ///
-/// (In one class the second holds for the guards that are of that class when
-/// they end.) A snapshot taken while threads are busy may be a few events off.
-/// `Display` prints an aligned table.
+/// A snapshot taken while threads are busy may be a few events off. `Display`
+/// prints an aligned table.
 ///
 /// ```
 /// use tierpool::Pool;

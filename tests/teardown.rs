@@ -176,8 +176,8 @@ fn a_thread_may_use_a_pool_for_the_first_time_inside_a_destructor() {
     assert_accounts_balance(&pool);
 }
 
-// The `thread_local` crate, with which the pool finds a thread's caches, panics
-// when it is asked for a thread's number after its own destructor has run.
+// Failed once: the pool found a thread's caches by the `thread_local` crate, which
+// panics when it is asked for a thread's number after its own destructor has run.
 #[test]
 fn a_thread_that_uses_the_thread_local_crate_itself_may_get_and_drop_inside_a_destructor() {
     let pool = one_class(4096);

@@ -132,6 +132,12 @@ impl<T: Item> Origin<T> {
         }
     }
 
+    /// Whether it is [`Origin::NONE`].
+    #[inline(always)]
+    pub(crate) fn is_none(&self) -> bool {
+        self.owner == Token::NOBODY
+    }
+
     /// Whether it is the calling thread's cache.
     #[inline(always)]
     pub(crate) fn is_local(&self) -> bool {
