@@ -59,3 +59,8 @@ pub use builder::{Builder, ConfigError};
 pub use guard::PooledBuf;
 pub use pool::Pool;
 pub use stats::{ClassStats, Counts, Discards, Stats};
+
+// The README's example is tested with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
