@@ -19,6 +19,9 @@ const CACHE_BYTES_MAX: usize = 512 * 1024;
 /// What the depot may hold of one size class, in bytes, as long as that is at
 /// least one magazine.
 const DEPOT_BYTES_MAX: usize = 16 << 20;
+/// What the depot may hold loose of one size class, in bytes, as long as that
+/// is at least two ordinary buffers.
+const LOOSE_BYTES_MAX: usize = 512 * 1024;
 /// What the depot may hold of one size class, in magazines: bounds what it preallocates.
 const DEPOT_MAGAZINES_MAX: usize = 128;
 
@@ -151,7 +154,7 @@ const NOTHING: ClassLimits = ClassLimits {
     cache_rounds: 0,
     magazine_rounds: 0,
     depot_magazines: 0,
-    depot_loose: 0,
+    depot_loose_weight: 0,
     weight: 0,
 };
 
@@ -167,8 +170,7 @@ fn limits(capacity: usize) -> ClassLimits {
         magazine_rounds,
         depot_magazines: (DEPOT_BYTES_MAX / capacity / magazine_rounds)
             .clamp(1, DEPOT_MAGAZINES_MAX),
-        // A buffer that is loose is short of twice the class's capacity.
-        depot_loose: magazine_rounds,
+        depot_loose_weight: LOOSE_BYTES_MAX.max(capacity.saturating_mul(2)),
         weight: capacity,
     }
 }

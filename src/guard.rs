@@ -342,7 +342,12 @@ unsafe impl BufMut for PooledBuf {
         Self: Sized,
     {
         self.make_room(source.remaining());
-        self.slot.buf.put(&mut source);
+        while source.has_remaining() {
+            let chunk = source.chunk();
+            let len = chunk.len();
+            self.extend_from_slice(chunk);
+            source.advance(len);
+        }
     }
 
     #[inline]
@@ -402,7 +407,7 @@ impl From<PooledBuf> for Bytes {
     }
 }
 
-// A panic between two calls leaves the buffer as the last call left it, and
-// the pool never runs its user's code.
+// A panic leaves the buffer as the last call left it; one in a source that is
+// being put, or in an iterator, with what came before it.
 impl UnwindSafe for PooledBuf {}
 impl RefUnwindSafe for PooledBuf {}

@@ -123,6 +123,6 @@ impl fmt::Debug for Pool {
     }
 }
 
-// The pool never runs its user's code, so no panic can leave it half-changed.
+// A pool runs no code of its user's, so no panic can leave it half-changed.
 impl UnwindSafe for Pool {}
 impl RefUnwindSafe for Pool {}

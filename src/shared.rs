@@ -5,7 +5,7 @@
 //! is worth. Knows nothing of how users hold buffers.
 
 use crate::builder::Config;
-use crate::engine::{ClassIndex, Engine, HasEngine, Origin, Refusal};
+use crate::engine::{ClassIndex, Engine, HasEngine, Origin};
 use crate::size_class::SizeClasses;
 use crate::slot::Slot;
 use crate::stats::{Counters, Discard, Stats};
@@ -41,7 +41,7 @@ impl Shared {
     /// A pool with one handle.
     pub(crate) fn new(config: Config) -> Arc<Self> {
         Arc::new_cyclic(|this| Shared {
-            engine: Engine::new(config.limits, !config.zero_on_return, this.clone()),
+            engine: Engine::new(&config.limits, !config.zero_on_return, this.clone()),
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
                 .collect(),
@@ -162,9 +162,7 @@ impl Shared {
                 counters.moved_out.bump();
                 self.counters(class).moved_in.bump();
             }
-            Err((_slot, Refusal::Full)) => discard(Discard::Full),
-            // The last handle is gone, and with it all who could read a count.
-            Err((_slot, Refusal::Closed)) => {}
+            Err(_slot) => discard(Discard::Full),
         }
     }
 

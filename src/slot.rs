@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(crate) struct Slot<H> {
     pub(crate) buf: BytesMut,
     /// Address of the whole buffer's first byte; 0 if that is not known, and
-    /// for a buffer whose capacity is not exactly its size class's.
+    /// for a buffer of a size class whose capacity is not exactly the class's.
     base: usize,
     /// The whole buffer's capacity in bytes, when it was last seen whole, or
     /// when it was adopted. Says in which class it counts as outstanding.
@@ -71,7 +71,7 @@ impl<H> Slot<H> {
     /// Whether the buffer is as it left home but for its contents, if it is
     /// one of a size class of `capacity` bytes.
     ///
-    /// Its address and its capacity say so: nobody else holds a part of an
+    /// Its address and its capacity say so: nobody else holds a byte of an
     /// allocation of which this buffer is the whole.
     #[inline(always)]
     pub(crate) fn is_as_it_left(&self, capacity: usize) -> bool {
@@ -160,8 +160,9 @@ impl<H> Slot<H> {
     /// Notes what is written now, before it is given up.
     #[inline(always)]
     pub(crate) fn note_written(&mut self) {
-        // Wrapping: without meaning where the buffer is not the known one,
-        // but then it was borrowed unseen, or is foreign, and stays so.
+        // Wrapping: where the buffer is not the known one, the number has no
+        // meaning, but then all of it counts as written, or, if its base is
+        // 0, more than all.
         let end = self.buf.as_ptr().addr().wrapping_sub(self.base);
         self.written = self.written.max(end.wrapping_add(self.buf.len()));
     }

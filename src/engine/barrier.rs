@@ -20,7 +20,7 @@
 
 #[cfg(all(any(target_os = "linux", windows), not(miri)))]
 use crate::sync::compiler_fence;
-use crate::sync::{AtomicBool, Ordering, full_fence};
+use crate::sync::{AtomicBool, Ordering, fence};
 use std::sync::Once;
 
 /// Whether the operating system runs barriers for us. Only ever goes from
@@ -48,7 +48,8 @@ pub(super) fn light_is_enough() -> bool {
 /// The frequent side: the caller's earlier stores come before its later loads,
 /// as seen by any thread that runs [`heavy`].
 ///
-/// Only where [`light_is_enough`]: it does not look, so as to cost nothing.
+/// Orders nothing unless [`light_is_enough`]: it does not look, so as to cost
+/// nothing, and the caller must find out before it relies on it.
 #[inline(always)]
 pub(super) fn light() {
     // SeqCst: pairs with the full barrier that `heavy` makes every processor
@@ -63,22 +64,23 @@ pub(super) fn light() {
 #[inline]
 pub(super) fn full() {
     // SeqCst: pairs with the fence in `heavy`.
-    full_fence(Ordering::SeqCst);
+    fence(Ordering::SeqCst);
 }
 
 /// The rare side: as [`light`], and every thread's `light` counts as a full barrier against it.
 ///
-/// About a microsecond where the system does it (0.3 alone, 1 with other
-/// threads running), so run one for many caches.
-pub(super) fn heavy() {
+/// About a microsecond where the system does it, so run one for many caches.
+/// Says whether it was done: not if the system did it once and refuses now, as
+/// a sandbox may that the process has entered since.
+#[must_use]
+pub(super) fn heavy() -> bool {
     // SeqCst: pairs with the fence in `full`; and orders this thread's own
     // accesses around the system call.
-    full_fence(Ordering::SeqCst);
+    fence(Ordering::SeqCst);
     // Relaxed: see `prepare`.
-    if ASYMMETRIC.load(Ordering::Relaxed) {
-        system::barrier_on_all_threads();
-        full_fence(Ordering::SeqCst);
-    }
+    let done = !ASYMMETRIC.load(Ordering::Relaxed) || system::barrier_on_all_threads();
+    fence(Ordering::SeqCst);
+    done
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
@@ -95,12 +97,8 @@ mod system {
         membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
     }
 
-    pub(super) fn barrier_on_all_threads() {
-        // It cannot fail once registered. If it did, two threads could own one
-        // buffer, and stopping is the only safe answer.
-        if !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
-            std::process::abort();
-        }
+    pub(super) fn barrier_on_all_threads() -> bool {
+        membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
     }
 }
 
@@ -117,10 +115,11 @@ mod system {
         true
     }
 
-    pub(super) fn barrier_on_all_threads() {
+    pub(super) fn barrier_on_all_threads() -> bool {
         // SAFETY: takes nothing, returns nothing, cannot fail, and exists in
         // every Windows that Rust supports.
-        unsafe { FlushProcessWriteBuffers() }
+        unsafe { FlushProcessWriteBuffers() };
+        true
     }
 }
 
@@ -132,7 +131,7 @@ mod system {
         false
     }
 
-    pub(super) fn barrier_on_all_threads() {
+    pub(super) fn barrier_on_all_threads() -> bool {
         unreachable!("`register` said that there is no such barrier")
     }
 }

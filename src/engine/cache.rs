@@ -19,7 +19,7 @@ use super::barrier;
 use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
 use super::{ClassLimits, Item, Levels};
-use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering, fence};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -31,10 +31,13 @@ const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
 /// `owner` of a cache that takes nothing in any more.
-const CLOSED: usize = usize::MAX;
+const CLOSED: usize = 1;
 /// Added to the token in `owner` where the light barrier is not enough: the
 /// quick comparison then fails, and the owner runs a full one. Tokens are even.
 const FENCED: usize = 1;
+
+// No token, fenced or not, is a cache's that no thread may enter.
+const _: () = assert!(Token::LEAST > CLOSED && Token::LEAST % 2 == 0);
 
 /// One thread's cache of one size class.
 // 128: two cache lines, since processors fetch them in pairs; two threads'
@@ -56,9 +59,9 @@ pub(super) struct Cache<T> {
     /// Items that the owner gave back.
     returns: Counter,
     /// Items that came from the depot.
-    loaded: Counter,
+    refilled: Counter,
     /// Items that went to the depot.
-    unloaded: Counter,
+    flushed: Counter,
     rounds: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
 }
 
@@ -82,8 +85,8 @@ impl<T: Item> Cache<T> {
             unit: limits.weight,
             len: AtomicUsize::new(0),
             returns: Counter::default(),
-            loaded: Counter::default(),
-            unloaded: Counter::default(),
+            refilled: Counter::default(),
+            flushed: Counter::default(),
             rounds: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
         }
     }
@@ -111,6 +114,7 @@ impl<T: Item> Cache<T> {
     ///
     /// # Safety
     ///
+    /// - `me` is the calling thread's.
     /// - `this` is alive at the call. Once it has kept the item, it need not
     ///   be: another thread may free the item, and with it what kept `this`
     ///   alive. Hence a pointer and not a reference.
@@ -125,7 +129,7 @@ impl<T: Item> Cache<T> {
         // SAFETY: between `enter` and the store below.
         let kept = unsafe { cache.add_last(item) };
         if kept.is_ok() {
-            cache.returns.add_by_owner(1);
+            cache.returns.add_by_owner(1); // after the length: see `levels`
         }
         // What `leave` does, but through the pointer: no reference to the
         // whole is alive when the store lets another thread free it.
@@ -135,21 +139,21 @@ impl<T: Item> Cache<T> {
     }
 
     /// Moves a magazine's items in, as far as there is room and the cache is `me`'s.
-    pub(super) fn load(&self, me: Token, magazine: &mut Magazine<T>) {
+    pub(super) fn refill(&self, me: Token, magazine: &mut Magazine<T>) {
         if self.enter(me) {
             let len = self.len();
             // SAFETY: between `enter` and `leave`; up to `limit`, at most the
             // array's length, the rounds from `len` on are not initialised.
-            let loaded = unsafe { magazine.move_to(self.round(len), self.limit - len) };
-            self.set_len(len + loaded);
-            self.loaded.add_by_owner(loaded);
+            let refilled = unsafe { magazine.move_to(self.round(len), self.limit - len) };
+            self.set_len(len + refilled);
+            self.refilled.add_by_owner(refilled); // after the length: see `levels`
             self.leave();
         }
     }
 
     /// Moves out the items that came first, at most `rounds_max` and at most a
     /// magazine; none if the cache is not `me`'s.
-    pub(super) fn unload(&self, me: Token, rounds_max: usize) -> Option<Magazine<T>> {
+    pub(super) fn flush(&self, me: Token, rounds_max: usize) -> Option<Magazine<T>> {
         if !self.enter(me) {
             return None;
         }
@@ -163,8 +167,9 @@ impl<T: Item> Cache<T> {
             ptr::copy(self.round(out), self.round(0), len - out);
             magazine
         };
-        self.set_len(len - out);
-        self.unloaded.add_by_owner(out);
+        self.flushed.add_by_owner(out); // before the length: see `levels`
+        // Release: pairs with the Acquire of the length in `levels`.
+        self.len.store(len - out, Ordering::Release);
         self.leave();
         Some(magazine).filter(|magazine| !magazine.is_empty())
     }
@@ -200,7 +205,7 @@ impl<T: Item> Cache<T> {
         self.owner.swap(CLOSED, Ordering::AcqRel);
     }
 
-    /// Takes all items out of a cache that was closed before the last heavy barrier.
+    /// Frees all items of a cache that was closed before the last heavy barrier.
     ///
     /// Waits for an owner that is in the middle of a push or a pop.
     ///
@@ -208,7 +213,7 @@ impl<T: Item> Cache<T> {
     ///
     /// - [`close`](Self::close) and then [`barrier::heavy`] ran on this thread.
     /// - No other thread calls this.
-    pub(super) unsafe fn drain(&self, mut each: impl FnMut(T)) {
+    pub(super) unsafe fn drain(&self) {
         let mut spins = 0_u32;
         // Acquire: the owner's writes to the items; pairs with the Release in `leave`.
         while self.busy.load(Ordering::Acquire) {
@@ -224,24 +229,32 @@ impl<T: Item> Cache<T> {
         // it would load `owner` after the heavy barrier and read CLOSED. The
         // caller promises that nobody else drains.
         while let Some(item) = unsafe { self.take_last() } {
-            each(item);
+            drop(item);
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Whether at least `rounds` items are here.
+    pub(super) fn holds(&self, rounds: usize) -> bool {
+        self.len() >= rounds
     }
 
     /// What this cache holds and what it has served.
+    ///
+    /// Exact while the owner is not at work. Never more hits than there were.
     pub(super) fn levels(&self) -> Levels {
-        let idle_items = self.len();
+        // What came and neither went to the depot nor is here was handed out:
+        // the difference saves the hot path a store. What came is read first,
+        // and written after the length; what went is read last, and written
+        // before it. So nothing is counted as come that is not in the length
+        // or gone, and the difference is never too large.
         let returns = self.returns.get();
-        let came = returns.wrapping_add(self.loaded.get());
-        let went = self.unloaded.get().wrapping_add(idle_items as u64);
+        let came = returns.wrapping_add(self.refilled.get());
+        // Acquire: pairs with the Release in `Counter::add_by_owner`.
+        fence(Ordering::Acquire);
+        // Acquire: pairs with the Release in `flush`.
+        let idle_items = self.len.load(Ordering::Acquire);
+        let went = self.flushed.get().wrapping_add(idle_items as u64);
         Levels {
-            // What came and neither went to the depot nor is here was handed
-            // out: the difference saves the hot path a counter. While the
-            // owner is busy it may be a few events off, and even below 0.
             local_hits: u64::try_from(came.wrapping_sub(went) as i64).unwrap_or(0),
             depot_hits: 0,
             returns,
@@ -255,8 +268,9 @@ impl<T: Item> Cache<T> {
         // Relaxed: the light barrier orders it before the load below.
         self.busy.store(true, Ordering::Relaxed);
         barrier::light();
-        // Relaxed: only this thread stores this token, so reading it says that
-        // nobody has stored over it; `acquire` ordered the items.
+        // Relaxed: only this thread stores this token, so what it orders was
+        // ordered in `acquire`. It may be stale; then whoever has stored over
+        // it runs its heavy barrier after this load, sees `busy`, and waits.
         self.owner.load(Ordering::Relaxed) == me.get() || self.enter_fenced(me)
     }
 
@@ -344,6 +358,7 @@ fn owner_value(me: Token) -> usize {
 }
 
 impl<T> Drop for Cache<T> {
+    /// For items that do not keep the engine alive; those that do were drained.
     fn drop(&mut self) {
         let len = *self.len.get_mut();
         for round in &mut self.rounds.get_mut()[..len] {

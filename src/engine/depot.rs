@@ -17,6 +17,9 @@ use std::sync::OnceLock;
 /// the working set outgrows the first-level cache (`docs/benchmarks.md`).
 pub(crate) const MAGAZINE_ROUNDS: usize = 32;
 
+/// The most loose items in a depot: bounds what it preallocates.
+const LOOSE_MAX: usize = 1024;
+
 /// A batch of items of one size class that moves whole between levels.
 pub(super) struct Magazine<T> {
     len: usize,
@@ -70,6 +73,16 @@ impl<T> Magazine<T> {
         moved
     }
 
+    /// Adds an item on top.
+    ///
+    /// # Panics
+    ///
+    /// - If the magazine holds [`MAGAZINE_ROUNDS`] already.
+    pub(super) fn push(&mut self, item: T) {
+        self.rounds[self.len].write(item);
+        self.len += 1;
+    }
+
     /// Takes the item that was added last.
     pub(super) fn pop(&mut self) -> Option<T> {
         self.len = self.len.checked_sub(1)?;
@@ -81,9 +94,7 @@ impl<T> Magazine<T> {
 
 impl<T> Drop for Magazine<T> {
     fn drop(&mut self) {
-        while let Some(item) = self.pop() {
-            drop(item);
-        }
+        while self.pop().is_some() {}
     }
 }
 
@@ -97,8 +108,12 @@ pub(super) struct Depot<T> {
     limits: ClassLimits,
     items: AtomicUsize,
     weight: AtomicUsize,
+    /// Of this, loose items'.
+    loose_weight: AtomicUsize,
     /// Items handed to a caller straight from here.
     pub(super) hits: Counter,
+    /// The most local hits of all caches that a snapshot has shown.
+    pub(super) local_hits_shown: Counter,
     /// Items that a caller gave back straight to here.
     pub(super) returns: Counter,
 }
@@ -111,9 +126,15 @@ impl<T: Item> Depot<T> {
             limits,
             items: AtomicUsize::new(0),
             weight: AtomicUsize::new(0),
+            loose_weight: AtomicUsize::new(0),
+            local_hits_shown: Counter::default(),
             hits: Counter::default(),
             returns: Counter::default(),
         }
+    }
+
+    pub(super) fn limits(&self) -> ClassLimits {
+        self.limits
     }
 
     /// Whether a [`push`](Self::push) would fail now; by the time it comes, it may not.
@@ -147,21 +168,35 @@ impl<T: Item> Depot<T> {
     /// Stores one item of any weight, or hands it back if there is no room.
     pub(super) fn push_loose(&self, item: T) -> Result<(), T> {
         let weight = item.weight();
-        let queue = self
-            .loose
-            .get_or_init(|| ArrayQueue::new(self.limits.depot_loose.max(1)));
-        self.count(1, weight); // before the push, as above
-        let stored = queue.push(item);
-        if stored.is_err() {
-            self.uncount(1, weight);
+        // Relaxed: a limit that only this number is held to. Before the push,
+        // so that it is never passed, and never falls below zero.
+        let before = self.loose_weight.fetch_add(weight, Ordering::Relaxed);
+        if before.saturating_add(weight) <= self.limits.depot_loose_weight {
+            self.count(1, weight); // before the push, as above
+            let queue = self.loose.get_or_init(|| {
+                // No loose item weighs less than an ordinary one.
+                let most = self.limits.depot_loose_weight / self.limits.weight.max(1);
+                ArrayQueue::new(most.clamp(1, LOOSE_MAX))
+            });
+            match queue.push(item) {
+                Ok(()) => return Ok(()),
+                Err(item) => {
+                    self.uncount(1, weight);
+                    self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
+                    return Err(item);
+                }
+            }
         }
-        stored
+        self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
+        Err(item)
     }
 
     /// Takes the loose item that has been here longest.
     pub(super) fn pop_loose(&self) -> Option<T> {
         let item = self.loose.get()?.pop()?;
         self.uncount(1, item.weight());
+        self.loose_weight
+            .fetch_sub(item.weight(), Ordering::Relaxed);
         Some(item)
     }
 

@@ -4,13 +4,16 @@
 //! Owns this crate's thread-local variables. Knows nothing of items: a cache is
 //! an address here.
 //!
-//! The memo has no destructor, so it can be read at any time, also while the
-//! thread is being torn down. The list of pools has one, and it empties the
-//! memo before it lets go of any cache; from then on the thread has no cache
-//! and is not given one again.
+//! The memo has no destructor, so on most systems it can be read at any time,
+//! also while the thread is being torn down. (Where thread-locals are made of
+//! the system's keys, it may be ended and begin anew, as that of a thread that
+//! has used no pool. Nothing depends on its memory but speed.) The list of
+//! pools has a destructor, and it empties the memo before it lets go of any
+//! cache; from then on the thread has no cache and is not given one again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::ptr;
 use std::sync::{Mutex, PoisonError, Weak};
 
@@ -36,17 +39,30 @@ impl EngineId {
 
 /// Names a thread for the life of the process; even, and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token(usize);
+pub(super) struct Token {
+    number: usize,
+    /// Not `Send`: to have a token is to be its thread, or to have asked.
+    _this_thread: PhantomData<*const ()>,
+}
 
 impl Token {
+    /// The first thread's. What is below names no thread and no owner.
+    pub(super) const LEAST: usize = 8;
     /// What a thread has that owns no cache, now or ever.
-    const NONE: Token = Token(0);
+    const NONE: Token = Token::new(2);
     /// No thread's, not even one's that has none.
-    pub(super) const NOBODY: Token = Token(usize::MAX);
+    pub(super) const NOBODY: Token = Token::new(4);
+
+    const fn new(number: usize) -> Self {
+        Token {
+            number,
+            _this_thread: PhantomData,
+        }
+    }
 
     #[inline(always)]
     pub(super) fn get(self) -> usize {
-        self.0
+        self.number
     }
 
     /// The calling thread's token, made at the first call.
@@ -67,10 +83,11 @@ impl Token {
     fn next() -> Option<Token> {
         // A mutex: once per thread, and it must not wrap. Where `usize` has 32
         // bits, the two-thousand-millionth thread goes without a cache.
-        static LAST: Mutex<usize> = Mutex::new(0);
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = last.checked_add(2).filter(|&next| next < usize::MAX - 1)?;
-        Some(Token(*last))
+        static NEXT: Mutex<usize> = Mutex::new(Token::LEAST);
+        let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = Token::new(*next);
+        *next = next.checked_add(2)?;
+        Some(token)
     }
 }
 
@@ -113,20 +130,23 @@ struct AllAttached {
     pools: RefCell<BTreeMap<EngineId, Attached>>,
     /// How many entries make it worth looking for pools that are gone.
     look_at: Cell<usize>,
+    /// The token under which this thread has its caches. Kept here as well,
+    /// since the memo may be gone before.
+    token: Cell<Token>,
 }
 
 impl Drop for AllAttached {
     fn drop(&mut self) {
-        let me = MEMO.with(|memo| {
+        MEMO.with(|memo| {
             for engine in &memo.recent {
                 engine.set(EngineId::NONE);
             }
+            memo.token.set(Token::NONE);
             memo.torn_down.set(true);
-            memo.token.replace(Token::NONE)
         });
         for Attached { engine, caches } in self.pools.take().into_values() {
             if let Some(engine) = engine.upgrade() {
-                engine.thread_exit(me, caches);
+                engine.thread_exit(self.token.get(), caches);
             }
         }
     }
@@ -145,6 +165,7 @@ thread_local! {
         AllAttached {
             pools: RefCell::new(BTreeMap::new()),
             look_at: Cell::new(4),
+            token: Cell::new(Token::NONE),
         }
     };
 }
@@ -184,16 +205,17 @@ pub(super) fn find(engine: EngineId) -> Option<*const ()> {
     })
 }
 
-/// Has [`find`] find `engine`, and `engine` told when this thread ends.
+/// Has [`find`] find `engine`, and `engine` told when this thread, `me`, ends.
 ///
-/// What is kept here is bounded by four plus twice the pools alive in which
-/// this thread has caches.
+/// Of pools that are gone, what is kept here is a few words each, and not more
+/// than twice as many as were alive when it was last looked, or four.
 ///
 /// # Panics
 ///
 /// - As [`find`].
-pub(super) fn attach(id: EngineId, engine: Weak<dyn ThreadExit>, caches: *const ()) {
+pub(super) fn attach(me: Token, id: EngineId, engine: Weak<dyn ThreadExit>, caches: *const ()) {
     ATTACHED.with(|all| {
+        all.token.set(me);
         let mut pools = all.pools.borrow_mut();
         if pools.len() >= all.look_at.get() {
             pools.retain(|_, attached| attached.engine.strong_count() > 0);

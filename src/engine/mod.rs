@@ -16,7 +16,7 @@ mod local;
 
 pub(crate) use depot::MAGAZINE_ROUNDS;
 
-use crate::sync::{AtomicBool, Ordering, full_fence};
+use crate::sync::{AtomicBool, Ordering, fence};
 use cache::Cache;
 use depot::Depot;
 use local::{EngineId, ThreadExit, Token};
@@ -51,20 +51,11 @@ pub(crate) struct ClassLimits {
     pub(crate) magazine_rounds: usize,
     /// Magazines in the depot.
     pub(crate) depot_magazines: usize,
-    /// Loose items in the depot.
-    pub(crate) depot_loose: usize,
+    /// Weight of the loose items in the depot.
+    pub(crate) depot_loose_weight: usize,
     /// Weight of an ordinary item. Any other is kept loose in the depot, so
     /// that the thread caches need not look at what they hand out.
     pub(crate) weight: usize,
-}
-
-/// Why an item could not be kept. The caller has it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The levels are at their limits.
-    Full,
-    /// The engine is closed.
-    Closed,
 }
 
 /// What the levels hold of one class and what they have served.
@@ -90,15 +81,14 @@ pub(crate) struct Engine<T: Item> {
     id: EngineId,
     /// What [`take_local`](Self::take_local) recalls: `id`, or what no memo holds.
     quick: EngineId,
-    limits: Box<[ClassLimits]>,
     /// As many as there were threads at once. None is removed while the engine
     /// lives. Locked when a thread first uses the engine, when it ends, for
     /// `Stats`, and for `close`; never for a get or a drop beside these.
     threads: Mutex<Vec<ThreadCache<T>>>,
     depots: Box<[Depot<T>]>,
     closed: AtomicBool,
-    /// Itself, for threads to tell of their exit.
-    this: Weak<dyn ThreadExit>,
+    /// The way back here, for threads to tell of their exit.
+    home: Arc<dyn ThreadExit>,
 }
 
 /// The thread cache that an item may come back to, and whose it was.
@@ -112,9 +102,10 @@ pub(crate) struct Origin<T> {
     cache: NonNull<Cache<T>>,
 }
 
-// SAFETY: the address is used by the thread that `owner` names and by no other.
+// SAFETY: what follows the address demands that the calling thread is the one
+// that `owner` names, on whichever thread the origin is.
 unsafe impl<T: Send> Send for Origin<T> {}
-// SAFETY: nothing can be done with a shared reference.
+// SAFETY: as above; nothing here changes.
 unsafe impl<T: Send> Sync for Origin<T> {}
 
 impl<T: Item> Origin<T> {
@@ -178,9 +169,15 @@ pub(crate) trait HasEngine: Send + Sync + 'static {
     fn engine(&self) -> &Engine<Self::Item>;
 }
 
-impl<H: HasEngine> ThreadExit for H {
+/// What a thread keeps of an engine. Small, since it may keep it for some time
+/// after the engine is gone.
+struct Home<H>(Weak<H>);
+
+impl<H: HasEngine> ThreadExit for Home<H> {
     fn thread_exit(&self, me: Token, caches: *const ()) {
-        self.engine().thread_exit(me, caches);
+        if let Some(home) = self.0.upgrade() {
+            home.engine().thread_exit(me, caches);
+        }
     }
 }
 
@@ -189,7 +186,7 @@ impl<T: Item> Engine<T> {
     ///
     /// Unless `quick`, [`take_local`](Self::take_local) finds nothing, and all
     /// goes through [`take`](Self::take).
-    pub(crate) fn new<H>(limits: Box<[ClassLimits]>, quick: bool, home: Weak<H>) -> Self
+    pub(crate) fn new<H>(limits: &[ClassLimits], quick: bool, home: Weak<H>) -> Self
     where
         H: HasEngine<Item = T>,
     {
@@ -200,9 +197,8 @@ impl<T: Item> Engine<T> {
             quick: if quick { id } else { EngineId::NOBODY },
             threads: Mutex::default(),
             depots: limits.iter().copied().map(Depot::new).collect(),
-            limits,
             closed: AtomicBool::new(false),
-            this: home,
+            home: Arc::new(Home(home)),
         }
     }
 
@@ -253,7 +249,7 @@ impl<T: Item> Engine<T> {
                     let item = magazine.pop();
                     // The cache was empty, so the rest finds room, unless it
                     // was closed meanwhile: then nothing may be kept.
-                    cache.load(me, &mut magazine);
+                    cache.refill(me, &mut magazine);
                     item
                 }
                 None => depot.pop_loose(),
@@ -267,63 +263,49 @@ impl<T: Item> Engine<T> {
 
     // ---- keep ----
 
-    /// Keeps an item in this thread's cache, after moving a magazine from there
+    /// Keeps an item in this thread's cache, after flushing a magazine from there
     /// to the depot if it was full; or loose in the depot, if the item or the
-    /// thread is not one for a cache.
+    /// thread is not one for a cache. Hands it back if the levels are at their
+    /// limits, or the engine is closed.
     #[cold]
     #[inline(never)]
-    pub(crate) fn keep(&self, class: ClassIndex, item: T) -> Result<(), (T, Refusal)> {
+    pub(crate) fn keep(&self, class: ClassIndex, item: T) -> Result<(), T> {
         // Relaxed: a hint that saves work; `join` and `settle` make sure.
         if self.closed.load(Ordering::Relaxed) {
-            return Err((item, Refusal::Closed));
+            return Err(item);
         }
-        let limits = self.limits[class.get()];
         let depot = &self.depots[class.get()];
-        if item.weight() == limits.weight {
+        if item.weight() == depot.limits().weight {
             if let Some((me, cache)) = self.attach(class) {
-                return self.keep_cached(me, cache, depot, limits.magazine_rounds, item);
+                return self.keep_cached(me, cache, depot, item);
             }
         }
-        depot
-            .push_loose(item)
-            .map_err(|item| (item, Refusal::Full))?;
+        depot.push_loose(item)?;
         depot.returns.bump();
         self.settle();
         Ok(())
     }
 
-    fn keep_cached(
-        &self,
-        me: Token,
-        cache: &Cache<T>,
-        depot: &Depot<T>,
-        magazine_rounds: usize,
-        item: T,
-    ) -> Result<(), (T, Refusal)> {
-        // SAFETY: `cache` is a reference, here and below.
+    fn keep_cached(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, item: T) -> Result<(), T> {
+        // SAFETY: `attach` gave this thread's token; and `cache` outlives the
+        // call, here and below, since the caller keeps the engine alive.
         let item = match unsafe { Cache::push(cache, me, item) } {
             Ok(()) => return Ok(()),
             Err(item) => item,
         };
         // Looked at first: moving a magazine out and in again is not free.
-        if depot.is_full() || !self.hand_over(me, cache, depot, magazine_rounds) {
-            return Err((item, Refusal::Full));
+        if depot.is_full() || !self.flush(me, cache, depot) {
+            return Err(item);
         }
         // SAFETY: as above.
-        unsafe { Cache::push(cache, me, item) }.map_err(|item| (item, Refusal::Closed))
+        unsafe { Cache::push(cache, me, item) }
     }
 
     /// Moves a magazine from this thread's cache to the depot. Says whether
-    /// there was room.
-    fn hand_over(
-        &self,
-        me: Token,
-        cache: &Cache<T>,
-        depot: &Depot<T>,
-        magazine_rounds: usize,
-    ) -> bool {
-        let Some(magazine) = cache.unload(me, magazine_rounds) else {
-            return false; // closed meanwhile
+    /// there was one and room for it.
+    fn flush(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>) -> bool {
+        let Some(magazine) = cache.flush(me, depot.limits().magazine_rounds) else {
+            return false;
         };
         match depot.push(magazine) {
             Ok(()) => {
@@ -333,7 +315,7 @@ impl<T: Item> Engine<T> {
             Err(mut magazine) => {
                 // It fits where it came from, unless the cache was closed
                 // meanwhile: then nothing may be kept.
-                cache.load(me, &mut magazine);
+                cache.refill(me, &mut magazine);
                 false
             }
         }
@@ -344,7 +326,7 @@ impl<T: Item> Engine<T> {
         // SeqCst: pairs with the fence in `close`. Either that one comes
         // later, and `close` finds in the depot what was pushed, or this one
         // does, and we find the engine closed.
-        full_fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.closed.load(Ordering::Relaxed) {
             self.empty_depots();
         }
@@ -375,13 +357,15 @@ impl<T: Item> Engine<T> {
         if self.closed.load(Ordering::Relaxed) {
             return None;
         }
-        let caches = match threads.iter_mut().find(|thread| !thread.in_use) {
+        let heir_of = threads.iter_mut().find(|thread| !thread.in_use);
+        let caches = match heir_of {
             Some(thread) => {
                 thread.in_use = true;
                 Arc::clone(&thread.caches)
             }
             None => {
-                let caches: Arc<[_]> = self.limits.iter().copied().map(Cache::new).collect();
+                let limits = self.depots.iter().map(Depot::limits);
+                let caches: Arc<[_]> = limits.map(Cache::new).collect();
                 threads.push(ThreadCache {
                     in_use: true,
                     caches: Arc::clone(&caches),
@@ -394,18 +378,31 @@ impl<T: Item> Engine<T> {
             cache.acquire(me);
         }
         let address = caches.as_ptr().cast::<()>();
-        local::attach(self.id, self.this.clone(), address);
+        local::attach(me, self.id, Arc::downgrade(&self.home), address);
         Some(address)
     }
 
     /// Moves what this thread cached to the depot, as far as that has room,
     /// and leaves the rest to the next thread that inherits the caches.
     fn thread_exit(&self, me: Token, caches: *const ()) {
-        for (class, limits) in (0..).map(ClassIndex).zip(&self.limits) {
+        for (class, depot) in (0..).map(ClassIndex).zip(&self.depots) {
             // SAFETY: the address is one that `join` gave out for this engine.
             let cache = unsafe { self.cache_at(caches, class) };
-            let depot = &self.depots[class.get()];
-            while !cache.is_empty() && self.hand_over(me, cache, depot, limits.magazine_rounds) {}
+            while cache.holds(depot.limits().magazine_rounds) && self.flush(me, cache, depot) {}
+            // What fills no magazine goes loose: the depot has a limit on
+            // magazines, and many short threads would use it up.
+            if let Some(mut rest) = cache.flush(me, MAGAZINE_ROUNDS) {
+                while let Some(item) = rest.pop() {
+                    if let Err(item) = depot.push_loose(item) {
+                        rest.push(item);
+                        break;
+                    }
+                }
+                // There was room for it a moment ago, unless the cache was
+                // closed meanwhile: then nothing may be kept.
+                cache.refill(me, &mut rest);
+                self.settle();
+            }
             cache.release(me);
         }
         for thread in &mut *self.threads() {
@@ -451,26 +448,25 @@ impl<T: Item> Engine<T> {
         for cache in caches() {
             cache.close();
         }
-        barrier::heavy(); // one for all of them
-        for cache in caches() {
-            // SAFETY: closed above, before the barrier; and nobody else
-            // drains, since `close` is called once.
-            unsafe { cache.drain(drop) };
+        // One barrier for all of them. If the system refuses it, what they
+        // hold is leaked: to look would be a race.
+        if barrier::heavy() {
+            for cache in caches() {
+                // SAFETY: closed above, before the barrier; and nobody else
+                // drains, since `close` is called once.
+                unsafe { cache.drain() };
+            }
         }
         // SeqCst: pairs with the fence in `settle`. Here the store comes from the
         // beginning, and the loads are those of the depots' queues.
-        full_fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.empty_depots();
     }
 
     fn empty_depots(&self) {
         for depot in &self.depots {
-            while let Some(magazine) = depot.pop() {
-                drop(magazine);
-            }
-            while let Some(item) = depot.pop_loose() {
-                drop(item);
-            }
+            while depot.pop().is_some() {}
+            while depot.pop_loose().is_some() {}
         }
     }
 
@@ -494,6 +490,9 @@ impl<T: Item> Engine<T> {
             sum.idle_items += cache.idle_items;
             sum.idle_weight += cache.idle_weight;
         }
+        // Never less than was shown before: a cache that is at work shows too
+        // few, and a count must not fall.
+        sum.local_hits = depot.local_hits_shown.raise_to(sum.local_hits);
         sum
     }
 }

@@ -417,3 +417,32 @@ fn truncate_clear_and_a_shorter_resize_keep_the_buffer() {
     assert!(buf.is_empty());
     assert_eq!(memory(&buf), address);
 }
+
+/// Says that it has one byte, and shows a hundred.
+struct Lying(bool);
+
+impl Buf for Lying {
+    fn remaining(&self) -> usize {
+        usize::from(!self.0)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &[7; 100]
+    }
+
+    fn advance(&mut self, _count: usize) {
+        self.0 = true;
+    }
+}
+
+// Failed once: the buffer grew on the heap, behind the pool's back.
+#[test]
+fn a_source_longer_than_it_says_grows_the_guard_through_the_pool() {
+    let pool = pool_of(&[64, 1024]);
+    let mut buf = pool.get(64);
+    buf.put(Lying(false));
+    assert_eq!((&buf[..], buf.capacity()), (&[7; 100][..], 1024));
+    assert_eq!(total(&pool).growths, 1);
+    drop(buf);
+    assert_accounts_balance(&pool);
+}

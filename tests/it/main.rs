@@ -1,5 +1,6 @@
 //! What the public interface promises, one module per promise.
 
+mod bounds;
 mod classes;
 mod coming_home;
 mod config;

@@ -260,12 +260,13 @@ struct Limits {
     cache: usize,
     magazine: usize,
     depot_magazines: usize,
-    loose: usize,
+    loose_bytes: usize,
 }
 
 impl Limits {
     fn of(capacity: usize) -> Self {
-        const CACHE_BYTES: usize = 256 << 10;
+        const CACHE_BYTES: usize = 512 << 10;
+        const LOOSE_BYTES: usize = 512 << 10;
         const DEPOT_BYTES: usize = 16 << 20;
         let fewest = if capacity > 4 * CACHE_BYTES { 1 } else { 2 };
         let cache = (CACHE_BYTES / capacity).clamp(fewest, 64);
@@ -274,7 +275,7 @@ impl Limits {
             cache,
             magazine,
             depot_magazines: (DEPOT_BYTES / capacity / magazine).clamp(1, 128),
-            loose: magazine,
+            loose_bytes: LOOSE_BYTES.max(2 * capacity),
         }
     }
 }
@@ -416,7 +417,8 @@ impl OnePool {
             ..guard.view.clone()
         };
         if capacity != CLASSES[class] {
-            if idle.loose.len() == limits.loose {
+            let loose: usize = idle.loose.iter().map(|idle| idle.capacity).sum();
+            if loose + capacity > limits.loose_bytes {
                 discards.full += 1;
                 return false;
             }
