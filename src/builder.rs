@@ -1,29 +1,17 @@
-//! Options, and what is wrong with them: checked once, by [`Builder::build`].
+//! Options, checked once, by [`Builder::build`].
 //!
-//! Owns the defaults and the limits of each size class. Holds no running state.
+//! Owns the defaults. Holds no running state.
 
-use crate::engine::{ClassLimits, MAGAZINE_ROUNDS};
+use crate::config::Config;
+use crate::error::ConfigError;
 use crate::pool::Pool;
-use crate::size_class::{CAPACITY_MAX, CLASSES_MAX, SizeClasses};
-use std::error::Error;
-use std::fmt;
+use crate::size_class::{CLASSES_MAX, SizeClasses};
 
-/// 512: below this the heap is as fast as a pool (`docs/benchmarks.md`).
+/// 512: below this, the 64 bytes that each buffer costs beside its capacity
+/// outweigh what finer classes would save.
 const MIN_SIZE_DEFAULT: usize = 512;
 /// 1 MiB: above this the work on the bytes outweighs getting the buffer.
 const MAX_SIZE_DEFAULT: usize = 1 << 20;
-
-/// What one thread's cache may hold of one size class, in bytes, as long as
-/// that is at least two buffers.
-const CACHE_BYTES_MAX: usize = 512 * 1024;
-/// What the depot may hold of one size class, in bytes, as long as that is at
-/// least one magazine.
-const DEPOT_BYTES_MAX: usize = 16 << 20;
-/// What the depot may hold loose of one size class, in bytes, as long as that
-/// is at least two ordinary buffers.
-const LOOSE_BYTES_MAX: usize = 512 * 1024;
-/// What the depot may hold of one size class, in magazines: bounds what it preallocates.
-const DEPOT_MAGAZINES_MAX: usize = 128;
 
 /// Options for a [`Pool`], from [`Pool::builder`].
 ///
@@ -136,145 +124,21 @@ impl Builder {
                 SizeClasses::doubling(min, max)?
             }
         };
-        Ok(Config {
-            limits: classes
-                .capacities()
-                .iter()
-                .map(|&capacity| limits(capacity))
-                .chain([NOTHING])
-                .collect(),
-            classes,
-            zero_on_return: self.zero_on_return,
-        })
+        Ok(Config::new(classes, self.zero_on_return))
     }
 }
 
-/// How much the levels may hold of what has no size class.
-const NOTHING: ClassLimits = ClassLimits {
-    cache_rounds: 0,
-    magazine_rounds: 0,
-    depot_magazines: 0,
-    depot_loose_weight: 0,
-    weight: 0,
-};
-
-/// How much of a class with this capacity each level may hold.
-fn limits(capacity: usize) -> ClassLimits {
-    // Two at least, so that a thread which gets one while it holds another
-    // keeps both; one, where a single buffer is more than the bound four times.
-    let fewest = if capacity > 4 * CACHE_BYTES_MAX { 1 } else { 2 };
-    let cache_rounds = (CACHE_BYTES_MAX / capacity).clamp(fewest, 2 * MAGAZINE_ROUNDS);
-    let magazine_rounds = cache_rounds.div_ceil(2);
-    ClassLimits {
-        cache_rounds,
-        magazine_rounds,
-        depot_magazines: (DEPOT_BYTES_MAX / capacity / magazine_rounds)
-            .clamp(1, DEPOT_MAGAZINES_MAX),
-        depot_loose_weight: LOOSE_BYTES_MAX.max(capacity.saturating_mul(2)),
-        weight: capacity,
-    }
-}
-
-/// Checked options.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub(crate) classes: SizeClasses,
-    /// One per size class, and one for what has none.
-    pub(crate) limits: Box<[ClassLimits]>,
-    pub(crate) zero_on_return: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
+impl Pool {
+    /// Options for a pool that differs from the default.
+    pub fn builder() -> Builder {
         Builder::default()
-            .check()
-            .expect("the defaults are a valid configuration")
     }
 }
 
-/// What is wrong with a [`Builder`]'s options.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A size is 0 bytes.
-    #[non_exhaustive]
-    Zero {
-        /// The option.
-        field: &'static str,
-    },
-    /// A size is above `isize::MAX` bytes, which no allocation can have.
-    #[non_exhaustive]
-    TooLarge {
-        /// The option.
-        field: &'static str,
-        /// Its value in bytes.
-        value: usize,
-    },
-    /// `max_size` is below `min_size`.
-    #[non_exhaustive]
-    MaxBelowMin {
-        /// `min_size` in bytes.
-        min: usize,
-        /// `max_size` in bytes.
-        max: usize,
-    },
-    /// The list of `classes` is empty.
-    NoClasses,
-    /// The list of `classes` has too many.
-    #[non_exhaustive]
-    TooManyClasses {
-        /// How many there may be.
-        max: usize,
-    },
-    /// A capacity in `classes` is not above the one before it.
-    #[non_exhaustive]
-    NotAscending {
-        /// Its place in the list, from 0.
-        index: usize,
-        /// The capacity before it, in bytes.
-        previous: usize,
-        /// The capacity, in bytes.
-        value: usize,
-    },
-    /// `min_size` or `max_size` is set beside `classes`.
-    #[non_exhaustive]
-    Conflict {
-        /// The option beside `classes`.
-        field: &'static str,
-        /// Its value in bytes.
-        value: usize,
-    },
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Zero { field } => write!(f, "{field}: 0 bytes is not a size; use 1 or more"),
-            Self::TooLarge { field, value } => write!(
-                f,
-                "{field}: {value} bytes is above {CAPACITY_MAX}, the most that can be allocated"
-            ),
-            Self::MaxBelowMin { min, max } => {
-                write!(f, "max_size: {max} bytes is below min_size, {min} bytes")
-            }
-            Self::NoClasses => write!(f, "classes: the list is empty; name at least one size"),
-            Self::TooManyClasses { max } => {
-                write!(f, "classes: the list has more than {max} sizes")
-            }
-            Self::NotAscending {
-                index,
-                previous,
-                value,
-            } => write!(
-                f,
-                "classes: {value} bytes at index {index} is not above {previous} bytes before it"
-            ),
-            Self::Conflict { field, value } => write!(
-                f,
-                "{field}: {value} bytes is set beside classes; set one or the other"
-            ),
-        }
+impl Default for Pool {
+    /// Size classes from 512 bytes to 1 MiB, each twice the one before.
+    fn default() -> Self {
+        let config = Builder::default().check();
+        Pool::from_config(config.expect("the defaults are a valid configuration"))
     }
 }
-
-impl Error for ConfigError {}

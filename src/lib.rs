@@ -31,11 +31,12 @@
 //! | level | holds | a hit costs |
 //! |---|---|---|
 //! | thread cache | up to 64 buffers or 512 KiB of each size class, at least 2 (1 above 2 MiB) | no lock, no atomic read-modify-write |
-//! | depot | up to 16 MiB of each size class, at least one magazine | one exchange for up to 32 buffers |
+//! | depot | up to 16 MiB of each size class, at least one magazine; and loose, up to 512 KiB, at least two | one exchange for up to 32 buffers |
 //! | heap | | an allocation |
 //!
 //! These are the bounds on what the pool retains. What is above them is freed
-//! on return, and counted.
+//! on return, and counted. Loose in the depot are buffers whose capacity is not
+//! exactly their class's, and what ending threads leave over.
 //!
 //! # Safety
 //!
@@ -46,7 +47,9 @@
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 mod builder;
+mod config;
 mod engine;
+mod error;
 mod guard;
 mod pool;
 mod shared;
@@ -55,7 +58,8 @@ mod slot;
 mod stats;
 mod sync;
 
-pub use builder::{Builder, ConfigError};
+pub use builder::Builder;
+pub use error::ConfigError;
 pub use guard::PooledBuf;
 pub use pool::Pool;
 pub use stats::{ClassStats, Counts, Discards, Stats};

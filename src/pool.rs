@@ -1,6 +1,6 @@
 //! The public handle. Knows no magazines and no atomics.
 
-use crate::builder::{Builder, Config};
+use crate::config::Config;
 use crate::guard::PooledBuf;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -29,11 +29,6 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Options for a pool that differs from the default.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     pub(crate) fn from_config(config: Config) -> Self {
         Pool {
             shared: Shared::new(config),
@@ -42,10 +37,11 @@ impl Pool {
 
     /// Takes an empty buffer with room for at least `size` bytes.
     ///
-    /// Its capacity is that of the smallest size class that holds `size`;
-    /// above the largest class, a plain allocation of `size` bytes that is
-    /// freed on drop. `get(0)` is of the smallest class. Which idle buffer you
-    /// get is not promised.
+    /// It is of the smallest size class that holds `size`, and has the class's
+    /// capacity, or more if it was [adopted](Self::adopt) or has grown on the
+    /// heap. Above the largest class, it is a plain allocation of `size` bytes
+    /// that is freed on drop. `get(0)` is of the smallest class. Which idle
+    /// buffer you get is not promised.
     ///
     /// A local hit takes no lock, does no atomic read-modify-write and
     /// allocates nothing. A miss allocates.
@@ -104,13 +100,6 @@ impl Clone for Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.remove_handle();
-    }
-}
-
-impl Default for Pool {
-    /// Size classes from 512 bytes to 1 MiB, each twice the one before.
-    fn default() -> Self {
-        Pool::from_config(Config::default())
     }
 }
 

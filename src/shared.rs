@@ -4,7 +4,7 @@
 //! engine does not: what to do when it has nothing, and what a returned buffer
 //! is worth. Knows nothing of how users hold buffers.
 
-use crate::builder::Config;
+use crate::config::Config;
 use crate::engine::{ClassIndex, Engine, HasEngine, Origin};
 use crate::size_class::SizeClasses;
 use crate::slot::Slot;

@@ -2,8 +2,8 @@
 //!
 //! Pure arithmetic. Knows nothing of buffers.
 
-use crate::builder::ConfigError;
 use crate::engine::ClassIndex;
+use crate::error::ConfigError;
 
 /// The most size classes that a pool can have.
 ///

@@ -61,8 +61,11 @@ impl DiscardCounters {
 /// gets + adopted == returns + discards + detached + outstanding
 /// ```
 ///
-/// A snapshot taken while threads are busy may be a few events off. `Display`
-/// prints an aligned table.
+/// A snapshot taken while threads are busy is not of one moment: what happens
+/// meanwhile may be counted in one place and not yet in another, so the sums may
+/// be off, and `outstanding` with them. No count of events ever falls.
+///
+/// `Display` prints an aligned table.
 ///
 /// ```
 /// use tierpool::Pool;
@@ -136,7 +139,7 @@ pub struct Discards {
     pub below_min: u64,
     /// A part that was split off is still in use elsewhere.
     pub shared: u64,
-    /// The thread's cache and the depot held as much of the class as they may.
+    /// The levels held as much of the class as they may.
     pub full: u64,
 }
 

@@ -13,8 +13,9 @@ use std::sync::OnceLock;
 
 /// The most items that move between a thread cache and the depot at once.
 ///
-/// 32: at 16 the exchanges of a producer and a consumer show in its cost, at 64
-/// the working set outgrows the first-level cache (`docs/benchmarks.md`).
+/// 32: at 16 a get on one thread and a drop on another cost a third more
+/// together; at 64 a tenth less, for caches of twice the size
+/// (`docs/benchmarks.md`).
 pub(crate) const MAGAZINE_ROUNDS: usize = 32;
 
 /// The most loose items in a depot: bounds what it preallocates.

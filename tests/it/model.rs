@@ -255,7 +255,7 @@ impl Memory {
 
 // ---- one pool ----
 
-/// How much of a class each level holds: `limits` in `src/builder.rs`.
+/// How much of a class each level holds: `limits` in `src/config.rs`.
 struct Limits {
     cache: usize,
     magazine: usize,

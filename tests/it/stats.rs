@@ -88,8 +88,8 @@ fn what_finds_both_levels_full_is_freed_and_counted() {
         after.retained_bytes,
         after.retained_buffers * capacity as u64
     );
-    // What the builder's comments name: 16 MiB in the depot, 256 KiB or one
-    // buffer in the cache.
+    // What the crate's documentation names: 16 MiB in the depot, 512 KiB or
+    // one buffer in the cache.
     assert!(after.retained_bytes <= (16 << 20) + capacity as u64);
     assert_accounts_balance(&pool);
 }

@@ -1,0 +1,92 @@
+//! What is wrong with a configuration. Says it; checks nothing.
+
+use crate::size_class::CAPACITY_MAX;
+use std::error::Error;
+use std::fmt;
+
+/// What is wrong with a [`Builder`](crate::Builder)'s options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A size is 0 bytes.
+    #[non_exhaustive]
+    Zero {
+        /// The option.
+        field: &'static str,
+    },
+    /// A size is above `isize::MAX` bytes, which no allocation can have.
+    #[non_exhaustive]
+    TooLarge {
+        /// The option.
+        field: &'static str,
+        /// Its value in bytes.
+        value: usize,
+    },
+    /// `max_size` is below `min_size`.
+    #[non_exhaustive]
+    MaxBelowMin {
+        /// `min_size` in bytes.
+        min: usize,
+        /// `max_size` in bytes.
+        max: usize,
+    },
+    /// The list of `classes` is empty.
+    NoClasses,
+    /// The list of `classes` has too many.
+    #[non_exhaustive]
+    TooManyClasses {
+        /// How many there may be.
+        max: usize,
+    },
+    /// A capacity in `classes` is not above the one before it.
+    #[non_exhaustive]
+    NotAscending {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// The capacity before it, in bytes.
+        previous: usize,
+        /// The capacity, in bytes.
+        value: usize,
+    },
+    /// `min_size` or `max_size` is set beside `classes`.
+    #[non_exhaustive]
+    Conflict {
+        /// The option beside `classes`.
+        field: &'static str,
+        /// Its value in bytes.
+        value: usize,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zero { field } => write!(f, "{field}: 0 bytes is not a size; use 1 or more"),
+            Self::TooLarge { field, value } => write!(
+                f,
+                "{field}: {value} bytes is above {CAPACITY_MAX}, the most that can be allocated"
+            ),
+            Self::MaxBelowMin { min, max } => {
+                write!(f, "max_size: {max} bytes is below min_size, {min} bytes")
+            }
+            Self::NoClasses => write!(f, "classes: the list is empty; name at least one size"),
+            Self::TooManyClasses { max } => {
+                write!(f, "classes: the list has more than {max} sizes")
+            }
+            Self::NotAscending {
+                index,
+                previous,
+                value,
+            } => write!(
+                f,
+                "classes: {value} bytes at index {index} is not above {previous} bytes before it"
+            ),
+            Self::Conflict { field, value } => write!(
+                f,
+                "{field}: {value} bytes is set beside classes; set one or the other"
+            ),
+        }
+    }
+}
+
+impl Error for ConfigError {}
