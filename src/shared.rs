@@ -126,12 +126,20 @@ impl Shared {
     pub(crate) fn keep(mut slot: Box<BufferSlot>) {
         let shared = slot.home();
         let held = shared.class_of(slot.capacity());
+        let wipe = shared.zero_on_return;
+        // First the short ways, which touch no count that threads share. As it
+        // is, in this thread's own cache: taken on another thread.
         let local = shared.engine.local(held);
-        let zero_on_return = shared.zero_on_return;
-        let whole = slot.make_whole(zero_on_return);
-        // First the short way, which touches no count that threads share.
-        if let (true, Some(origin)) = (whole, local) {
-            match Self::keep_local(slot, &origin) {
+        if let (false, Some(origin)) = (wipe, &local) {
+            match Self::keep_local(slot, origin) {
+                Ok(()) => return,
+                Err(returned) => slot = returned,
+            }
+        }
+        // Or after it has been made whole.
+        let whole = slot.make_whole(wipe);
+        if let (true, Some(origin)) = (whole, &local) {
+            match Self::keep_local(slot, origin) {
                 Ok(()) => return,
                 Err(returned) => slot = returned,
             }
