@@ -63,6 +63,8 @@ pub(super) struct Cache<T> {
     /// Items that went to the depot.
     flushed: Counter,
     rounds: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
+    /// Items handed to the owner straight from a magazine out of the depot.
+    pub(super) depot_hits: Counter,
 }
 
 const _: () = assert!(
@@ -88,6 +90,7 @@ impl<T: Item> Cache<T> {
             refilled: Counter::default(),
             flushed: Counter::default(),
             rounds: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
+            depot_hits: Counter::default(),
         }
     }
 
@@ -151,14 +154,13 @@ impl<T: Item> Cache<T> {
         }
     }
 
-    /// Moves out the items that came first, at most `rounds_max` and at most a
-    /// magazine; none if the cache is not `me`'s.
-    pub(super) fn flush(&self, me: Token, rounds_max: usize) -> Option<Magazine<T>> {
-        if !self.enter(me) {
+    /// Moves out the `out` items that came first, at most a magazine; none if
+    /// there are fewer, or the cache is not `me`'s.
+    pub(super) fn flush(&self, me: Token, out: usize) -> Option<Magazine<T>> {
+        let len = self.len();
+        if out == 0 || out > len.min(MAGAZINE_ROUNDS) || !self.enter(me) {
             return None;
         }
-        let len = self.len();
-        let out = len.min(rounds_max).min(MAGAZINE_ROUNDS);
         // SAFETY: between `enter` and `leave`; `out` is at most `len`, and the
         // first `len` rounds are initialised. What is moved out is overwritten
         // by the rest, or excluded by the new `len`, so it is used there only.
@@ -171,7 +173,7 @@ impl<T: Item> Cache<T> {
         // Release: pairs with the Acquire of the length in `levels`.
         self.len.store(len - out, Ordering::Release);
         self.leave();
-        Some(magazine).filter(|magazine| !magazine.is_empty())
+        Some(magazine)
     }
 
     /// Makes a free cache `me`'s. Leaves any other as it is.
@@ -233,11 +235,6 @@ impl<T: Item> Cache<T> {
         }
     }
 
-    /// Whether at least `rounds` items are here.
-    pub(super) fn holds(&self, rounds: usize) -> bool {
-        self.len() >= rounds
-    }
-
     /// What this cache holds and what it has served.
     ///
     /// Exact while the owner is not at work. Never more hits than there were.
@@ -256,7 +253,7 @@ impl<T: Item> Cache<T> {
         let went = self.flushed.get().wrapping_add(idle_items as u64);
         Levels {
             local_hits: u64::try_from(came.wrapping_sub(went) as i64).unwrap_or(0),
-            depot_hits: 0,
+            depot_hits: self.depot_hits.get(),
             returns,
             idle_items,
             idle_weight: idle_items * self.unit,
@@ -292,8 +289,9 @@ impl<T: Item> Cache<T> {
         self.busy.store(false, Ordering::Release);
     }
 
+    /// How many items are here: for the owner, exact.
     #[inline(always)]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         // Relaxed: written by the owner, which is this thread, or read for
         // `Stats`, or ordered by `busy` in `drain`. So in `set_len`.
         self.len.load(Ordering::Relaxed)

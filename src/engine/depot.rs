@@ -33,10 +33,6 @@ impl<T> Magazine<T> {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Moves `len` items from `rounds` on into a new magazine.
     ///
     /// # Safety
@@ -107,15 +103,12 @@ pub(super) struct Depot<T> {
     magazines: OnceLock<ArrayQueue<Magazine<T>>>,
     loose: OnceLock<ArrayQueue<T>>,
     limits: ClassLimits,
-    items: AtomicUsize,
-    weight: AtomicUsize,
-    /// Of this, loose items'.
     loose_weight: AtomicUsize,
-    /// Items handed to a caller straight from here.
+    /// Loose items handed to a caller.
     pub(super) hits: Counter,
     /// The most local hits of all caches that a snapshot has shown.
     pub(super) local_hits_shown: Counter,
-    /// Items that a caller gave back straight to here.
+    /// Loose items that a caller gave back.
     pub(super) returns: Counter,
 }
 
@@ -125,8 +118,6 @@ impl<T: Item> Depot<T> {
             magazines: OnceLock::new(),
             loose: OnceLock::new(),
             limits,
-            items: AtomicUsize::new(0),
-            weight: AtomicUsize::new(0),
             loose_weight: AtomicUsize::new(0),
             local_hits_shown: Counter::default(),
             hits: Counter::default(),
@@ -143,37 +134,27 @@ impl<T: Item> Depot<T> {
         self.magazines.get().is_some_and(ArrayQueue::is_full)
     }
 
-    /// Stores a magazine from a thread cache, or hands it back if there is no room.
+    /// Stores a magazine of the class's length, or hands it back if there is no room.
     pub(super) fn push(&self, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
-        let items = magazine.len();
-        let queue = self
-            .magazines
-            .get_or_init(|| ArrayQueue::new(self.limits.depot_magazines.max(1)));
-        // Before the push, so that whoever pops the magazine subtracts after
-        // this addition and never below zero.
-        self.count(items, items * self.limits.weight);
-        let stored = queue.push(magazine);
-        if stored.is_err() {
-            self.uncount(items, items * self.limits.weight);
-        }
-        stored
+        let full = self.limits.magazine_rounds;
+        debug_assert_eq!(magazine.len(), full, "else `idle` would lie");
+        self.magazines
+            .get_or_init(|| ArrayQueue::new(self.limits.depot_magazines.max(1)))
+            .push(magazine)
     }
 
     /// Takes the magazine that has been here longest.
     pub(super) fn pop(&self) -> Option<Magazine<T>> {
-        let magazine = self.magazines.get()?.pop()?;
-        self.uncount(magazine.len(), magazine.len() * self.limits.weight);
-        Some(magazine)
+        self.magazines.get()?.pop()
     }
 
     /// Stores one item of any weight, or hands it back if there is no room.
-    pub(super) fn push_loose(&self, item: T) -> Result<(), T> {
+    pub(super) fn push_loose(&self, mut item: T) -> Result<(), T> {
         let weight = item.weight();
         // Relaxed: a limit that only this number is held to. Before the push,
         // so that it is never passed, and never falls below zero.
         let before = self.loose_weight.fetch_add(weight, Ordering::Relaxed);
         if before.saturating_add(weight) <= self.limits.depot_loose_weight {
-            self.count(1, weight); // before the push, as above
             let queue = self.loose.get_or_init(|| {
                 // No loose item weighs less than an ordinary one.
                 let most = self.limits.depot_loose_weight / self.limits.weight.max(1);
@@ -181,11 +162,7 @@ impl<T: Item> Depot<T> {
             });
             match queue.push(item) {
                 Ok(()) => return Ok(()),
-                Err(item) => {
-                    self.uncount(1, weight);
-                    self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
-                    return Err(item);
-                }
+                Err(returned) => item = returned,
             }
         }
         self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
@@ -195,7 +172,6 @@ impl<T: Item> Depot<T> {
     /// Takes the loose item that has been here longest.
     pub(super) fn pop_loose(&self) -> Option<T> {
         let item = self.loose.get()?.pop()?;
-        self.uncount(1, item.weight());
         self.loose_weight
             .fetch_sub(item.weight(), Ordering::Relaxed);
         Some(item)
@@ -203,21 +179,14 @@ impl<T: Item> Depot<T> {
 
     /// Idle items here, and their weight.
     pub(super) fn idle(&self) -> (usize, usize) {
+        let magazines = self.magazines.get().map_or(0, ArrayQueue::len);
+        let in_magazines = magazines * self.limits.magazine_rounds;
+        let loose = self.loose.get().map_or(0, ArrayQueue::len);
         // Relaxed: read for `Stats`.
+        let loose_weight = self.loose_weight.load(Ordering::Relaxed);
         (
-            self.items.load(Ordering::Relaxed),
-            self.weight.load(Ordering::Relaxed),
+            in_magazines + loose,
+            in_magazines * self.limits.weight + loose_weight,
         )
-    }
-
-    fn count(&self, items: usize, weight: usize) {
-        // Relaxed: counted for `Stats`. So below.
-        self.items.fetch_add(items, Ordering::Relaxed);
-        self.weight.fetch_add(weight, Ordering::Relaxed);
-    }
-
-    fn uncount(&self, items: usize, weight: usize) {
-        self.items.fetch_sub(items, Ordering::Relaxed);
-        self.weight.fetch_sub(weight, Ordering::Relaxed);
     }
 }

@@ -236,29 +236,27 @@ impl<T: Item> Engine<T> {
     pub(crate) fn take(&self, class: ClassIndex) -> (Option<T>, Origin<T>) {
         let depot = &self.depots[class.get()];
         let Some((me, cache)) = self.attach(class) else {
-            let item = depot.pop_loose();
-            if item.is_some() {
-                depot.hits.bump();
-            }
-            return (item, Origin::NONE);
+            return (self.take_loose(depot), Origin::NONE);
         };
-        let mut item = cache.pop(me);
-        if item.is_none() {
-            item = match depot.pop() {
-                Some(mut magazine) => {
-                    let item = magazine.pop();
-                    // The cache was empty, so the rest finds room, unless it
-                    // was closed meanwhile: then nothing may be kept.
-                    cache.refill(me, &mut magazine);
-                    item
-                }
-                None => depot.pop_loose(),
-            };
-            if item.is_some() {
-                depot.hits.bump();
-            }
+        let origin = Origin::new(cache, me);
+        if let Some(item) = cache.pop(me) {
+            return (Some(item), origin);
         }
-        (item, Origin::new(cache, me))
+        if let Some(mut magazine) = depot.pop() {
+            let item = magazine.pop();
+            // The cache was empty, so the rest finds room, unless it was
+            // closed meanwhile: then nothing may be kept.
+            cache.refill(me, &mut magazine);
+            cache.depot_hits.add_by_owner(1);
+            return (item, origin);
+        }
+        (self.take_loose(depot), origin)
+    }
+
+    fn take_loose(&self, depot: &Depot<T>) -> Option<T> {
+        let item = depot.pop_loose()?;
+        depot.hits.bump();
+        Some(item)
     }
 
     // ---- keep ----
@@ -388,10 +386,10 @@ impl<T: Item> Engine<T> {
         for (class, depot) in (0..).map(ClassIndex).zip(&self.depots) {
             // SAFETY: the address is one that `join` gave out for this engine.
             let cache = unsafe { self.cache_at(caches, class) };
-            while cache.holds(depot.limits().magazine_rounds) && self.flush(me, cache, depot) {}
+            while self.flush(me, cache, depot) {}
             // What fills no magazine goes loose: the depot has a limit on
             // magazines, and many short threads would use it up.
-            if let Some(mut rest) = cache.flush(me, MAGAZINE_ROUNDS) {
+            if let Some(mut rest) = cache.flush(me, cache.len().min(MAGAZINE_ROUNDS)) {
                 while let Some(item) = rest.pop() {
                     if let Err(item) = depot.push_loose(item) {
                         rest.push(item);
@@ -486,6 +484,7 @@ impl<T: Item> Engine<T> {
         for thread in &*self.threads() {
             let cache = thread.caches[class.get()].levels();
             sum.local_hits += cache.local_hits;
+            sum.depot_hits += cache.depot_hits;
             sum.returns += cache.returns;
             sum.idle_items += cache.idle_items;
             sum.idle_weight += cache.idle_weight;
