@@ -46,7 +46,7 @@ const NOTHING: ClassLimits = ClassLimits {
     magazine_rounds: 0,
     depot_magazines: 0,
     depot_loose_weight: 0,
-    weight: 0,
+    weight: usize::MAX, // no buffer's: none passes for one that came from there
 };
 
 /// How much of a class with this capacity each level may hold.

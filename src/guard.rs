@@ -46,7 +46,7 @@ const GROWTH_STEP: usize = 8;
 /// still in use elsewhere; then it is freed with its last part. (A part of
 /// length and capacity 0 may count as one or not.) One that has
 /// grown joins the largest size class that it fills, or is freed if it is above
-/// the pool's largest.
+/// the pool's largest. What the pool has no more room for is freed, too.
 ///
 /// ```
 /// use bytes::BufMut;

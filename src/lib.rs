@@ -31,12 +31,13 @@
 //! | level | holds | a hit costs |
 //! |---|---|---|
 //! | thread cache | up to 64 buffers or 512 KiB of each size class, at least 2 (1 above 2 MiB) | no lock, no atomic read-modify-write |
-//! | depot | up to 16 MiB of each size class, at least one magazine; and loose, up to 512 KiB, at least two | one exchange for up to 32 buffers |
+//! | depot | up to 16 MiB of each size class, at least one magazine | one exchange for up to 32 buffers |
+//! | depot, loose | up to 512 KiB of each size class, or of twice its capacity | one exchange for each buffer |
 //! | heap | | an allocation |
 //!
 //! These are the bounds on what the pool retains. What is above them is freed
-//! on return, and counted. Loose in the depot are buffers whose capacity is not
-//! exactly their class's, and what ending threads leave over.
+//! on return, and counted. Loose are buffers whose capacity is not exactly their
+//! class's, and what ending threads leave over.
 //!
 //! # Safety
 //!

@@ -13,7 +13,9 @@ use std::sync::Arc;
 ///
 /// Clones are handles to the same pool. When the last handle is dropped, what
 /// the pool retains is freed, in every thread's cache; buffers that are still
-/// out stay valid and are freed when they are dropped.
+/// out stay valid and are freed when they are dropped. (On Linux this takes the
+/// system call `membarrier`. If a sandbox forbids it after the process has made
+/// its first pool, what thread caches hold is leaked then.)
 ///
 /// ```
 /// use tierpool::Pool;
@@ -56,9 +58,10 @@ impl Pool {
 
     /// Takes in a buffer that the pool did not make, with its contents.
     ///
-    /// On drop it joins the largest size class that its capacity fills. It is
-    /// freed if its capacity is below the smallest class or above the largest,
-    /// or if a part that was split off it is still in use.
+    /// On drop it joins the largest size class that its capacity fills, as far
+    /// as the bound on loose buffers allows. It is freed if its capacity is below
+    /// the smallest class or above the largest, or if a part that was split off
+    /// it is still in use.
     ///
     /// ```
     /// use bytes::BytesMut;

@@ -170,8 +170,10 @@ impl<T: Item> Cache<T> {
             magazine
         };
         self.flushed.add_by_owner(out); // before the length: see `levels`
-        // Release: pairs with the Acquire of the length in `levels`.
-        self.len.store(len - out, Ordering::Release);
+        // Release: for this length and all that this thread will write; pairs
+        // with the Acquire of the length in `levels`.
+        fence(Ordering::Release);
+        self.set_len(len - out);
         self.leave();
         Some(magazine)
     }
@@ -186,6 +188,9 @@ impl<T: Item> Cache<T> {
             Ordering::Acquire,
             Ordering::Relaxed,
         );
+        // Release: whoever sees a length that this thread will write sees what
+        // the last owner counted; pairs with the Acquire of it in `levels`.
+        fence(Ordering::Release);
     }
 
     /// Makes `me`'s cache free, for the next thread with whatever it holds.
@@ -248,7 +253,7 @@ impl<T: Item> Cache<T> {
         let came = returns.wrapping_add(self.refilled.get());
         // Acquire: pairs with the Release in `Counter::add_by_owner`.
         fence(Ordering::Acquire);
-        // Acquire: pairs with the Release in `flush`.
+        // Acquire: pairs with the Release fences in `flush` and `acquire`.
         let idle_items = self.len.load(Ordering::Acquire);
         let went = self.flushed.get().wrapping_add(idle_items as u64);
         Levels {

@@ -149,24 +149,28 @@ impl<T: Item> Depot<T> {
     }
 
     /// Stores one item of any weight, or hands it back if there is no room.
-    pub(super) fn push_loose(&self, mut item: T) -> Result<(), T> {
+    pub(super) fn push_loose(&self, item: T) -> Result<(), T> {
         let weight = item.weight();
+        let max = self.limits.depot_loose_weight;
         // Relaxed: a limit that only this number is held to. Before the push,
         // so that it is never passed, and never falls below zero.
-        let before = self.loose_weight.fetch_add(weight, Ordering::Relaxed);
-        if before.saturating_add(weight) <= self.limits.depot_loose_weight {
-            let queue = self.loose.get_or_init(|| {
-                // No loose item weighs less than an ordinary one.
-                let most = self.limits.depot_loose_weight / self.limits.weight.max(1);
-                ArrayQueue::new(most.clamp(1, LOOSE_MAX))
-            });
-            match queue.push(item) {
-                Ok(()) => return Ok(()),
-                Err(returned) => item = returned,
-            }
+        let added = |held: usize| held.checked_add(weight).filter(|&held| held <= max);
+        let fits = self
+            .loose_weight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
+        if fits.is_err() {
+            return Err(item);
         }
-        self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
-        Err(item)
+        let queue = self.loose.get_or_init(|| {
+            // No loose item weighs less than an ordinary one.
+            let most = max / self.limits.weight.max(1);
+            ArrayQueue::new(most.clamp(1, LOOSE_MAX))
+        });
+        let stored = queue.push(item);
+        if stored.is_err() {
+            self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
+        }
+        stored
     }
 
     /// Takes the loose item that has been here longest.

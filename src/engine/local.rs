@@ -7,7 +7,7 @@
 //! The memo has no destructor, so on most systems it can be read at any time,
 //! also while the thread is being torn down. (Where thread-locals are made of
 //! the system's keys, it may be ended and begin anew, as that of a thread that
-//! has used no pool. Nothing depends on its memory but speed.) The list of
+//! has used no pool. All that is lost with it is the quick way to the caches.) The list of
 //! pools has a destructor, and it empties the memo before it lets go of any
 //! cache; from then on the thread has no cache and is not given one again.
 
@@ -123,6 +123,9 @@ impl EngineId {
 struct Attached {
     engine: Weak<dyn ThreadExit>,
     caches: *const (),
+    /// Under which it has them. Kept here as well, since the memo may be gone
+    /// before.
+    token: Token,
 }
 
 /// The pools in which this thread has caches, and some that are gone.
@@ -130,9 +133,6 @@ struct AllAttached {
     pools: RefCell<BTreeMap<EngineId, Attached>>,
     /// How many entries make it worth looking for pools that are gone.
     look_at: Cell<usize>,
-    /// The token under which this thread has its caches. Kept here as well,
-    /// since the memo may be gone before.
-    token: Cell<Token>,
 }
 
 impl Drop for AllAttached {
@@ -144,9 +144,9 @@ impl Drop for AllAttached {
             memo.token.set(Token::NONE);
             memo.torn_down.set(true);
         });
-        for Attached { engine, caches } in self.pools.take().into_values() {
-            if let Some(engine) = engine.upgrade() {
-                engine.thread_exit(self.token.get(), caches);
+        for attached in self.pools.take().into_values() {
+            if let Some(engine) = attached.engine.upgrade() {
+                engine.thread_exit(attached.token, attached.caches);
             }
         }
     }
@@ -165,7 +165,6 @@ thread_local! {
         AllAttached {
             pools: RefCell::new(BTreeMap::new()),
             look_at: Cell::new(4),
-            token: Cell::new(Token::NONE),
         }
     };
 }
@@ -193,19 +192,20 @@ pub(super) fn remember(engine: EngineId, caches: *const ()) {
     });
 }
 
-/// This thread's caches in `engine`, if it has any.
+/// This thread's caches in `engine`, and under which token, if it has any.
 ///
 /// # Panics
 ///
 /// - If the thread has let go of its caches for good; it has no token then.
-pub(super) fn find(engine: EngineId) -> Option<*const ()> {
+pub(super) fn find(engine: EngineId) -> Option<(Token, *const ())> {
     ATTACHED.with(|all| {
         let pools = all.pools.borrow();
-        pools.get(&engine).map(|attached| attached.caches)
+        let attached = pools.get(&engine)?;
+        Some((attached.token, attached.caches))
     })
 }
 
-/// Has [`find`] find `engine`, and `engine` told when this thread, `me`, ends.
+/// Has [`find`] find `engine`, and `engine` told when this thread ends.
 ///
 /// Of pools that are gone, what is kept here is a few words each, and not more
 /// than twice as many as were alive when it was last looked, or four.
@@ -213,9 +213,8 @@ pub(super) fn find(engine: EngineId) -> Option<*const ()> {
 /// # Panics
 ///
 /// - As [`find`].
-pub(super) fn attach(me: Token, id: EngineId, engine: Weak<dyn ThreadExit>, caches: *const ()) {
+pub(super) fn attach(token: Token, id: EngineId, engine: Weak<dyn ThreadExit>, caches: *const ()) {
     ATTACHED.with(|all| {
-        all.token.set(me);
         let mut pools = all.pools.borrow_mut();
         if pools.len() >= all.look_at.get() {
             pools.retain(|_, attached| attached.engine.strong_count() > 0);
@@ -223,6 +222,13 @@ pub(super) fn attach(me: Token, id: EngineId, engine: Weak<dyn ThreadExit>, cach
             // per pool attached.
             all.look_at.set(4.max(2 * pools.len()));
         }
-        pools.insert(id, Attached { engine, caches });
+        pools.insert(
+            id,
+            Attached {
+                engine,
+                caches,
+                token,
+            },
+        );
     });
 }

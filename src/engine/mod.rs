@@ -338,9 +338,9 @@ impl<T: Item> Engine<T> {
     /// is closed.
     fn attach(&self, class: ClassIndex) -> Option<(Token, &Cache<T>)> {
         let me = Token::of_this_thread()?;
-        let caches = match local::find(self.id) {
-            Some(caches) => caches,
-            None => self.join(me)?,
+        let (me, caches) = match local::find(self.id) {
+            Some(found) => found,
+            None => (me, self.join(me)?),
         };
         local::remember(self.id, caches);
         // SAFETY: the address is one that `join` gave out for this engine.
@@ -387,19 +387,23 @@ impl<T: Item> Engine<T> {
             // SAFETY: the address is one that `join` gave out for this engine.
             let cache = unsafe { self.cache_at(caches, class) };
             while self.flush(me, cache, depot) {}
-            // What fills no magazine goes loose: the depot has a limit on
-            // magazines, and many short threads would use it up.
-            if let Some(mut rest) = cache.flush(me, cache.len().min(MAGAZINE_ROUNDS)) {
+            // What fills no magazine, or finds the depot full of them, goes
+            // loose. Not as a short magazine: the depot has a limit on their
+            // number, and many short threads would use it up.
+            while let Some(mut rest) = cache.flush(me, cache.len().min(MAGAZINE_ROUNDS)) {
                 while let Some(item) = rest.pop() {
                     if let Err(item) = depot.push_loose(item) {
                         rest.push(item);
                         break;
                     }
                 }
-                // There was room for it a moment ago, unless the cache was
-                // closed meanwhile: then nothing may be kept.
-                cache.refill(me, &mut rest);
                 self.settle();
+                if rest.len() > 0 {
+                    // There was room for it a moment ago, unless the cache was
+                    // closed meanwhile: then nothing may be kept.
+                    cache.refill(me, &mut rest);
+                    break;
+                }
             }
             cache.release(me);
         }

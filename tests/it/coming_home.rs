@@ -574,3 +574,21 @@ fn the_next_guard_is_empty_and_shows_nothing_of_the_last() {
     buf.resize(400, 0);
     assert_eq!(buf[..], [0; 400]);
 }
+
+// Failed once, with debug assertions: it passed for a buffer of no size class.
+#[test]
+fn an_oversize_buffer_cut_to_nothing_where_it_began_is_freed() {
+    let pool = pool_of(&[64]);
+    drop(pool.get(1)); // this thread has a cache now
+    let mut buf = pool.get(1000);
+    drop(buf.split_off(0));
+    assert_eq!(buf.capacity(), 0);
+    drop(buf);
+    assert_eq!(total(&pool).discards.above_max, 1);
+
+    let mut buf = pool.get(1000);
+    let tail = buf.split_off(0);
+    drop(buf);
+    assert_eq!(total(&pool).discards.shared, 1);
+    drop(tail);
+}
