@@ -69,7 +69,7 @@ pub(crate) struct Levels {
 }
 
 /// One thread's caches, one per class. Outlives the thread; another one inherits it.
-struct ThreadCache<T> {
+struct ThreadCaches<T> {
     /// Whether a thread has it now. Changes under the lock of [`Engine::threads`].
     in_use: bool,
     /// Not in the vector itself, which moves what it holds.
@@ -84,7 +84,7 @@ pub(crate) struct Engine<T: Item> {
     /// As many as there were threads at once. None is removed while the engine
     /// lives. Locked when a thread first uses the engine, when it ends, for
     /// `Stats`, and for `close`; never for a get or a drop beside these.
-    threads: Mutex<Vec<ThreadCache<T>>>,
+    threads: Mutex<Vec<ThreadCaches<T>>>,
     depots: Box<[Depot<T>]>,
     closed: AtomicBool,
     /// The way back here, for threads to tell of their exit.
@@ -355,8 +355,8 @@ impl<T: Item> Engine<T> {
         if self.closed.load(Ordering::Relaxed) {
             return None;
         }
-        let heir_of = threads.iter_mut().find(|thread| !thread.in_use);
-        let caches = match heir_of {
+        let free = threads.iter_mut().find(|thread| !thread.in_use);
+        let caches = match free {
             Some(thread) => {
                 thread.in_use = true;
                 Arc::clone(&thread.caches)
@@ -364,7 +364,7 @@ impl<T: Item> Engine<T> {
             None => {
                 let limits = self.depots.iter().map(Depot::limits);
                 let caches: Arc<[_]> = limits.map(Cache::new).collect();
-                threads.push(ThreadCache {
+                threads.push(ThreadCaches {
                     in_use: true,
                     caches: Arc::clone(&caches),
                 });
@@ -414,7 +414,7 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<ThreadCache<T>>> {
+    fn threads(&self) -> MutexGuard<'_, Vec<ThreadCaches<T>>> {
         // Nothing panics while it is held but for want of memory, and then the
         // list is whole.
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)

@@ -387,15 +387,15 @@ fn stats_may_be_read_while_threads_work() {
         ]
     };
     let mut last = counted(total(&pool));
-    for _ in 0..rounds(2000, 5) {
+    for _ in 0..rounds(60_000, 5) {
         let now = counted(total(&pool));
         // Counters may lag behind one another, but none goes back. (Failed
         // once: hits are a difference, and fell during an exchange.)
         let fell = now.iter().zip(last).any(|(&now, last)| now < last);
         assert!(!fell, "from {last:?} to {now:?}");
         last = now;
-        assert!(!pool.stats().to_string().is_empty());
     }
+    assert!(!pool.stats().to_string().is_empty());
     stop.store(true, Ordering::Relaxed);
     for worker in workers {
         worker.join().unwrap();
