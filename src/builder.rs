@@ -2,16 +2,26 @@
 //!
 //! Owns the defaults. Holds no running state.
 
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
 use crate::pool::Pool;
 use crate::size_class::{CLASSES_MAX, SizeClasses};
+use std::time::Duration;
 
 /// 512: below this, the 64 bytes that each buffer costs beside its capacity
 /// outweigh what finer classes would save.
 const MIN_SIZE_DEFAULT: usize = 512;
 /// 1 MiB: above this the work on the bytes outweighs getting the buffer.
 const MAX_SIZE_DEFAULT: usize = 1 << 20;
+/// 64 MiB: what a program may leave idle unasked, on machines where a container
+/// has a few hundred. Enough for 64 buffers of the largest class, or 16,384 of
+/// 4 KiB.
+const RETAIN_BYTES_DEFAULT: usize = 64 << 20;
+/// 8 MiB: a thread that uses all classes from 512 bytes to 1 MiB never reaches it.
+const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
+/// 10 s: long for a program at work, short for one whose burst is over.
+const TRIM_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Options for a [`Pool`], from [`Pool::builder`].
 ///
@@ -22,13 +32,36 @@ const MAX_SIZE_DEFAULT: usize = 1 << 20;
 /// assert_eq!(pool.classes(), [1024, 2048, 4096, 8192, 15_000]);
 /// # Ok::<(), tierpool::ConfigError>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     min_size: Option<usize>,
     max_size: Option<usize>,
     classes: Option<Vec<usize>>,
+    retain_bytes: usize,
+    max_per_class: usize,
+    thread_cache_bytes: usize,
+    trim_interval: Option<Duration>,
+    background_trim: bool,
+    malloc_trim: bool,
     zero_on_return: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            min_size: None,
+            max_size: None,
+            classes: None,
+            retain_bytes: RETAIN_BYTES_DEFAULT,
+            max_per_class: UNLIMITED,
+            thread_cache_bytes: THREAD_CACHE_BYTES_DEFAULT,
+            trim_interval: Some(TRIM_INTERVAL_DEFAULT),
+            background_trim: false,
+            malloc_trim: false,
+            zero_on_return: false,
+        }
+    }
 }
 
 impl Builder {
@@ -73,6 +106,97 @@ impl Builder {
         self
     }
 
+    /// Sets the budget: the capacity that the pool retains, in bytes, all threads'
+    /// caches and the depot together. Default: 64 MiB.
+    ///
+    /// It is not exceeded at any moment. Guards that are out do not count, nor
+    /// does what the pool needs for itself (`docs/memory.md`). With 0 the pool
+    /// keeps nothing; with `usize::MAX` there is no budget.
+    ///
+    /// Where it is short, what is used now takes the place of what lies idle: the
+    /// pool trims itself while it misses what it had no room for.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().retain_bytes(8192).build()?;
+    /// drop([pool.get(4096), pool.get(4096), pool.get(4096)]);
+    /// assert_eq!(pool.stats().total.retained_bytes, 8192);
+    /// assert_eq!(pool.stats().total.discards.full, 1);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    pub fn retain_bytes(mut self, bytes: usize) -> Self {
+        self.retain_bytes = bytes;
+        self
+    }
+
+    /// Sets how many idle buffers of one size class the pool keeps, on all levels
+    /// together. Default: as many as the budget holds.
+    ///
+    /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes).
+    pub fn max_per_class(mut self, buffers: usize) -> Self {
+        self.max_per_class = buffers;
+        self
+    }
+
+    /// Sets the capacity that one thread's cache retains, in bytes, all size
+    /// classes together. Default: 8 MiB.
+    ///
+    /// What is above goes to the depot. A class whose capacity is above it is
+    /// kept in the depot only, where each get and drop costs an exchange.
+    ///
+    /// Of one size class, a thread's cache holds at most 64 buffers or 512 KiB
+    /// in any case, but two up to 2 MiB each, and one above.
+    pub fn thread_cache_bytes(mut self, bytes: usize) -> Self {
+        self.thread_cache_bytes = bytes;
+        self
+    }
+
+    /// Sets after how much time without need an idle buffer is freed, or `None`
+    /// for no [trims](Pool::trim) by time. Default: 10 seconds.
+    ///
+    /// A trim takes place each interval, so what is not needed goes after one to
+    /// two. It is done in small parts by gets and drops that do not find what
+    /// they need in their thread's cache. So a program that has gone quiet, or whose
+    /// threads find all in their caches, keeps what it has: only
+    /// [`background_trim`](Self::background_trim) reaches it then.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().trim_interval(Duration::from_secs(1)).build()?;
+    /// let never = Pool::builder().trim_interval(None).build()?;
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    pub fn trim_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.trim_interval = interval.into();
+        self
+    }
+
+    /// Sets whether a thread of the pool's own trims it, each
+    /// [interval](Self::trim_interval). Default: `false`.
+    ///
+    /// Then a program that has gone quiet gives its memory back, too, and gets and
+    /// drops do no part of a trim by time. The thread is named `tierpool-trim`,
+    /// does not keep the pool alive, and ends when the last handle is dropped.
+    pub fn background_trim(mut self, on: bool) -> Self {
+        self.background_trim = on;
+        self
+    }
+
+    /// Sets whether a trim or a clear that freed 1 MiB or more has the heap give
+    /// free pages back to the system. Default: `false`.
+    ///
+    /// Calls `malloc_trim` after [`Pool::trim`], [`Pool::clear`] and the trims of
+    /// [`background_trim`](Self::background_trim). It looks through the whole heap,
+    /// and other threads' allocations may wait for it. On systems without glibc, and
+    /// for programs with another allocator, it is of no use (`docs/memory.md`).
+    pub fn malloc_trim(mut self, on: bool) -> Self {
+        self.malloc_trim = on;
+        self
+    }
+
     /// Sets whether a buffer is wiped before it can be handed to anyone else. Default: `false`.
     ///
     /// The pool never shows what a buffer held before, wiped or not. This is
@@ -96,13 +220,15 @@ impl Builder {
 
     /// Checks the options and makes the pool.
     ///
-    /// Allocates no buffer.
+    /// Allocates no buffer. Starts a thread if
+    /// [`background_trim`](Self::background_trim) is set.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] that names the option and its values.
     pub fn build(self) -> Result<Pool, ConfigError> {
-        Ok(Pool::from_config(self.check()?))
+        let config = self.check()?;
+        Pool::from_config(config).map_err(|error| ConfigError::Background { kind: error.kind() })
     }
 
     fn check(&self) -> Result<Config, ConfigError> {
@@ -124,7 +250,32 @@ impl Builder {
                 SizeClasses::doubling(min, max)?
             }
         };
-        Ok(Config::new(classes, self.zero_on_return))
+        if self
+            .trim_interval
+            .is_some_and(|interval| interval.is_zero())
+        {
+            return Err(ConfigError::ZeroInterval);
+        }
+        if self.background_trim && self.trim_interval.is_none() {
+            return Err(ConfigError::BackgroundWithoutInterval);
+        }
+        let (in_background, by_calls) = match self.background_trim {
+            true => (self.trim_interval, None),
+            false => (None, self.trim_interval),
+        };
+        let limits = Limits {
+            classes: config::class_limits(&classes, self.max_per_class, self.thread_cache_bytes),
+            weight: self.retain_bytes,
+            thread_weight: self.thread_cache_bytes,
+            trim_interval: by_calls,
+        };
+        Ok(Config {
+            classes,
+            limits,
+            background_trim: in_background,
+            malloc_trim: self.malloc_trim,
+            zero_on_return: self.zero_on_return,
+        })
     }
 }
 
@@ -136,9 +287,10 @@ impl Pool {
 }
 
 impl Default for Pool {
-    /// Size classes from 512 bytes to 1 MiB, each twice the one before.
+    /// Size classes from 512 bytes to 1 MiB, each twice the one before, a budget
+    /// of 64 MiB, and a trim every 10 seconds by gets and drops.
     fn default() -> Self {
-        let config = Builder::default().check();
-        Pool::from_config(config.expect("the defaults are a valid configuration"))
+        let pool = Builder::default().build();
+        pool.expect("the defaults are valid, and start no thread")
     }
 }

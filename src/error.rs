@@ -3,6 +3,7 @@
 use crate::size_class::CAPACITY_MAX;
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 /// What is wrong with a [`Builder`](crate::Builder)'s options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,16 @@ pub enum ConfigError {
         /// Its value in bytes.
         value: usize,
     },
+    /// `trim_interval` is 0.
+    ZeroInterval,
+    /// `background_trim` is set, and `trim_interval` is `None`.
+    BackgroundWithoutInterval,
+    /// The thread of `background_trim` cannot be started.
+    #[non_exhaustive]
+    Background {
+        /// What the system says.
+        kind: io::ErrorKind,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -85,6 +96,17 @@ impl fmt::Display for ConfigError {
                 f,
                 "{field}: {value} bytes is set beside classes; set one or the other"
             ),
+            Self::ZeroInterval => write!(
+                f,
+                "trim_interval: 0 is not an interval; use more, or None for no trims by time"
+            ),
+            Self::BackgroundWithoutInterval => write!(
+                f,
+                "background_trim: trim_interval is None; set one, or no background_trim"
+            ),
+            Self::Background { kind } => {
+                write!(f, "background_trim: the thread cannot be started: {kind}")
+            }
         }
     }
 }

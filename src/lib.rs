@@ -30,14 +30,18 @@
 //!
 //! | level | holds | a hit costs |
 //! |---|---|---|
-//! | thread cache | up to 64 buffers or 512 KiB of each size class, at least 2 (1 above 2 MiB) | no lock, no atomic read-modify-write |
-//! | depot | up to 16 MiB of each size class, at least one magazine | one exchange for up to 32 buffers |
-//! | depot, loose | up to 512 KiB of each size class, or of twice its capacity | one exchange for each buffer |
+//! | thread cache | up to 64 buffers or 512 KiB of each size class, at least 2 (1 above 2 MiB); [8 MiB](Builder::thread_cache_bytes) in all | no lock, no atomic read-modify-write |
+//! | depot | what the budget allows | one exchange for up to 32 buffers |
+//! | depot, loose | buffers whose capacity is not exactly their class's, and what fills no magazine | one exchange for each buffer |
 //! | heap | | an allocation |
 //!
-//! These are the bounds on what the pool retains. What is above them is freed
-//! on return, and counted. Loose are buffers whose capacity is not exactly their
-//! class's, and what ending threads leave over.
+//! # Memory
+//!
+//! What the levels retain together never exceeds the [budget](Builder::retain_bytes), at
+//! any moment. What is above is freed on return, and counted. What was not needed
+//! between two [trims](Pool::trim) is freed; these come [by
+//! time](Builder::trim_interval), too. [`Pool::clear`] frees all that is idle, and
+//! dropping the last handle frees everything.
 //!
 //! # Safety
 //!
@@ -47,6 +51,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
+mod background;
 mod builder;
 mod config;
 mod engine;
@@ -58,11 +63,12 @@ mod size_class;
 mod slot;
 mod stats;
 mod sync;
+mod system;
 
 pub use builder::Builder;
 pub use error::ConfigError;
 pub use guard::PooledBuf;
-pub use pool::Pool;
+pub use pool::{Pool, Trimmed};
 pub use stats::{ClassStats, Counts, Discards, Stats};
 
 // The README's example is tested with the others.

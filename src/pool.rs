@@ -1,11 +1,13 @@
 //! The public handle. Knows no magazines and no atomics.
 
 use crate::config::Config;
+use crate::engine::Freed;
 use crate::guard::PooledBuf;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use bytes::BytesMut;
 use std::fmt;
+use std::io;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
@@ -31,10 +33,13 @@ pub struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn from_config(config: Config) -> Self {
-        Pool {
-            shared: Shared::new(config),
-        }
+    /// # Errors
+    ///
+    /// - If a thread is to trim, and cannot be started.
+    pub(crate) fn from_config(config: Config) -> io::Result<Self> {
+        Ok(Pool {
+            shared: Shared::new(config)?,
+        })
     }
 
     /// Takes an empty buffer with room for at least `size` bytes.
@@ -59,7 +64,7 @@ impl Pool {
     /// Takes in a buffer that the pool did not make, with its contents.
     ///
     /// On drop it joins the largest size class that its capacity fills, as far
-    /// as the bound on loose buffers allows. It is freed if its capacity is below
+    /// as the budget allows. It is freed if its capacity is below
     /// the smallest class or above the largest, or if a part that was split off
     /// it is still in use.
     ///
@@ -75,6 +80,73 @@ impl Pool {
         PooledBuf::adopt(&self.shared, buf)
     }
 
+    /// Frees the idle buffers that were not needed since the last trim, and says
+    /// what that was.
+    ///
+    /// In each thread's cache and in the depot, that is the fewest that were
+    /// there at any time since: a buffer that is used once between two trims
+    /// stays for ever, and one that is not used between two trims is freed at the
+    /// second. It reaches the caches of all threads, of those too that are
+    /// asleep, are blocked or have ended.
+    ///
+    /// The last trim is the last of any cause: a call of this, the
+    /// [interval](crate::Builder::trim_interval), or a budget that was short.
+    ///
+    /// No get or drop waits for it. One whose thread's cache is being looked at
+    /// is served by the depot, or by the heap.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop((pool.get(4096), pool.get(4096)));
+    /// assert_eq!(pool.trim().buffers, 0); // both were in use since the pool was made
+    /// drop(pool.get(4096));
+    /// assert_eq!(pool.trim().buffers, 1); // one was enough
+    /// assert_eq!(pool.trim().bytes, 4096); // and now none is needed
+    /// ```
+    pub fn trim(&self) -> Trimmed {
+        Trimmed::new(self.shared.trim())
+    }
+
+    /// Frees all idle buffers at once, and says what that was.
+    ///
+    /// For memory pressure. The pool goes on working, and keeps what comes back
+    /// from now on. Reaches all threads' caches, and holds up no get or drop, as
+    /// [`trim`](Self::trim).
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop(pool.get(4096));
+    /// assert_eq!(pool.clear().bytes, 4096);
+    /// assert_eq!(pool.stats().total.retained_bytes, 0);
+    /// ```
+    pub fn clear(&self) -> Trimmed {
+        Trimmed::new(self.shared.clear())
+    }
+
+    /// Makes `count` idle buffers for requests of `size` bytes ahead of time, and
+    /// says how many it made.
+    ///
+    /// Fewer if the [budget](crate::Builder::retain_bytes) or
+    /// [`max_per_class`](crate::Builder::max_per_class) is reached, none if `size`
+    /// is above the largest class. They are in the depot, for any thread. Those
+    /// that are not used are freed by the second trim from now.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// assert_eq!(pool.prefill(4096, 100), 100);
+    /// drop(pool.get(4096));
+    /// assert_eq!(pool.stats().total.misses, 0);
+    /// ```
+    pub fn prefill(&self, size: usize, count: usize) -> usize {
+        self.shared.prefill(size, count)
+    }
+
     /// The capacities of the size classes, ascending, in bytes.
     #[must_use]
     pub fn classes(&self) -> &[usize] {
@@ -88,6 +160,25 @@ impl Pool {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+}
+
+/// What a [`trim`](Pool::trim) or a [`clear`](Pool::clear) freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Trimmed {
+    /// Buffers.
+    pub buffers: usize,
+    /// Their capacity in bytes.
+    pub bytes: usize,
+}
+
+impl Trimmed {
+    fn new(freed: Freed) -> Self {
+        Trimmed {
+            buffers: freed.items,
+            bytes: freed.weight,
+        }
     }
 }
 

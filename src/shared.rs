@@ -4,13 +4,20 @@
 //! engine does not: what to do when it has nothing, and what a returned buffer
 //! is worth. Knows nothing of how users hold buffers.
 
+use crate::background::{self, Stop};
 use crate::config::Config;
-use crate::engine::{ClassIndex, Engine, HasEngine, Origin};
+use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Origin};
 use crate::size_class::SizeClasses;
 use crate::slot::Slot;
 use crate::stats::{Counters, Discard, Stats};
 use crate::sync::{AtomicUsize, Ordering};
+use crate::system;
+use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+
+/// From how many freed bytes on it is worth having the heap look for free pages.
+const MALLOC_TRIM_LEAST: usize = 1 << 20;
 
 /// The cell that a buffer of a pool lives in.
 pub(crate) type BufferSlot = Slot<Shared>;
@@ -23,10 +30,13 @@ pub(crate) struct Shared {
     engine: Engine<Box<BufferSlot>>,
     classes: SizeClasses,
     zero_on_return: bool,
+    malloc_trim: bool,
     /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
+    /// Ends the thread that trims, if there is one.
+    background: Option<Arc<Stop>>,
 }
 
 impl HasEngine for Shared {
@@ -39,16 +49,37 @@ impl HasEngine for Shared {
 
 impl Shared {
     /// A pool with one handle.
-    pub(crate) fn new(config: Config) -> Arc<Self> {
-        Arc::new_cyclic(|this| Shared {
+    ///
+    /// # Errors
+    ///
+    /// - If the thread that is to trim cannot be started.
+    pub(crate) fn new(config: Config) -> io::Result<Arc<Self>> {
+        let background = config.background_trim.map(|_| Arc::default());
+        let shared = Arc::new_cyclic(|this| Shared {
             engine: Engine::new(&config.limits, !config.zero_on_return, this.clone()),
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
                 .collect(),
             classes: config.classes,
             zero_on_return: config.zero_on_return,
+            malloc_trim: config.malloc_trim,
             handles: AtomicUsize::new(1),
-        })
+            background: background.clone(),
+        });
+        if let (Some(interval), Some(stop)) = (config.background_trim, background) {
+            // Weak: the thread keeps no pool alive between two trims.
+            let pool = Arc::downgrade(&shared);
+            background::start("tierpool-trim", interval, stop, move || {
+                match pool.upgrade() {
+                    Some(pool) => {
+                        pool.trim();
+                        ControlFlow::Continue(())
+                    }
+                    None => ControlFlow::Break(()),
+                }
+            })?;
+        }
+        Ok(shared)
     }
 
     pub(crate) fn zero_on_return(&self) -> bool {
@@ -89,16 +120,24 @@ impl Shared {
             return (slot, BufferOrigin::NONE);
         }
         let (slot, origin) = self.engine.take(class);
-        let slot = slot.unwrap_or_else(|| {
-            let slot = Slot::with_capacity(self.classes.capacity(class), Arc::clone(self));
-            self.counters(class).misses.bump();
-            slot
-        });
+        let slot = slot.unwrap_or_else(|| self.make(class));
         if self.zero_on_return {
             // Its drop must not go the short way back, past the wiping.
             return (slot, BufferOrigin::NONE);
         }
         (slot, origin)
+    }
+
+    fn make(self: &Arc<Self>, class: ClassIndex) -> Box<BufferSlot> {
+        let counters = self.counters(class);
+        // So many there will be at most, outstanding and idle.
+        let made = counters.misses.get() + 1;
+        let freed = counters.discards.of(Discard::Full).get();
+        let alive = usize::try_from(made.saturating_sub(freed)).unwrap_or(usize::MAX);
+        self.engine.reserve(class, alive);
+        let slot = Slot::with_capacity(self.classes.capacity(class), Arc::clone(self));
+        counters.misses.bump();
+        slot
     }
 
     // ---- back ----
@@ -189,7 +228,43 @@ impl Shared {
             // SAFETY: the count reaches 0 once, since a handle is made from a
             // handle only.
             unsafe { self.engine.close() };
+            if let Some(background) = &self.background {
+                background.stop();
+            }
         }
+    }
+
+    // ---- idle ----
+
+    /// Frees what was not needed since the last trim.
+    pub(crate) fn trim(&self) -> Freed {
+        self.give_to_system(self.engine.trim())
+    }
+
+    /// Frees all that is idle.
+    pub(crate) fn clear(&self) -> Freed {
+        self.give_to_system(self.engine.clear())
+    }
+
+    fn give_to_system(&self, freed: Freed) -> Freed {
+        if self.malloc_trim && freed.weight >= MALLOC_TRIM_LEAST {
+            system::malloc_trim();
+        }
+        freed
+    }
+
+    /// Makes `count` idle buffers for requests of `request` bytes, as far as
+    /// there is room. Says how many.
+    pub(crate) fn prefill(self: &Arc<Self>, request: usize, count: usize) -> usize {
+        let class = self.classes.for_request(request);
+        if class == self.classes.unclassed() {
+            return 0;
+        }
+        let capacity = self.classes.capacity(class);
+        let make = || Slot::with_capacity(capacity, Arc::clone(self));
+        let made = self.engine.stock(class, count, make);
+        self.counters(class).prefilled.add(made);
+        made
     }
 
     // ---- what can be seen ----
@@ -221,6 +296,12 @@ impl Shared {
                 self.engine.levels(class),
             )
         });
-        Stats::collect(classes, self.counters(self.classes.unclassed()))
+        let unclassed = self.counters(self.classes.unclassed());
+        let mut stats = Stats::collect(classes, unclassed);
+        // Read while buffers move, the sum may have some of them twice. What
+        // is leased is one number, and never less than what is retained.
+        let leased = u64::try_from(self.engine.leased()).unwrap_or(u64::MAX);
+        stats.total.retained_bytes = stats.total.retained_bytes.min(leased);
+        stats
     }
 }

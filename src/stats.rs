@@ -15,6 +15,7 @@ pub(crate) struct Counters {
     pub(crate) growths: Counter,
     pub(crate) adopted: Counter,
     pub(crate) detached: Counter,
+    pub(crate) prefilled: Counter,
     pub(crate) discards: DiscardCounters,
     /// Buffers that were outstanding in another class and returned to this one.
     pub(crate) moved_in: Counter,
@@ -52,18 +53,20 @@ impl DiscardCounters {
 
 /// What a pool has done and what it holds, from [`Pool::stats`](crate::Pool::stats).
 ///
-/// While no thread is inside the pool, these hold: the first in every
+/// While no thread is inside the pool, these hold: the first and the last in every
 /// [`Counts`], the second in the total (a guard may be taken in one class and,
 /// having grown behind `DerefMut`, be returned to another):
 ///
 /// ```text
 /// gets           == local_hits + depot_hits + misses + oversize
 /// gets + adopted == returns + discards + detached + outstanding
+/// returns + prefilled == local_hits + depot_hits + trimmed + retained_buffers
 /// ```
 ///
 /// A snapshot taken while threads are busy is not of one moment: what happens
 /// meanwhile may be counted in one place and not yet in another, so the sums may
-/// be off, and `outstanding` with them. No count of events ever falls.
+/// be off, and `outstanding` with them. No count of events ever falls, and the
+/// total's `retained_bytes` is never above the budget.
 ///
 /// `Display` prints an aligned table.
 ///
@@ -121,6 +124,11 @@ pub struct Counts {
     pub discards: Discards,
     /// Buffers that left by [`PooledBuf::detach`](crate::PooledBuf::detach).
     pub detached: u64,
+    /// Buffers made by [`Pool::prefill`](crate::Pool::prefill).
+    pub prefilled: u64,
+    /// Idle buffers that were freed: by [`Pool::trim`](crate::Pool::trim), by
+    /// [`Pool::clear`](crate::Pool::clear), by time, or to make room.
+    pub trimmed: u64,
     /// Buffers in callers' hands now; a forgotten guard stays one.
     pub outstanding: u64,
     /// Idle buffers that the pool holds now.
@@ -139,7 +147,7 @@ pub struct Discards {
     pub below_min: u64,
     /// A part that was split off is still in use elsewhere.
     pub shared: u64,
-    /// The levels held as much of the class as they may.
+    /// There was no room: the pool held as much as it may, in all or of the class.
     pub full: u64,
 }
 
@@ -185,6 +193,8 @@ impl Counts {
             returns: levels.returns,
             discards,
             detached: counters.detached.get(),
+            prefilled: counters.prefilled.get(),
+            trimmed: levels.trimmed,
             outstanding: 0,
             retained_buffers: levels.idle_items as u64,
             retained_bytes: levels.idle_weight as u64,
@@ -212,6 +222,8 @@ impl Counts {
         self.discards.shared += other.discards.shared;
         self.discards.full += other.discards.full;
         self.detached += other.detached;
+        self.prefilled += other.prefilled;
+        self.trimmed += other.trimmed;
         self.outstanding += other.outstanding;
         self.retained_buffers += other.retained_buffers;
         self.retained_bytes += other.retained_bytes;
@@ -245,9 +257,9 @@ impl Stats {
 impl fmt::Display for Stats {
     /// Prints one line per size class that was used, then the sum.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEAD: [&str; 14] = [
+        const HEAD: [&str; 16] = [
             "class", "gets", "local", "depot", "miss", "oversize", "growths", "adopted", "returns",
-            "discards", "detached", "outst.", "retained", "bytes",
+            "discards", "detached", "prefill", "trimmed", "outst.", "retained", "bytes",
         ];
         let row = |name: String, counts: &Counts| -> [String; HEAD.len()] {
             [
@@ -262,6 +274,8 @@ impl fmt::Display for Stats {
                 counts.returns.to_string(),
                 counts.discards.total().to_string(),
                 counts.detached.to_string(),
+                counts.prefilled.to_string(),
+                counts.trimmed.to_string(),
                 counts.outstanding.to_string(),
                 counts.retained_buffers.to_string(),
                 counts.retained_bytes.to_string(),

@@ -1,21 +1,71 @@
-//! Atomics and the counters made of them: the only file that names `std::sync::atomic`.
+//! Atomics and locks: the only file that names `std::sync::atomic` or loom.
 //!
-//! Every other file takes its atomics from here, so that a model checker's can
-//! be put in their place.
+//! Every other file takes these from here. Under `--cfg loom` they are loom's,
+//! for the models in `src/models`.
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
+#[cfg(not(loom))]
+mod imp {
+    pub(crate) use crossbeam_queue::ArrayQueue;
+    #[allow(unused_imports)] // each system has its own barrier
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
+    pub(crate) use std::sync::{Mutex, MutexGuard};
+    pub(crate) use std::thread::yield_now;
 
-#[cfg(target_has_atomic = "64")]
-type Count = std::sync::atomic::AtomicU64;
-// A machine without 64-bit atomics loses count after 2^32 events.
-#[cfg(not(target_has_atomic = "64"))]
-type Count = AtomicUsize;
+    /// Shows a model checker that the caller has something to itself.
+    pub(crate) struct Exclusive;
+
+    impl Exclusive {
+        pub(crate) fn new() -> Self {
+            Exclusive
+        }
+
+        #[inline(always)]
+        pub(crate) fn touch(&self) {}
+    }
+
+    /// Loads where nobody else stores meanwhile: not atomic, so that the compiler
+    /// can make it part of the instruction that uses it.
+    ///
+    /// # Safety
+    ///
+    /// - No other thread stores to it until the caller lets it.
+    #[inline(always)]
+    pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
+        // SAFETY: valid, being a reference; the caller excludes stores.
+        unsafe { number.as_ptr().read() }
+    }
+
+    #[cfg(target_has_atomic = "64")]
+    pub(super) type Count = std::sync::atomic::AtomicU64;
+    // A machine without 64-bit atomics loses count after 2^32 events.
+    #[cfg(not(target_has_atomic = "64"))]
+    pub(super) type Count = AtomicUsize;
+}
+
+pub(crate) use imp::*;
+
+use std::sync::{PoisonError, TryLockError};
+
+/// Locks a mutex. Nothing panics while one is held but for want of memory, and
+/// then what it guards is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], unless another thread has it locked.
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
 
 /// A number of events, read by [`Stats`](crate::Stats) and by nothing that decides.
 ///
 /// Every access is `Relaxed`, unless it says otherwise: a counter orders nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(Count);
+pub(crate) struct Counter(imp::Count);
 
 impl Counter {
     /// Counts events where the calling thread is the only writer.
@@ -32,7 +82,12 @@ impl Counter {
 
     /// Counts one event where several threads write.
     pub(crate) fn bump(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    /// Counts events where several threads write.
+    pub(crate) fn add(&self, events: usize) {
+        self.0.fetch_add(events as _, Ordering::Relaxed);
     }
 
     /// Raises the count to `least` if it is below, and returns what it is then.

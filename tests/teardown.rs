@@ -44,8 +44,13 @@ fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     thread::spawn(work).join().unwrap()
 }
 
+/// Frees nothing by time, so that its counts are exact however slow the machine is.
 fn one_class(capacity: usize) -> Pool {
-    Pool::builder().classes([capacity]).build().unwrap()
+    Pool::builder()
+        .classes([capacity])
+        .trim_interval(None)
+        .build()
+        .unwrap()
 }
 
 fn total(pool: &Pool) -> Counts {
@@ -59,6 +64,11 @@ fn assert_accounts_balance(pool: &Pool) {
     assert_eq!(
         total.gets + total.adopted,
         total.returns + total.discards.total() + total.detached + total.outstanding,
+        "{total:?}"
+    );
+    assert_eq!(
+        total.returns + total.prefilled,
+        total.hits() + total.trimmed + total.retained_buffers,
         "{total:?}"
     );
 }
@@ -435,49 +445,73 @@ fn what_an_exited_thread_cached_serves_others() {
 }
 
 #[test]
-fn what_finds_no_room_in_the_depot_at_a_threads_exit_is_inherited() {
-    // More at once than there are threads in all other tests together, so that
-    // one of them inherits from the thread that ended.
-    const HEIRS: usize = 40;
-    let capacity = 3 << 20; // a class of which the depot takes few
-    let classes = [capacity, 4 * capacity];
-    let pool = Pool::builder().classes(classes).build().unwrap();
-    on_a_thread({
-        let pool = pool.clone();
-        move || {
-            let held: Vec<PooledBuf> = (0..20).map(|_| pool.get(capacity)).collect();
-            // Of another capacity, so loose: beside it there is no room for one more.
-            drop(pool.adopt(BytesMut::with_capacity(capacity + 1)));
-            drop(held);
-            assert!(total(&pool).discards.full > 0, "the levels are full");
-        }
-    });
-    let before = total(&pool);
-    assert!(before.retained_buffers > 1);
-    assert_eq!(
-        before.retained_buffers + before.discards.full,
-        21,
-        "none is lost at the exit"
-    );
-    let all_alive = Arc::new(Barrier::new(HEIRS));
-    let heirs: Vec<_> = (0..HEIRS)
-        .map(|_| {
-            let (pool, all_alive) = (pool.clone(), Arc::clone(&all_alive));
-            thread::spawn(move || {
-                let guard = pool.get(capacity);
-                all_alive.wait();
-                drop(pool);
-                guard.detach()
-            })
-        })
-        .collect();
-    for heir in heirs {
-        heir.join().unwrap();
+fn a_thread_that_exits_leaves_all_that_it_cached_though_the_budget_is_full() {
+    const CAPACITY: usize = 4096;
+    const BUFFERS: usize = 53; // a magazine, and some that fill none
+    // After a trim, these lie in the cache as what was not needed since.
+    for trim in [false, true] {
+        let pool = Pool::builder()
+            .classes([CAPACITY, 2 * CAPACITY])
+            .retain_bytes(BUFFERS * CAPACITY + CAPACITY + 1)
+            .trim_interval(None)
+            .build()
+            .unwrap();
+        // This thread has caches of its own, so it does not inherit the other's.
+        drop(pool.get(2 * CAPACITY).detach());
+        on_a_thread({
+            let pool = pool.clone();
+            move || {
+                let held: Vec<PooledBuf> = (0..BUFFERS + 10).map(|_| pool.get(1)).collect();
+                // Of another capacity, so loose.
+                drop(pool.adopt(BytesMut::with_capacity(CAPACITY + 1)));
+                drop(held);
+                if trim {
+                    assert_eq!(pool.trim().buffers, 0, "all were in use just now");
+                }
+            }
+        });
+        let before = total(&pool);
+        assert_eq!(before.discards.full, 10, "the budget is full");
+        assert_eq!(before.retained_buffers as usize, BUFFERS + 1);
+        let held: Vec<PooledBuf> = (0..BUFFERS + 1).map(|_| pool.get(1)).collect();
+        let after = total(&pool);
+        assert_eq!(after.hits() as usize, BUFFERS + 1);
+        assert_eq!((after.misses, after.retained_buffers), (before.misses, 0));
+        drop(held);
+        assert_accounts_balance(&pool);
     }
-    let after = total(&pool);
-    assert_eq!(after.hits() - before.hits(), before.retained_buffers);
-    assert_eq!(after.retained_buffers, 0);
-    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn the_room_that_an_exited_thread_had_for_more_is_others() {
+    const BUFFERS: usize = 40;
+    for left in [0, 1, 25] {
+        let pool = Pool::builder()
+            .classes([4096])
+            .retain_bytes(BUFFERS * 4096)
+            .trim_interval(None)
+            .build()
+            .unwrap();
+        // Has caches of its own, as above.
+        drop(pool.get(1).detach());
+        on_a_thread({
+            let pool = pool.clone();
+            move || {
+                let held: Vec<PooledBuf> = (0..BUFFERS).map(|_| pool.get(1)).collect();
+                drop(held); // the whole budget is room in this thread's cache
+                for _ in left..BUFFERS {
+                    drop(pool.get(1).detach());
+                }
+            }
+        });
+        assert_eq!(total(&pool).retained_buffers as usize, left);
+        let held: Vec<PooledBuf> = (0..BUFFERS).map(|_| pool.get(1)).collect();
+        drop(held);
+        let after = total(&pool);
+        assert_eq!(after.retained_buffers as usize, BUFFERS);
+        assert_eq!(after.discards.full, 0);
+        assert_accounts_balance(&pool);
+    }
 }
 
 #[test]

@@ -1,100 +1,140 @@
 //! One thread's cache of one size class: an array of items behind `busy` and `owner`.
 //!
-//! Owns the items that one thread keeps at hand, and the protocol by which
-//! another thread takes them away. Knows nothing of bytes, of the depot, or of
-//! how a thread finds its cache.
+//! Owns the items that one thread keeps at hand, their low-water mark, and the
+//! protocol by which another thread takes them away. Knows nothing of bytes, of
+//! the depot, or of how a thread finds its cache.
 //!
 //! # The protocol
 //!
 //! The owner enters by storing `busy`, running the light barrier and then
-//! loading `owner`; it goes on only if it reads its own token. Whoever closes
-//! the cache stores `owner` first, runs the heavy barrier and then waits until
+//! loading `owner`; it goes on only if it reads its own token. Whoever claims
+//! the cache marks `owner` first, runs the heavy barrier and then waits until
 //! `busy` is clear. Each stores before it loads, and the barriers pair, so at
-//! least one of them sees the other: either the owner sees that the cache is no
-//! longer its own and leaves without touching an item, or the closer sees
-//! `busy` and waits. Neither a lock nor an atomic read-modify-write is on the
-//! owner's side.
+//! least one of them sees the other: either the owner sees that the cache is
+//! claimed and leaves without touching an item, or the claimer sees `busy` and
+//! waits. Neither a lock nor an atomic read-modify-write is on the owner's
+//! side, and the owner never waits.
+//!
+//! One thread claims at a time, under a lock of the engine's (`trim.rs`). It
+//! ends a claim by taking its mark off again; a cache of a closed engine stays
+//! claimed for good.
+//!
+//! # What was not needed
+//!
+//! The items that were here at the last trim, and not taken since, are *resting*.
+//! They are as many as the cache's low-water mark says: the fewest it held since
+//! that trim. They lie apart, at the end of the array, so that [`Cache::pop`]
+//! need not look where the mark is. When there is nothing else, the thread goes
+//! the slow way, and [`Cache::pop_resting`] takes one of them. A trim frees those
+//! that are left, and puts the others to rest.
+//!
+//! ```text
+//! rounds:  [ 0 .. len: the last is taken first | .. limit: room | resting: the first is taken first ]
+//! ```
 
 use super::barrier;
+use super::budget::Account;
 use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
-use super::{ClassLimits, Item, Levels};
-use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering, fence};
+use super::{ClassLimits, Idle, Item, Levels};
+use crate::sync::{AtomicBool, AtomicUsize, Counter, Exclusive, Ordering, fence, load_unshared};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::Arc;
 
 /// Two magazines: after an exchange in either direction one remains, so a
 /// thread that alternates at the boundary does not go to the depot each time.
-const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
+pub(crate) const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
 
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
-/// `owner` of a cache that takes nothing in any more.
-const CLOSED: usize = 1;
 /// Added to the token in `owner` where the light barrier is not enough: the
-/// quick comparison then fails, and the owner runs a full one. Tokens are even.
+/// quick comparison then fails, and the owner runs a full one.
 const FENCED: usize = 1;
+/// Added to `owner`, whoever that is, while another thread has the cache.
+const CLAIMED: usize = 2;
 
-// No token, fenced or not, is a cache's that no thread may enter.
-const _: () = assert!(Token::LEAST > CLOSED && Token::LEAST % 2 == 0);
+// No token has a bit of these, and none is `FREE`.
+const _: () = assert!(Token::LEAST > FREE && Token::STEP > (FENCED | CLAIMED));
+const _: () = assert!(Token::LEAST % Token::STEP == 0 && Token::STEP.is_power_of_two());
 
 /// One thread's cache of one size class.
 // 128: two cache lines, since processors fetch them in pairs; two threads'
 // caches must not share one. What a `get` and a drop use is in the first 64.
 #[repr(C, align(128))]
 pub(super) struct Cache<T> {
-    /// [`FREE`], [`CLOSED`], or the token of the thread that may enter, plus
-    /// [`FENCED`] if need be.
+    /// [`FREE`], or the token of the thread that may enter, plus [`FENCED`] if
+    /// need be; and [`CLAIMED`].
     owner: AtomicUsize,
     /// Set while the owner works on `rounds`.
     busy: AtomicBool,
-    /// How many `rounds` may be used, at most [`CACHE_ROUNDS`].
-    limit: usize,
+    /// How many `rounds` may be used from the start. With `resting`, as many as
+    /// are leased, and at most [`CACHE_ROUNDS`]. Written, as is all below, by who
+    /// is inside: the owner between `enter` and `leave`, or the claimer.
+    limit: AtomicUsize,
     /// Weight of every item here.
     unit: usize,
-    /// How many `rounds` are initialised, from the start. Written by the owner,
-    /// as are the counters.
+    /// How many `rounds` are initialised from the start.
     len: AtomicUsize,
+    /// How many `rounds` are initialised at the end.
+    resting: AtomicUsize,
     /// Items that the owner gave back.
     returns: Counter,
     /// Items that came from the depot.
     refilled: Counter,
-    /// Items that went to the depot.
-    flushed: Counter,
     rounds: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
+    /// Items that went to the depot, or were freed here.
+    flushed: Counter,
     /// Items handed to the owner straight from a magazine out of the depot.
     pub(super) depot_hits: Counter,
+    /// What all caches of this thread together lease from.
+    account: Arc<Account>,
+    /// The most there may be room for.
+    room_max: usize,
+    exclusive: Exclusive,
 }
 
 const _: () = assert!(
-    std::mem::offset_of!(Cache<Box<()>>, rounds) <= 64,
+    std::mem::offset_of!(Cache<Box<()>>, rounds) <= 64 || cfg!(loom),
     "what every get and drop uses is in one cache line"
 );
 
 // SAFETY: `rounds` is the one field that needs the argument. It is touched by
-// the owner between `enter` and `leave`, and by whoever closed the cache after
-// `drain` has seen the owner leave; the protocol above keeps these apart.
-// Items cross threads that way, hence `T: Send`.
+// the owner between `enter` and `leave`, and by whoever has claimed the cache
+// and then seen the owner leave; the protocol above keeps these apart. Items
+// cross threads that way, hence `T: Send`.
 unsafe impl<T: Send> Sync for Cache<T> {}
 
+/// What a claimer took out of a cache.
+pub(super) struct Taken<T> {
+    pub(super) items: [Magazine<T>; 2],
+    /// How many rounds' leases the cache had and needs no more, these items' included.
+    pub(super) rounds: usize,
+}
+
 impl<T: Item> Cache<T> {
-    pub(super) fn new(limits: ClassLimits) -> Self {
+    pub(super) fn new(limits: ClassLimits, account: Arc<Account>) -> Self {
         Cache {
             owner: AtomicUsize::new(FREE),
             busy: AtomicBool::new(false),
-            limit: limits.cache_rounds.min(CACHE_ROUNDS),
+            limit: AtomicUsize::new(0),
             unit: limits.weight,
             len: AtomicUsize::new(0),
+            resting: AtomicUsize::new(0),
             returns: Counter::default(),
             refilled: Counter::default(),
-            flushed: Counter::default(),
             rounds: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
+            flushed: Counter::default(),
             depot_hits: Counter::default(),
+            account,
+            room_max: limits.cache_rounds.min(CACHE_ROUNDS),
+            exclusive: Exclusive::new(),
         }
     }
 
-    /// Takes the item that came last, if the cache is `me`'s and holds one.
+    /// Takes the item that came last, if the cache is `me`'s and holds one that
+    /// is not resting.
     #[inline(always)]
     pub(super) fn pop(&self, me: Token) -> Option<T> {
         if !self.enter(me) {
@@ -106,6 +146,17 @@ impl<T: Item> Cache<T> {
         item
     }
 
+    /// Takes the item that came last, if the cache is `me`'s and holds any.
+    pub(super) fn pop_resting(&self, me: Token) -> Option<T> {
+        if !self.enter(me) {
+            return None;
+        }
+        // SAFETY: between `enter` and `leave`, here and below.
+        let item = unsafe { self.take_last() }.or_else(|| unsafe { self.take_resting() });
+        self.leave();
+        item
+    }
+
     /// Weight of every item here.
     #[inline(always)]
     pub(super) fn unit(&self) -> usize {
@@ -113,7 +164,7 @@ impl<T: Item> Cache<T> {
     }
 
     /// Keeps an item of weight [`unit`](Self::unit), or hands it back if the
-    /// cache is full or not `me`'s.
+    /// cache has no room or is not `me`'s to enter.
     ///
     /// # Safety
     ///
@@ -141,108 +192,150 @@ impl<T: Item> Cache<T> {
         kept
     }
 
-    /// Moves a magazine's items in, as far as there is room and the cache is `me`'s.
-    pub(super) fn refill(&self, me: Token, magazine: &mut Magazine<T>) {
+    /// Moves a magazine's items in, as far as there is room, after making room
+    /// for `more` as [`add_room`](Self::add_room) does.
+    pub(super) fn refill(&self, me: Token, magazine: &mut Magazine<T>, more: usize) -> usize {
+        let mut added = 0;
         if self.enter(me) {
+            added = self.widen(more);
             let len = self.len();
-            // SAFETY: between `enter` and `leave`; up to `limit`, at most the
-            // array's length, the rounds from `len` on are not initialised.
-            let refilled = unsafe { magazine.move_to(self.round(len), self.limit - len) };
+            self.exclusive.touch();
+            // SAFETY: between `enter` and `leave`; from `len` up to `limit`,
+            // the rounds are not initialised.
+            let refilled = unsafe { magazine.move_to(self.round(len), self.limit() - len) };
             self.set_len(len + refilled);
             self.refilled.add_by_owner(refilled); // after the length: see `levels`
             self.leave();
         }
+        added
     }
 
-    /// Moves out the `out` items that came first, at most a magazine; none if
-    /// there are fewer, or the cache is not `me`'s.
-    pub(super) fn flush(&self, me: Token, out: usize) -> Option<Magazine<T>> {
-        let len = self.len();
-        if out == 0 || out > len.min(MAGAZINE_ROUNDS) || !self.enter(me) {
+    /// Makes room for `more` items, which are leased, and says for how many it
+    /// did: for none if the cache is not `me`'s to enter, and for fewer if it
+    /// would have too much room.
+    pub(super) fn add_room(&self, me: Token, more: usize) -> usize {
+        let mut added = 0;
+        if self.enter(me) {
+            added = self.widen(more);
+            self.leave();
+        }
+        added
+    }
+
+    /// Called by who is inside.
+    fn widen(&self, more: usize) -> usize {
+        // Looked at again: what the caller saw from outside may have changed.
+        let added = more.min(self.room_max.saturating_sub(self.room()));
+        self.set_limit(self.limit() + added);
+        added
+    }
+
+    /// Gives up the room that holds nothing, and says for how many items that was.
+    pub(super) fn cut_room(&self, me: Token) -> usize {
+        if !self.enter(me) {
+            return 0;
+        }
+        let cut = self.limit() - self.len();
+        self.set_limit(self.len());
+        self.leave();
+        cut
+    }
+
+    /// Moves out the `out` items that came first, at most a magazine, and with
+    /// them their room, but makes room for `more`. `None` if there are fewer, or
+    /// the cache is not `me`'s to enter.
+    pub(super) fn flush(&self, me: Token, out: usize, more: usize) -> Option<Magazine<T>> {
+        if out == 0 || out > MAGAZINE_ROUNDS || !self.enter(me) {
             return None;
         }
-        // SAFETY: between `enter` and `leave`; `out` is at most `len`, and the
-        // first `len` rounds are initialised. What is moved out is overwritten
-        // by the rest, or excluded by the new `len`, so it is used there only.
-        let magazine = unsafe {
-            let magazine = Magazine::filled_from(self.round(0), out);
-            ptr::copy(self.round(out), self.round(0), len - out);
+        let magazine = (out <= self.held()).then(|| {
+            // SAFETY: between `enter` and `leave`; `out` was just looked at.
+            let magazine = unsafe { self.take_first(out) };
+            self.set_limit(self.limit() + more);
             magazine
-        };
-        self.flushed.add_by_owner(out); // before the length: see `levels`
-        // Release: for this length and all that this thread will write; pairs
-        // with the Acquire of the length in `levels`.
-        fence(Ordering::Release);
-        self.set_len(len - out);
+        });
         self.leave();
-        Some(magazine)
+        magazine
     }
 
-    /// Makes a free cache `me`'s. Leaves any other as it is.
+    /// Makes a free cache `me`'s.
     pub(super) fn acquire(&self, me: Token) {
         // Acquire: what the last owner did to the items; pairs with the
-        // Release in `release`. Relaxed: on failure nothing is touched.
-        let _ = self.owner.compare_exchange(
-            FREE,
-            owner_value(me),
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        );
-        // Release: whoever sees a length that this thread will write sees what
-        // the last owner counted; pairs with the Acquire of it in `levels`.
-        fence(Ordering::Release);
+        // Release in `release`. What a claimer did is acquired by `enter`.
+        let before = self.owner.fetch_or(owner_value(me), Ordering::Acquire);
+        debug_assert_eq!(before & !CLAIMED, FREE, "one owner at a time");
     }
 
-    /// Makes `me`'s cache free, for the next thread with whatever it holds.
-    pub(super) fn release(&self, me: Token) {
+    /// Makes this thread's cache free, for the next thread with whatever it holds.
+    pub(super) fn release(&self) {
         // Release: publishes what this thread did to the items; pairs with
-        // the Acquire in `acquire`. Relaxed: it was closed, which stays.
-        let _ = self.owner.compare_exchange(
-            owner_value(me),
-            FREE,
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
+        // the Acquire in `acquire` and in `claim`.
+        self.owner.fetch_and(CLAIMED, Ordering::Release);
     }
 
-    /// Ends the cache's life: after a heavy barrier, no owner enters any more.
-    pub(super) fn close(&self) {
-        // AcqRel: Acquire pairs with `release`, since a free cache may hold
-        // items. Release is not needed; the heavy barrier orders the rest.
-        self.owner.swap(CLOSED, Ordering::AcqRel);
+    /// Keeps the owner out, once a heavy barrier has run. One thread at a time
+    /// does this.
+    pub(super) fn claim(&self) {
+        // Acquire: what an owner that has ended did; pairs with `release`. The
+        // heavy barrier orders the rest.
+        let before = self.owner.fetch_or(CLAIMED, Ordering::Acquire);
+        debug_assert_eq!(before & CLAIMED, 0, "one claimer at a time");
     }
 
-    /// Frees all items of a cache that was closed before the last heavy barrier.
+    /// Lets the owner in again.
+    pub(super) fn unclaim(&self) {
+        // Release: what the claimer did; pairs with the Acquire in `enter`.
+        self.owner.fetch_and(!CLAIMED, Ordering::Release);
+    }
+
+    /// Takes the idle items out of a cache that was claimed before the last
+    /// heavy barrier, and all its room but for what it holds, and begins anew
+    /// to mark what is needed.
     ///
     /// Waits for an owner that is in the middle of a push or a pop.
     ///
     /// # Safety
     ///
-    /// - [`close`](Self::close) and then [`barrier::heavy`] ran on this thread.
-    /// - No other thread calls this.
-    pub(super) unsafe fn drain(&self) {
+    /// - [`claim`](Self::claim) and then [`barrier::heavy`] ran on this thread,
+    ///   and [`unclaim`](Self::unclaim) did not.
+    pub(super) unsafe fn take_idle(&self, idle: Idle) -> Taken<T> {
+        self.wait_for_owner();
+        let out = match idle {
+            Idle::Unneeded => self.resting(),
+            Idle::All => self.held(),
+        };
+        let first = out.min(MAGAZINE_ROUNDS);
+        // SAFETY: the owner is out, as was just seen, and cannot come back in:
+        // it would load `owner` after the heavy barrier and find it claimed.
+        // Nobody else claims at the same time. Both numbers together are at
+        // most what is held, and each is at most a magazine.
+        let items = unsafe { [self.take_first(first), self.take_first(out - first)] };
+        let room = self.limit() - self.len();
+        // SAFETY: as above; none is resting any more.
+        unsafe { self.put_to_rest() };
+        Taken {
+            items,
+            rounds: out + room,
+        }
+    }
+
+    fn wait_for_owner(&self) {
         let mut spins = 0_u32;
         // Acquire: the owner's writes to the items; pairs with the Release in `leave`.
         while self.busy.load(Ordering::Acquire) {
             // An owner that was stopped by the scheduler needs our processor.
-            if spins < 64 {
+            if spins < 64 && !cfg!(loom) {
                 spins += 1;
                 std::hint::spin_loop();
             } else {
-                std::thread::yield_now();
+                crate::sync::yield_now();
             }
-        }
-        // SAFETY: the owner is out, as was just seen, and cannot come back in:
-        // it would load `owner` after the heavy barrier and read CLOSED. The
-        // caller promises that nobody else drains.
-        while let Some(item) = unsafe { self.take_last() } {
-            drop(item);
         }
     }
 
     /// What this cache holds and what it has served.
     ///
-    /// Exact while the owner is not at work. Never more hits than there were.
+    /// Exact while nobody is at work on it. Never more hits than there were.
     pub(super) fn levels(&self) -> Levels {
         // What came and neither went to the depot nor is here was handed out:
         // the difference saves the hot path a store. What came is read first,
@@ -253,8 +346,10 @@ impl<T: Item> Cache<T> {
         let came = returns.wrapping_add(self.refilled.get());
         // Acquire: pairs with the Release in `Counter::add_by_owner`.
         fence(Ordering::Acquire);
-        // Acquire: pairs with the Release fences in `flush` and `acquire`.
-        let idle_items = self.len.load(Ordering::Acquire);
+        // Acquire: pairs with the Release in `set_len` and `set_resting`. What is
+        // put to rest is written there first, and read last.
+        let len = self.len.load(Ordering::Acquire);
+        let idle_items = len + self.resting.load(Ordering::Acquire);
         let went = self.flushed.get().wrapping_add(idle_items as u64);
         Levels {
             local_hits: u64::try_from(came.wrapping_sub(went) as i64).unwrap_or(0),
@@ -262,7 +357,24 @@ impl<T: Item> Cache<T> {
             returns,
             idle_items,
             idle_weight: idle_items * self.unit,
+            ..Levels::default()
         }
+    }
+
+    /// What all caches of this thread together lease from.
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Whether another thread has it just now, as far as can be seen.
+    pub(super) fn is_claimed(&self) -> bool {
+        // Relaxed: a hint.
+        self.owner.load(Ordering::Relaxed) & CLAIMED != 0
+    }
+
+    /// Whether it holds nothing and no room, as far as can be seen from outside.
+    pub(super) fn is_blank(&self) -> bool {
+        self.room() == 0
     }
 
     #[inline(always)]
@@ -270,18 +382,20 @@ impl<T: Item> Cache<T> {
         // Relaxed: the light barrier orders it before the load below.
         self.busy.store(true, Ordering::Relaxed);
         barrier::light();
-        // Relaxed: only this thread stores this token, so what it orders was
-        // ordered in `acquire`. It may be stale; then whoever has stored over
-        // it runs its heavy barrier after this load, sees `busy`, and waits.
-        self.owner.load(Ordering::Relaxed) == me.get() || self.enter_fenced(me)
+        // Acquire: what the last claimer did, if the cache was claimed since we
+        // were here; pairs with the Release in `unclaim`. It may be stale; then
+        // whoever claims runs its heavy barrier after this load, sees `busy`,
+        // and waits.
+        self.owner.load(Ordering::Acquire) == me.get() || self.enter_fenced(me)
     }
 
-    /// Enters where the light barrier is not enough, and leaves what is not `me`'s.
+    /// Enters where the light barrier is not enough, and leaves what is not
+    /// `me`'s to enter.
     #[cold]
     fn enter_fenced(&self, me: Token) -> bool {
         barrier::full();
-        // Relaxed: as in `enter`.
-        let entered = self.owner.load(Ordering::Relaxed) == me.get() + FENCED;
+        // Acquire: as in `enter`.
+        let entered = self.owner.load(Ordering::Acquire) == me.get() + FENCED;
         if !entered {
             self.leave();
         }
@@ -290,21 +404,54 @@ impl<T: Item> Cache<T> {
 
     #[inline(always)]
     fn leave(&self) {
-        // Release: publishes the work on the items; pairs with the Acquire in `drain`.
+        // Release: publishes the work on the items; pairs with the Acquire in
+        // `wait_for_owner`.
         self.busy.store(false, Ordering::Release);
     }
 
-    /// How many items are here: for the owner, exact.
-    #[inline(always)]
-    pub(super) fn len(&self) -> usize {
-        // Relaxed: written by the owner, which is this thread, or read for
-        // `Stats`, or ordered by `busy` in `drain`. So in `set_len`.
+    /// How many items are here. For the owner exact, unless the cache is
+    /// claimed; so for [`room`](Self::room) and [`resting`](Self::resting).
+    pub(super) fn held(&self) -> usize {
+        self.len() + self.resting()
+    }
+
+    /// For how many items there is room, those that are here included.
+    pub(super) fn room(&self) -> usize {
+        self.limit() + self.resting()
+    }
+
+    /// How many items were here at the last trim and have not been taken since.
+    pub(super) fn resting(&self) -> usize {
+        // Relaxed: written by who is inside, and whoever enters next has
+        // acquired it; or only looked at. So for `len` and `limit`.
+        self.resting.load(Ordering::Relaxed)
+    }
+
+    fn set_resting(&self, resting: usize) {
+        // Release: pairs with the Acquire in `levels`.
+        self.resting.store(resting, Ordering::Release);
+    }
+
+    fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     fn set_len(&self, len: usize) {
-        self.len.store(len, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `levels`.
+        self.len.store(len, Ordering::Release);
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    fn set_limit(&self, limit: usize) {
+        assert!(
+            limit + self.resting() <= CACHE_ROUNDS && limit >= self.len(),
+            "what is initialised lies before the limit, or rests behind it"
+        );
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Address of one of `rounds`.
@@ -318,13 +465,17 @@ impl<T: Item> Cache<T> {
         unsafe { self.rounds.get().cast::<MaybeUninit<T>>().add(at) }
     }
 
+    /// Takes the item that came last of those that are not resting.
+    ///
     /// # Safety
     ///
-    /// - The caller has the cache to itself: it is between `enter` and
-    ///   `leave`, or it has closed the cache and seen the owner leave.
+    /// - The caller is inside: between `enter` and `leave`, or it has claimed
+    ///   the cache and seen the owner leave.
     #[inline(always)]
     unsafe fn take_last(&self) -> Option<T> {
-        let last = self.len().checked_sub(1)?;
+        // SAFETY: only who is inside stores it.
+        let last = unsafe { load_unshared(&self.len) }.checked_sub(1)?;
+        self.exclusive.touch();
         // SAFETY: `last` is below `len`, hence initialised and in the array;
         // the new `len` excludes it, so nobody reads it again. The caller has
         // the cache to itself.
@@ -333,15 +484,92 @@ impl<T: Item> Cache<T> {
         Some(item)
     }
 
+    /// Takes the resting item that came last, and leaves its room.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`take_last`](Self::take_last).
+    unsafe fn take_resting(&self) -> Option<T> {
+        let rest = self.resting().checked_sub(1)?;
+        self.exclusive.touch();
+        // SAFETY: the last `resting` rounds are initialised; the new number
+        // excludes the first of these, so nobody reads it again. The caller
+        // has the cache to itself.
+        let item = unsafe { self.round(CACHE_ROUNDS - 1 - rest).read().assume_init() };
+        self.set_resting(rest);
+        self.set_limit(self.limit() + 1);
+        Some(item)
+    }
+
+    /// Takes the `out` items that came first, and their room. Those that are
+    /// resting came before all others.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`take_last`](Self::take_last).
+    /// - `out` is at most what is [held](Self::held), and at most [`MAGAZINE_ROUNDS`].
+    unsafe fn take_first(&self, out: usize) -> Magazine<T> {
+        let (len, resting) = (self.len(), self.resting());
+        let rested = out.min(resting);
+        let others = out - rested;
+        self.exclusive.touch();
+        self.flushed.add_by_owner(out); // before the lengths: see `levels`
+        let mut magazine = Magazine::new();
+        // SAFETY: the last `resting` rounds are initialised, and `rested` is at
+        // most that. What is moved out is overwritten by the rest, or excluded
+        // by the new number, so it is used there only. The caller has the cache
+        // to itself.
+        unsafe {
+            magazine.add_from(self.round(CACHE_ROUNDS - rested), rested);
+            let left = resting - rested;
+            let from = self.round(CACHE_ROUNDS - resting);
+            ptr::copy(from, self.round(CACHE_ROUNDS - left), left);
+        }
+        self.set_resting(resting - rested);
+        // SAFETY: the first `len` rounds are initialised, and `others` is at
+        // most that. Otherwise as above.
+        unsafe {
+            magazine.add_from(self.round(0), others);
+            ptr::copy(self.round(others), self.round(0), len - others);
+        }
+        self.set_len(len - others);
+        self.set_limit(self.limit() - others);
+        magazine
+    }
+
+    /// Puts all items to rest, and gives up the room that holds nothing.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`take_last`](Self::take_last).
+    /// - None is resting.
+    unsafe fn put_to_rest(&self) {
+        let len = self.len();
+        self.exclusive.touch();
+        // The last comes to lie first. SAFETY: the first `len` rounds are
+        // initialised, and moved to the last `len`, where none is, or within
+        // the array; from there they are used from now on. The caller has the
+        // cache to itself.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.round(0), len).reverse();
+            ptr::copy(self.round(0), self.round(CACHE_ROUNDS - len), len);
+        }
+        self.set_resting(len); // before the length: see `levels`
+        self.set_len(0);
+        self.limit.store(0, Ordering::Relaxed);
+    }
+
     /// # Safety
     ///
     /// - As for [`take_last`](Self::take_last).
     #[inline(always)]
     unsafe fn add_last(&self, item: T) -> Result<(), T> {
-        let len = self.len();
-        if len >= self.limit {
+        // SAFETY: only who is inside stores them.
+        let (len, limit) = unsafe { (load_unshared(&self.len), load_unshared(&self.limit)) };
+        if len >= limit {
             return Err(item);
         }
+        self.exclusive.touch();
         // SAFETY: `len` is below `limit`, hence in the array, and this round
         // is not initialised, so nothing is overwritten. The caller has the
         // cache to itself.
@@ -351,7 +579,7 @@ impl<T: Item> Cache<T> {
     }
 }
 
-/// What `owner` holds while the cache is `me`'s.
+/// What `owner` holds while the cache is `me`'s and not claimed.
 fn owner_value(me: Token) -> usize {
     if barrier::light_is_enough() {
         me.get()
@@ -363,10 +591,12 @@ fn owner_value(me: Token) -> usize {
 impl<T> Drop for Cache<T> {
     /// For items that do not keep the engine alive; those that do were drained.
     fn drop(&mut self) {
-        let len = *self.len.get_mut();
-        for round in &mut self.rounds.get_mut()[..len] {
-            // SAFETY: rounds below `len` are initialised, and `&mut self`
-            // says that no thread uses the cache.
+        // Relaxed: `&mut self` says that no thread uses the cache.
+        let len = self.len.load(Ordering::Relaxed);
+        let resting = self.resting.load(Ordering::Relaxed);
+        let (front, end) = self.rounds.get_mut().split_at_mut(CACHE_ROUNDS - resting);
+        for round in front[..len].iter_mut().chain(end) {
+            // SAFETY: these are the initialised ones.
             unsafe { round.assume_init_drop() };
         }
     }

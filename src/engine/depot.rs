@@ -4,12 +4,12 @@
 //! fit no thread cache or came from a thread without one. Knows nothing of
 //! bytes, threads or closing: an item is opaque but for its weight.
 
+use super::budget::Account;
+use super::store::Store;
 use super::{ClassLimits, Item};
-use crate::sync::{AtomicUsize, Counter, Ordering};
-use crossbeam_queue::ArrayQueue;
+use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering};
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::OnceLock;
 
 /// The most items that move between a thread cache and the depot at once.
 ///
@@ -18,8 +18,11 @@ use std::sync::OnceLock;
 /// (`docs/benchmarks.md`).
 pub(crate) const MAGAZINE_ROUNDS: usize = 32;
 
-/// The most loose items in a depot: bounds what it preallocates.
-const LOOSE_MAX: usize = 1024;
+/// Magazines that a depot first has room for: 512 buffers at the most, in less
+/// than 5 KiB.
+const MAGAZINES_FIRST: usize = 16;
+/// Loose items that a depot first has room for.
+const LOOSE_FIRST: usize = 64;
 
 /// A batch of items of one size class that moves whole between levels.
 pub(super) struct Magazine<T> {
@@ -29,25 +32,33 @@ pub(super) struct Magazine<T> {
 }
 
 impl<T> Magazine<T> {
+    /// An empty magazine.
+    pub(super) fn new() -> Self {
+        Magazine {
+            len: 0,
+            rounds: [const { MaybeUninit::uninit() }; MAGAZINE_ROUNDS],
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Moves `len` items from `rounds` on into a new magazine.
+    /// Moves `more` items from `rounds` on to the end of this magazine.
     ///
     /// # Safety
     ///
-    /// - `rounds` points to `len` initialised items, at most
-    ///   [`MAGAZINE_ROUNDS`], which nobody uses there any more.
-    pub(super) unsafe fn filled_from(rounds: *const MaybeUninit<T>, len: usize) -> Self {
-        let mut magazine = Magazine {
-            len,
-            rounds: [const { MaybeUninit::uninit() }; MAGAZINE_ROUNDS],
-        };
-        // SAFETY: `len` rounds are readable there, as the caller promises, and
-        // writable here. The items are used here only from now on.
-        unsafe { ptr::copy_nonoverlapping(rounds, magazine.rounds.as_mut_ptr(), len) };
-        magazine
+    /// - `rounds` points to `more` initialised items, which nobody uses there
+    ///   any more.
+    /// - With these the magazine holds at most [`MAGAZINE_ROUNDS`].
+    pub(super) unsafe fn add_from(&mut self, rounds: *const MaybeUninit<T>, more: usize) {
+        // SAFETY: `more` rounds are readable there, and there is room for them
+        // here, as the caller promises. The items are used here only from now on.
+        unsafe {
+            let end = self.rounds.as_mut_ptr().add(self.len);
+            ptr::copy_nonoverlapping(rounds, end, more);
+        }
+        self.len += more;
     }
 
     /// Moves the items that were first here, at most `max`, to `rounds`, and
@@ -95,33 +106,40 @@ impl<T> Drop for Magazine<T> {
     }
 }
 
-/// One size class's shared store.
+/// One size class's shared items.
 pub(super) struct Depot<T> {
-    // Each queue is made when the first item arrives, and then at its full
-    // length: a store that grew during a burst would lie above the burst's
-    // buffers on the heap and pin them there after they are freed.
-    magazines: OnceLock<ArrayQueue<Magazine<T>>>,
-    loose: OnceLock<ArrayQueue<T>>,
-    limits: ClassLimits,
+    magazines: Store<Magazine<T>>,
+    loose: Store<T>,
     loose_weight: AtomicUsize,
+    limits: ClassLimits,
+    /// What all levels together lease from for this class, by number.
+    pub(super) account: Account,
+    /// Whether a returned item has been refused for want of room, and no miss
+    /// has been put down to it yet.
+    pub(super) refused: AtomicBool,
     /// Loose items handed to a caller.
     pub(super) hits: Counter,
     /// The most local hits of all caches that a snapshot has shown.
     pub(super) local_hits_shown: Counter,
     /// Loose items that a caller gave back.
     pub(super) returns: Counter,
+    /// Idle items freed, on whichever level they were.
+    pub(super) trimmed: Counter,
 }
 
 impl<T: Item> Depot<T> {
     pub(super) fn new(limits: ClassLimits) -> Self {
         Depot {
-            magazines: OnceLock::new(),
-            loose: OnceLock::new(),
-            limits,
+            magazines: Store::new(MAGAZINES_FIRST),
+            loose: Store::new(LOOSE_FIRST),
             loose_weight: AtomicUsize::new(0),
-            local_hits_shown: Counter::default(),
+            limits,
+            account: Account::new(limits.items),
+            refused: AtomicBool::new(false),
             hits: Counter::default(),
+            local_hits_shown: Counter::default(),
             returns: Counter::default(),
+            trimmed: Counter::default(),
         }
     }
 
@@ -129,67 +147,71 @@ impl<T: Item> Depot<T> {
         self.limits
     }
 
-    /// Whether a [`push`](Self::push) would fail now; by the time it comes, it may not.
-    pub(super) fn is_full(&self) -> bool {
-        self.magazines.get().is_some_and(ArrayQueue::is_full)
+    /// Makes room for `items` in all; a hint.
+    pub(super) fn reserve(&self, items: usize) {
+        self.magazines
+            .reserve(items.div_ceil(self.limits.magazine_rounds.max(1)));
+        self.loose.reserve(1);
     }
 
-    /// Stores a magazine of the class's length, or hands it back if there is no room.
+    /// Stores a full magazine, or hands it back if there is no room.
     pub(super) fn push(&self, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
         let full = self.limits.magazine_rounds;
         debug_assert_eq!(magazine.len(), full, "else `idle` would lie");
-        self.magazines
-            .get_or_init(|| ArrayQueue::new(self.limits.depot_magazines.max(1)))
-            .push(magazine)
+        self.magazines.push(magazine)
     }
 
-    /// Takes the magazine that has been here longest.
+    /// Takes a full magazine.
     pub(super) fn pop(&self) -> Option<Magazine<T>> {
-        self.magazines.get()?.pop()
+        self.magazines.pop()
     }
 
     /// Stores one item of any weight, or hands it back if there is no room.
     pub(super) fn push_loose(&self, item: T) -> Result<(), T> {
         let weight = item.weight();
-        let max = self.limits.depot_loose_weight;
-        // Relaxed: a limit that only this number is held to. Before the push,
-        // so that it is never passed, and never falls below zero.
-        let added = |held: usize| held.checked_add(weight).filter(|&held| held <= max);
-        let fits = self
-            .loose_weight
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
-        if fits.is_err() {
-            return Err(item);
-        }
-        let queue = self.loose.get_or_init(|| {
-            // No loose item weighs less than an ordinary one.
-            let most = max / self.limits.weight.max(1);
-            ArrayQueue::new(most.clamp(1, LOOSE_MAX))
-        });
-        let stored = queue.push(item);
+        // Relaxed: for `Stats`. Before the push, so as not to fall below zero.
+        self.loose_weight.fetch_add(weight, Ordering::Relaxed);
+        let stored = self.loose.push(item);
         if stored.is_err() {
             self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
         }
         stored
     }
 
-    /// Takes the loose item that has been here longest.
+    /// Takes one loose item.
     pub(super) fn pop_loose(&self) -> Option<T> {
-        let item = self.loose.get()?.pop()?;
+        self.loose.pop().map(|item| self.left(item))
+    }
+
+    /// Takes a full magazine that was not needed since the last `reset_low`.
+    pub(super) fn pop_idle(&self) -> Option<Magazine<T>> {
+        self.magazines.pop_idle()
+    }
+
+    /// Takes a loose item that was not needed since the last `reset_low`.
+    pub(super) fn pop_idle_loose(&self) -> Option<T> {
+        self.loose.pop_idle().map(|item| self.left(item))
+    }
+
+    /// Begins anew to mark what is needed.
+    pub(super) fn reset_low(&self) {
+        self.magazines.reset_low();
+        self.loose.reset_low();
+    }
+
+    fn left(&self, item: T) -> T {
         self.loose_weight
             .fetch_sub(item.weight(), Ordering::Relaxed);
-        Some(item)
+        item
     }
 
     /// Idle items here, and their weight.
     pub(super) fn idle(&self) -> (usize, usize) {
-        let magazines = self.magazines.get().map_or(0, ArrayQueue::len);
-        let in_magazines = magazines * self.limits.magazine_rounds;
-        let loose = self.loose.get().map_or(0, ArrayQueue::len);
+        let in_magazines = self.magazines.len() * self.limits.magazine_rounds;
         // Relaxed: read for `Stats`.
         let loose_weight = self.loose_weight.load(Ordering::Relaxed);
         (
-            in_magazines + loose,
+            in_magazines + self.loose.len(),
             in_magazines * self.limits.weight + loose_weight,
         )
     }

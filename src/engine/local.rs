@@ -37,7 +37,8 @@ impl EngineId {
     }
 }
 
-/// Names a thread for the life of the process; even, and never used twice.
+/// Names a thread for the life of the process; a multiple of [`Token::STEP`],
+/// and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     number: usize,
@@ -47,11 +48,13 @@ pub(super) struct Token {
 
 impl Token {
     /// The first thread's. What is below names no thread and no owner.
-    pub(super) const LEAST: usize = 8;
+    pub(super) const LEAST: usize = 12;
+    /// From one thread's to the next: an owner marks it in the bits between.
+    pub(super) const STEP: usize = 4;
     /// What a thread has that owns no cache, now or ever.
-    const NONE: Token = Token::new(2);
+    const NONE: Token = Token::new(4);
     /// No thread's, not even one's that has none.
-    pub(super) const NOBODY: Token = Token::new(4);
+    pub(super) const NOBODY: Token = Token::new(8);
 
     const fn new(number: usize) -> Self {
         Token {
@@ -82,11 +85,11 @@ impl Token {
 
     fn next() -> Option<Token> {
         // A mutex: once per thread, and it must not wrap. Where `usize` has 32
-        // bits, the two-thousand-millionth thread goes without a cache.
+        // bits, the thousand-millionth thread goes without a cache.
         static NEXT: Mutex<usize> = Mutex::new(Token::LEAST);
         let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
         let token = Token::new(*next);
-        *next = next.checked_add(2)?;
+        *next = next.checked_add(Token::STEP)?;
         Some(token)
     }
 }

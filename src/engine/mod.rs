@@ -1,33 +1,46 @@
 //! Takes and keeps items: the one place that decides between the levels.
 //!
-//! Owns the thread caches and the depots. Knows nothing of bytes, of size
-//! classes beyond their index, or of the heap: it serves what it holds, and
+//! Owns the thread caches, the depots and the budget. Knows nothing of bytes, of
+//! size classes beyond their index, or of the heap: it serves what it holds, and
 //! the caller makes and frees items.
 //!
 //! ```text
 //! take:  this thread's cache -> depot -> None, and the caller makes one
 //! keep:  this thread's cache -> depot -> Err, and the caller frees it
 //! ```
+//!
+//! What a level holds is leased: by the item where it is loose, by the magazine
+//! in the depot, by the room in a thread cache. An item that moves takes its lease
+//! along.
 
 mod barrier;
+mod budget;
 mod cache;
+mod clock;
 mod depot;
 mod local;
+mod store;
+mod trim;
 
-pub(crate) use depot::MAGAZINE_ROUNDS;
+pub(crate) use budget::UNLIMITED;
+pub(crate) use cache::CACHE_ROUNDS;
+pub(crate) use trim::Freed;
 
-use crate::sync::{AtomicBool, Ordering, fence};
+use crate::sync::{AtomicBool, Mutex, Ordering, fence, lock};
+use budget::Account;
 use cache::Cache;
-use depot::Depot;
+use depot::{Depot, Magazine};
 use local::{EngineId, ThreadExit, Token};
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use trim::Trims;
 
 /// What the engine must know of an item.
 pub(crate) trait Item: Send + 'static {
     /// What keeping the item costs, in the unit of the caller's limits.
     ///
-    /// Does not change while the engine holds the item.
+    /// Does not change while the engine holds the item. Not 0.
     fn weight(&self) -> usize;
 }
 
@@ -42,20 +55,39 @@ impl ClassIndex {
     }
 }
 
-/// How much of one class each level may hold.
+/// How much the levels may hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) classes: Box<[ClassLimits]>,
+    /// Weight of all that the levels hold together.
+    pub(crate) weight: usize,
+    /// Weight of what the caches of one thread hold together.
+    pub(crate) thread_weight: usize,
+    /// How long an item may go unneeded before the slow path of a get or a drop
+    /// frees it; `None` if that is for others to do.
+    pub(crate) trim_interval: Option<Duration>,
+}
+
+/// How much of one class the levels may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClassLimits {
-    /// Items in one thread's cache.
+    /// Items on all levels together.
+    pub(crate) items: usize,
+    /// Items in one thread's cache, at most [`CACHE_ROUNDS`].
     pub(crate) cache_rounds: usize,
-    /// Items that move at once between cache and depot, at most [`MAGAZINE_ROUNDS`].
+    /// Items that move at once between cache and depot, at most half of [`CACHE_ROUNDS`].
     pub(crate) magazine_rounds: usize,
-    /// Magazines in the depot.
-    pub(crate) depot_magazines: usize,
-    /// Weight of the loose items in the depot.
-    pub(crate) depot_loose_weight: usize,
     /// Weight of an ordinary item. Any other is kept loose in the depot, so
     /// that the thread caches need not look at what they hand out.
     pub(crate) weight: usize,
+}
+
+/// Which idle items to free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Idle {
+    /// Those that were not needed since the last trim.
+    Unneeded,
+    All,
 }
 
 /// What the levels hold of one class and what they have served.
@@ -64,6 +96,7 @@ pub(crate) struct Levels {
     pub(crate) local_hits: u64,
     pub(crate) depot_hits: u64,
     pub(crate) returns: u64,
+    pub(crate) trimmed: u64,
     pub(crate) idle_items: usize,
     pub(crate) idle_weight: usize,
 }
@@ -83,9 +116,14 @@ pub(crate) struct Engine<T: Item> {
     quick: EngineId,
     /// As many as there were threads at once. None is removed while the engine
     /// lives. Locked when a thread first uses the engine, when it ends, for
-    /// `Stats`, and for `close`; never for a get or a drop beside these.
+    /// `Stats`, and at the beginning of a trim; never for a get or a drop beside
+    /// these.
     threads: Mutex<Vec<ThreadCaches<T>>>,
     depots: Box<[Depot<T>]>,
+    /// What all levels together lease from.
+    account: Account,
+    thread_weight: usize,
+    trims: Trims<T>,
     closed: AtomicBool,
     /// The way back here, for threads to tell of their exit.
     home: Arc<dyn ThreadExit>,
@@ -186,7 +224,7 @@ impl<T: Item> Engine<T> {
     ///
     /// Unless `quick`, [`take_local`](Self::take_local) finds nothing, and all
     /// goes through [`take`](Self::take).
-    pub(crate) fn new<H>(limits: &[ClassLimits], quick: bool, home: Weak<H>) -> Self
+    pub(crate) fn new<H>(limits: &Limits, quick: bool, home: Weak<H>) -> Self
     where
         H: HasEngine<Item = T>,
     {
@@ -195,8 +233,11 @@ impl<T: Item> Engine<T> {
         Engine {
             id,
             quick: if quick { id } else { EngineId::NOBODY },
-            threads: Mutex::default(),
-            depots: limits.iter().copied().map(Depot::new).collect(),
+            threads: Mutex::new(Vec::new()),
+            depots: limits.classes.iter().copied().map(Depot::new).collect(),
+            account: Account::new(limits.weight),
+            thread_weight: limits.thread_weight,
+            trims: Trims::new(limits.trim_interval),
             closed: AtomicBool::new(false),
             home: Arc::new(Home(home)),
         }
@@ -205,7 +246,8 @@ impl<T: Item> Engine<T> {
     // ---- take ----
 
     /// Takes an item from this thread's cache, if the thread used this engine
-    /// lately, and says where it came from.
+    /// lately and the cache holds one that is not resting, and says where it came
+    /// from.
     #[inline(always)]
     pub(crate) fn take_local(&self, class: ClassIndex) -> Option<(T, Origin<T>)> {
         let origin = self.recall(self.quick, class)?;
@@ -234,88 +276,201 @@ impl<T: Item> Engine<T> {
     #[cold]
     #[inline(never)]
     pub(crate) fn take(&self, class: ClassIndex) -> (Option<T>, Origin<T>) {
+        self.trim_if_due();
         let depot = &self.depots[class.get()];
-        let Some((me, cache)) = self.attach(class) else {
-            return (self.take_loose(depot), Origin::NONE);
+        let Some((me, caches)) = self.attach() else {
+            return (self.take_shared(depot, None), Origin::NONE);
         };
-        let origin = Origin::new(cache, me);
-        if let Some(item) = cache.pop(me) {
-            return (Some(item), origin);
-        }
-        if let Some(mut magazine) = depot.pop() {
-            let item = magazine.pop();
-            // The cache was empty, so the rest finds room, unless it was
-            // closed meanwhile: then nothing may be kept.
-            cache.refill(me, &mut magazine);
-            cache.depot_hits.add_by_owner(1);
-            return (item, origin);
-        }
-        (self.take_loose(depot), origin)
+        // SAFETY: `attach` gave the address.
+        let cache = unsafe { self.cache_at(caches, class) };
+        let item = cache.pop_resting(me).or_else(|| {
+            let cached = (!cache.is_claimed()).then_some((me, cache));
+            self.take_shared(depot, cached)
+        });
+        (item, Origin::new(cache, me))
     }
 
-    fn take_loose(&self, depot: &Depot<T>) -> Option<T> {
-        let item = depot.pop_loose()?;
-        depot.hits.bump();
-        Some(item)
+    /// Takes an item from the depot, and with it a magazine for this thread's
+    /// cache if it has one and may enter.
+    fn take_shared(&self, depot: &Depot<T>, cached: Option<(Token, &Cache<T>)>) -> Option<T> {
+        if let Some((me, cache)) = cached {
+            if let Some(mut magazine) = depot.pop() {
+                let item = magazine.pop();
+                self.refill(me, cache, depot, magazine);
+                cache.depot_hits.add_by_owner(1);
+                return item;
+            }
+        }
+        if let Some(item) = depot.pop_loose() {
+            self.end_loose_lease(depot, item.weight());
+            depot.hits.bump();
+            return Some(item);
+        }
+        // There is no cache for the rest, or another thread was first.
+        if let Some(mut magazine) = depot.pop() {
+            let item = magazine.pop();
+            self.end_leases(depot, None, 1);
+            self.keep_rest(depot, magazine);
+            depot.hits.bump();
+            return item;
+        }
+        self.note_miss(depot);
+        None
+    }
+
+    /// Moves the rest of a magazine out of the depot, from which one item was
+    /// taken, to this thread's empty cache.
+    fn refill(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, mut magazine: Magazine<T>) {
+        let came = depot.limits().magazine_rounds;
+        // Room for the item that was taken, too: it will come back.
+        let more = came.saturating_sub(cache.room());
+        let leased = cache.account().lease(cache.unit(), more);
+        let kept = cache.refill(me, &mut magazine, leased); // less if it was claimed meanwhile
+        cache.account().give_back((leased - kept) * cache.unit());
+        // The cache took over so many leases; the others are at an end, but for
+        // those of items that found no room there.
+        let rest = magazine.len();
+        self.end_leases(depot, None, came - kept - rest);
+        self.keep_rest(depot, magazine);
+    }
+
+    /// Keeps items, which have their leases, loose in the depot.
+    fn keep_rest(&self, depot: &Depot<T>, mut magazine: Magazine<T>) {
+        let mut stored = false;
+        while let Some(item) = magazine.pop() {
+            let weight = item.weight();
+            match depot.push_loose(item) {
+                Ok(()) => stored = true,
+                Err(item) => {
+                    drop(item);
+                    self.end_loose_lease(depot, weight);
+                }
+            }
+        }
+        if stored {
+            self.settle();
+        }
+    }
+
+    /// Makes room for what is to be made of a class: `items` in all. A hint.
+    pub(crate) fn reserve(&self, class: ClassIndex, items: usize) {
+        let depot = &self.depots[class.get()];
+        let most = self.account.limit() / depot.limits().weight;
+        depot.reserve(items.min(most));
     }
 
     // ---- keep ----
 
     /// Keeps an item in this thread's cache, after flushing a magazine from there
     /// to the depot if it was full; or loose in the depot, if the item or the
-    /// thread is not one for a cache. Hands it back if the levels are at their
-    /// limits, or the engine is closed.
+    /// thread is not one for a cache, or the cache is claimed. Hands it back if
+    /// there is no room, or the engine is closed.
     #[cold]
     #[inline(never)]
     pub(crate) fn keep(&self, class: ClassIndex, item: T) -> Result<(), T> {
-        // Relaxed: a hint that saves work; `join` and `settle` make sure.
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(item);
+        if self.is_closed() {
+            return Err(item); // a hint that saves work: see `settle`
         }
+        self.trim_if_due();
         let depot = &self.depots[class.get()];
+        let mut item = item;
         if item.weight() == depot.limits().weight {
-            if let Some((me, cache)) = self.attach(class) {
-                return self.keep_cached(me, cache, depot, item);
+            if let Some((me, caches)) = self.attach() {
+                match self.keep_cached(me, caches, class, item) {
+                    Ok(()) => return Ok(()),
+                    Err(back) => item = back,
+                }
             }
         }
-        depot.push_loose(item)?;
+        if self.lease(depot, item.weight(), 1) == 0 {
+            // Relaxed: says that a trim may help, and nothing else.
+            depot.refused.store(true, Ordering::Relaxed);
+            return Err(item);
+        }
+        depot.push_loose(item).inspect_err(|item| {
+            self.end_loose_lease(depot, item.weight());
+        })?;
         depot.returns.bump();
         self.settle();
         Ok(())
     }
 
-    fn keep_cached(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, item: T) -> Result<(), T> {
+    /// Keeps an item of ordinary weight in this thread's cache, or hands it back.
+    fn keep_cached(
+        &self,
+        me: Token,
+        caches: *const (),
+        class: ClassIndex,
+        item: T,
+    ) -> Result<(), T> {
+        // SAFETY: `attach` gave the address.
+        let cache = unsafe { self.cache_at(caches, class) };
         // SAFETY: `attach` gave this thread's token; and `cache` outlives the
         // call, here and below, since the caller keeps the engine alive.
         let item = match unsafe { Cache::push(cache, me, item) } {
             Ok(()) => return Ok(()),
             Err(item) => item,
         };
-        // Looked at first: moving a magazine out and in again is not free.
-        if depot.is_full() || !self.flush(me, cache, depot) {
+        let depot = &self.depots[class.get()];
+        if !(self.widen(me, caches, class) || self.flush_full(me, cache, depot)) {
             return Err(item);
         }
         // SAFETY: as above.
         unsafe { Cache::push(cache, me, item) }
     }
 
+    /// Leases more room for this thread's cache of a class: as much again as it
+    /// has, since it has been too little. Says whether there is more now.
+    fn widen(&self, me: Token, caches: *const (), class: ClassIndex) -> bool {
+        // SAFETY: `attach` gave the address.
+        let cache = unsafe { self.cache_at(caches, class) };
+        let depot = &self.depots[class.get()];
+        let (room, most) = (cache.room(), depot.limits().cache_rounds);
+        if cache.held() < room || room >= most {
+            return false; // claimed just now, or as wide as it may be
+        }
+        let more = room.clamp(1, most - room);
+        let mut granted = cache.account().lease(cache.unit(), more);
+        if granted == 0 {
+            self.hand_on_unneeded(me, caches);
+            granted = cache.account().lease(cache.unit(), more);
+        }
+        let leased = self.lease(depot, cache.unit(), granted);
+        cache.account().give_back((granted - leased) * cache.unit());
+        if leased == 0 {
+            return false;
+        }
+        let widened = cache.add_room(me, leased); // less if it was claimed meanwhile
+        self.end_leases(depot, Some(cache.account()), leased - widened);
+        widened > 0
+    }
+
     /// Moves a magazine from this thread's cache to the depot. Says whether
-    /// there was one and room for it.
-    fn flush(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>) -> bool {
-        let Some(magazine) = cache.flush(me, depot.limits().magazine_rounds) else {
+    /// there is room in the cache now.
+    fn flush_full(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>) -> bool {
+        let rounds = depot.limits().magazine_rounds;
+        if cache.held() < rounds {
+            return false;
+        }
+        // The magazine takes its leases along. These are for what comes instead.
+        let more = self.lease(depot, cache.unit(), rounds);
+        if more == 0 {
+            return false;
+        }
+        let Some(magazine) = cache.flush(me, rounds, more) else {
+            self.end_leases(depot, None, more); // claimed meanwhile
             return false;
         };
+        cache.account().give_back((rounds - more) * cache.unit());
+        self.keep_magazine(depot, magazine);
+        true
+    }
+
+    /// Keeps a full magazine, which has its leases, in the depot.
+    fn keep_magazine(&self, depot: &Depot<T>, magazine: Magazine<T>) {
         match depot.push(magazine) {
-            Ok(()) => {
-                self.settle();
-                true
-            }
-            Err(mut magazine) => {
-                // It fits where it came from, unless the cache was closed
-                // meanwhile: then nothing may be kept.
-                cache.refill(me, &mut magazine);
-                false
-            }
+            Ok(()) => self.settle(),
+            Err(magazine) => self.keep_rest(depot, magazine),
         }
     }
 
@@ -325,34 +480,104 @@ impl<T: Item> Engine<T> {
         // later, and `close` finds in the depot what was pushed, or this one
         // does, and we find the engine closed.
         fence(Ordering::SeqCst);
-        if self.closed.load(Ordering::Relaxed) {
+        if self.is_closed() {
             self.empty_depots();
         }
     }
 
-    // ---- a thread's cache ----
+    fn is_closed(&self) -> bool {
+        // Relaxed: a hint, or ordered by the fence in `settle`, or by the lock
+        // under which `close` sets it.
+        self.closed.load(Ordering::Relaxed)
+    }
 
-    /// Finds or makes this thread's caches, remembers them, and returns the one of `class`.
+    // ---- stock ----
+
+    /// Makes `count` items of ordinary weight and keeps them in the depot, as
+    /// far as there is room. Says how many.
+    pub(crate) fn stock(
+        &self,
+        class: ClassIndex,
+        count: usize,
+        mut make: impl FnMut() -> T,
+    ) -> usize {
+        let depot = &self.depots[class.get()];
+        let limits = depot.limits();
+        // As magazines where a cache can take these.
+        let batch = if limits.cache_rounds > 0 {
+            limits.magazine_rounds
+        } else {
+            1
+        };
+        let mut stocked = 0;
+        while stocked < count {
+            let leased = self.lease(depot, limits.weight, batch.min(count - stocked));
+            if leased == 0 {
+                break;
+            }
+            let mut magazine = Magazine::new();
+            for _ in 0..leased {
+                magazine.push(make());
+            }
+            if leased == limits.magazine_rounds {
+                self.keep_magazine(depot, magazine);
+            } else {
+                self.keep_rest(depot, magazine);
+            }
+            stocked += leased;
+        }
+        stocked
+    }
+
+    // ---- leases ----
+
+    /// Leases room for `count` items of `weight` each, or as many as there is
+    /// room for, and says for how many.
+    fn lease(&self, depot: &Depot<T>, weight: usize, count: usize) -> usize {
+        let items = depot.account.lease(1, count);
+        let granted = self.account.lease(weight, items);
+        depot.account.give_back(items - granted);
+        granted
+    }
+
+    /// Ends the leases of so many items of ordinary weight, which are a
+    /// thread's, if there is one, too.
+    fn end_leases(&self, depot: &Depot<T>, thread: Option<&Account>, items: usize) {
+        let weight = items * depot.limits().weight;
+        depot.account.give_back(items);
+        self.account.give_back(weight);
+        if let Some(thread) = thread {
+            thread.give_back(weight);
+        }
+    }
+
+    fn end_loose_lease(&self, depot: &Depot<T>, weight: usize) {
+        depot.account.give_back(1);
+        self.account.give_back(weight);
+    }
+
+    // ---- a thread's caches ----
+
+    /// Finds or makes this thread's caches, and remembers them.
     ///
     /// `None` once the thread has let go of its caches for good, or the engine
     /// is closed.
-    fn attach(&self, class: ClassIndex) -> Option<(Token, &Cache<T>)> {
+    fn attach(&self) -> Option<(Token, *const ())> {
         let me = Token::of_this_thread()?;
         let (me, caches) = match local::find(self.id) {
             Some(found) => found,
             None => (me, self.join(me)?),
         };
         local::remember(self.id, caches);
-        // SAFETY: the address is one that `join` gave out for this engine.
-        Some((me, unsafe { self.cache_at(caches, class) }))
+        Some((me, caches))
     }
 
     /// Gives this thread caches: those of a thread that has ended, or new ones.
     fn join(&self, me: Token) -> Option<*const ()> {
-        let mut threads = self.threads();
-        // Relaxed: `close` sets it before it takes the lock that we hold.
-        // Either we see it here, or `close` sees these caches in use.
-        if self.closed.load(Ordering::Relaxed) {
+        let mut threads = lock(&self.threads);
+        // `close` sets it before it takes the lock that we hold. Either we see
+        // it here, or `close` sees these caches in use.
+        if self.is_closed() {
             return None;
         }
         let free = threads.iter_mut().find(|thread| !thread.in_use);
@@ -362,8 +587,9 @@ impl<T: Item> Engine<T> {
                 Arc::clone(&thread.caches)
             }
             None => {
-                let limits = self.depots.iter().map(Depot::limits);
-                let caches: Arc<[_]> = limits.map(Cache::new).collect();
+                let account = Arc::new(Account::new(self.thread_weight));
+                let new = |depot: &Depot<T>| Cache::new(depot.limits(), Arc::clone(&account));
+                let caches: Arc<[_]> = self.depots.iter().map(new).collect();
                 threads.push(ThreadCaches {
                     in_use: true,
                     caches: Arc::clone(&caches),
@@ -380,44 +606,60 @@ impl<T: Item> Engine<T> {
         Some(address)
     }
 
-    /// Moves what this thread cached to the depot, as far as that has room,
-    /// and leaves the rest to the next thread that inherits the caches.
+    /// Moves what this thread cached to the depot, and leaves what it cannot
+    /// move to the next thread that inherits the caches.
     fn thread_exit(&self, me: Token, caches: *const ()) {
         for (class, depot) in (0..).map(ClassIndex).zip(&self.depots) {
             // SAFETY: the address is one that `join` gave out for this engine.
             let cache = unsafe { self.cache_at(caches, class) };
-            while self.flush(me, cache, depot) {}
-            // What fills no magazine, or finds the depot full of them, goes
-            // loose. Not as a short magazine: the depot has a limit on their
-            // number, and many short threads would use it up.
-            while let Some(mut rest) = cache.flush(me, cache.len().min(MAGAZINE_ROUNDS)) {
-                while let Some(item) = rest.pop() {
-                    if let Err(item) = depot.push_loose(item) {
-                        rest.push(item);
-                        break;
-                    }
-                }
-                self.settle();
-                if rest.len() > 0 {
-                    // There was room for it a moment ago, unless the cache was
-                    // closed meanwhile: then nothing may be kept.
-                    cache.refill(me, &mut rest);
-                    break;
-                }
-            }
-            cache.release(me);
+            self.hand_on(me, cache, depot, cache.held());
+            cache.release();
         }
-        for thread in &mut *self.threads() {
+        for thread in &mut *lock(&self.threads) {
             if ptr::addr_eq(thread.caches.as_ptr(), caches) {
                 thread.in_use = false;
             }
         }
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<ThreadCaches<T>>> {
-        // Nothing panics while it is held but for want of memory, and then the
-        // list is whole.
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Moves what this thread has not needed since the last trim to the depot,
+    /// and ends the leases of room that holds nothing: for another class, where
+    /// the limit on one thread's caches is reached.
+    fn hand_on_unneeded(&self, me: Token, caches: *const ()) {
+        for (class, depot) in (0..).map(ClassIndex).zip(&self.depots) {
+            // SAFETY: `attach` gave the address.
+            let cache = unsafe { self.cache_at(caches, class) };
+            if !cache.is_blank() {
+                self.hand_on(me, cache, depot, cache.resting());
+            }
+        }
+    }
+
+    /// Moves the `count` items that this thread has had longest to the depot,
+    /// and ends the leases of room that holds nothing.
+    fn hand_on(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, mut count: usize) {
+        let full = depot.limits().magazine_rounds;
+        while count > 0 {
+            // What fills no magazine goes loose. Not as a short magazine: see `Depot::idle`.
+            let out = if count >= full { full } else { count };
+            let Some(magazine) = cache.flush(me, out, 0) else {
+                break; // claimed: left to whoever comes next
+            };
+            cache.account().give_back(out * cache.unit());
+            if out == full {
+                self.keep_magazine(depot, magazine);
+            } else {
+                self.keep_rest(depot, magazine);
+            }
+            count -= out;
+        }
+        let room = cache.cut_room(me);
+        self.end_leases(depot, Some(cache.account()), room);
+    }
+
+    fn all_caches(&self) -> Vec<Arc<[Cache<T>]>> {
+        let threads = lock(&self.threads);
+        threads.iter().map(|t| Arc::clone(&t.caches)).collect()
     }
 
     /// # Safety
@@ -431,47 +673,6 @@ impl<T: Item> Engine<T> {
         unsafe { &*caches.cast::<Cache<T>>().add(class.get()) }
     }
 
-    // ---- close ----
-
-    /// Frees everything that is idle, in all threads' caches, and keeps nothing from now on.
-    ///
-    /// # Safety
-    ///
-    /// - Called once in the engine's life.
-    pub(crate) unsafe fn close(&self) {
-        // Relaxed: the lock below, and the fence, order it.
-        self.closed.store(true, Ordering::Relaxed);
-        let threads: Vec<Arc<[Cache<T>]>> = self
-            .threads()
-            .iter()
-            .map(|thread| Arc::clone(&thread.caches))
-            .collect();
-        let caches = || threads.iter().flat_map(|caches| &**caches);
-        for cache in caches() {
-            cache.close();
-        }
-        // One barrier for all of them. If the system refuses it, what they
-        // hold is leaked: to look would be a race.
-        if barrier::heavy() {
-            for cache in caches() {
-                // SAFETY: closed above, before the barrier; and nobody else
-                // drains, since `close` is called once.
-                unsafe { cache.drain() };
-            }
-        }
-        // SeqCst: pairs with the fence in `settle`. Here the store comes from the
-        // beginning, and the loads are those of the depots' queues.
-        fence(Ordering::SeqCst);
-        self.empty_depots();
-    }
-
-    fn empty_depots(&self) {
-        for depot in &self.depots {
-            while depot.pop().is_some() {}
-            while depot.pop_loose().is_some() {}
-        }
-    }
-
     // ---- what can be seen ----
 
     /// Sums up one class over all levels. Exact while no thread uses the engine.
@@ -482,10 +683,11 @@ impl<T: Item> Engine<T> {
             local_hits: 0,
             depot_hits: depot.hits.get(),
             returns: depot.returns.get(),
+            trimmed: depot.trimmed.get(),
             idle_items,
             idle_weight,
         };
-        for thread in &*self.threads() {
+        for thread in &*lock(&self.threads) {
             let cache = thread.caches[class.get()].levels();
             sum.local_hits += cache.local_hits;
             sum.depot_hits += cache.depot_hits;
@@ -497,5 +699,10 @@ impl<T: Item> Engine<T> {
         // few, and a count must not fall.
         sum.local_hits = depot.local_hits_shown.raise_to(sum.local_hits);
         sum
+    }
+
+    /// What is leased now, never less than the weight of all that is retained.
+    pub(crate) fn leased(&self) -> usize {
+        self.account.leased()
     }
 }

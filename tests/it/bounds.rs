@@ -1,6 +1,6 @@
 //! How much a pool retains, whatever it is given.
 
-use crate::{assert_accounts_balance, class, pool_of, total};
+use crate::{assert_accounts_balance, class, options, rounds, total};
 use bytes::BytesMut;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -8,27 +8,34 @@ use tierpool::PooledBuf;
 
 // Failed once: 32 adopted buffers of almost 1 GiB stayed in the 512-byte class.
 #[test]
-fn buffers_far_above_their_class_are_kept_within_a_bound_in_bytes() {
+fn buffers_far_above_their_class_count_by_their_bytes_and_not_by_their_class() {
     const LARGE: usize = 1 << 20;
-    let pool = pool_of(&[512, LARGE]);
+    const BUDGET: usize = 8 * LARGE;
+    let pool = options(&[512, LARGE]).retain_bytes(BUDGET).build().unwrap();
     let adopted: Vec<PooledBuf> = (0..40)
         .map(|_| pool.adopt(BytesMut::with_capacity(LARGE - 1)))
         .collect();
     drop(adopted);
-    assert_eq!(class(&pool, 512).retained_bytes, 0);
-    assert_eq!(class(&pool, 512).discards.full, 40);
+    let after = class(&pool, 512);
+    assert_eq!((after.retained_buffers, after.discards.full), (8, 32));
+    assert_eq!(after.retained_bytes, 8 * (LARGE as u64 - 1));
+    // What they leave of the budget is less than one of the smallest class.
+    drop(pool.adopt(BytesMut::with_capacity(512)));
+    assert_eq!(class(&pool, 512).discards.full, 33);
+    assert_eq!(pool.clear().buffers, 8);
 
-    let grown: Vec<PooledBuf> = (0..40)
+    let grown: Vec<PooledBuf> = (0..90)
         .map(|_| {
             let mut buf = pool.get(1);
             (*buf).reserve(100_000); // on the heap
             buf
         })
         .collect();
+    let most = BUDGET / grown[0].capacity();
     drop(grown);
     let after = class(&pool, 512);
-    assert!(after.retained_buffers > 0, "some fit");
-    assert!(after.retained_bytes <= 512 * 1024, "{after:?}");
+    assert_eq!(after.retained_buffers as usize, most.min(90));
+    assert!(after.retained_bytes <= BUDGET as u64, "{after:?}");
     assert_accounts_balance(&pool);
 }
 
@@ -38,7 +45,11 @@ fn buffers_far_above_their_class_are_kept_within_a_bound_in_bytes() {
 fn short_threads_that_cache_a_buffer_each_do_not_fill_the_depot() {
     const THREADS: usize = if cfg!(miri) { 4 } else { 128 };
     const HELD: usize = if cfg!(miri) { 200 } else { 2000 };
-    let pool = pool_of(&[512]);
+    // The budget has room for these and for no more.
+    let pool = options(&[512])
+        .retain_bytes(512 * (HELD + THREADS))
+        .build()
+        .unwrap();
     let held: Vec<PooledBuf> = (0..HELD).map(|_| pool.get(1)).collect();
     let all_have_one = Arc::new(Barrier::new(THREADS));
     let threads: Vec<_> = (0..THREADS)
@@ -58,4 +69,111 @@ fn short_threads_that_cache_a_buffer_each_do_not_fill_the_depot() {
     let after = total(&pool);
     assert_eq!(after.discards.total(), 0, "{after:?}");
     assert_eq!(after.retained_buffers as usize, HELD + THREADS);
+}
+
+#[test]
+fn the_budget_is_one_for_all_threads_and_classes() {
+    const THREADS: usize = 3;
+    const CLASSES: [usize; 3] = [512, 4096, 65_536];
+    const BUDGET: usize = 200_000;
+    let pool = options(&CLASSES).retain_bytes(BUDGET).build().unwrap();
+    let step = Arc::new(Barrier::new(THREADS + 1));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|at| {
+            let (pool, step) = (pool.clone(), Arc::clone(&step));
+            thread::spawn(move || {
+                for round in 0..rounds(50, 3) {
+                    let capacity = CLASSES[(at + round) % CLASSES.len()];
+                    let held: Vec<PooledBuf> = (0..70).map(|_| pool.get(capacity)).collect();
+                    step.wait();
+                    drop(held); // by all at once
+                    step.wait();
+                    step.wait(); // looked at
+                }
+            })
+        })
+        .collect();
+    for _ in 0..rounds(50, 3) {
+        step.wait();
+        step.wait();
+        let stats = pool.stats();
+        // Not the total, which never shows more than is leased.
+        let retained = stats
+            .classes
+            .iter()
+            .map(|class| class.counts.retained_bytes);
+        assert!(retained.sum::<u64>() <= BUDGET as u64, "{stats}");
+        assert_accounts_balance(&pool);
+        step.wait();
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let after = total(&pool);
+    assert!(after.discards.full > 0 && after.hits() > 0, "{after:?}");
+}
+
+#[test]
+fn no_class_keeps_more_buffers_than_its_limit_on_all_levels_together() {
+    let pool = options(&[512, 2048]).max_per_class(10).build().unwrap();
+    // Of these, 5 are loose, 5 are cached here, and there is no room for others.
+    let longer: Vec<PooledBuf> = (0..5)
+        .map(|_| pool.adopt(BytesMut::with_capacity(700)))
+        .collect();
+    drop(longer);
+    let held: Vec<PooledBuf> = (0..30).map(|_| pool.get(512)).collect();
+    drop(held);
+    let elsewhere = pool.clone();
+    thread::spawn(move || {
+        let held: Vec<PooledBuf> = (0..30).map(|_| elsewhere.get(2048)).collect();
+        drop(held);
+        drop(elsewhere.adopt(BytesMut::with_capacity(512)));
+    })
+    .join()
+    .unwrap();
+    for (capacity, bytes, full) in [(512, 5 * 700 + 5 * 512, 21), (2048, 10 * 2048, 20)] {
+        let counts = class(&pool, capacity);
+        assert_eq!(
+            (counts.retained_buffers, counts.retained_bytes),
+            (10, bytes)
+        );
+        assert_eq!(counts.discards.full, full);
+    }
+    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn a_threads_caches_keep_so_many_bytes_together_and_hand_on_the_rest() {
+    const CACHED: usize = 8 * 512;
+    for (first, second) in [(512, 1024), (1024, 512)] {
+        let pool = options(&[512, 1024])
+            .thread_cache_bytes(CACHED)
+            .build()
+            .unwrap();
+        for capacity in [first, second] {
+            let held: Vec<PooledBuf> = (0..40).map(|_| pool.get(capacity)).collect();
+            drop(held);
+        }
+        assert_eq!(total(&pool).retained_buffers, 80);
+        // Another thread gets all of the depot's, and nothing of this one's.
+        let other = pool.clone();
+        thread::spawn(move || {
+            for capacity in [first, second] {
+                while class(&other, capacity).misses == 40 {
+                    drop(other.get(capacity).detach());
+                }
+            }
+        })
+        .join()
+        .unwrap();
+        let after = total(&pool);
+        assert_eq!(after.retained_bytes, CACHED as u64);
+        assert_eq!(
+            class(&pool, second).retained_buffers,
+            0,
+            "the first has it all"
+        );
+        assert_eq!((after.discards.total(), after.trimmed), (0, 0));
+        assert_accounts_balance(&pool);
+    }
 }

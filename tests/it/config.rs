@@ -1,6 +1,9 @@
-//! What `build` refuses, and what it says of it.
+//! What `build` refuses, and what it says of it; what limits of 0 and without end mean.
 
-use tierpool::{Builder, ConfigError, Pool};
+use crate::{assert_accounts_balance, options, total};
+use bytes::BytesMut;
+use std::time::Duration;
+use tierpool::{Builder, ConfigError, Counts, Pool, PooledBuf};
 
 fn refusal(builder: Builder) -> ConfigError {
     builder.build().expect_err("a configuration that cannot be")
@@ -231,6 +234,53 @@ fn a_minimum_or_a_maximum_beside_a_list_is_refused_with_its_value() {
 }
 
 #[test]
+fn an_interval_of_0_is_refused() {
+    let text = "trim_interval: 0 is not an interval; use more, or None for no trims by time";
+    for background in [false, true] {
+        assert_refused(
+            Pool::builder()
+                .trim_interval(Duration::ZERO)
+                .background_trim(background),
+            |error| matches!(error, ConfigError::ZeroInterval),
+            text,
+        );
+    }
+}
+
+#[test]
+fn a_thread_that_trims_without_an_interval_is_refused() {
+    let text = "background_trim: trim_interval is None; set one, or no background_trim";
+    for builder in [
+        Pool::builder().trim_interval(None).background_trim(true),
+        Pool::builder().background_trim(true).trim_interval(None),
+    ] {
+        assert_refused(
+            builder,
+            |error| matches!(error, ConfigError::BackgroundWithoutInterval),
+            text,
+        );
+    }
+}
+
+#[test]
+fn any_interval_above_0_builds_with_a_thread_that_trims_and_without() {
+    for interval in [Duration::from_nanos(1), Duration::MAX] {
+        for background in [false, true] {
+            let pool = Pool::builder()
+                .trim_interval(interval)
+                .background_trim(background)
+                .build()
+                .unwrap();
+            drop(pool.get(1));
+            assert_eq!(total(&pool).outstanding, 0);
+        }
+    }
+    // The last call counts, as for every option.
+    let builder = Pool::builder().background_trim(true).background_trim(false);
+    builder.trim_interval(None).build().unwrap();
+}
+
+#[test]
 fn an_error_is_an_error_that_can_be_boxed_sent_and_compared() {
     let error = refusal(Pool::builder().min_size(0));
     assert_eq!(error, refusal(Pool::builder().min_size(0)));
@@ -266,4 +316,120 @@ fn the_widest_range_of_classes_builds_and_serves() {
     assert_eq!(pool.get(1000).capacity(), 1024);
     drop(pool.get(1 << 20));
     assert_eq!(pool.stats().total.retained_buffers, 3);
+}
+
+/// What becomes of 150 buffers of 1 MiB, taken and given back two times, and of
+/// one that is a little longer than its class.
+fn after_150_mib(builder: Builder) -> Counts {
+    let pool = builder.build().unwrap();
+    for _ in 0..2 {
+        let held: Vec<PooledBuf> = (0..150).map(|_| pool.get(MIB)).collect();
+        drop(held);
+    }
+    drop(pool.adopt(BytesMut::with_capacity(MIB + 1)));
+    assert_accounts_balance(&pool);
+    total(&pool)
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn the_default_budget_is_64_mib() {
+    for builder in [
+        options(&[MIB, 2 * MIB]),
+        options(&[MIB, 2 * MIB]).retain_bytes(64 * MIB),
+    ] {
+        let after = after_150_mib(builder);
+        assert_eq!(
+            (after.retained_buffers, after.discards.full),
+            (64, 2 * 86 + 1)
+        );
+        assert_eq!(after.retained_bytes, 64 * MIB as u64);
+    }
+}
+
+#[test]
+fn a_budget_of_0_keeps_nothing() {
+    for builder in [
+        options(&[MIB, 2 * MIB]).retain_bytes(0),
+        options(&[MIB, 2 * MIB]).max_per_class(0),
+        options(&[MIB, 2 * MIB]).retain_bytes(MIB - 1),
+    ] {
+        let after = after_150_mib(builder.clone());
+        assert_eq!((after.retained_buffers, after.returns), (0, 0));
+        assert_eq!((after.misses, after.discards.full), (300, 301));
+        let pool = builder.build().unwrap();
+        assert_eq!((pool.prefill(MIB, 3), total(&pool).prefilled), (0, 0));
+    }
+}
+
+#[test]
+fn a_budget_of_usize_max_keeps_everything() {
+    for builder in [
+        options(&[MIB, 2 * MIB]).retain_bytes(usize::MAX),
+        options(&[MIB, 2 * MIB])
+            .retain_bytes(usize::MAX)
+            .max_per_class(usize::MAX)
+            .thread_cache_bytes(usize::MAX),
+    ] {
+        let after = after_150_mib(builder);
+        assert_eq!((after.retained_buffers, after.discards.total()), (151, 0));
+        assert_eq!((after.misses, after.hits()), (150, 150));
+    }
+    // Of what no machine has, there is no sum that could overflow.
+    let pool = Pool::builder()
+        .classes([1, isize::MAX as usize])
+        .retain_bytes(usize::MAX)
+        .build()
+        .unwrap();
+    drop((pool.get(1), pool.get(1)));
+    assert_eq!(total(&pool).retained_buffers, 2);
+}
+
+#[test]
+fn max_per_class_counts_in_every_class_and_whatever_the_lengths() {
+    let after = after_150_mib(options(&[MIB, 2 * MIB]).max_per_class(7));
+    assert_eq!((after.retained_buffers, after.hits()), (7, 7));
+    assert_eq!(after.discards.full, 2 * 143 + 1);
+}
+
+#[test]
+fn a_thread_cache_of_0_bytes_leaves_all_to_the_depot() {
+    let served = |bytes| {
+        let after = after_150_mib(
+            options(&[MIB, 2 * MIB])
+                .retain_bytes(usize::MAX)
+                .thread_cache_bytes(bytes),
+        );
+        assert_eq!((after.retained_buffers, after.discards.total()), (151, 0));
+        (after.local_hits, after.depot_hits)
+    };
+    assert_eq!(served(0), (0, 150));
+    assert_eq!(served(MIB - 1), (0, 150));
+    assert_eq!(served(MIB), (1, 149));
+    // Of one class, it takes two at the most in any case.
+    assert_eq!(served(2 * MIB), (2, 148));
+    assert_eq!(served(usize::MAX), (2, 148));
+}
+
+#[test]
+fn a_thread_caches_8_mib_by_default_and_all_classes_with_usize_max() {
+    let classes: Vec<usize> = (0..6).map(|less| 2 * MIB - less).rev().collect();
+    let local_hits = |builder: Builder| {
+        let pool = builder.build().unwrap();
+        let all = || -> Vec<PooledBuf> {
+            let twice = classes.iter().chain(&classes);
+            twice.map(|&capacity| pool.get(capacity)).collect()
+        };
+        drop(all());
+        let held = all();
+        assert_eq!((total(&pool).misses, held.len()), (12, 12));
+        total(&pool).local_hits
+    };
+    assert_eq!(local_hits(options(&classes)), 4);
+    assert_eq!(local_hits(options(&classes).thread_cache_bytes(8 * MIB)), 4);
+    assert_eq!(
+        local_hits(options(&classes).thread_cache_bytes(usize::MAX)),
+        12
+    );
 }

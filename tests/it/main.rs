@@ -6,20 +6,26 @@ mod coming_home;
 mod config;
 mod growth;
 mod model;
+mod oversize;
 mod proptests;
 mod stats;
 mod threads;
 mod traits;
 mod zero_on_return;
 
-use tierpool::{Counts, Pool, PooledBuf};
+use tierpool::{Builder, Counts, Pool, PooledBuf};
+
+/// Options for a pool that frees nothing by time, so that its counts are exact
+/// however slow the machine is.
+fn options(classes: &[usize]) -> Builder {
+    Pool::builder()
+        .classes(classes.iter().copied())
+        .trim_interval(None)
+}
 
 /// A pool whose classes leave gaps, so that rounding up and down shows.
 fn pool_of(classes: &[usize]) -> Pool {
-    Pool::builder()
-        .classes(classes.iter().copied())
-        .build()
-        .unwrap()
+    options(classes).build().unwrap()
 }
 
 fn total(pool: &Pool) -> Counts {
@@ -50,6 +56,11 @@ fn assert_accounts_balance(pool: &Pool) {
         assert_eq!(
             counts.gets,
             counts.hits() + counts.misses + counts.oversize,
+            "{counts:?}"
+        );
+        assert_eq!(
+            counts.returns + counts.prefilled,
+            counts.hits() + counts.trimmed + counts.retained_buffers,
             "{counts:?}"
         );
     }

@@ -1,13 +1,13 @@
 //! The pool as plain lists: what each operation must do, on one thread.
 //!
-//! Owns the rules: classes, the drop rule, growth, the limits of each level and
-//! every counter. Runs each [`Op`] on real pools and on itself, and compares
-//! contents, capacities, memory and counts after it. Knows nothing of where the
-//! operations come from: a proptest and a fuzzer can both feed it.
+//! Owns the rules: classes, the drop rule, growth, leases, trims and every
+//! counter. Runs each [`Op`] on real pools and on itself, and compares contents,
+//! capacities, memory and counts after it. Knows nothing of where the operations
+//! come from: a proptest and a fuzzer can both feed it.
 //!
-//! It does not predict which idle buffer a get returns, since that is not
-//! promised: it sees which, and says whether that one was idle. Nor what the
-//! heap gives to a `BytesMut` that grows by itself: it sees the new capacity.
+//! It predicts which idle buffer a get returns. That is not promised, but else
+//! the model could not say which ones a trim has freed. It does not predict what
+//! the heap gives to a `BytesMut` that grows by itself: it sees the new capacity.
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +22,9 @@ const CLASS_MAX: usize = CLASSES[CLASSES.len() - 1];
 
 /// Guards out at once: bounds what a run allocates.
 const GUARDS_MAX: usize = 150;
+
+/// Idle buffers above which there is no prefill, for the same reason.
+const IDLE_MAX: usize = 300;
 
 /// One operation. Places in lists count round their length, so that every
 /// number means something; on an empty list the operation does nothing.
@@ -118,6 +121,17 @@ pub enum Op {
     },
     DropPart {
         part: usize,
+    },
+    Trim {
+        pool: usize,
+    },
+    Clear {
+        pool: usize,
+    },
+    Prefill {
+        pool: usize,
+        size: usize,
+        count: usize,
     },
     NewHandle {
         pool: usize,
@@ -255,40 +269,223 @@ impl Memory {
 
 // ---- one pool ----
 
-/// How much of a class each level holds: `limits` in `src/config.rs`.
-struct Limits {
-    cache: usize,
-    magazine: usize,
-    depot_magazines: usize,
-    loose_bytes: usize,
+/// What a pool of the model may retain, as given to its builder.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub retain_bytes: usize,
+    pub max_per_class: usize,
+    pub thread_cache_bytes: usize,
 }
 
-impl Limits {
-    fn of(capacity: usize) -> Self {
-        const CACHE_BYTES: usize = 512 << 10;
-        const LOOSE_BYTES: usize = 512 << 10;
-        const DEPOT_BYTES: usize = 16 << 20;
-        let fewest = if capacity > 4 * CACHE_BYTES { 1 } else { 2 };
-        let cache = (CACHE_BYTES / capacity).clamp(fewest, 64);
-        let magazine = cache.div_ceil(2);
-        Limits {
-            cache,
-            magazine,
-            depot_magazines: (DEPOT_BYTES / capacity / magazine).clamp(1, 128),
-            loose_bytes: LOOSE_BYTES.max(2 * capacity),
+impl Bounds {
+    pub const NONE: Bounds = Bounds {
+        retain_bytes: usize::MAX,
+        max_per_class: usize::MAX,
+        thread_cache_bytes: usize::MAX,
+    };
+}
+
+/// A buffer that the pool holds.
+#[derive(Debug)]
+struct Idle {
+    capacity: usize,
+    /// `None` where it was made by `prefill`, and nobody has seen it yet.
+    view: Option<View>,
+    /// Whether it has been in this cache since before the last trim. Not used in
+    /// the depot, where a trim goes by number.
+    unneeded: bool,
+}
+
+impl Idle {
+    fn end(self, memory: &mut Memory) {
+        if let Some(view) = self.view {
+            memory.end(&view);
         }
     }
 }
 
-/// The idle buffers of one class. Those of exactly its capacity go through
-/// cache and depot by number; others are loose in the depot.
-#[derive(Debug, Default)]
-struct Idle {
-    exact: Vec<View>,
-    loose: Vec<View>,
-    cached: usize,
-    magazines: VecDeque<usize>,
+/// A queue of the depot: first in, first out within each of its segments, the
+/// first of which with room, or with an item, is used.
+#[derive(Debug)]
+struct Queue<T> {
+    segments: Vec<VecDeque<T>>,
+    first: usize,
+    /// Fewest held since the last trim.
+    low: usize,
 }
+
+impl<T> Queue<T> {
+    fn new(first: usize) -> Self {
+        Queue {
+            segments: Vec::new(),
+            first,
+            low: 0,
+        }
+    }
+
+    fn push(&mut self, item: T) {
+        let room = |at: usize| self.first << at.saturating_sub(1);
+        let mut with_room = (0..).filter(|&at| {
+            let segment = self.segments.get(at);
+            segment.is_none_or(|segment| segment.len() < room(at))
+        });
+        let at = with_room.next().unwrap();
+        if at == self.segments.len() {
+            self.segments.push(VecDeque::new());
+        }
+        self.segments[at].push_back(item);
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let item = self.segments.iter_mut().find_map(VecDeque::pop_front);
+        self.low = self.low.min(self.len());
+        item
+    }
+
+    fn len(&self) -> usize {
+        self.segments.iter().map(VecDeque::len).sum()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.segments.iter().flatten()
+    }
+}
+
+/// What a pool holds of one class. Buffers of exactly its capacity go through
+/// the cache and, by the magazine, the depot; others are loose there.
+#[derive(Debug)]
+struct Class {
+    capacity: usize,
+    /// The most that the cache may have room for.
+    cache_most: usize,
+    /// How many move at once between cache and depot.
+    magazine: usize,
+    /// This thread's cache: the last that came is the first that goes.
+    cache: Vec<Idle>,
+    /// How many the cache may hold now.
+    room: usize,
+    magazines: Queue<Vec<Idle>>,
+    loose: Queue<Idle>,
+    /// Whether one was refused for want of room, and no miss since.
+    refused: bool,
+}
+
+impl Class {
+    fn new(capacity: usize, bounds: &Bounds) -> Self {
+        const CACHE_BYTES: usize = 512 << 10;
+        let fewest = if capacity > 4 * CACHE_BYTES { 1 } else { 2 };
+        let cache_most = (CACHE_BYTES / capacity)
+            .clamp(fewest, 64)
+            .min(bounds.thread_cache_bytes / capacity);
+        Class {
+            capacity,
+            cache_most,
+            magazine: cache_most.div_ceil(2),
+            cache: Vec::new(),
+            room: 0,
+            magazines: Queue::new(16),
+            loose: Queue::new(64),
+            refused: false,
+        }
+    }
+
+    /// What is leased: as many, and of so many bytes. All room in the cache is,
+    /// whether it holds something or not.
+    fn leased(&self) -> (usize, usize) {
+        let ordinary = self.room + self.magazines.len() * self.magazine;
+        let loose: usize = self.loose.iter().map(|idle| idle.capacity).sum();
+        (
+            ordinary + self.loose.len(),
+            ordinary * self.capacity + loose,
+        )
+    }
+
+    fn idle(&self) -> impl Iterator<Item = &Idle> {
+        let shared = self.magazines.iter().flatten().chain(self.loose.iter());
+        self.cache.iter().chain(shared)
+    }
+
+    /// Takes what came first out of the cache, and its room.
+    fn flush(&mut self, count: usize) -> Vec<Idle> {
+        let mut magazine: Vec<Idle> = self.cache.drain(..count).collect();
+        self.room -= count;
+        // Those of before the last trim come first, and the other way round.
+        let before = magazine.iter().take_while(|idle| idle.unneeded).count();
+        magazine[..before].reverse();
+        magazine.iter_mut().for_each(|idle| idle.unneeded = false);
+        magazine
+    }
+
+    /// Moves the `count` that came first to the depot, and gives up all room
+    /// that holds nothing.
+    fn hand_on(&mut self, mut count: usize) {
+        while count > 0 {
+            let out = count.min(self.magazine);
+            let batch = self.flush(out);
+            self.keep_shared(batch);
+            count -= out;
+        }
+        self.room = self.cache.len();
+    }
+
+    /// Keeps ordinary ones in the depot, whole magazines as such.
+    fn keep_shared(&mut self, batch: Vec<Idle>) {
+        if batch.len() == self.magazine {
+            self.magazines.push(batch);
+        } else {
+            self.keep_loose(batch);
+        }
+    }
+
+    fn keep_loose(&mut self, batch: Vec<Idle>) {
+        batch
+            .into_iter()
+            .rev()
+            .for_each(|idle| self.loose.push(idle));
+    }
+
+    /// Frees what was not needed in the cache, or all, and gives up all room
+    /// that holds nothing.
+    fn free_cached(&mut self, all: bool) -> Vec<Idle> {
+        let idle = mem::take(&mut self.cache).into_iter();
+        let (freed, mut kept): (Vec<_>, Vec<_>) = idle.partition(|idle| all || idle.unneeded);
+        kept.iter_mut().for_each(|idle| idle.unneeded = true);
+        self.cache = kept;
+        self.room = self.cache.len();
+        freed
+    }
+
+    /// Frees what was not needed in the depot, until these are `most` or more.
+    fn free_shared(&mut self, most: usize) -> Vec<Idle> {
+        let mut freed = Vec::new();
+        while freed.len() < most && self.magazines.low > 0 {
+            self.magazines.low -= 1;
+            freed.extend(self.magazines.pop().unwrap());
+        }
+        while freed.len() < most && self.loose.low > 0 {
+            self.loose.low -= 1;
+            freed.push(self.loose.pop().unwrap());
+        }
+        freed
+    }
+
+    fn reset_low(&mut self) {
+        self.magazines.low = self.magazines.len();
+        self.loose.low = self.loose.len();
+    }
+}
+
+/// How far a trim has got that is done in parts: which class's depot is next,
+/// after the thread's cache.
+#[derive(Debug, Default)]
+struct Round {
+    cache_done: bool,
+    class: usize,
+    freed_any: bool,
+}
+
+/// How many buffers one part of a trim frees at least, if there are so many.
+const PART: usize = 64;
 
 /// The index of what is in no class, in every list by class.
 const UNCLASSED: usize = CLASSES.len();
@@ -296,8 +493,20 @@ const UNCLASSED: usize = CLASSES.len();
 struct OnePool {
     handles: Vec<Pool>,
     zero_on_return: bool,
-    idle: [Idle; CLASSES.len()],
+    bounds: Bounds,
+    classes: [Class; CLASSES.len()],
     counts: [Counts; CLASSES.len() + 1],
+    /// The trim that the slow way of a get or a drop has begun.
+    round: Option<Round>,
+    /// Misses since the last trim of classes of which one had been refused.
+    shortages: usize,
+    /// How many of these begin a trim.
+    shortages_limit: usize,
+    /// Fewest idle buffers of each class that `Stats` has shown since the last
+    /// trim: no trim frees more.
+    fewest: [u64; CLASSES.len()],
+    /// Whether a trim has begun these anew.
+    trimmed: bool,
 }
 
 fn class_for_request(request: usize) -> usize {
@@ -313,59 +522,60 @@ fn class_for_capacity(capacity: usize) -> usize {
 }
 
 impl OnePool {
-    fn new(zero_on_return: bool) -> Self {
+    fn new(zero_on_return: bool, bounds: Bounds) -> Self {
         let pool = Pool::builder()
             .classes(CLASSES)
+            .retain_bytes(bounds.retain_bytes)
+            .max_per_class(bounds.max_per_class)
+            .thread_cache_bytes(bounds.thread_cache_bytes)
+            .trim_interval(None) // time plays no part in the model
             .zero_on_return(zero_on_return)
             .build()
             .unwrap();
         OnePool {
             handles: vec![pool],
             zero_on_return,
-            idle: Default::default(),
+            bounds,
+            classes: CLASSES.map(|capacity| Class::new(capacity, &bounds)),
             counts: Default::default(),
+            round: None,
+            shortages: 0,
+            shortages_limit: 1,
+            fewest: [0; CLASSES.len()],
+            trimmed: false,
         }
     }
+
+    // ---- out ----
 
     /// What a guard that was just taken for `request` must be.
     ///
     /// It may have contents already, if another guard grew into it.
     fn took(&mut self, memory: &mut Memory, buf: &PooledBuf, request: usize) -> GuardModel {
         let class = class_for_request(request);
+        let idle = self.take_idle(memory, class);
         let counts = &mut self.counts[class];
         counts.gets += 1;
         counts.outstanding += 1;
-        let view = if class == UNCLASSED {
-            counts.oversize += 1;
-            assert_eq!(buf.capacity(), request, "oversize is exact");
-            memory.seen(buf, 0, false)
-        } else {
-            let idle = &mut self.idle[class];
-            let from = if idle.cached > 0 {
-                counts.local_hits += 1;
-                idle.cached -= 1;
-                Some(&mut idle.exact)
-            } else if let Some(magazine) = idle.magazines.pop_front() {
-                counts.depot_hits += 1;
-                idle.cached = magazine - 1;
-                Some(&mut idle.exact)
-            } else if !idle.loose.is_empty() {
-                counts.depot_hits += 1;
-                Some(&mut idle.loose)
-            } else {
-                counts.misses += 1;
-                None
-            };
-            if let Some(from) = from {
-                let address = buf.as_ptr().addr();
-                let at = from.iter().position(|idle| memory.address(idle) == address);
-                let idle = from.swap_remove(at.expect("a hit is one of the idle buffers"));
-                assert_eq!(buf.capacity(), idle.capacity, "a hit is whole");
-                idle
-            } else {
-                assert_eq!(buf.capacity(), CLASSES[class], "a miss is of its class");
-                memory.seen(buf, 0, false)
+        let capacity = match &idle {
+            Some(idle) => idle.capacity,
+            None if class == UNCLASSED => {
+                counts.oversize += 1;
+                request
             }
+            None => {
+                counts.misses += 1;
+                CLASSES[class]
+            }
+        };
+        assert_eq!(buf.capacity(), capacity);
+        let view = match idle.and_then(|idle| idle.view) {
+            Some(view) => {
+                let address = buf.as_ptr().addr();
+                assert_eq!(address, memory.address(&view), "not the one that was next");
+                view
+            }
+            None => memory.seen(buf, 0, false),
         };
         let view = View {
             contents: Vec::new(),
@@ -381,12 +591,50 @@ impl OnePool {
         }
     }
 
+    fn take_idle(&mut self, memory: &mut Memory, at: usize) -> Option<Idle> {
+        let has_needed = |class: &Class| class.cache.last().is_some_and(|idle| !idle.unneeded);
+        if self.zero_on_return || !self.classes.get(at).is_some_and(has_needed) {
+            if at == UNCLASSED {
+                return None;
+            }
+            self.trim_if_due(memory);
+        }
+        let (class, counts) = (&mut self.classes[at], &mut self.counts[at]);
+        if let Some(idle) = class.cache.pop() {
+            counts.local_hits += 1;
+            return Some(idle);
+        }
+        if let Some(mut magazine) = class.magazines.pop() {
+            counts.depot_hits += 1;
+            let idle = magazine.pop();
+            // Room for that one, too: it will come back.
+            let more = class.magazine.saturating_sub(class.room);
+            let leased = self.lease_of_thread(at, more);
+            let class = &mut self.classes[at];
+            class.room += leased;
+            let rest = magazine.split_off(class.room.min(magazine.len()));
+            class.cache = magazine;
+            class.keep_loose(rest);
+            return idle;
+        }
+        if let Some(idle) = class.loose.pop() {
+            counts.depot_hits += 1;
+            return Some(idle);
+        }
+        if mem::take(&mut class.refused) {
+            self.shortages += 1;
+        }
+        None
+    }
+
+    // ---- back ----
+
     /// A guard that ends.
     fn comes_home(&mut self, memory: &mut Memory, mut guard: GuardModel) {
         self.counts[guard.class].outstanding -= 1;
         match guard.make_whole(memory) {
             // Kept, with its view of the allocation.
-            Some(capacity) if self.keep(&guard, capacity) => {}
+            Some(capacity) if self.keep(memory, &guard, capacity) => {}
             Some(_) => memory.end(&guard.view),
             None => {
                 self.counts[guard.class].discards.shared += 1;
@@ -396,7 +644,7 @@ impl OnePool {
     }
 
     /// Keeps what is whole, or counts why not.
-    fn keep(&mut self, guard: &GuardModel, capacity: usize) -> bool {
+    fn keep(&mut self, memory: &mut Memory, guard: &GuardModel, capacity: usize) -> bool {
         if self.handles.is_empty() {
             return false;
         }
@@ -405,38 +653,200 @@ impl OnePool {
             discards.above_max += 1;
             return false;
         }
-        let class = class_for_capacity(capacity);
-        if class == UNCLASSED {
+        let at = class_for_capacity(capacity);
+        if at == UNCLASSED {
             discards.below_min += 1;
             return false;
         }
-        let (idle, limits) = (&mut self.idle[class], Limits::of(CLASSES[class]));
-        let view = View {
-            offset: 0,
+        let idle = Idle {
             capacity,
-            ..guard.view.clone()
+            view: Some(View {
+                offset: 0,
+                capacity,
+                ..guard.view.clone()
+            }),
+            unneeded: false,
         };
-        if capacity != CLASSES[class] {
-            let loose: usize = idle.loose.iter().map(|idle| idle.capacity).sum();
-            if loose + capacity > limits.loose_bytes {
-                discards.full += 1;
-                return false;
-            }
-            idle.loose.push(view);
-        } else {
-            if idle.cached == limits.cache {
-                if idle.magazines.len() == limits.depot_magazines {
-                    discards.full += 1;
-                    return false;
-                }
-                idle.magazines.push_back(limits.magazine);
-                idle.cached -= limits.magazine;
-            }
-            idle.cached += 1;
-            idle.exact.push(view);
+        let ordinary = capacity == CLASSES[at];
+        let has_room = |class: &Class| class.cache.len() < class.room;
+        if !(ordinary && at == guard.class && has_room(&self.classes[at])) {
+            self.trim_if_due(memory);
         }
-        self.counts[class].returns += 1;
+        if ordinary && (has_room(&self.classes[at]) || self.widen(at) || self.flush_full(at)) {
+            self.classes[at].cache.push(idle);
+        } else if self.lease(at, capacity, 1) == 1 {
+            self.classes[at].loose.push(idle);
+        } else {
+            self.classes[at].refused = true;
+            self.counts[guard.class].discards.full += 1;
+            return false;
+        }
+        self.counts[at].returns += 1;
         true
+    }
+
+    /// Doubles a full cache's room, as far as may be.
+    fn widen(&mut self, at: usize) -> bool {
+        let (room, most) = (self.classes[at].room, self.classes[at].cache_most);
+        if room == most {
+            return false;
+        }
+        let more = room.max(1).min(most - room);
+        let mut leased = self.lease_of_thread(at, more);
+        if leased == 0 {
+            // What this thread has not needed, of any class, makes way.
+            for class in &mut self.classes {
+                let unneeded = class.cache.iter().filter(|idle| idle.unneeded).count();
+                class.hand_on(unneeded);
+            }
+            leased = self.lease_of_thread(at, more);
+        }
+        leased = self.lease(at, CLASSES[at], leased);
+        self.classes[at].room += leased;
+        leased > 0
+    }
+
+    /// Moves a magazine of a full cache to the depot, if there is room for what
+    /// comes instead.
+    fn flush_full(&mut self, at: usize) -> bool {
+        let magazine = self.classes[at].magazine;
+        let more = self.lease(at, CLASSES[at], magazine);
+        let class = &mut self.classes[at];
+        if class.cache.len() < magazine || more == 0 {
+            return false;
+        }
+        let batch = class.flush(magazine);
+        class.magazines.push(batch);
+        class.room += more;
+        true
+    }
+
+    fn prefill(&mut self, request: usize, count: usize) -> usize {
+        let at = class_for_request(request);
+        if at == UNCLASSED {
+            return 0;
+        }
+        let mut made = 0;
+        while made < count {
+            let batch = self.classes[at].magazine.max(1).min(count - made);
+            let leased = self.lease(at, CLASSES[at], batch);
+            if leased == 0 {
+                break;
+            }
+            let new = || Idle {
+                capacity: CLASSES[at],
+                view: None,
+                unneeded: false,
+            };
+            let batch = (0..leased).map(|_| new()).collect();
+            self.classes[at].keep_shared(batch);
+            made += leased;
+        }
+        self.counts[at].prefilled += made as u64;
+        made
+    }
+
+    // ---- leases ----
+
+    /// For how many of `count` buffers of a class, each of `capacity` bytes,
+    /// the budget and the class have room.
+    fn lease(&self, at: usize, capacity: usize, count: usize) -> usize {
+        let all: usize = self.classes.iter().map(|class| class.leased().1).sum();
+        let of_class = self.bounds.max_per_class - self.classes[at].leased().0;
+        let of_budget = (self.bounds.retain_bytes - all) / capacity;
+        count.min(of_class).min(of_budget)
+    }
+
+    /// For how many of `count` ordinary buffers of a class this thread's caches
+    /// have room.
+    fn lease_of_thread(&self, at: usize, count: usize) -> usize {
+        let rooms = self.classes.iter().map(|class| class.room * class.capacity);
+        let all: usize = rooms.sum();
+        count.min((self.bounds.thread_cache_bytes - all) / CLASSES[at])
+    }
+
+    // ---- trims ----
+
+    fn is_due(&self) -> bool {
+        self.shortages >= self.shortages_limit && !self.handles.is_empty()
+    }
+
+    /// Does what the slow way of a get or a drop does of a trim: until 64 are free.
+    fn trim_if_due(&mut self, memory: &mut Memory) {
+        let mut freed = 0;
+        while self.is_due() && freed < PART {
+            match self.free_part(memory, false) {
+                Some((buffers, _)) => freed += buffers,
+                None => self.end_round(),
+            }
+        }
+    }
+
+    /// Frees what was not needed, or all that is idle: how many, and their bytes.
+    fn free_idle(&mut self, memory: &mut Memory, all: bool) -> (usize, usize) {
+        self.round = None; // a trim that had got half way begins anew
+        if all {
+            self.classes.iter_mut().for_each(Class::reset_low);
+        }
+        let mut freed = (0, 0);
+        while let Some((buffers, bytes)) = self.free_part(memory, all) {
+            freed = (freed.0 + buffers, freed.1 + bytes);
+        }
+        self.end_round();
+        freed
+    }
+
+    /// Frees the next part: the thread's cache, or at most some of one class's depot.
+    fn free_part(&mut self, memory: &mut Memory, all: bool) -> Option<(usize, usize)> {
+        self.trimmed = true;
+        let round = self.round.get_or_insert_default();
+        let mut freed: Vec<(usize, Vec<Idle>)> = Vec::new();
+        if !round.cache_done {
+            round.cache_done = true;
+            for (at, class) in self.classes.iter_mut().enumerate() {
+                freed.push((at, class.free_cached(all)));
+            }
+        } else {
+            let class = self.classes.get_mut(round.class)?;
+            freed.push((round.class, class.free_shared(PART)));
+            if freed[0].1.len() < PART {
+                class.reset_low();
+                round.class += 1;
+            }
+        }
+        let (mut buffers, mut bytes) = (0, 0);
+        for (at, idle) in freed {
+            self.counts[at].trimmed += idle.len() as u64;
+            for idle in idle {
+                buffers += 1;
+                bytes += idle.capacity;
+                idle.end(memory);
+            }
+        }
+        round.freed_any |= buffers > 0;
+        Some((buffers, bytes))
+    }
+
+    /// The more trims in a row free nothing, the rarer they are.
+    fn end_round(&mut self) {
+        let freed_any = self.round.take().is_some_and(|round| round.freed_any);
+        self.shortages_limit = match freed_any {
+            true => 8,
+            false => (2 * self.shortages_limit).clamp(8, 256),
+        };
+        self.shortages = 0;
+    }
+
+    /// Notes how few are idle in fact, begun anew at each trim.
+    fn note_fewest(&mut self) {
+        let Some(handle) = self.handles.first() else {
+            return;
+        };
+        let anew = mem::take(&mut self.trimmed);
+        for (fewest, class) in self.fewest.iter_mut().zip(handle.stats().classes) {
+            let now = class.counts.retained_buffers;
+            *fewest = if anew { now } else { now.min(*fewest) };
+        }
     }
 }
 
@@ -533,20 +943,8 @@ pub struct Model {
     memory: Memory,
     /// The next byte to write.
     next: u8,
-}
-
-impl Default for Model {
-    fn default() -> Self {
-        Model {
-            pools: [OnePool::new(false), OnePool::new(true)],
-            guards: Vec::new(),
-            parts: Vec::new(),
-            frozen: Vec::new(),
-            forgotten: Vec::new(),
-            memory: Memory::default(),
-            next: 0,
-        }
-    }
+    /// The pool whose thread cache was used last.
+    turn: usize,
 }
 
 fn round(at: usize, len: usize) -> Option<usize> {
@@ -554,12 +952,39 @@ fn round(at: usize, len: usize) -> Option<usize> {
 }
 
 impl Model {
+    pub fn new(bounds: [Bounds; 2]) -> Self {
+        Model {
+            pools: [
+                OnePool::new(false, bounds[0]),
+                OnePool::new(true, bounds[1]),
+            ],
+            guards: Vec::new(),
+            parts: Vec::new(),
+            frozen: Vec::new(),
+            forgotten: Vec::new(),
+            memory: Memory::default(),
+            next: 0,
+            turn: 0,
+        }
+    }
+
+    /// What a pool has done; all 0 if it has ended.
+    pub fn total(&self, pool: usize) -> Counts {
+        let handle = self.pools[pool % 2].handles.first();
+        handle.map_or(Counts::default(), |handle| handle.stats().total)
+    }
+
     /// Runs one operation on the pools and on the model.
     ///
     /// # Panics
     ///
     /// - If the pool does what it must not. [`check`](Self::check) sees more.
     pub fn apply(&mut self, op: &Op) {
+        self.run(op);
+        self.pools.iter_mut().for_each(OnePool::note_fewest);
+    }
+
+    fn run(&mut self, op: &Op) {
         match *op {
             Op::Get { pool, size } => self.get(pool, size),
             Op::GetMany { pool, size, count } => (0..count).for_each(|_| self.get(pool, size)),
@@ -754,6 +1179,7 @@ impl Model {
                 let Some(at) = round(frozen, self.frozen.len()) else {
                     return;
                 };
+                self.turn_to(self.frozen[at].pool);
                 self.frozen[at].slices.pop();
                 if self.frozen[at].slices.is_empty() {
                     let Frozen { model, pool, .. } = self.frozen.swap_remove(at);
@@ -767,6 +1193,16 @@ impl Model {
                 let part = self.parts.swap_remove(at);
                 self.memory.end(&part.view);
             }
+            Op::Trim { pool } => self.free_idle(pool % 2, false),
+            Op::Clear { pool } => self.free_idle(pool % 2, true),
+            Op::Prefill { pool, size, count } => {
+                let pool = &mut self.pools[pool % 2];
+                let idle = pool.classes.iter().flat_map(Class::idle).count();
+                if let (Some(handle), true) = (pool.handles.last(), idle <= IDLE_MAX) {
+                    let made = handle.prefill(size, count);
+                    assert_eq!(made, pool.prefill(size, count));
+                }
+            }
             Op::NewHandle { pool } => {
                 let handles = &mut self.pools[pool % 2].handles;
                 if let Some(handle) = handles.first() {
@@ -778,10 +1214,7 @@ impl Model {
                 let pool = &mut self.pools[pool % 2];
                 pool.handles.pop();
                 if pool.handles.is_empty() {
-                    for idle in mem::take(&mut pool.idle) {
-                        let all = idle.exact.iter().chain(&idle.loose);
-                        all.for_each(|view| self.memory.end(view));
-                    }
+                    pool.free_idle(&mut self.memory, true);
                 }
             }
         }
@@ -842,8 +1275,47 @@ impl Model {
             .collect()
     }
 
+    /// Before a pool's thread cache is used: the thread may forget where the
+    /// other pool's is, since it remembers some by their number only. What that
+    /// pool does then goes the slow way, and finds out if a trim is due there. So
+    /// as to know when, that trim is done now, by what goes that way in any case.
+    fn turn_to(&mut self, pool: usize) {
+        let before = mem::replace(&mut self.turn, pool);
+        while before != pool && self.pools[before].is_due() {
+            let buf = BytesMut::with_capacity(CLASSES[0] + 1);
+            let view = self.memory.seen(&buf, 0, false);
+            self.adopt(before, buf, view);
+            let guard = self.guards.pop().unwrap();
+            drop(guard.real);
+            self.pools[before].comes_home(&mut self.memory, guard.model);
+        }
+    }
+
+    /// A trim, or a clear.
+    fn free_idle(&mut self, pool: usize, all: bool) {
+        let of = &mut self.pools[pool];
+        let Some(handle) = of.handles.last() else {
+            return;
+        };
+        let before = handle.stats();
+        let freed = if all { handle.clear() } else { handle.trim() };
+        let after = handle.stats();
+        let classes = before.classes.iter().zip(&after.classes);
+        for ((before, after), &fewest) in classes.zip(&of.fewest) {
+            let trimmed = after.counts.trimmed - before.counts.trimmed;
+            assert!(
+                all || trimmed <= fewest,
+                "{trimmed} freed, {fewest} unneeded"
+            );
+            assert!(!all || after.counts.retained_buffers == 0);
+        }
+        let expected = of.free_idle(&mut self.memory, all);
+        assert_eq!((freed.buffers, freed.bytes), expected);
+    }
+
     fn get(&mut self, pool: usize, size: usize) {
         let pool = pool % 2;
+        self.turn_to(pool);
         let of = &mut self.pools[pool];
         let Some(handle) = of.handles.last() else {
             return;
@@ -897,12 +1369,14 @@ impl Model {
     }
 
     fn drop_guard(&mut self, guard: Guard) {
+        self.turn_to(guard.pool);
         drop(guard.real);
         self.pools[guard.pool].comes_home(&mut self.memory, guard.model);
     }
 
     /// Spare room before an operation that may grow.
-    fn observe(&self, at: usize) -> usize {
+    fn observe(&mut self, at: usize) -> usize {
+        self.turn_to(self.guards[at].pool);
         let real = &self.guards[at].real;
         real.capacity() - real.len()
     }
@@ -940,8 +1414,9 @@ impl Model {
         let out = self.guards.iter().map(|guard| &guard.model.view);
         let parts = self.parts.iter().map(|part| &part.view);
         let frozen = self.frozen.iter().map(|frozen| &frozen.model.view);
-        let idle = self.pools.iter().flat_map(|pool| &pool.idle);
-        let idle = idle.flat_map(|idle| idle.exact.iter().chain(&idle.loose));
+        let classes = self.pools.iter().flat_map(|pool| &pool.classes);
+        let idle = classes.flat_map(Class::idle);
+        let idle = idle.filter_map(|idle| idle.view.as_ref());
         let taken = out.chain(parts).chain(frozen).chain(&self.forgotten);
         let mut ranges: Vec<(usize, usize)> = taken
             .chain(idle)
@@ -963,24 +1438,30 @@ impl Model {
         let lines = stats.classes.iter().map(|class| class.counts);
         for (class, real) in lines.chain([stats.unclassed]).enumerate() {
             let mut expected = pool.counts[class];
-            if let Some(idle) = pool.idle.get(class) {
-                let all = || idle.exact.iter().chain(&idle.loose);
-                expected.retained_buffers = all().count() as u64;
-                expected.retained_bytes = all().map(|idle| idle.capacity as u64).sum();
-                let by_level = idle.cached + idle.magazines.iter().sum::<usize>();
-                assert_eq!(by_level, idle.exact.len(), "the model itself");
+            if let Some(class) = pool.classes.get(class) {
+                expected.retained_buffers = class.idle().count() as u64;
+                expected.retained_bytes = class.idle().map(|idle| idle.capacity as u64).sum();
             }
             assert_eq!(real, expected, "line {class}");
+            assert!(real.retained_buffers <= pool.bounds.max_per_class as u64);
+            sum.retained_bytes += real.retained_bytes;
             sum.gets += real.gets;
             sum.adopted += real.adopted;
             sum.returns += real.returns;
             sum.detached += real.detached;
             sum.outstanding += real.outstanding;
             assert_eq!(real.gets, real.hits() + real.misses + real.oversize);
+            assert_eq!(
+                real.returns + real.prefilled,
+                real.hits() + real.trimmed + real.retained_buffers
+            );
         }
         let total = stats.total;
         assert_eq!(total.gets, sum.gets);
         assert_eq!(total.outstanding, sum.outstanding);
+        // The total itself never shows more than is leased.
+        assert_eq!(total.retained_bytes, sum.retained_bytes);
+        assert!(sum.retained_bytes <= pool.bounds.retain_bytes as u64);
         assert_eq!(
             sum.gets + sum.adopted,
             sum.returns + total.discards.total() + sum.detached + sum.outstanding

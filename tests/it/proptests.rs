@@ -1,7 +1,34 @@
 //! Random operations on two pools, checked against the model.
 
-use crate::model::{Model, Op};
+use crate::model::{Bounds, Model, Op};
+use crate::{options, total};
 use proptest::prelude::*;
+use tierpool::Counts;
+
+/// None, some that are met now and then, some that are met at once, and 0.
+fn any_bounds() -> impl Strategy<Value = Bounds> {
+    let retain_bytes = prop_oneof![
+        4 => Just(usize::MAX),
+        2 => 0_usize..300,
+        4 => 300_usize..20_000,
+        3 => 300_000_usize..2_000_000,
+        2 => 3_usize << 20..64 << 20,
+    ];
+    let max_per_class = prop_oneof![8 => Just(usize::MAX), 1 => 0_usize..3, 2 => 3_usize..100];
+    let thread_cache_bytes = prop_oneof![
+        4 => Just(usize::MAX),
+        1 => Just(0_usize),
+        4 => 1_usize..6000,
+        2 => 300_000_usize..8 << 20,
+    ];
+    (retain_bytes, max_per_class, thread_cache_bytes).prop_map(
+        |(retain_bytes, max_per_class, thread_cache_bytes)| Bounds {
+            retain_bytes,
+            max_per_class,
+            thread_cache_bytes,
+        },
+    )
+}
 
 /// Sizes at and around the classes, of every magnitude, and oversize.
 fn any_size() -> impl Strategy<Value = usize> {
@@ -49,6 +76,10 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => (at(), at()).prop_map(|(frozen, from)| Op::Slice { frozen, from }),
         4 => at().prop_map(|frozen| Op::DropFrozen { frozen }),
         4 => at().prop_map(|part| Op::DropPart { part }),
+        2 => pool().prop_map(|pool| Op::Trim { pool }),
+        1 => pool().prop_map(|pool| Op::Clear { pool }),
+        1 => (pool(), any_size(), 1_usize..80)
+            .prop_map(|(pool, size, count)| Op::Prefill { pool, size, count }),
         1 => pool().prop_map(|pool| Op::NewHandle { pool }),
         1 => pool().prop_map(|pool| Op::DropHandle { pool }),
     ]
@@ -63,9 +94,10 @@ proptest! {
 
     #[test]
     fn the_pool_agrees_with_the_model(
+        bounds in [any_bounds(), any_bounds()],
         ops in prop::collection::vec(any_op(), 1..if cfg!(miri) { 30 } else { 200 }),
     ) {
-        let mut model = Model::default();
+        let mut model = Model::new(bounds);
         // More handles, so that most runs are not over early.
         for pool in [0, 0, 1, 1] {
             model.apply(&Op::NewHandle { pool });
@@ -76,57 +108,253 @@ proptest! {
         }
         model.finish();
     }
+
+    // Where no buffer changes its level: the cache holds all of them, or none.
+    #[test]
+    fn a_trim_frees_the_fewest_that_were_idle_at_any_time_since_the_last(
+        cached in any::<bool>(),
+        steps in prop::collection::vec(
+            prop_oneof![4 => (0_usize..=64).prop_map(Some), 1 => Just(None)],
+            1..if cfg!(miri) { 20 } else { 100 },
+        ),
+    ) {
+        let bytes = if cached { usize::MAX } else { 0 };
+        let pool = options(&[64]).thread_cache_bytes(bytes).build().unwrap();
+        let retained = || total(&pool).retained_buffers as usize;
+        let mut held = Vec::new();
+        let mut fewest = 0;
+        for step in steps {
+            if let Some(hold) = step {
+                held.extend((held.len()..hold).map(|_| pool.get(64)));
+                fewest = fewest.min(retained());
+                held.truncate(hold);
+            } else {
+                let before = retained();
+                let freed = pool.trim();
+                assert_eq!((freed.buffers, freed.bytes), (fewest, fewest * 64));
+                fewest = retained();
+                assert_eq!(fewest, before - freed.buffers);
+            }
+        }
+    }
 }
 
-fn run(ops: &[Op]) {
-    let mut model = Model::default();
+/// What each pool has done before all that is left is dropped.
+fn run(bounds: Bounds, ops: &[Op]) -> [Counts; 2] {
+    let mut model = Model::new([bounds; 2]);
     for op in ops {
         model.apply(op);
         model.check();
     }
+    let totals = [model.total(0), model.total(1)];
     model.finish();
+    totals
 }
 
-// What random operations reach seldom: both levels full, and empty again.
+fn get(pool: usize, size: usize) -> Op {
+    Op::Get { pool, size }
+}
+
+fn get_many(pool: usize, size: usize, count: usize) -> Op {
+    Op::GetMany { pool, size, count }
+}
+
+const DROP_ALL: Op = Op::DropMany { count: 1000 };
+
+// What random operations reach seldom: each level at its limit, and empty again.
 #[test]
 fn the_model_and_the_pool_agree_at_the_limits_of_every_class() {
-    for pool in [0, 1] {
-        for size in [64, 200, 1024, 300_000, 3 << 20] {
-            let many = Op::GetMany {
-                pool,
-                size,
-                count: 150,
-            };
-            let some = Op::GetMany {
-                pool,
-                size,
-                count: 70,
-            };
-            run(&[
-                many.clone(),
-                Op::DropMany { count: 150 },
-                some.clone(),
-                Op::DropMany { count: 35 },
-                some,
-                Op::DropMany { count: 150 },
-                many,
-            ]);
-            // And of those that are longer than their class.
-            let mut loose = vec![
-                Op::Adopt {
+    let some_bounds = [
+        Bounds::NONE,
+        Bounds {
+            retain_bytes: 1_000_000,
+            ..Bounds::NONE
+        },
+        Bounds {
+            max_per_class: 70,
+            ..Bounds::NONE
+        },
+        Bounds {
+            thread_cache_bytes: 2000,
+            ..Bounds::NONE
+        },
+    ];
+    for bounds in some_bounds {
+        for pool in [0, 1] {
+            for size in [64, 200, 1024, 300_000, 3 << 20] {
+                let (many, some) = (get_many(pool, size, 150), get_many(pool, size, 70));
+                run(
+                    bounds,
+                    &[
+                        many.clone(),
+                        DROP_ALL,
+                        some.clone(),
+                        Op::DropMany { count: 35 },
+                        some.clone(),
+                        DROP_ALL,
+                        Op::Trim { pool },
+                        some.clone(),
+                        Op::DropMany { count: 35 },
+                        Op::Trim { pool },
+                        some,
+                        DROP_ALL,
+                        Op::Trim { pool },
+                        Op::Trim { pool },
+                        many.clone(),
+                        DROP_ALL,
+                        Op::Clear { pool },
+                        many,
+                    ],
+                );
+                // And of those that are longer than their class.
+                let adopted = Op::Adopt {
                     pool,
                     capacity: size + 1,
-                    len: 0
+                    len: 0,
                 };
-                40
-            ];
-            loose.push(Op::DropMany { count: 40 });
-            loose.push(Op::GetMany {
+                // Few of the large ones, all of which one of the pools wipes.
+                let count = if size > 10_000 { 10 } else { 140 };
+                let mut loose = vec![adopted; count];
+                let some = get_many(pool, size, count / 3);
+                loose.extend([DROP_ALL, Op::Trim { pool }, some.clone(), DROP_ALL]);
+                loose.extend([Op::Trim { pool }, some, Op::Clear { pool }]);
+                run(bounds, &loose);
+            }
+        }
+    }
+}
+
+// Seldom, too: the budget is full of what is not needed, and it takes nine misses
+// until that makes way.
+#[test]
+fn the_model_and_the_pool_agree_while_a_short_budget_goes_from_one_class_to_another() {
+    let bounds = Bounds {
+        retain_bytes: 300 * 64,
+        ..Bounds::NONE
+    };
+    for pool in [0, 1] {
+        // In the depot, or first in the cache as far as there is room; and of
+        // these, so many that they are the whole first part of the trim, or one less.
+        for (cached, needed_most) in [(0, 2), (150, 2), (64, 0), (63, 0)] {
+            let prefill = Op::Prefill {
                 pool,
-                size,
-                count: 40,
-            });
-            run(&loose);
+                size: 64,
+                count: 1000,
+            };
+            let mut ops = vec![get_many(pool, 64, cached), DROP_ALL, prefill];
+            for cycle in 0..30 {
+                // Some are needed while the trim goes on, part by part.
+                let needed = get_many(pool, 64, cycle % (needed_most + 1));
+                ops.extend([get(pool, 1024), Op::Drop { guard: 0 }, needed, DROP_ALL]);
+            }
+            let total = run(bounds, &ops)[pool];
+            assert!(total.discards.full >= 8, "{total:?}");
+            assert!(total.trimmed >= 63, "{total:?}");
+            assert!(total.local_hits >= 18, "it has made way: {total:?}");
+        }
+    }
+}
+
+// Seldom, too: trims that free nothing come ever more rarely.
+#[test]
+fn the_model_and_the_pool_agree_while_all_of_a_short_budget_is_in_use() {
+    const CYCLES: usize = if cfg!(miri) { 40 } else { 900 };
+    // By then, a trim comes after so many misses at most.
+    const FEWEST_TRIMS: usize = if cfg!(miri) { 64 } else { 256 };
+    let bounds = Bounds {
+        retain_bytes: 200,
+        ..Bounds::NONE
+    };
+    for pool in [0, 1] {
+        let drop_it = Op::Drop { guard: 0 };
+        let refused = [get(pool, 64), drop_it.clone()];
+        let mut ops = Vec::new();
+        for _ in 0..CYCLES {
+            ops.extend([get(pool, 200), drop_it.clone()]);
+            ops.extend(refused.clone());
+        }
+        let total = run(bounds, &ops)[pool];
+        assert_eq!((total.trimmed, total.misses), (0, 1 + CYCLES as u64));
+        // Not in use any more, it goes at the second trim from now.
+        for _ in 0..2 * FEWEST_TRIMS {
+            ops.extend(refused.clone());
+        }
+        let total = run(bounds, &ops)[pool];
+        assert_eq!((total.trimmed, total.retained_bytes), (1, 64));
+        // And since that trim freed something, the next come soon: after 8, and 16.
+        for _ in 0..8 + 16 + 2 {
+            ops.extend([get(pool, 200), drop_it.clone()]);
+        }
+        let total = run(bounds, &ops)[pool];
+        assert_eq!((total.trimmed, total.retained_bytes), (2, 200));
+    }
+}
+
+// Seldom, too: room is leased that holds nothing, and the next buffer wants it.
+#[test]
+fn the_model_and_the_pool_agree_while_the_room_that_a_cache_leases_doubles() {
+    const MOST: usize = 70 * 64;
+    let some_bounds = [
+        Bounds {
+            retain_bytes: MOST,
+            ..Bounds::NONE
+        },
+        Bounds {
+            thread_cache_bytes: MOST,
+            ..Bounds::NONE
+        },
+        Bounds {
+            retain_bytes: MOST,
+            thread_cache_bytes: MOST + 100,
+            ..Bounds::NONE
+        },
+        Bounds {
+            retain_bytes: MOST,
+            max_per_class: 50,
+            ..Bounds::NONE
+        },
+    ];
+    for bounds in some_bounds {
+        for pool in [0, 1] {
+            let mut ops = Vec::new();
+            for cached in (0..64).step_by(if cfg!(miri) { 20 } else { 1 }) {
+                ops.extend([get_many(pool, 64, cached), DROP_ALL]);
+                ops.extend([get_many(pool, 200, 30), DROP_ALL]);
+                ops.extend([get_many(pool, 64, 3), get_many(pool, 1024, 3), DROP_ALL]);
+                ops.push(Op::Clear { pool });
+            }
+            let total = run(bounds, &ops)[pool];
+            assert!(total.local_hits > 0, "{total:?}");
+        }
+    }
+}
+
+// Seldom, too: all that a thread may cache is of another class.
+#[test]
+fn the_model_and_the_pool_agree_while_a_threads_cache_goes_from_one_class_to_another() {
+    let bounds = Bounds {
+        thread_cache_bytes: 3000,
+        ..Bounds::NONE
+    };
+    for pool in [0, 1] {
+        for needed in [0, 1, 10, 39, 40] {
+            let ops = [
+                get_many(pool, 64, 40),
+                DROP_ALL,
+                Op::Trim { pool },
+                get_many(pool, 64, needed),
+                DROP_ALL,
+                get_many(pool, 1024, 3),
+                DROP_ALL,
+                get_many(pool, 200, 20),
+                DROP_ALL,
+                get_many(pool, 64, 50),
+                DROP_ALL,
+                Op::Trim { pool },
+                get_many(pool, 1024, 2),
+            ];
+            let total = run(bounds, &ops)[pool];
+            assert!(total.depot_hits > 0, "{total:?}");
         }
     }
 }
@@ -147,19 +375,20 @@ fn the_model_and_the_pool_agree_on_a_long_buffer_of_which_an_empty_part_is_kept(
                 keep: true,
             },
         ] {
-            run(&[
+            let ops = [
                 Op::Adopt {
                     pool,
                     capacity: 201,
                     len: 0,
                 },
                 Op::Drop { guard: 0 },
-                Op::Get { pool, size: 200 },
+                get(pool, 200),
                 split,
                 Op::Drop { guard: 0 },
-                Op::Get { pool, size: 200 },
+                get(pool, 200),
                 Op::Drop { guard: 0 },
-            ]);
+            ];
+            run(Bounds::NONE, &ops);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the pool says it did.
 
-use crate::{assert_accounts_balance, class, pool_of, total};
+use crate::{assert_accounts_balance, class, options, pool_of, total};
 use bytes::{Buf, BufMut, BytesMut};
 use tierpool::{Counts, Pool, PooledBuf};
 
@@ -75,27 +75,50 @@ fn a_get_takes_from_the_heap_only_when_nothing_of_its_class_is_idle() {
 }
 
 #[test]
-fn what_finds_both_levels_full_is_freed_and_counted() {
-    let capacity = 3 << 20; // of which the pool keeps few
-    let pool = pool_of(&[capacity]);
-    let held: Vec<PooledBuf> = (0..30).map(|_| pool.get(1)).collect();
-    drop(held);
-    let after = total(&pool);
-    assert!(after.discards.full > 0);
-    assert_eq!(after.discards.total(), after.discards.full);
-    assert_eq!(after.retained_buffers + after.discards.full, 30);
-    assert_eq!(
-        after.retained_bytes,
-        after.retained_buffers * capacity as u64
-    );
-    // What the crate's documentation names: 16 MiB in the depot, 512 KiB or
-    // one buffer in the cache.
-    assert!(after.retained_bytes <= (16 << 20) + capacity as u64);
+fn what_finds_the_budget_reached_is_freed_and_counted() {
+    for (capacity, kept) in [(512, 20), (4096, 7), (3 << 20, 1)] {
+        let pool = options(&[capacity])
+            .retain_bytes(kept * capacity + capacity - 1)
+            .build()
+            .unwrap();
+        let held: Vec<PooledBuf> = (0..30).map(|_| pool.get(1)).collect();
+        drop(held);
+        let after = total(&pool);
+        assert_eq!(
+            (after.retained_buffers, after.returns),
+            (kept as u64, kept as u64)
+        );
+        assert_eq!(after.retained_bytes, (kept * capacity) as u64);
+        assert_eq!(after.discards.full, 30 - kept as u64);
+        assert_eq!(after.discards.total(), after.discards.full);
+        assert_accounts_balance(&pool);
+    }
+}
+
+#[test]
+fn what_is_prefilled_and_what_is_trimmed_is_counted_in_its_class() {
+    let pool = pool_of(&[512, 2048]);
+    let counts = |capacity| {
+        let counts = class(&pool, capacity);
+        (counts.prefilled, counts.trimmed, counts.retained_buffers)
+    };
+    assert_eq!(pool.prefill(600, 40), 40);
+    drop((pool.get(1), pool.get(1)));
+    assert_eq!((counts(512), counts(2048)), ((0, 0, 2), (40, 0, 40)));
+    pool.trim(); // from here on it is seen what is needed
+    drop(pool.get(1));
+    assert_eq!(pool.trim().buffers, 41);
+    assert_eq!((counts(512), counts(2048)), ((0, 1, 1), (40, 40, 0)));
+    pool.clear();
+    assert_eq!((counts(512), counts(2048)), ((0, 2, 0), (40, 40, 0)));
+    let total = total(&pool);
+    assert_eq!((total.prefilled, total.trimmed), (40, 42));
+    assert_eq!((total.discards.total(), total.gets), (0, 3));
     assert_accounts_balance(&pool);
 }
 
 #[test]
-fn both_sums_hold_in_every_line_after_a_bit_of_everything() {
+fn all_sums_hold_in_every_line_after_a_bit_of_everything() {
     let pool = pool_of(&[64, 512, 4096]);
     for round in 0..5_usize {
         drop((pool.get(1), pool.get(64), pool.get(600), pool.get(5000)));
@@ -117,6 +140,8 @@ fn both_sums_hold_in_every_line_after_a_bit_of_everything() {
         drop(pool.adopt(BytesMut::with_capacity(7000)));
         drop(pool.get(64).detach());
         drop(pool.get(64).freeze());
+        pool.prefill(4096, round);
+        pool.trim();
     }
     let held = (
         pool.get(64),
@@ -165,18 +190,25 @@ fn the_total_is_the_sum_of_all_lines() {
     let _held = (pool.get(64), pool.get(512), pool.get(1000));
     drop((pool.get(64), pool.get(512), pool.get(1000)));
     drop(pool.adopt(BytesMut::with_capacity(3)));
+    pool.prefill(512, 2);
+    for _ in 0..2 {
+        pool.trim();
+    }
+    drop((pool.get(64), pool.get(512)));
     let stats = pool.stats();
     let sum = |field: fn(&Counts) -> u64| {
         let classes: u64 = stats.classes.iter().map(|class| field(&class.counts)).sum();
         (classes + field(&stats.unclassed), field(&stats.total))
     };
-    let fields: [fn(&Counts) -> u64; 9] = [
+    let fields: [fn(&Counts) -> u64; 11] = [
         |counts| counts.gets,
         |counts| counts.misses,
         |counts| counts.oversize,
         |counts| counts.adopted,
         |counts| counts.returns,
         |counts| counts.discards.total(),
+        |counts| counts.prefilled,
+        |counts| counts.trimmed,
         |counts| counts.outstanding,
         |counts| counts.retained_buffers,
         |counts| counts.retained_bytes,
@@ -217,15 +249,21 @@ fn the_table_has_a_line_for_each_class_that_was_used_and_the_sum() {
         drop(pool.get(100));
     }
     drop(pool.get(100_000));
+    pool.prefill(60_000, 2);
+    for _ in 0..2 {
+        pool.trim();
+    }
+    drop(pool.get(100));
     assert_eq!(
         pool.stats().to_string(),
         "\
-class  gets  local  depot  miss  oversize  growths  adopted  returns  discards  detached  outst.  retained  bytes
-  512     3      2      0     1         0        0        0        3         0         0       0         1    512
- 2048     1      0      0     1         0        0        0        0         0         0       1         0      0
- none     1      0      0     0         1        0        0        0         1         0       0         0      0
-total     5      2      0     2         1        0        0        3         1         0       1         1    512
-hit rate 40.00 %; discards: 1 above max, 0 below min, 0 shared, 0 full"
+class  gets  local  depot  miss  oversize  growths  adopted  returns  discards  detached  prefill  trimmed  outst.  retained  bytes
+  512     4      2      0     2         0        0        0        4         0         0        0        1       0         1    512
+ 2048     1      0      0     1         0        0        0        0         0         0        0        0       1         0      0
+65536     0      0      0     0         0        0        0        0         0         0        2        2       0         0      0
+ none     1      0      0     0         1        0        0        0         1         0        0        0       0         0      0
+total     6      2      0     3         1        0        0        4         1         0        2        3       1         1    512
+hit rate 33.33 %; discards: 1 above max, 0 below min, 0 shared, 0 full"
     );
 }
 
@@ -251,7 +289,7 @@ fn the_tables_columns_line_up_whatever_the_numbers() {
     assert!(lines.pop().unwrap().starts_with("hit rate"));
     assert_eq!(lines.len(), 1 + pool.classes().len() + 2);
     let columns = word_ends(lines[0]);
-    assert_eq!(columns.len(), 14);
+    assert_eq!(columns.len(), 16);
     for line in &lines {
         assert_eq!(word_ends(line), columns, "{table}");
     }

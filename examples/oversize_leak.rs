@@ -1,0 +1,775 @@
+//! One huge request must not make a pool huge for ever: the pool against a naive one, over time.
+//!
+//! ```text
+//! cargo run --release --example oversize_leak             # plots go to target/oversize_leak
+//! cargo run --release --example oversize_leak -- DIR      # plots go to DIR
+//! cargo run --release --example oversize_leak -- --help
+//! ```
+//!
+//! A pool that hands out any idle buffer, and grows it if it is too small, ends with all buffers as
+//! large as the largest request: Go's `sync.Pool` of `bytes.Buffer` does
+//! (<https://go.dev/issue/23199>). Scenario (a) is that issue's own, (b) and (c) have large requests
+//! come seldom but for ever, and in (d) all are large, so that a pool which frees what is large is
+//! of no use there.
+//!
+//! The naive contender is `Mutex<Vec<BytesMut>>`. It loses in (a) to (c), by design. In (d) it has the
+//! better hit rate: a buffer that is large enough for any request serves any request, while the pool
+//! keeps some of each size class and frees those that were not needed for a while.
+//!
+//! What is held is added up after each get and each drop, not at the samples alone. RSS is that of
+//! one contender in one scenario: each runs in a process of its own, this program once more.
+//! Time is simulated, and trims come by it, so all but RSS is the same in each run.
+//!
+//! The exit status is 1 if the pool breaks a bound.
+
+use bytes::BytesMut;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+use plotters::series::DashedLineSeries;
+use std::collections::VecDeque;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::mem::{self, MaybeUninit};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::{env, fs};
+use tierpool::{Builder, Pool, PooledBuf};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Simulated requests a second.
+const RATE: usize = 20;
+/// Requests between two trims: those of 10 simulated seconds, the pool's default interval.
+const TRIM_EVERY: usize = 10 * RATE;
+/// Samples of one run, about: enough for a smooth curve in a plot of this width, in a small file.
+const SAMPLES: usize = 200;
+/// A byte is written to each page, so that it counts in the RSS. No system's page is smaller.
+const PAGE: usize = 4 * KIB;
+
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+// ---- scenarios
+
+struct Scenario {
+    name: &'static str,
+    title: &'static str,
+    requests: usize,
+    /// Requests at work at once. Each ends when so many others have begun.
+    in_flight: usize,
+    /// `None` for no trims.
+    trim_every: Option<usize>,
+    /// Bytes of the buffer for a request that are written to, at most.
+    touched_max: usize,
+    /// The least that the plot's logarithmic axis shows; what is less lies on it.
+    axis_min_mib: f64,
+    /// Bytes of a request.
+    bytes: fn(usize) -> usize,
+    bound: Bound,
+    contenders: &'static [Contender],
+}
+
+struct Contender {
+    name: &'static str,
+    kind: Kind,
+}
+
+enum Kind {
+    Naive,
+    /// A pool with these options, and trimmed by the simulated clock alone.
+    Pool(fn() -> Builder),
+}
+
+/// What must be true of the pools.
+enum Bound {
+    /// From the second trim on, idle bytes are below this.
+    IdleAfterTrims(usize),
+    /// Idle and outstanding bytes together are below this, after each get and each drop.
+    Footprint(usize),
+    /// After the first tenth of the requests, this part of them finds a buffer, in percent.
+    HitRate(f64),
+}
+
+const NAIVE: Contender = Contender {
+    name: "naive",
+    kind: Kind::Naive,
+};
+const DEFAULT_POOL: Contender = Contender {
+    name: "pool",
+    kind: Kind::Pool(Pool::builder),
+};
+
+/// Requests of scenario (d) in flight.
+const LARGE_IN_FLIGHT: usize = 8;
+const LARGE_CLASS_MAX: usize = 32 * MIB;
+
+const SCENARIOS: [Scenario; 4] = [
+    Scenario {
+        name: "a",
+        title: "ten requests of 256 MiB, then only 1 KiB",
+        requests: 2000,
+        in_flight: 10,
+        trim_every: Some(TRIM_EVERY),
+        // Not all of 256 MiB: ten of these would be 2.5 GiB of real memory, which not every machine
+        // has to spare, and to fault it in takes longer than all the rest of this program.
+        touched_max: 32 * MIB,
+        axis_min_mib: 0.001,
+        bytes: |request| if request < 10 { 256 * MIB } else { KIB },
+        bound: Bound::IdleAfterTrims(MIB),
+        contenders: &[
+            NAIVE,
+            // Frees each of these requests' buffers when it comes back.
+            DEFAULT_POOL,
+            // Keeps them, so that it is for the trims to free them: by the clock, since there is room
+            // to spare, and the pool need not trim itself.
+            Contender {
+                name: "pool of up to 256 MiB",
+                kind: Kind::Pool(|| {
+                    let builder = Pool::builder().max_size(256 * MIB);
+                    builder.retain_bytes(12 * 256 * MIB)
+                }),
+            },
+        ],
+    },
+    Scenario {
+        name: "b",
+        title: "64 in flight, 1 of 1000 is 4 MiB, the others up to 2 KiB; no trims",
+        requests: 200_000,
+        in_flight: 64,
+        trim_every: None,
+        touched_max: usize::MAX,
+        axis_min_mib: 0.01,
+        bytes: mostly_small,
+        bound: Bound::Footprint(16 * MIB),
+        contenders: &[NAIVE, DEFAULT_POOL],
+    },
+    Scenario {
+        name: "c",
+        title: "as (b), one hour at 20 requests a second, trimmed each 10 s",
+        requests: 3600 * RATE,
+        in_flight: 64,
+        trim_every: Some(TRIM_EVERY),
+        touched_max: usize::MAX,
+        axis_min_mib: 0.01,
+        bytes: mostly_small,
+        bound: Bound::Footprint(16 * MIB),
+        contenders: &[NAIVE, DEFAULT_POOL],
+    },
+    Scenario {
+        name: "d",
+        title: "8 in flight, all from 100 KiB to 30 MiB, trimmed each 10 s",
+        requests: 20_000,
+        in_flight: LARGE_IN_FLIGHT,
+        trim_every: Some(TRIM_EVERY),
+        touched_max: usize::MAX,
+        axis_min_mib: 10.0,
+        bytes: always_large,
+        bound: Bound::HitRate(90.0),
+        contenders: &[
+            NAIVE,
+            Contender {
+                name: "pool of up to 32 MiB",
+                // The budget is what cannot be too small, whatever comes: of each class at most as
+                // many buffers are made as there are requests at once, and all classes below the
+                // largest are together as large as that one.
+                kind: Kind::Pool(|| {
+                    let builder = Pool::builder().max_size(LARGE_CLASS_MAX);
+                    builder.retain_bytes(LARGE_IN_FLIGHT * 2 * LARGE_CLASS_MAX)
+                }),
+            },
+        ],
+    },
+];
+
+/// In each thousand, one of 4 MiB, at a random place; the others from 1 byte to 2 KiB.
+fn mostly_small(request: usize) -> usize {
+    let (thousand, at) = (request / 1000, request % 1000);
+    if random(1, thousand) % 1000 == at as u64 {
+        4 * MIB
+    } else {
+        1 + random(2, request) as usize % (2 * KIB)
+    }
+}
+
+/// From 100 KiB to 30 MiB, each order of magnitude as often as any other.
+///
+/// So each of the nine size classes is used. Were all sizes as likely, half of the requests would
+/// be of the largest class, which is the easier case for a pool with classes.
+fn always_large(request: usize) -> usize {
+    let (least, most) = ((100 * KIB) as f64, (30 * MIB) as f64);
+    // From 0 to 1, both included.
+    let part = (random(3, request) >> 11) as f64 / ((1_u64 << 53) - 1) as f64;
+    (least * (most / least).powf(part)).clamp(least, most) as usize
+}
+
+/// The `n`th number of a stream: SplitMix64, which can start anywhere.
+fn random(stream: u64, n: usize) -> u64 {
+    let n = n as u64 + 1;
+    let mut z = (stream << 32).wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+// ---- contenders
+
+trait BufferPool {
+    type Buf;
+    /// Says also whether an idle buffer served it, and none was allocated or grew.
+    fn get(&self, bytes: usize) -> (Self::Buf, bool);
+    fn put(&self, buf: Self::Buf);
+    fn inner(buf: &mut Self::Buf) -> &mut BytesMut;
+    /// Capacity of all idle buffers, in bytes.
+    fn retained(&self) -> usize;
+    fn trim(&self);
+}
+
+impl BufferPool for Pool {
+    type Buf = PooledBuf;
+
+    fn get(&self, bytes: usize) -> (PooledBuf, bool) {
+        let before = self.stats().total.hits();
+        let buf = Pool::get(self, bytes);
+        (buf, self.stats().total.hits() > before)
+    }
+
+    fn put(&self, buf: PooledBuf) {
+        drop(buf);
+    }
+
+    fn inner(buf: &mut PooledBuf) -> &mut BytesMut {
+        buf
+    }
+
+    fn retained(&self) -> usize {
+        self.stats().total.retained_bytes as usize
+    }
+
+    fn trim(&self) {
+        Pool::trim(self);
+    }
+}
+
+/// As a pool is written in five minutes: any idle buffer will do, and grows if need be.
+#[derive(Default)]
+struct Naive(Mutex<Vec<BytesMut>>);
+
+impl BufferPool for Naive {
+    type Buf = BytesMut;
+
+    fn get(&self, bytes: usize) -> (BytesMut, bool) {
+        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buf = idle.unwrap_or_default();
+        let hit = buf.capacity() >= bytes;
+        buf.reserve(bytes);
+        (buf, hit)
+    }
+
+    fn put(&self, mut buf: BytesMut) {
+        buf.clear();
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(buf);
+    }
+
+    fn inner(buf: &mut BytesMut) -> &mut BytesMut {
+        buf
+    }
+
+    fn retained(&self) -> usize {
+        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.iter().map(BytesMut::capacity).sum()
+    }
+
+    fn trim(&self) {} // it has nothing of the kind
+}
+
+// ---- one run: one scenario, one contender, one process
+
+#[derive(Clone, Copy)]
+struct Sample {
+    request: usize,
+    retained: usize,
+    outstanding: usize,
+    /// The most of both together since the last sample.
+    peak: usize,
+    /// `None` where the system does not tell.
+    rss: Option<usize>,
+    hits: usize,
+}
+
+struct Run {
+    /// The last one is of the time when all buffers have come back.
+    samples: Vec<Sample>,
+    /// The most there was after any get or drop: idle and outstanding bytes together.
+    footprint_max: usize,
+    /// The same, of idle bytes, from the second trim on.
+    settled_max: usize,
+    /// In percent, without the first tenth of the requests.
+    warm_hit_rate: f64,
+}
+
+/// Adds up what is held, after each get and each drop.
+struct Watch<'a, P> {
+    pool: &'a P,
+    outstanding: usize,
+    trims: usize,
+    hits: usize,
+    /// Since the last sample.
+    peak: usize,
+    footprint_max: usize,
+    settled_max: usize,
+}
+
+impl<P: BufferPool> Watch<'_, P> {
+    fn look(&mut self) {
+        let retained = self.pool.retained();
+        self.peak = self.peak.max(retained + self.outstanding);
+        self.footprint_max = self.footprint_max.max(self.peak);
+        if self.trims >= 2 {
+            self.settled_max = self.settled_max.max(retained);
+        }
+    }
+
+    fn sample(&mut self, request: usize) -> Sample {
+        Sample {
+            request,
+            retained: self.pool.retained(),
+            outstanding: self.outstanding,
+            peak: mem::take(&mut self.peak),
+            rss: rss(),
+            hits: self.hits,
+        }
+    }
+}
+
+fn drive<P: BufferPool>(scenario: &Scenario, pool: &P) -> Run {
+    let mut watch = Watch {
+        pool,
+        outstanding: 0,
+        trims: 0,
+        hits: 0,
+        peak: 0,
+        footprint_max: 0,
+        settled_max: 0,
+    };
+    let mut samples = Vec::with_capacity(2 * SAMPLES);
+    let mut in_flight: VecDeque<P::Buf> = VecDeque::with_capacity(scenario.in_flight + 1);
+    let cold = scenario.requests / 10;
+    let mut cold_hits = 0;
+    for request in 0..scenario.requests {
+        if request == cold {
+            cold_hits = watch.hits;
+        }
+        let trims = |every: usize| request > 0 && request % every == 0;
+        if scenario.trim_every.is_some_and(trims) {
+            pool.trim();
+            watch.trims += 1;
+            watch.look();
+        }
+        let bytes = (scenario.bytes)(request);
+        let (mut buf, hit) = pool.get(bytes);
+        watch.hits += usize::from(hit);
+        watch.outstanding += P::inner(&mut buf).capacity();
+        watch.look();
+        touch(P::inner(&mut buf), bytes.min(scenario.touched_max));
+        in_flight.push_back(buf);
+        if in_flight.len() > scenario.in_flight {
+            end_oldest(&mut in_flight, &mut watch);
+        }
+        if request % (scenario.requests / SAMPLES) == 0 {
+            samples.push(watch.sample(request));
+        }
+    }
+    while !in_flight.is_empty() {
+        end_oldest(&mut in_flight, &mut watch);
+    }
+    samples.push(watch.sample(scenario.requests));
+    let warm_hits = (watch.hits - cold_hits) as f64;
+    Run {
+        samples,
+        footprint_max: watch.footprint_max,
+        settled_max: watch.settled_max,
+        warm_hit_rate: 100.0 * warm_hits / (scenario.requests - cold) as f64,
+    }
+}
+
+fn end_oldest<P: BufferPool>(in_flight: &mut VecDeque<P::Buf>, watch: &mut Watch<P>) {
+    if let Some(mut buf) = in_flight.pop_front() {
+        watch.outstanding -= P::inner(&mut buf).capacity();
+        watch.pool.put(buf);
+        watch.look();
+    }
+}
+
+/// Writes to each page of the first `bytes`, as a request would, at a fraction of the time.
+fn touch(buf: &mut BytesMut, bytes: usize) {
+    for page in buf.spare_capacity_mut()[..bytes].chunks_mut(PAGE) {
+        page[0] = MaybeUninit::new(1);
+    }
+}
+
+/// This process's resident bytes.
+///
+/// From `status` rather than `statm`, which counts in pages and does not say how large these are.
+fn rss() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * KIB)
+}
+
+// ---- parent and child
+
+/// Runs one contender and tells the parent: a line of numbers per sample, and one for the rest.
+fn run_child(scenario: &Scenario, contender: &Contender) -> Result<()> {
+    let run = match contender.kind {
+        Kind::Naive => drive(scenario, &Naive::default()),
+        Kind::Pool(builder) => drive(scenario, &builder().trim_interval(None).build()?),
+    };
+    let mut text = String::new();
+    for sample in run.samples {
+        let rss = sample.rss.map_or("-".into(), |rss| rss.to_string());
+        let (request, retained) = (sample.request, sample.retained);
+        let (outstanding, peak, hits) = (sample.outstanding, sample.peak, sample.hits);
+        writeln!(
+            text,
+            "{request} {retained} {outstanding} {peak} {rss} {hits}"
+        )?;
+    }
+    let (footprint, settled, warm) = (run.footprint_max, run.settled_max, run.warm_hit_rate);
+    writeln!(text, "{footprint} {settled} {warm}")?;
+    print(&text)
+}
+
+fn spawn_child(scenario: usize, contender: usize) -> Result<Run> {
+    let output = Command::new(env::current_exe()?)
+        .args([CHILD, &scenario.to_string(), &contender.to_string()])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let name = SCENARIOS[scenario].contenders[contender].name;
+    let failed = |why: &str| format!("({}) {name}: {why}", SCENARIOS[scenario].name);
+    if !output.status.success() {
+        return Err(failed(&output.status.to_string()).into());
+    }
+    parse(&String::from_utf8(output.stdout)?).map_err(|error| failed(&error.to_string()).into())
+}
+
+/// What [`run_child`] prints.
+fn parse(text: &str) -> Result<Run> {
+    let mut samples = Vec::new();
+    for line in text.lines() {
+        match *line.split(' ').collect::<Vec<_>>() {
+            [request, retained, outstanding, peak, rss, hits] => samples.push(Sample {
+                request: request.parse()?,
+                retained: retained.parse()?,
+                outstanding: outstanding.parse()?,
+                peak: peak.parse()?,
+                rss: rss.parse().ok(),
+                hits: hits.parse()?,
+            }),
+            [footprint, settled, warm] => {
+                return Ok(Run {
+                    samples,
+                    footprint_max: footprint.parse()?,
+                    settled_max: settled.parse()?,
+                    warm_hit_rate: warm.parse()?,
+                });
+            }
+            _ => return Err(format!("a line that is none of its own: {line}").into()),
+        }
+    }
+    Err("it ended before its last line".into())
+}
+
+// ---- report
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / MIB as f64
+}
+
+/// Ten samples of each contender, from the first to the last.
+fn table(scenario: &Scenario, runs: &[Run]) -> String {
+    const ROWS: usize = 9;
+    let mut text = format!("({}) {}\n", scenario.name, scenario.title);
+    let mut row = |name: &str, cells: [&str; 5]| {
+        let _ = write!(text, "    {name:<22}");
+        for (cell, width) in cells.into_iter().zip([10, 16, 18, 12, 13]) {
+            let _ = write!(text, "{cell:>width$}");
+        }
+        text.push('\n');
+    };
+    row(
+        "",
+        [
+            "requests",
+            "retained, MiB",
+            "outstanding, MiB",
+            "RSS, MiB",
+            "hit rate, %",
+        ],
+    );
+    for (contender, run) in scenario.contenders.iter().zip(runs) {
+        let last = run.samples.len() - 1;
+        for at in 0..=ROWS {
+            let sample = run.samples[at * last / ROWS];
+            // The samples but the last are taken when a request has begun, the last when all ended.
+            let gets = (sample.request + 1).min(scenario.requests);
+            let rss = sample
+                .rss
+                .map_or("n/a".into(), |rss| format!("{:.1}", mib(rss)));
+            let cells = [
+                &gets.to_string(),
+                &format!("{:.3}", mib(sample.retained)),
+                &format!("{:.3}", mib(sample.outstanding)),
+                &rss,
+                &format!("{:.2}", 100.0 * sample.hits as f64 / gets as f64),
+            ];
+            row(contender.name, cells.map(String::as_str));
+        }
+    }
+    text
+}
+
+/// A line for each contender: what the bound is about. Says also whether the pools keep to it.
+fn verdict(scenario: &Scenario, runs: &[Run]) -> (String, bool) {
+    let (mut text, mut all_hold) = (String::new(), true);
+    for (contender, run) in scenario.contenders.iter().zip(runs) {
+        let (fact, holds) = match scenario.bound {
+            Bound::IdleAfterTrims(max) => (
+                format!(
+                    "at most {:.3} MiB idle from the second trim on (bound: below {:.0})",
+                    mib(run.settled_max),
+                    mib(max)
+                ),
+                run.settled_max < max,
+            ),
+            Bound::Footprint(max) => (
+                format!(
+                    "at most {:.3} MiB idle and outstanding at any time (bound: below {:.0})",
+                    mib(run.footprint_max),
+                    mib(max)
+                ),
+                run.footprint_max < max,
+            ),
+            Bound::HitRate(min) => (
+                format!(
+                    "{:.2} % hits after the first tenth (bound: {min:.0} or more)",
+                    run.warm_hit_rate
+                ),
+                run.warm_hit_rate >= min,
+            ),
+        };
+        let verdict = match (&contender.kind, holds) {
+            (Kind::Naive, _) => "for comparison",
+            (Kind::Pool(_), true) => "holds",
+            (Kind::Pool(_), false) => {
+                all_hold = false;
+                "BROKEN"
+            }
+        };
+        let _ = writeln!(
+            text,
+            "({}) {}: {fact}: {verdict}",
+            scenario.name, contender.name
+        );
+    }
+    (text, all_hold)
+}
+
+// ---- plots
+
+/// One colour per contender, that the colour-blind can tell apart.
+const COLOURS: [RGBColor; 3] = [
+    RGBColor(213, 94, 0),
+    RGBColor(0, 114, 178),
+    RGBColor(0, 158, 115),
+];
+
+/// What each contender holds, idle or outstanding, and its RSS, over the requests.
+fn plot(scenario: &Scenario, runs: &[Run], path: &Path) -> Result<()> {
+    const WIDTH: u32 = 880;
+    const CHART_HEIGHT: i32 = 440;
+    const LEGEND_ROW: i32 = 22;
+    let legend_height = LEGEND_ROW as u32 * runs.len() as u32 + 10;
+    let size = (WIDTH, CHART_HEIGHT as u32 + legend_height);
+    let area = SVGBackend::new(path, size).into_drawing_area();
+    area.fill(&WHITE)?;
+    let (chart_area, legend_area) = area.split_vertically(CHART_HEIGHT);
+
+    // Not from RSS, so that what is the same in each run is drawn at the same place. RSS is never
+    // twice as much: it is of the same buffers.
+    let peaks = runs.iter().map(|run| run.footprint_max);
+    let top = 2.0 * mib(peaks.max().unwrap_or(MIB));
+    let axis = (scenario.axis_min_mib..top).log_scale();
+    let axis = axis.with_key_points(ticks(scenario.axis_min_mib, top));
+    let mut chart = ChartBuilder::on(&chart_area)
+        .caption(
+            format!("({}) {}", scenario.name, scenario.title),
+            ("sans-serif", 18),
+        )
+        .margin(12)
+        .margin_right(30)
+        .x_label_area_size(44)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0..scenario.requests, axis)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_labels(9)
+        .x_desc("requests")
+        .y_desc("MiB, logarithmic")
+        .axis_desc_style(("sans-serif", 14))
+        .y_label_formatter(&|mib| format!("{mib}"))
+        .draw()?;
+
+    let named = scenario.contenders.iter().zip(runs).zip(COLOURS);
+    for (((contender, run), colour), row) in named.zip(0..) {
+        let (solid, thin) = (colour.stroke_width(2), colour.stroke_width(1));
+        let point = |request, bytes| (request, mib(bytes).max(scenario.axis_min_mib));
+        let samples = || run.samples.iter();
+        let held = samples().map(|sample| point(sample.request, sample.peak));
+        chart.draw_series(LineSeries::new(held, solid))?;
+        let rss = samples().filter_map(|sample| Some(point(sample.request, sample.rss?)));
+        let rss: Vec<_> = rss.collect();
+        chart.draw_series(DashedLineSeries::new(rss, 5, 4, thin))?;
+
+        // Below the chart, where it hides no curve.
+        let y = LEGEND_ROW * row + 12;
+        let line = |x| [(x, y), (x + 28, y)];
+        let text = |x, what| {
+            let at = (x + 36, y - 7);
+            Text::new(
+                format!("{}: {what}", contender.name),
+                at,
+                ("sans-serif", 14),
+            )
+        };
+        legend_area.draw(&PathElement::new(line(70), solid))?;
+        legend_area.draw(&text(70, "idle and outstanding, most since the last point"))?;
+        legend_area.draw(&DashedPathElement::new(line(570), 5, 4, thin))?;
+        legend_area.draw(&text(570, "RSS of its process"))?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// Powers of ten, and between them 2 and 5 where there are few.
+fn ticks(least: f64, most: f64) -> Vec<f64> {
+    let steps: &[f64] = if most / least > 1000.0 {
+        &[1.0]
+    } else {
+        &[1.0, 2.0, 5.0]
+    };
+    let powers = (-6..=9).map(|exponent| 10_f64.powi(exponent));
+    let all = powers.flat_map(|power| steps.iter().map(move |step| step * power));
+    all.filter(|tick| (least..=most).contains(tick)).collect()
+}
+
+// ---- command line
+
+const CHILD: &str = "--child";
+
+const HELP: &str = "\
+Runs four scenarios of requests against the pool and a naive one, prints what they hold over
+time, and writes a plot for each scenario. Exits with 1 if the pool breaks a bound.
+
+Usage: oversize_leak [DIR]
+
+  DIR     where to write the plots (default: target/oversize_leak)
+  --help  this text
+";
+
+enum Task {
+    Help,
+    Child(usize, usize),
+    Report(PathBuf),
+}
+
+impl Task {
+    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self> {
+        let Some(first) = args.next() else {
+            return Ok(Task::Report(PathBuf::from("target/oversize_leak")));
+        };
+        let rest: Vec<OsString> = args.collect();
+        match (first.to_str(), &rest[..]) {
+            (Some("--help" | "-h"), []) => Ok(Task::Help),
+            (Some(CHILD), [scenario, contender]) => {
+                let index = |arg: &OsString| arg.to_str().and_then(|arg| arg.parse().ok());
+                match (index(scenario), index(contender)) {
+                    (Some(scenario), Some(contender)) => Ok(Task::Child(scenario, contender)),
+                    _ => Err("--child is for this program's own use".into()),
+                }
+            }
+            (Some(option), _) if option.starts_with('-') => {
+                Err(format!("no such option: {option}").into())
+            }
+            (_, []) => Ok(Task::Report(PathBuf::from(first))),
+            _ => Err("more than one directory".into()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let (code, problem) = match Task::parse(env::args_os().skip(1)) {
+        Err(problem) => (2, format!("{problem}\nTry `oversize_leak --help`.")),
+        Ok(task) => match perform(&task) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => (1, error.to_string()),
+        },
+    };
+    // Not `eprintln`, which panics where stderr cannot be written.
+    let _ = writeln!(io::stderr(), "oversize_leak: {problem}");
+    ExitCode::from(code)
+}
+
+fn perform(task: &Task) -> Result<()> {
+    match task {
+        Task::Help => print(HELP),
+        Task::Child(scenario, contender) => {
+            let scenario = SCENARIOS.get(*scenario).ok_or("no such scenario")?;
+            let contender = scenario.contenders.get(*contender);
+            run_child(scenario, contender.ok_or("no such contender")?)
+        }
+        Task::Report(dir) => report(dir),
+    }
+}
+
+fn report(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let (mut verdicts, mut all_hold) = (String::new(), true);
+    for (index, scenario) in SCENARIOS.iter().enumerate() {
+        let contenders = 0..scenario.contenders.len();
+        let runs: Vec<Run> = contenders
+            .map(|contender| spawn_child(index, contender))
+            .collect::<Result<_>>()?;
+        print(&format!("{}\n", table(scenario, &runs)))?;
+        plot(
+            scenario,
+            &runs,
+            &dir.join(format!("oversize_{}.svg", scenario.name)),
+        )?;
+        let (text, holds) = verdict(scenario, &runs);
+        verdicts += &text;
+        all_hold &= holds;
+    }
+    print(&format!(
+        "The last line of each contender is of the time when all buffers have come back.\n\
+         Hits: requests served by an idle buffer that did not have to grow.\n\n\
+         {verdicts}\nplots: {}\n",
+        dir.display()
+    ))?;
+    match all_hold {
+        true => Ok(()),
+        false => Err("the pool broke a bound".into()),
+    }
+}
+
+/// Not `print`, which panics where stdout is closed.
+fn print(text: &str) -> Result<()> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}

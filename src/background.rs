@@ -1,0 +1,55 @@
+//! A thread that does something at intervals until it is stopped.
+//!
+//! Owns the thread and how it ends. Knows nothing of what it does.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Ends the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Stop {
+    /// Has the thread end. Does not wait for it: this may run while the
+    /// process ends, or in a child that has no such thread.
+    pub(crate) fn stop(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits for the interval to pass. Says whether it did.
+    fn wait(&self, interval: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stopped, _) = self
+            .wake
+            .wait_timeout_while(stopped, interval, |stopped| !*stopped)
+            .unwrap_or_else(PoisonError::into_inner);
+        !*stopped
+    }
+}
+
+/// Starts a thread that calls `act` after each interval, until that breaks off or
+/// the thread is stopped.
+///
+/// # Errors
+///
+/// - If the system has no thread to give.
+pub(crate) fn start(
+    name: &str,
+    interval: Duration,
+    stop: Arc<Stop>,
+    mut act: impl FnMut() -> ControlFlow<()> + Send + 'static,
+) -> io::Result<()> {
+    let run = move || while stop.wait(interval) && act().is_continue() {};
+    let name = String::from(name);
+    thread::Builder::new()
+        .name(name)
+        .spawn(run)
+        .map(|_detached| ())
+}

@@ -1,0 +1,69 @@
+//! What may be retained: room is leased before anything is put there.
+//!
+//! Owns one number and its limit. Knows nothing of what is leased, or to whom.
+//!
+//! Thread caches lease room for several items at once, and a magazine takes its
+//! lease along from level to level, so that a get or a drop in a thread's own
+//! cache leases nothing. What is retained never weighs more than what is leased,
+//! and what is leased never more than the limit.
+
+use crate::sync::{AtomicUsize, Ordering};
+
+/// The limit of an account that has none.
+pub(crate) const UNLIMITED: usize = usize::MAX;
+
+/// A limit, and how much of it is leased.
+pub(super) struct Account {
+    limit: usize,
+    leased: AtomicUsize,
+}
+
+impl Account {
+    pub(super) fn new(limit: usize) -> Self {
+        Account {
+            limit,
+            leased: AtomicUsize::new(0),
+        }
+    }
+
+    /// Leases `count` times `weight`, or as often as there is room for, and
+    /// says how often.
+    pub(super) fn lease(&self, weight: usize, count: usize) -> usize {
+        if self.limit == UNLIMITED {
+            return count; // not even counted
+        }
+        let mut granted = 0;
+        // Acquire: pairs with the Release in `give_back`; what was there is
+        // gone before something else takes its place. Relaxed: on failure
+        // nothing is put anywhere.
+        let _ = self
+            .leased
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |leased| {
+                granted = count.min((self.limit - leased) / weight);
+                (granted > 0).then(|| leased + granted * weight)
+            });
+        granted
+    }
+
+    /// Ends leases of `weight` in all.
+    pub(super) fn give_back(&self, weight: usize) {
+        if self.limit != UNLIMITED && weight > 0 {
+            // Release: see `lease`.
+            let before = self.leased.fetch_sub(weight, Ordering::Release);
+            debug_assert!(before >= weight, "more is given back than was leased");
+        }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// What is leased now, never less than what is retained under it.
+    pub(super) fn leased(&self) -> usize {
+        // Relaxed: read for `Stats`.
+        match self.limit {
+            UNLIMITED => UNLIMITED,
+            _ => self.leased.load(Ordering::Relaxed),
+        }
+    }
+}

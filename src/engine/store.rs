@@ -1,0 +1,109 @@
+//! A queue that many threads share, and that grows by whole segments.
+//!
+//! Owns its low-water mark. Knows nothing of what it holds.
+
+use crate::sync::{ArrayQueue, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+
+/// 24: doubling from 16, room for more than 100 million.
+const SEGMENTS: usize = 24;
+
+/// First in, first out within each segment.
+///
+/// It never shrinks: what it has grown to hold is freed with it.
+pub(super) struct Store<T> {
+    /// Each made once; the first two have `first` places, each after these
+    /// twice as many as the one before.
+    segments: [OnceLock<Box<ArrayQueue<T>>>; SEGMENTS],
+    first: usize,
+    /// Fewest items held since the last [`reset_low`](Self::reset_low).
+    low: AtomicUsize,
+}
+
+impl<T> Store<T> {
+    /// An empty store, which allocates nothing yet.
+    pub(super) fn new(first: usize) -> Self {
+        Store {
+            segments: [const { OnceLock::new() }; SEGMENTS],
+            first,
+            low: AtomicUsize::new(0),
+        }
+    }
+
+    /// Makes room for `len` items in all.
+    ///
+    /// A store that grew when a burst comes home would lie above the burst's
+    /// buffers on the heap, and pin them there after they are freed. So it is
+    /// told of each item before that is made.
+    pub(super) fn reserve(&self, len: usize) {
+        let last = match len.saturating_sub(1) / self.first {
+            0 => 0,
+            times => 1 + times.ilog2() as usize,
+        };
+        let last = last.min(SEGMENTS - 1);
+        if self.segments[last].get().is_none() {
+            for at in 0..=last {
+                self.segment(at);
+            }
+        }
+    }
+
+    fn segment(&self, at: usize) -> &ArrayQueue<T> {
+        self.segments[at].get_or_init(|| {
+            let len = self.first << at.saturating_sub(1);
+            Box::new(ArrayQueue::new(len))
+        })
+    }
+
+    /// Stores an item, growing if need be; hands it back if it can grow no more.
+    pub(super) fn push(&self, mut item: T) -> Result<(), T> {
+        for at in 0..SEGMENTS {
+            match self.segment(at).push(item) {
+                Ok(()) => return Ok(()),
+                Err(back) => item = back,
+            }
+        }
+        Err(item)
+    }
+
+    /// Takes the item that has been in its segment longest.
+    pub(super) fn pop(&self) -> Option<T> {
+        let item = self.pop_unmarked()?;
+        let len = self.len();
+        // Relaxed, here and below: the mark orders nothing. Looked at first:
+        // it falls seldom, and then stays down.
+        if len < self.low.load(Ordering::Relaxed) {
+            self.low.fetch_min(len, Ordering::Relaxed);
+        }
+        Some(item)
+    }
+
+    /// Takes an item that has not been needed since the last
+    /// [`reset_low`](Self::reset_low), if there is one.
+    pub(super) fn pop_idle(&self) -> Option<T> {
+        let lower = |low: usize| low.checked_sub(1);
+        self.low
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower)
+            .ok()?;
+        self.pop_unmarked()
+    }
+
+    fn pop_unmarked(&self) -> Option<T> {
+        // Looked at first: to find one empty by popping costs a fence.
+        let mut stocked = self.made().filter(|segment| !segment.is_empty());
+        stocked.find_map(ArrayQueue::pop)
+    }
+
+    /// Has [`pop_idle`](Self::pop_idle) find what is not needed from now on.
+    pub(super) fn reset_low(&self) {
+        self.low.store(self.len(), Ordering::Relaxed);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.made().map(ArrayQueue::len).sum()
+    }
+
+    fn made(&self) -> impl Iterator<Item = &ArrayQueue<T>> {
+        self.segments.iter().map_while(|made| Some(&**made.get()?))
+    }
+}

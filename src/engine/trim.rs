@@ -1,0 +1,313 @@
+//! Frees idle items on purpose: trim, clear and close.
+//!
+//! Owns when a trim is due, and the claims: nothing else takes items out of
+//! another thread's cache. Knows nothing of bytes.
+//!
+//! A trim visits each thread's caches, and then each depot, and frees what was
+//! not needed since it was there last. One that comes by time, or because the
+//! budget is short, is done on the slow path of a get or a drop, and there in
+//! parts of a limited size, so that none of these waits for the whole.
+
+use super::barrier;
+use super::cache::{Cache, Taken};
+use super::clock::Timer;
+use super::depot::{Depot, Magazine};
+use super::{Engine, Idle, Item};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many items one part of a trim frees at least, if there are so many: as
+/// many as one thread caches of one class.
+const PART_ITEMS: usize = 64;
+
+/// How many caches of a thread are claimed at once: all, where a pool has so
+/// many classes at most. What is taken out of them lies on the stack, half a
+/// kilobyte each.
+const CLAIMED_AT_ONCE: usize = 16;
+
+/// After how many misses that more room would have spared a trim is due.
+///
+/// At first after one, which begins the interval; then after 8: the fewer, the
+/// sooner the budget follows the program, and the shorter the time in which an
+/// item must be needed to be kept. While that frees nothing, after twice as many
+/// each time, since then all that is retained is in use.
+const SHORTAGES_FIRST: usize = 1;
+const SHORTAGES_LEAST: usize = 8;
+const SHORTAGES_MOST: usize = 256;
+
+/// When to trim, and how far the present one has got.
+pub(super) struct Trims<T> {
+    /// Held by whoever claims caches. A get or a drop tries at most.
+    round: Mutex<Round<T>>,
+    timer: Option<Timer>,
+    due: AtomicBool,
+    shortages: AtomicUsize,
+    /// How many of these make a trim due.
+    shortages_limit: AtomicUsize,
+}
+
+/// One trim, done in parts.
+struct Round<T> {
+    running: bool,
+    /// Whose caches are yet to be visited.
+    threads: Vec<Arc<[Cache<T>]>>,
+    /// The first class whose depot is yet to be visited.
+    class: usize,
+    freed_any: bool,
+}
+
+/// What was freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub(crate) items: usize,
+    pub(crate) weight: usize,
+}
+
+impl AddAssign for Freed {
+    fn add_assign(&mut self, more: Freed) {
+        self.items += more.items;
+        self.weight += more.weight;
+    }
+}
+
+impl<T: Item> Trims<T> {
+    pub(super) fn new(interval: Option<Duration>) -> Self {
+        Trims {
+            round: Mutex::new(Round {
+                running: false,
+                threads: Vec::new(),
+                class: 0,
+                freed_any: false,
+            }),
+            timer: interval.map(Timer::new),
+            due: AtomicBool::new(false),
+            shortages: AtomicUsize::new(0),
+            shortages_limit: AtomicUsize::new(SHORTAGES_FIRST),
+        }
+    }
+
+    // Relaxed, here and below: what says when a trim is due decides nothing
+    // but when; the lock of the round orders the rest.
+    fn is_due(&self) -> bool {
+        self.due.load(Ordering::Relaxed) || self.timer.as_ref().is_some_and(Timer::is_over)
+    }
+
+    /// Notes a miss that more room would have spared.
+    fn note_shortage(&self) {
+        let shortages = self.shortages.fetch_add(1, Ordering::Relaxed) + 1;
+        if shortages >= self.shortages_limit.load(Ordering::Relaxed) {
+            self.due.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn round_is_over(&self, round: &mut Round<T>) {
+        round.running = false;
+        let before = self.shortages_limit.load(Ordering::Relaxed);
+        let limit = match round.freed_any {
+            true => SHORTAGES_LEAST,
+            false => (2 * before).clamp(SHORTAGES_LEAST, SHORTAGES_MOST),
+        };
+        self.shortages_limit.store(limit, Ordering::Relaxed);
+        self.shortages.store(0, Ordering::Relaxed);
+        self.due.store(false, Ordering::Relaxed);
+        if let Some(timer) = &self.timer {
+            timer.restart();
+        }
+    }
+}
+
+impl<T: Item> Engine<T> {
+    /// Frees what was not needed since the last trim, on all levels.
+    pub(crate) fn trim(&self) -> Freed {
+        self.free_idle(Idle::Unneeded)
+    }
+
+    /// Frees all that is idle, on all levels.
+    pub(crate) fn clear(&self) -> Freed {
+        self.free_idle(Idle::All)
+    }
+
+    fn free_idle(&self, idle: Idle) -> Freed {
+        let mut round = lock(&self.trims.round);
+        let mut freed = Freed::default();
+        if self.is_closed() {
+            return freed;
+        }
+        self.begin(&mut round);
+        if idle == Idle::All {
+            // What comes in meanwhile is not idle any more, and may be no end.
+            self.depots.iter().for_each(Depot::reset_low);
+        }
+        while let Some(part) = self.free_part(&mut round, idle) {
+            freed += part;
+        }
+        self.trims.round_is_over(&mut round);
+        freed
+    }
+
+    /// Does a part of a trim, if one is due and nobody is at it.
+    pub(super) fn trim_if_due(&self) {
+        if self.trims.is_due() {
+            self.trim_part();
+        }
+    }
+
+    #[cold]
+    fn trim_part(&self) {
+        let Some(mut round) = try_lock(&self.trims.round) else {
+            return;
+        };
+        if self.is_closed() {
+            return;
+        }
+        if !round.running {
+            self.begin(&mut round);
+        }
+        let mut items = 0;
+        while items < PART_ITEMS {
+            match self.free_part(&mut round, Idle::Unneeded) {
+                Some(part) => items += part.items,
+                None => return self.trims.round_is_over(&mut round),
+            }
+        }
+    }
+
+    /// Notes a miss of a class, which may be for want of room.
+    pub(super) fn note_miss(&self, depot: &Depot<T>) {
+        if depot.refused.load(Ordering::Relaxed) {
+            depot.refused.store(false, Ordering::Relaxed);
+            self.trims.note_shortage();
+        }
+    }
+
+    fn begin(&self, round: &mut Round<T>) {
+        round.running = true;
+        round.threads = self.all_caches();
+        round.class = 0;
+        round.freed_any = false;
+    }
+
+    /// One thread's caches, or up to [`PART_ITEMS`] of one depot; `None` at the end.
+    fn free_part(&self, round: &mut Round<T>, idle: Idle) -> Option<Freed> {
+        let freed = if let Some(caches) = round.threads.pop() {
+            self.free_cached(&caches, idle)
+        } else {
+            let depot = self.depots.get(round.class)?;
+            let freed = self.free_shared(depot);
+            if freed.items < PART_ITEMS {
+                depot.reset_low();
+                round.class += 1;
+            }
+            freed
+        };
+        round.freed_any |= freed.items > 0;
+        Some(freed)
+    }
+
+    fn free_cached(&self, caches: &[Cache<T>], idle: Idle) -> Freed {
+        let mut freed = Freed::default();
+        let depots = self.depots.chunks(CLAIMED_AT_ONCE);
+        for (depots, caches) in depots.zip(caches.chunks(CLAIMED_AT_ONCE)) {
+            if !caches.iter().all(Cache::is_blank) {
+                freed += self.free_claimed(depots, caches, idle);
+            }
+        }
+        freed
+    }
+
+    fn free_claimed(&self, depots: &[Depot<T>], caches: &[Cache<T>], idle: Idle) -> Freed {
+        for cache in caches {
+            cache.claim();
+        }
+        // One barrier for all of these, and not for all threads, so that no
+        // thread is kept from its caches for long. If the system refuses it,
+        // they stay as they are: to look would be a race.
+        let alone = barrier::heavy();
+        let taken: [Option<Taken<T>>; CLAIMED_AT_ONCE] = std::array::from_fn(|at| {
+            let cache = caches.get(at)?;
+            // SAFETY: claimed above, before the barrier.
+            let taken = alone.then(|| unsafe { cache.take_idle(idle) });
+            cache.unclaim();
+            taken
+        });
+        // Freed after all claims have ended: that takes longer than the rest.
+        let mut freed = Freed::default();
+        for ((depot, cache), taken) in depots.iter().zip(caches).zip(taken) {
+            if let Some(taken) = taken {
+                let items = taken.items.iter().map(Magazine::len).sum();
+                drop(taken.items);
+                self.end_leases(depot, Some(cache.account()), taken.rounds);
+                freed += self.note_freed(depot, items, items * depot.limits().weight);
+            }
+        }
+        freed
+    }
+
+    fn free_shared(&self, depot: &Depot<T>) -> Freed {
+        let mut freed = Freed::default();
+        while freed.items < PART_ITEMS {
+            let Some(magazine) = depot.pop_idle() else {
+                break;
+            };
+            let items = magazine.len();
+            drop(magazine);
+            self.end_leases(depot, None, items);
+            freed += self.note_freed(depot, items, items * depot.limits().weight);
+        }
+        while freed.items < PART_ITEMS {
+            let Some(item) = depot.pop_idle_loose() else {
+                break;
+            };
+            let weight = item.weight();
+            drop(item);
+            self.end_loose_lease(depot, weight);
+            freed += self.note_freed(depot, 1, weight);
+        }
+        freed
+    }
+
+    fn note_freed(&self, depot: &Depot<T>, items: usize, weight: usize) -> Freed {
+        if items > 0 {
+            depot.trimmed.add(items);
+        }
+        Freed { items, weight }
+    }
+
+    /// Frees everything that is idle, in all threads' caches, and keeps nothing from now on.
+    ///
+    /// # Safety
+    ///
+    /// - Called once in the engine's life.
+    pub(crate) unsafe fn close(&self) {
+        let _round = lock(&self.trims.round); // kept: no claim but these
+        // Relaxed: the locks, and the fence below, order it.
+        self.closed.store(true, Ordering::Relaxed);
+        let threads = self.all_caches();
+        let caches = || threads.iter().flat_map(|caches| &**caches);
+        for cache in caches() {
+            cache.claim(); // for good
+        }
+        // One barrier for all of them: nobody takes from this pool now. If the
+        // system refuses it, what they hold is leaked: to look would be a race.
+        if barrier::heavy() {
+            for cache in caches() {
+                // SAFETY: claimed above, before the barrier.
+                drop(unsafe { cache.take_idle(Idle::All) }.items);
+            }
+        }
+        // SeqCst: pairs with the fence in `settle`. Here the store comes from the
+        // beginning, and the loads are those of the depots' queues.
+        fence(Ordering::SeqCst);
+        self.empty_depots();
+    }
+
+    /// Frees what a depot of a closed engine holds.
+    pub(super) fn empty_depots(&self) {
+        for depot in &self.depots {
+            while depot.pop().is_some() {}
+            while depot.pop_loose().is_some() {}
+        }
+    }
+}
