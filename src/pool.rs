@@ -132,7 +132,8 @@ impl Pool {
     ///
     /// Fewer if the [budget](crate::Builder::retain_bytes) or
     /// [`max_per_class`](crate::Builder::max_per_class) is reached, none if `size`
-    /// is above the largest class. They are in the depot, for any thread. Those
+    /// is above the largest class. Room that threads' caches have leased for buffers
+    /// that are out counts as well. They are in the depot, for any thread. Those
     /// that are not used are freed by the second trim from now.
     ///
     /// ```

@@ -6,7 +6,7 @@
 
 use crate::background::{self, Stop};
 use crate::config::Config;
-use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Origin};
+use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin};
 use crate::size_class::SizeClasses;
 use crate::slot::Slot;
 use crate::stats::{Counters, Discard, Stats};
@@ -188,29 +188,39 @@ impl Shared {
         shared.keep_slow(slot, held, whole);
     }
 
-    fn keep_slow(&self, mut slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
-        let counters = self.counters(held);
-        let discard = |reason| counters.discards.of(reason).bump();
+    fn keep_slow(&self, slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
+        if let Err((slot, reason)) = self.keep_or_refuse(slot, held, whole) {
+            self.counters(held).discards.of(reason).bump();
+            slot.free();
+        }
+    }
+
+    /// Keeps a buffer unless the drop rule or a limit forbids it.
+    fn keep_or_refuse(
+        &self,
+        mut slot: Box<BufferSlot>,
+        held: ClassIndex,
+        whole: bool,
+    ) -> Result<(), (Box<BufferSlot>, Discard)> {
         if !whole {
-            return discard(Discard::Shared);
+            return Err((slot, Discard::Shared));
         }
         if slot.capacity() > self.classes.max() {
-            return discard(Discard::AboveMax);
+            return Err((slot, Discard::AboveMax));
         }
         let Some(class) = self.classes.for_capacity(slot.capacity()) else {
-            return discard(Discard::BelowMin);
+            return Err((slot, Discard::BelowMin));
         };
         if slot.capacity() != self.classes.capacity(class) {
             slot.forget_base();
         }
-        match self.engine.keep(class, slot) {
-            Ok(()) if class == held => {}
-            Ok(()) => {
-                counters.moved_out.bump();
-                self.counters(class).moved_in.bump();
-            }
-            Err(_slot) => discard(Discard::Full),
+        let kept = self.engine.keep(class, slot);
+        kept.map_err(|slot| (slot, Discard::Full))?;
+        if class != held {
+            self.counters(held).moved_out.bump();
+            self.counters(class).moved_in.bump();
         }
+        Ok(())
     }
 
     // ---- handles ----

@@ -184,4 +184,13 @@ impl<H: Send + Sync + 'static> Item for Box<Slot<H>> {
     fn weight(&self) -> usize {
         self.capacity
     }
+
+    /// The cell first: freeing a buffer of 64 KiB or more has glibc's heap join
+    /// its small free blocks with what lies beside them. A cell that was freed
+    /// later would lie there unjoined, and pin all that lies below.
+    fn free(mut self) {
+        let buf = mem::take(&mut self.buf);
+        drop(self);
+        drop(buf);
+    }
 }

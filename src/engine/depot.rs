@@ -100,6 +100,15 @@ impl<T> Magazine<T> {
     }
 }
 
+impl<T: Item> Magazine<T> {
+    /// Frees all items.
+    pub(super) fn free(mut self) {
+        while let Some(item) = self.pop() {
+            item.free();
+        }
+    }
+}
+
 impl<T> Drop for Magazine<T> {
     fn drop(&mut self) {
         while self.pop().is_some() {}

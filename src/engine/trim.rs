@@ -237,7 +237,7 @@ impl<T: Item> Engine<T> {
         for ((depot, cache), taken) in depots.iter().zip(caches).zip(taken) {
             if let Some(taken) = taken {
                 let items = taken.items.iter().map(Magazine::len).sum();
-                drop(taken.items);
+                taken.items.into_iter().for_each(Magazine::free);
                 self.end_leases(depot, Some(cache.account()), taken.rounds);
                 freed += self.note_freed(depot, items, items * depot.limits().weight);
             }
@@ -252,7 +252,7 @@ impl<T: Item> Engine<T> {
                 break;
             };
             let items = magazine.len();
-            drop(magazine);
+            magazine.free();
             self.end_leases(depot, None, items);
             freed += self.note_freed(depot, items, items * depot.limits().weight);
         }
@@ -261,7 +261,7 @@ impl<T: Item> Engine<T> {
                 break;
             };
             let weight = item.weight();
-            drop(item);
+            item.free();
             self.end_loose_lease(depot, weight);
             freed += self.note_freed(depot, 1, weight);
         }
@@ -294,7 +294,8 @@ impl<T: Item> Engine<T> {
         if barrier::heavy() {
             for cache in caches() {
                 // SAFETY: claimed above, before the barrier.
-                drop(unsafe { cache.take_idle(Idle::All) }.items);
+                let taken = unsafe { cache.take_idle(Idle::All) };
+                taken.items.into_iter().for_each(Magazine::free);
             }
         }
         // SeqCst: pairs with the fence in `settle`. Here the store comes from the
@@ -306,8 +307,12 @@ impl<T: Item> Engine<T> {
     /// Frees what a depot of a closed engine holds.
     pub(super) fn empty_depots(&self) {
         for depot in &self.depots {
-            while depot.pop().is_some() {}
-            while depot.pop_loose().is_some() {}
+            while let Some(magazine) = depot.pop() {
+                magazine.free();
+            }
+            while let Some(item) = depot.pop_loose() {
+                item.free();
+            }
         }
     }
 }

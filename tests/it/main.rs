@@ -11,6 +11,7 @@ mod proptests;
 mod stats;
 mod threads;
 mod traits;
+mod trim;
 mod zero_on_return;
 
 use tierpool::{Builder, Counts, Pool, PooledBuf};

@@ -1,0 +1,379 @@
+//! Everything at once for a while: no guard shares memory, no budget is passed,
+//! the accounts balance, and nothing is left.
+//!
+//! A fixed number of operations, a few seconds of them. More with
+//! `TIERPOOL_SOAK_ROUNDS=100 cargo test --release --test soak`.
+//!
+//! Owns a global allocator that counts the bytes of all blocks which the test's
+//! own threads allocated, wherever they are freed.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use crossbeam_queue::ArrayQueue;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use tierpool::{Pool, PooledBuf};
+
+// ---- the allocator ----
+
+/// Bytes of blocks that counted threads allocated.
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    /// Whether what this thread allocates is counted.
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+/// What each block has in front: room to note whether it is counted.
+fn header(layout: Layout) -> usize {
+    layout.align().max(16)
+}
+
+fn with_header(layout: Layout) -> Option<Layout> {
+    let size = layout.size().checked_add(header(layout))?;
+    Layout::from_size_align(size, header(layout)).ok()
+}
+
+// SAFETY: blocks are the system allocator's, moved up by a header that is a
+// multiple of the alignment asked for.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(outer) = with_header(layout) else {
+            return std::ptr::null_mut();
+        };
+        // SAFETY: `outer` has a size above 0.
+        let start = unsafe { System.alloc(outer) };
+        if start.is_null() {
+            return start;
+        }
+        let counted = COUNTED.get();
+        if counted {
+            LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        }
+        // SAFETY: the block begins with a header of at least 16 bytes, which
+        // is ours.
+        unsafe {
+            start.cast::<bool>().write(counted);
+            start.add(header(layout))
+        }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let outer = with_header(layout).expect("the layout that `alloc` was asked for");
+        // SAFETY: the block is one of `alloc`'s, which put it this far behind
+        // the start of an allocation, and noted there whether it is counted.
+        unsafe {
+            let start = block.sub(header(layout));
+            if start.cast::<bool>().read() {
+                LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+            }
+            System.dealloc(start, outer);
+        }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn live_bytes() -> i64 {
+    LIVE_BYTES.load(Ordering::Relaxed)
+}
+
+/// Runs `work` on a thread whose allocations are counted, to the end of its
+/// thread-locals.
+fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    thread::spawn(move || {
+        COUNTED.set(true);
+        work()
+    })
+}
+
+// ---- what is done ----
+
+const THREADS: usize = if cfg!(miri) { 3 } else { 8 };
+const CLASSES: [usize; 5] = [100, 512, 3000, 16_384, 100_000];
+
+/// Numbers that look random and are the same each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+
+    fn size(&mut self) -> usize {
+        let most = [90, 600, 4000, 20_000, 110_000][self.below(5)];
+        1 + self.below(most)
+    }
+}
+
+/// A guard, or what was made of one, with what its owner wrote.
+struct Stamped {
+    bytes: Contents,
+    stamp: u8,
+}
+
+enum Contents {
+    Guard(PooledBuf),
+    Frozen(Bytes),
+}
+
+impl Stamped {
+    fn new(mut buf: PooledBuf, stamp: u8, len: usize) -> Self {
+        assert!(buf.is_empty(), "what was in it before is not shown");
+        buf.put_bytes(stamp, len);
+        Stamped {
+            bytes: Contents::Guard(buf),
+            stamp,
+        }
+    }
+
+    /// Nobody else wrote to it.
+    fn verify(&self) {
+        let bytes: &[u8] = match &self.bytes {
+            Contents::Guard(buf) => buf,
+            Contents::Frozen(bytes) => bytes,
+        };
+        let mine = bytes.iter().all(|&byte| byte == self.stamp);
+        assert!(mine, "two owners of one buffer");
+    }
+
+    /// Does to it what users do to buffers.
+    fn change(mut self, random: &mut Random) -> Self {
+        let mut buf = match self.bytes {
+            Contents::Guard(buf) => buf,
+            Contents::Frozen(bytes) => {
+                self.bytes = Contents::Frozen(bytes.slice(bytes.len() / 2..));
+                return self;
+            }
+        };
+        let len = buf.len();
+        match random.below(6) {
+            0 => buf.put_bytes(self.stamp, random.size()), // grows
+            1 => (*buf).put_bytes(self.stamp, random.below(300)), // on the heap
+            2 => buf.advance(len / 3),
+            3 => drop(buf.split_to(len / 2)),
+            4 => {
+                self.bytes = Contents::Frozen(buf.freeze());
+                return self;
+            }
+            _ => {
+                // A part lives on for some time.
+                let part = buf.split_off(len / 2).freeze();
+                self.bytes = Contents::Frozen(part);
+                return self;
+            }
+        }
+        self.bytes = Contents::Guard(buf);
+        self
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.held.iter().for_each(Stamped::verify);
+    }
+}
+
+/// One thread's part.
+struct Worker {
+    random: Random,
+    /// In turn other handles, and other pools.
+    pool: Pool,
+    /// The pool that all threads use now and again, and who may exchange it.
+    shared: Arc<Mutex<Pool>>,
+    mail: Arc<ArrayQueue<Stamped>>,
+    held: Vec<Stamped>,
+}
+
+impl Worker {
+    fn step(&mut self) {
+        let random = &mut self.random;
+        let held = &mut self.held;
+        match random.below(64) {
+            0..=21 => {
+                let len = random.size();
+                let buf = self.pool.get(len);
+                held.push(Stamped::new(buf, random.below(256) as u8, len.min(500)));
+            }
+            22..=37 if !held.is_empty() => {
+                held.swap_remove(random.below(held.len())).verify();
+            }
+            38..=46 if !held.is_empty() => {
+                let one = held.swap_remove(random.below(held.len()));
+                // Full: what was there longest is dropped here.
+                if let Some(other) = self.mail.force_push(one) {
+                    other.verify();
+                }
+            }
+            47..=51 => {
+                if let Some(other) = self.mail.pop() {
+                    other.verify();
+                    held.push(other);
+                }
+            }
+            52..=56 if !held.is_empty() => {
+                let one = held.swap_remove(random.below(held.len()));
+                held.push(one.change(random));
+            }
+            57 => {
+                let foreign = BytesMut::with_capacity(random.size());
+                held.push(Stamped::new(self.pool.adopt(foreign), 7, 50));
+            }
+            58 if !held.is_empty() => {
+                let one = held.swap_remove(0);
+                if let Contents::Guard(buf) = one.bytes {
+                    drop(buf.detach());
+                }
+            }
+            59 => drop(self.pool.clone()),
+            60 if random.below(4) == 0 => held.drain(..).for_each(|one| one.verify()),
+            61 if random.below(8) == 0 => match random.below(8) {
+                0 => {
+                    self.pool.clear();
+                }
+                1..=3 => {
+                    let count = random.below(50);
+                    assert!(self.pool.prefill(random.size(), count) <= count);
+                }
+                _ => {
+                    self.pool.trim();
+                }
+            },
+            62 if random.below(50) == 0 => {
+                // Perhaps the last handle of the one before.
+                self.pool = self.shared.lock().unwrap().clone();
+            }
+            63 if random.below(400) == 0 => {
+                self.pool = new_pool(random);
+                *self.shared.lock().unwrap() = self.pool.clone();
+            }
+            _ => {}
+        }
+        if held.len() > 150 {
+            held.drain(..100).for_each(|one| one.verify());
+        }
+    }
+}
+
+const BUDGETS: [usize; 4] = [0, 50_000, 1 << 20, 64 << 20];
+
+fn new_pool(random: &mut Random) -> Pool {
+    let mut builder = Pool::builder()
+        .classes(CLASSES)
+        .retain_bytes(BUDGETS[random.below(BUDGETS.len())])
+        .zero_on_return(random.below(4) == 0);
+    if random.below(4) == 0 {
+        builder = builder.max_per_class(random.below(50));
+    }
+    if random.below(4) == 0 {
+        builder = builder.thread_cache_bytes(random.below(100_000));
+    }
+    builder = match random.below(3) {
+        0 => builder.trim_interval(None),
+        1 => builder.trim_interval(Duration::from_millis(1)),
+        _ => builder,
+    };
+    builder.build().unwrap()
+}
+
+/// All that must hold while nothing is out and no thread is inside.
+fn assert_accounts_balance(pool: &Pool) {
+    let total = pool.stats().total;
+    assert_eq!(total.outstanding, 0, "{total:?}");
+    assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
+    assert_eq!(
+        total.gets + total.adopted,
+        total.returns + total.discards.total() + total.detached,
+        "{total:?}"
+    );
+    assert_eq!(
+        total.returns + total.prefilled,
+        total.hits() + total.trimmed + total.retained_buffers,
+        "{total:?}"
+    );
+}
+
+/// Threads that use one pool of a known budget, and others that they make.
+fn round(seed: u64, steps: usize) {
+    let budget = BUDGETS[seed as usize % BUDGETS.len()];
+    let pool = Pool::builder()
+        .classes(CLASSES)
+        .retain_bytes(budget)
+        .trim_interval(Duration::from_millis(2))
+        .build()
+        .unwrap();
+    let shared = Arc::new(Mutex::new(pool.clone()));
+    let mail = Arc::new(ArrayQueue::new(64));
+    let threads: Vec<_> = (0..THREADS as u64)
+        .map(|at| {
+            let mut worker = Worker {
+                random: Random((seed * 100 + at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+                pool: pool.clone(),
+                shared: Arc::clone(&shared),
+                mail: Arc::clone(&mail),
+                held: Vec::new(),
+            };
+            counted(move || {
+                for _ in 0..steps {
+                    worker.step();
+                }
+            })
+        })
+        .collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = counted({
+        let (pool, done) = (pool.clone(), Arc::clone(&done));
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                let shown = pool.stats().total.retained_bytes;
+                assert!(shown <= budget as u64, "{shown} of {budget} bytes");
+                thread::yield_now();
+            }
+        }
+    });
+    let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+    done.store(true, Ordering::Relaxed);
+    watcher.join().unwrap();
+    ended.into_iter().for_each(|end| end.unwrap());
+    while let Some(one) = mail.pop() {
+        one.verify();
+    }
+    assert_accounts_balance(&pool);
+    assert_accounts_balance(&shared.lock().unwrap());
+    // In one thread's hands now, it works as at first.
+    pool.clear();
+    assert_eq!(pool.stats().total.retained_bytes, 0);
+    drop(pool.get(3000));
+    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn a_soak_leaves_balanced_accounts_and_no_live_byte() {
+    let rounds = match std::env::var("TIERPOOL_SOAK_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("a number of rounds"),
+        Err(_) => {
+            if cfg!(miri) {
+                2
+            } else {
+                8
+            }
+        }
+    };
+    let steps = if cfg!(miri) { 100 } else { 20_000 };
+    // The process's once-only things.
+    counted(|| round(1, 10)).join().unwrap();
+    let before = live_bytes();
+    for seed in 0..rounds {
+        counted(move || round(seed, steps)).join().unwrap();
+        assert_eq!(live_bytes(), before, "after round {seed}");
+    }
+}
