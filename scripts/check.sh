@@ -27,8 +27,24 @@ $test_command
 # The main job, on a small directory.
 run cargo run --locked --release --example relay -- src
 
+# Fails if the pool breaks one of the bounds that it prints.
+run cargo run --locked --release --example oversize_leak
+
+step "the pressure example, where memory is short"
+cgroup=$(mktemp -d)
+trap 'rm -r "$cgroup"' EXIT
+echo 'some avg10=50.00 avg60=0.00 avg300=0.00 total=1' >"$cgroup/memory.pressure"
+cargo run --locked --release --example pressure -- "$cgroup" 2 | tee "$cgroup/said"
+grep -q 'short of memory.* freed [1-9]' "$cgroup/said"
+
 # Benches compile, and each workload runs once.
-run cargo test --locked --release --bench hot_path
+run cargo test --locked --release --bench hot_path --bench trim
+
+# Every order of the engine's races, within the bounds that the models name.
+# `timeout`: an engine gone wrong may wait for ever.
+step "models"
+RUSTFLAGS='--cfg loom -C debug-assertions' timeout 600 \
+    cargo test --locked --release --lib --target-dir target/loom models
 
 step "minimum supported Rust version"
 msrv=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)

@@ -16,8 +16,8 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Has the thread end. Does not wait for it: this may run while the
-    /// process ends, or in a child that has no such thread.
+    /// Has the thread end. Does not wait for it: this may run in a destructor at
+    /// the process's end, when a wait for another thread may never be over.
     pub(crate) fn stop(&self) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();

@@ -22,6 +22,8 @@ const RETAIN_BYTES_DEFAULT: usize = 64 << 20;
 const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 /// 10 s: long for a program at work, short for one whose burst is over.
 const TRIM_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// 1 ms: the clock is not finer, and a thread that trims more often does little else.
+const TRIM_INTERVAL_LEAST: Duration = Duration::from_millis(1);
 
 /// Options for a [`Pool`], from [`Pool::builder`].
 ///
@@ -133,7 +135,8 @@ impl Builder {
     /// Sets how many idle buffers of one size class the pool keeps, on all levels
     /// together. Default: as many as the budget holds.
     ///
-    /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes).
+    /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes), and where
+    /// it is short, the pool trims this class in the same way.
     pub fn max_per_class(mut self, buffers: usize) -> Self {
         self.max_per_class = buffers;
         self
@@ -155,7 +158,8 @@ impl Builder {
     /// Sets after how much time without need an idle buffer is freed, or `None`
     /// for no [trims](Pool::trim) by time. Default: 10 seconds.
     ///
-    /// A trim takes place each interval, so what is not needed goes after one to
+    /// At least a millisecond; a shorter one counts as that. A trim takes place each
+    /// interval, so what is not needed goes after one to
     /// two. It is done in small parts by gets and drops that do not find what
     /// they need in their thread's cache. So a program that has gone quiet, or whose
     /// threads find all in their caches, keeps what it has: only
@@ -180,6 +184,9 @@ impl Builder {
     /// Then a program that has gone quiet gives its memory back, too, and gets and
     /// drops do no part of a trim by time. The thread is named `tierpool-trim`,
     /// does not keep the pool alive, and ends when the last handle is dropped.
+    ///
+    /// A child process that was forked and goes on without `exec` has no such
+    /// thread, and must not use the pool: it may find its locks taken for ever.
     pub fn background_trim(mut self, on: bool) -> Self {
         self.background_trim = on;
         self
@@ -259,9 +266,10 @@ impl Builder {
         if self.background_trim && self.trim_interval.is_none() {
             return Err(ConfigError::BackgroundWithoutInterval);
         }
+        let interval = self.trim_interval.map(|set| set.max(TRIM_INTERVAL_LEAST));
         let (in_background, by_calls) = match self.background_trim {
-            true => (self.trim_interval, None),
-            false => (None, self.trim_interval),
+            true => (interval, None),
+            false => (None, interval),
         };
         let limits = Limits {
             classes: config::class_limits(&classes, self.max_per_class, self.thread_cache_bytes),

@@ -57,6 +57,8 @@ mod config;
 mod engine;
 mod error;
 mod guard;
+#[cfg(all(test, loom))]
+mod models;
 mod pool;
 mod shared;
 mod size_class;

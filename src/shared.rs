@@ -130,14 +130,19 @@ impl Shared {
 
     fn make(self: &Arc<Self>, class: ClassIndex) -> Box<BufferSlot> {
         let counters = self.counters(class);
-        // So many there will be at most, outstanding and idle.
-        let made = counters.misses.get() + 1;
-        let freed = counters.discards.of(Discard::Full).get();
-        let alive = usize::try_from(made.saturating_sub(freed)).unwrap_or(usize::MAX);
-        self.engine.reserve(class, alive);
+        self.reserve(class, 1);
         let slot = Slot::with_capacity(self.classes.capacity(class), Arc::clone(self));
         counters.misses.bump();
         slot
+    }
+
+    /// Makes room in the depot for what there is of a class, outstanding and
+    /// idle, and for `more`.
+    fn reserve(&self, class: ClassIndex, more: usize) {
+        let counters = self.counters(class);
+        let alive = counters.alive().saturating_sub(self.engine.trimmed(class));
+        let alive = usize::try_from(alive).unwrap_or(usize::MAX);
+        self.engine.reserve(class, alive.saturating_add(more));
     }
 
     // ---- back ----
@@ -271,6 +276,7 @@ impl Shared {
             return 0;
         }
         let capacity = self.classes.capacity(class);
+        self.reserve(class, count);
         let make = || Slot::with_capacity(capacity, Arc::clone(self));
         let made = self.engine.stock(class, count, make);
         self.counters(class).prefilled.add(made);

@@ -31,6 +31,27 @@ pub(crate) struct DiscardCounters {
     full: Counter,
 }
 
+impl Counters {
+    /// How many buffers of the class there are, outstanding and idle, and those
+    /// that were [trimmed](Counts::trimmed).
+    pub(crate) fn alive(&self) -> u64 {
+        let came = [&self.misses, &self.adopted, &self.prefilled, &self.moved_in];
+        let discards = &self.discards;
+        let went = [
+            &self.detached,
+            &self.moved_out,
+            &discards.above_max,
+            &discards.below_min,
+            &discards.shared,
+            &discards.full,
+        ];
+        let sum = |counters: &[&Counter]| -> u64 { counters.iter().map(|c| c.get()).sum() };
+        // Saturating: while threads are busy, a buffer's end may be seen and its
+        // beginning not.
+        sum(&came).saturating_sub(sum(&went))
+    }
+}
+
 /// Why a returned buffer was freed instead of kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Discard {

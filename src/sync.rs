@@ -8,8 +8,11 @@ mod imp {
     pub(crate) use crossbeam_queue::ArrayQueue;
     #[allow(unused_imports)] // each system has its own barrier
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
+    // For what is in a static: loom's are made and forgotten with each run.
+    pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
     pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
+    pub(crate) use std::thread_local;
 
     /// Shows a model checker that the caller has something to itself.
     pub(crate) struct Exclusive;
@@ -40,6 +43,231 @@ mod imp {
     // A machine without 64-bit atomics loses count after 2^32 events.
     #[cfg(not(target_has_atomic = "64"))]
     pub(super) type Count = AtomicUsize;
+}
+
+#[cfg(loom)]
+mod imp {
+    pub(crate) use loom::sync::atomic::{Ordering, fence};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+    pub(crate) use loom::thread::yield_now;
+    pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
+
+    use std::cell::{Cell, RefCell};
+    use std::collections::VecDeque;
+    use std::mem;
+    use std::ops::Deref;
+    use std::rc::Rc;
+    use std::thread::panicking;
+
+    macro_rules! atomic {
+        ($name:ident, $value:ty) => {
+            /// Loom's, which sees also when it is freed while a thread may still store to it.
+            #[derive(Debug)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            impl $name {
+                pub(crate) fn new(value: $value) -> Self {
+                    $name(loom::sync::atomic::$name::new(value))
+                }
+            }
+
+            impl Deref for $name {
+                type Target = loom::sync::atomic::$name;
+
+                fn deref(&self) -> &Self::Target {
+                    &self.0
+                }
+            }
+
+            impl Drop for $name {
+                fn drop(&mut self) {
+                    if !panicking() {
+                        // SAFETY: loom looks.
+                        unsafe { self.0.unsync_load() };
+                    }
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicBool, bool);
+    atomic!(AtomicUsize, usize);
+
+    pub(super) type Count = loom::sync::atomic::AtomicU64;
+
+    /// Shows loom that the caller has something to itself. Loom fails the model
+    /// if two threads are there with nothing to order them.
+    pub(crate) struct Exclusive(loom::cell::UnsafeCell<()>);
+
+    impl Exclusive {
+        pub(crate) fn new() -> Self {
+            Exclusive(loom::cell::UnsafeCell::new(()))
+        }
+
+        pub(crate) fn touch(&self) {
+            self.0.with_mut(|_| ());
+        }
+    }
+
+    impl Drop for Exclusive {
+        fn drop(&mut self) {
+            if !panicking() {
+                self.touch(); // to free it, too, takes being alone
+            }
+        }
+    }
+
+    /// Loads where nobody else stores meanwhile; loom fails the model if somebody may.
+    ///
+    /// # Safety
+    ///
+    /// - No other thread stores to it until the caller lets it.
+    pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
+        // SAFETY: loom looks.
+        unsafe { number.unsync_load() }
+    }
+
+    /// What `crossbeam_queue::ArrayQueue` promises, and no more: who takes an
+    /// item has seen what was done before it was pushed; the length is one that
+    /// the queue had, but perhaps not the last. Nothing else is ordered, so that
+    /// a model cannot pass because the queue is a lock.
+    pub(crate) struct ArrayQueue<T> {
+        capacity: usize,
+        len: AtomicUsize,
+        /// Of the standard library's: invisible to loom, which never leaves a
+        /// thread for another one but at loom's operations. None is under it.
+        items: std::sync::Mutex<VecDeque<T>>,
+    }
+
+    impl<T> ArrayQueue<T> {
+        pub(crate) fn new(capacity: usize) -> Self {
+            ArrayQueue {
+                capacity,
+                len: AtomicUsize::new(0),
+                items: Default::default(),
+            }
+        }
+
+        pub(crate) fn push(&self, item: T) -> Result<(), T> {
+            if self.change_len(|len| (len + 1).min(self.capacity), Ordering::Release)
+                == self.capacity
+            {
+                return Err(item);
+            }
+            self.items().push_back(item);
+            Ok(())
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            self.change_len(|len| len.saturating_sub(1), Ordering::Acquire);
+            self.items().pop_front()
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.len.load(Ordering::Acquire)
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+
+        /// Says what the length was. No other thread runs between the change and
+        /// the caller's next operation of loom's.
+        fn change_len(&self, change: impl Fn(usize) -> usize, order: Ordering) -> usize {
+            loop {
+                // The items are as many as the last length says. Other threads
+                // may run before the exchange, and then it fails.
+                let len = self.items().len();
+                let changed = self
+                    .len
+                    .compare_exchange(len, change(len), order, Ordering::Relaxed);
+                if changed.is_ok() {
+                    return len;
+                }
+            }
+        }
+
+        fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
+            self.items
+                .lock()
+                .unwrap_or_else(super::PoisonError::into_inner)
+        }
+    }
+
+    /// A variable of which each of loom's threads has its own, as
+    /// `std::thread::LocalKey`. It ends in [`end_thread`]: loom itself ends a
+    /// thread's variables after `join` has returned elsewhere, and a variable's
+    /// destructor finds no other one.
+    pub(crate) struct LocalKey<T: 'static>(pub(crate) &'static loom::thread::LocalKey<Local<T>>);
+
+    pub(crate) struct Local<T>(RefCell<Option<Rc<T>>>);
+
+    loom::thread_local! {
+        /// What ends this thread's variables, in the order in which they began.
+        static ENDS: RefCell<Vec<Box<dyn FnOnce()>>> = RefCell::new(Vec::new());
+    }
+
+    impl<T: 'static> Local<T> {
+        pub(crate) fn new(value: T, key: &'static LocalKey<T>) -> Self {
+            if mem::needs_drop::<T>() {
+                let end = move || drop(key.0.with(|local| local.0.take()));
+                ENDS.with(|ends| ends.borrow_mut().push(Box::new(end)));
+            }
+            Local(RefCell::new(Some(Rc::new(value))))
+        }
+    }
+
+    impl<T> LocalKey<T> {
+        pub(crate) fn with<R>(&'static self, work: impl FnOnce(&T) -> R) -> R {
+            let value = self.0.with(|local| local.0.borrow().clone());
+            work(&value.expect("not used after its end"))
+        }
+    }
+
+    impl<T> Drop for Local<T> {
+        /// Of a thread that does not end while the model runs.
+        fn drop(&mut self) {
+            mem::forget(self.0.take());
+        }
+    }
+
+    /// Does what the end of a thread does. A model's threads call it last.
+    #[cfg(test)]
+    pub(crate) fn end_thread() {
+        while let Some(end) = ENDS.with(|ends| ends.borrow_mut().pop()) {
+            end();
+        }
+    }
+
+    std::thread_local! {
+        static LIGHT_IS_A_FENCE: Cell<bool> = const { Cell::new(true) };
+    }
+
+    /// Whether the light barrier is a fence. If not, it is nothing, as where the
+    /// system has refused the heavy one.
+    pub(crate) fn light_is_a_fence() -> bool {
+        LIGHT_IS_A_FENCE.get()
+    }
+
+    /// Decides the above for the models that the calling test runs: all
+    /// threads of a model run on the test's.
+    #[cfg(test)]
+    pub(crate) fn set_light_is_a_fence(is: bool) {
+        LIGHT_IS_A_FENCE.set(is);
+    }
+
+    macro_rules! local_keys {
+        ($(static $name:ident: $type:ty = const $init:block;)*) => {$(
+            static $name: crate::sync::LocalKey<$type> = {
+                loom::thread_local! {
+                    static LOCAL: crate::sync::Local<$type> =
+                        crate::sync::Local::new($init, &$name)
+                }
+                crate::sync::LocalKey(&LOCAL)
+            };
+        )*};
+    }
+    pub(crate) use local_keys as thread_local;
 }
 
 pub(crate) use imp::*;

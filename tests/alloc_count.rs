@@ -602,3 +602,78 @@ fn a_handle_dropped_by_the_last_destructor_of_a_thread_frees_everything() {
     ledger.on_a_thread(work);
     assert_eq!(ledger.live_bytes(), before);
 }
+
+// Failed once: a depot made room for every buffer that was ever allocated.
+#[test]
+fn buffers_that_are_made_and_freed_again_and_again_leave_no_more_behind() {
+    const HELD: usize = 100;
+    type End = fn(&Pool, Vec<PooledBuf>);
+    let ends: [(&str, End); 3] = [
+        ("clear", |pool, held| {
+            drop(held);
+            pool.clear();
+        }),
+        ("detach", |_, held| {
+            drop(held.into_iter().map(PooledBuf::detach).collect::<Vec<_>>());
+        }),
+        ("part in use elsewhere", |_, held| {
+            for mut buf in held {
+                buf.extend_from_slice(b"part");
+                let _part = buf.split_to(2);
+                drop(buf);
+            }
+        }),
+    ];
+    for thread_cache_bytes in [0, 8 << 20] {
+        for (name, end) in ends {
+            let ledger = Ledger::open();
+            let pool = Pool::builder()
+                .classes([64, 512])
+                .retain_bytes(usize::MAX)
+                .thread_cache_bytes(thread_cache_bytes)
+                .trim_interval(None)
+                .build()
+                .unwrap();
+            let round = || end(&pool, (0..HELD).map(|_| pool.get(512)).collect());
+            round();
+            round();
+            let before = ledger.live_bytes();
+            for _ in 0..rounds(500, 5) {
+                round();
+            }
+            assert_eq!(ledger.live_bytes(), before, "{name}, {thread_cache_bytes}");
+        }
+    }
+}
+
+#[test]
+fn a_pool_keeps_little_beside_its_buffers() {
+    // What docs/memory.md says, with some to spare.
+    const POOL: isize = 17_000;
+    const THREAD: isize = 9500;
+    const CLASS: isize = 7000;
+    const CELL: isize = 64;
+    for (capacity, buffers, per_buffer) in [
+        (512, 1, 0),
+        (512, 100, 140),
+        (512, rounds(10_000, 1000), 140),
+        (4096, rounds(5_000, 500), 140),
+        (1 << 20, 50, 4500),
+    ] {
+        let ledger = Ledger::open();
+        let before = ledger.live_bytes();
+        let pool = Pool::builder()
+            .retain_bytes(usize::MAX)
+            .trim_interval(None)
+            .build()
+            .unwrap();
+        let held: Vec<PooledBuf> = (0..buffers).map(|_| pool.get(capacity)).collect();
+        drop(held);
+        let beside = ledger.live_bytes() - before - (buffers * capacity) as isize;
+        let bound = POOL + THREAD + CLASS + buffers as isize * (CELL + per_buffer);
+        assert!(
+            beside <= bound,
+            "{buffers} of {capacity}: {beside} above {bound}"
+        );
+    }
+}

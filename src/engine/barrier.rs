@@ -16,16 +16,16 @@
 //! | Linux 4.14 and later | compiler fence | `membarrier(PRIVATE_EXPEDITED)` |
 //! | Linux, `membarrier` refused | `SeqCst` fence | `SeqCst` fence |
 //! | Windows | compiler fence | `FlushProcessWriteBuffers` |
-//! | others, and Miri | `SeqCst` fence | `SeqCst` fence |
+//! | others, and Miri and loom | `SeqCst` fence | `SeqCst` fence |
 
-#[cfg(all(any(target_os = "linux", windows), not(miri)))]
+#[cfg(all(any(target_os = "linux", windows), not(any(miri, loom))))]
 use crate::sync::compiler_fence;
-use crate::sync::{AtomicBool, Ordering, fence};
+use crate::sync::{Ordering, StaticBool, fence};
 use std::sync::Once;
 
 /// Whether the operating system runs barriers for us. Only ever goes from
 /// `false` to `true`, inside [`prepare`].
-static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
+static ASYMMETRIC: StaticBool = StaticBool::new(false);
 
 /// Decides, once in the life of the process, how the pair is made.
 ///
@@ -42,7 +42,7 @@ pub(super) fn prepare() {
 #[inline]
 pub(super) fn light_is_enough() -> bool {
     // Relaxed: see `prepare`.
-    system::LIGHT_IS_A_FENCE || ASYMMETRIC.load(Ordering::Relaxed)
+    system::light_is_a_fence() || ASYMMETRIC.load(Ordering::Relaxed)
 }
 
 /// The frequent side: the caller's earlier stores come before its later loads,
@@ -54,10 +54,12 @@ pub(super) fn light_is_enough() -> bool {
 pub(super) fn light() {
     // SeqCst: pairs with the full barrier that `heavy` makes every processor
     // run; here only the compiler has to be held.
-    #[cfg(all(any(target_os = "linux", windows), not(miri)))]
+    #[cfg(all(any(target_os = "linux", windows), not(any(miri, loom))))]
     compiler_fence(Ordering::SeqCst);
-    #[cfg(not(all(any(target_os = "linux", windows), not(miri))))]
-    full();
+    #[cfg(not(all(any(target_os = "linux", windows), not(any(miri, loom)))))]
+    if light_is_enough() {
+        full();
+    }
 }
 
 /// What the frequent side runs where the operating system runs no barrier for it.
@@ -83,9 +85,11 @@ pub(super) fn heavy() -> bool {
     done
 }
 
-#[cfg(all(target_os = "linux", not(miri)))]
+#[cfg(all(target_os = "linux", not(any(miri, loom))))]
 mod system {
-    pub(super) const LIGHT_IS_A_FENCE: bool = false;
+    pub(super) const fn light_is_a_fence() -> bool {
+        false
+    }
 
     fn membarrier(command: libc::c_int) -> bool {
         // SAFETY: `membarrier` takes a command, flags and a processor number
@@ -102,9 +106,11 @@ mod system {
     }
 }
 
-#[cfg(all(windows, not(miri)))]
+#[cfg(all(windows, not(any(miri, loom))))]
 mod system {
-    pub(super) const LIGHT_IS_A_FENCE: bool = false;
+    pub(super) const fn light_is_a_fence() -> bool {
+        false
+    }
 
     #[link(name = "kernel32")]
     unsafe extern "system" {
@@ -123,9 +129,15 @@ mod system {
     }
 }
 
-#[cfg(any(miri, not(any(target_os = "linux", windows))))]
+#[cfg(any(miri, loom, not(any(target_os = "linux", windows))))]
 mod system {
-    pub(super) const LIGHT_IS_A_FENCE: bool = true;
+    #[cfg(not(loom))]
+    pub(super) const fn light_is_a_fence() -> bool {
+        true
+    }
+
+    #[cfg(loom)]
+    pub(super) use crate::sync::light_is_a_fence;
 
     pub(super) fn register() -> bool {
         false

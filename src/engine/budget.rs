@@ -45,6 +45,14 @@ impl Account {
         granted
     }
 
+    /// How often there is room for `weight`; a hint.
+    pub(super) fn room_for(&self, weight: usize) -> usize {
+        match self.limit {
+            UNLIMITED => usize::MAX,
+            limit => (limit - self.leased.load(Ordering::Relaxed)) / weight,
+        }
+    }
+
     /// Ends leases of `weight` in all.
     pub(super) fn give_back(&self, weight: usize) {
         if self.limit != UNLIMITED && weight > 0 {
@@ -52,6 +60,13 @@ impl Account {
             let before = self.leased.fetch_sub(weight, Ordering::Release);
             debug_assert!(before >= weight, "more is given back than was leased");
         }
+    }
+
+    /// Whether there would be room for `weight` if enough of the rest went.
+    pub(super) fn is_short_of(&self, weight: usize) -> bool {
+        // Relaxed: a hint.
+        let leased = self.leased.load(Ordering::Relaxed);
+        weight <= self.limit && self.limit - weight < leased // nothing is counted without a limit
     }
 
     pub(super) fn limit(&self) -> usize {

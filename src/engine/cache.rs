@@ -37,15 +37,21 @@ use super::budget::Account;
 use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
 use super::{ClassLimits, Idle, Item, Levels};
-use crate::sync::{AtomicBool, AtomicUsize, Counter, Exclusive, Ordering, fence, load_unshared};
+use crate::sync::{
+    AtomicBool, AtomicUsize, Counter, Exclusive, Ordering, fence, load_unshared, yield_now,
+};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Two magazines: after an exchange in either direction one remains, so a
 /// thread that alternates at the boundary does not go to the depot each time.
 pub(crate) const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
+
+/// How long a claimer sleeps that has waited in vain for an owner to leave.
+const OWNER_WAIT: Duration = Duration::from_micros(100);
 
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
@@ -323,12 +329,15 @@ impl<T: Item> Cache<T> {
         let mut spins = 0_u32;
         // Acquire: the owner's writes to the items; pairs with the Release in `leave`.
         while self.busy.load(Ordering::Acquire) {
-            // An owner that was stopped by the scheduler needs our processor.
-            if spins < 64 && !cfg!(loom) {
-                spins += 1;
+            spins = spins.saturating_add(1);
+            if cfg!(loom) {
+                yield_now();
+            } else if spins < 64 {
                 std::hint::spin_loop();
+            } else if spins < 1000 {
+                yield_now(); // an owner that the scheduler stopped needs our processor
             } else {
-                crate::sync::yield_now();
+                std::thread::sleep(OWNER_WAIT); // one of lower priority, too
             }
         }
     }

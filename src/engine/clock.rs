@@ -13,10 +13,9 @@ pub(super) struct Timer {
 
 impl Timer {
     pub(super) fn new(interval: Duration) -> Self {
-        // Rounded up, so that it is not 0. Half of what wraps, so that what
-        // is to come can be told from what has passed.
-        let interval = interval.as_nanos().div_ceil(1_000_000);
-        let interval = usize::try_from(interval)
+        // Half of what wraps, so that what is to come can be told from what
+        // has passed.
+        let interval = usize::try_from(interval.as_millis())
             .unwrap_or(usize::MAX)
             .min(usize::MAX / 2);
         let timer = Timer {

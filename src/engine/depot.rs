@@ -7,7 +7,7 @@
 use super::budget::Account;
 use super::store::Store;
 use super::{ClassLimits, Item};
-use crate::sync::{AtomicBool, AtomicUsize, Counter, Ordering};
+use crate::sync::{AtomicUsize, Counter, Ordering};
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -123,9 +123,10 @@ pub(super) struct Depot<T> {
     limits: ClassLimits,
     /// What all levels together lease from for this class, by number.
     pub(super) account: Account,
-    /// Whether a returned item has been refused for want of room, and no miss
-    /// has been put down to it yet.
-    pub(super) refused: AtomicBool,
+    /// The scope of the trim that would make room, as a number, if a returned
+    /// item has been refused for want of it, and no miss has been put down to it
+    /// yet; 0 otherwise.
+    pub(super) refused: AtomicUsize,
     /// Loose items handed to a caller.
     pub(super) hits: Counter,
     /// The most local hits of all caches that a snapshot has shown.
@@ -144,7 +145,7 @@ impl<T: Item> Depot<T> {
             loose_weight: AtomicUsize::new(0),
             limits,
             account: Account::new(limits.items),
-            refused: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
             hits: Counter::default(),
             local_hits_shown: Counter::default(),
             returns: Counter::default(),
@@ -158,9 +159,13 @@ impl<T: Item> Depot<T> {
 
     /// Makes room for `items` in all; a hint.
     pub(super) fn reserve(&self, items: usize) {
-        self.magazines
-            .reserve(items.div_ceil(self.limits.magazine_rounds.max(1)));
-        self.loose.reserve(1);
+        match self.limits.magazine_rounds {
+            0 => self.loose.reserve(items),
+            rounds => {
+                self.magazines.reserve(items.div_ceil(rounds));
+                self.loose.reserve(items.min(1));
+            }
+        }
     }
 
     /// Stores a full magazine, or hands it back if there is no room.

@@ -11,6 +11,7 @@
 //! pools has a destructor, and it empties the memo before it lets go of any
 //! cache; from then on the thread has no cache and is not given one again.
 
+use crate::sync::thread_local;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;

@@ -36,12 +36,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use trim::Trims;
 
-/// How many times the items that there are a depot makes room for.
+/// How many times the items that there are a depot makes room for, up to what the
+/// limits allow.
 ///
-/// 16: what it makes later lies higher on the heap, and pins all that lies below
-/// after that has been freed. So the last room, that for the whole budget, lies
-/// above a sixteenth of it at most. It takes 140 bytes for each item at most.
-const RESERVE_AHEAD: usize = 16;
+/// 8: what it makes later lies higher on the heap, and pins all that lies below
+/// after that has been freed. The last room lies above a sixteenth of the budget
+/// at most, since a store doubles.
+const RESERVE_AHEAD: usize = 8;
+/// The most magazines that it makes room for beyond what there is: a megabyte.
+const RESERVE_AHEAD_MAGAZINES: usize = 4096;
 
 /// What the engine must know of an item.
 pub(crate) trait Item: Send + 'static {
@@ -303,29 +306,49 @@ impl<T: Item> Engine<T> {
     /// Takes an item from the depot, and with it a magazine for this thread's
     /// cache if it has one and may enter.
     fn take_shared(&self, depot: &Depot<T>, cached: Option<(Token, &Cache<T>)>) -> Option<T> {
-        if let Some((me, cache)) = cached {
-            if let Some(mut magazine) = depot.pop() {
-                let item = magazine.pop();
+        // A magazine is broken up where there is no room for it: a loose item
+        // first, then.
+        let half = depot.limits().magazine_rounds.div_ceil(2);
+        let roomy = cached.filter(|(_, cache)| {
+            let more = cache.account().room_for(cache.unit());
+            cache.room().saturating_add(more) >= half
+        });
+        let item = roomy
+            .and_then(|_| self.take_from_magazine(depot, cached))
+            .or_else(|| self.take_loose(depot))
+            .or_else(|| self.take_from_magazine(depot, cached));
+        if item.is_none() {
+            self.note_miss(depot);
+        }
+        item
+    }
+
+    fn take_loose(&self, depot: &Depot<T>) -> Option<T> {
+        let item = depot.pop_loose()?;
+        self.end_loose_lease(depot, item.weight());
+        depot.hits.bump();
+        Some(item)
+    }
+
+    fn take_from_magazine(
+        &self,
+        depot: &Depot<T>,
+        cached: Option<(Token, &Cache<T>)>,
+    ) -> Option<T> {
+        let mut magazine = depot.pop()?;
+        let item = magazine.pop();
+        match cached {
+            Some((me, cache)) => {
                 self.refill(me, cache, depot, magazine);
                 cache.depot_hits.add_by_owner(1);
-                return item;
+            }
+            None => {
+                self.end_leases(depot, None, 1);
+                self.keep_rest(depot, magazine);
+                depot.hits.bump();
             }
         }
-        if let Some(item) = depot.pop_loose() {
-            self.end_loose_lease(depot, item.weight());
-            depot.hits.bump();
-            return Some(item);
-        }
-        // There is no cache for the rest, or another thread was first.
-        if let Some(mut magazine) = depot.pop() {
-            let item = magazine.pop();
-            self.end_leases(depot, None, 1);
-            self.keep_rest(depot, magazine);
-            depot.hits.bump();
-            return item;
-        }
-        self.note_miss(depot);
-        None
+        item
     }
 
     /// Moves the rest of a magazine out of the depot, from which one item was
@@ -366,8 +389,12 @@ impl<T: Item> Engine<T> {
     /// and more to come. A hint.
     pub(crate) fn reserve(&self, class: ClassIndex, items: usize) {
         let depot = &self.depots[class.get()];
-        let most = self.account.limit() / depot.limits().weight;
-        depot.reserve(items.saturating_mul(RESERVE_AHEAD).min(most));
+        let limits = depot.limits();
+        let most = limits.items.min(self.account.limit() / limits.weight);
+        let ahead = items
+            .saturating_mul(RESERVE_AHEAD - 1)
+            .min(RESERVE_AHEAD_MAGAZINES * limits.magazine_rounds);
+        depot.reserve(items.saturating_add(ahead).min(most));
     }
 
     // ---- keep ----
@@ -394,8 +421,7 @@ impl<T: Item> Engine<T> {
             }
         }
         if self.lease(depot, item.weight(), 1) == 0 {
-            // Relaxed: says that a trim may help, and nothing else.
-            depot.refused.store(true, Ordering::Relaxed);
+            self.note_refused(class.get(), item.weight());
             return Err(item);
         }
         depot.push_loose(item).inspect_err(|item| {
@@ -710,6 +736,11 @@ impl<T: Item> Engine<T> {
         // few, and a count must not fall.
         sum.local_hits = depot.local_hits_shown.raise_to(sum.local_hits);
         sum
+    }
+
+    /// How many idle items of a class were freed.
+    pub(crate) fn trimmed(&self, class: ClassIndex) -> u64 {
+        self.depots[class.get()].trimmed.get()
     }
 
     /// What is leased now, never less than the weight of all that is retained.

@@ -36,7 +36,10 @@ impl<T> Store<T> {
     /// buffers on the heap, and pin them there after they are freed. So it is
     /// told of each item before that is made.
     pub(super) fn reserve(&self, len: usize) {
-        let last = match len.saturating_sub(1) / self.first {
+        if len == 0 {
+            return;
+        }
+        let last = match (len - 1) / self.first {
             0 => 0,
             times => 1 + times.ilog2() as usize,
         };

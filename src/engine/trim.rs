@@ -13,14 +13,17 @@ use super::cache::{Cache, Taken};
 use super::clock::Timer;
 use super::depot::{Depot, Magazine};
 use super::{Engine, Idle, Item};
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
-use std::ops::AddAssign;
+use crate::sync::{AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
+use std::ops::{AddAssign, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many items one part of a trim frees at least, if there are so many: as
-/// many as one thread caches of one class.
+/// How much one part of a trim does at least, counted in items freed: as many as
+/// one thread caches of one class.
 const PART_ITEMS: usize = 64;
+/// As how many of these it counts to visit a thread: a barrier, and a claim of
+/// each of its caches.
+const VISIT_ITEMS: usize = 16;
 
 /// How many caches of a thread are claimed at once: all, where a pool has so
 /// many classes at most. What is taken out of them lies on the stack, half a
@@ -42,7 +45,8 @@ pub(super) struct Trims<T> {
     /// Held by whoever claims caches. A get or a drop tries at most.
     round: Mutex<Round<T>>,
     timer: Option<Timer>,
-    due: AtomicBool,
+    /// The [`Scope`] of the trim that is due, as a number; 0 for none.
+    due: AtomicUsize,
     shortages: AtomicUsize,
     /// How many of these make a trim due.
     shortages_limit: AtomicUsize,
@@ -51,11 +55,35 @@ pub(super) struct Trims<T> {
 /// One trim, done in parts.
 struct Round<T> {
     running: bool,
+    /// The classes that it visits.
+    classes: Range<usize>,
     /// Whose caches are yet to be visited.
     threads: Vec<Arc<[Cache<T>]>>,
-    /// The first class whose depot is yet to be visited.
-    class: usize,
+    /// Whose depots are yet to be visited.
+    depots: Range<usize>,
+    /// Whether all that is in the first of these is marked to be freed.
+    marked: bool,
+    /// Whether it has freed an item, or room that held none.
     freed_any: bool,
+}
+
+/// What a trim is to make room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All classes: the budget is short.
+    All,
+    /// One class, which holds as many items as it may.
+    Class(usize),
+}
+
+impl Scope {
+    /// Above 0; the highest for all.
+    pub(super) fn number(self) -> usize {
+        match self {
+            Scope::All => usize::MAX,
+            Scope::Class(class) => class + 1,
+        }
+    }
 }
 
 /// What was freed.
@@ -77,12 +105,14 @@ impl<T: Item> Trims<T> {
         Trims {
             round: Mutex::new(Round {
                 running: false,
+                classes: 0..0,
                 threads: Vec::new(),
-                class: 0,
+                depots: 0..0,
+                marked: false,
                 freed_any: false,
             }),
             timer: interval.map(Timer::new),
-            due: AtomicBool::new(false),
+            due: AtomicUsize::new(0),
             shortages: AtomicUsize::new(0),
             shortages_limit: AtomicUsize::new(SHORTAGES_FIRST),
         }
@@ -91,14 +121,19 @@ impl<T: Item> Trims<T> {
     // Relaxed, here and below: what says when a trim is due decides nothing
     // but when; the lock of the round orders the rest.
     fn is_due(&self) -> bool {
-        self.due.load(Ordering::Relaxed) || self.timer.as_ref().is_some_and(Timer::is_over)
+        self.due.load(Ordering::Relaxed) != 0 || self.is_time()
     }
 
-    /// Notes a miss that more room would have spared.
-    fn note_shortage(&self) {
+    fn is_time(&self) -> bool {
+        self.timer.as_ref().is_some_and(Timer::is_over)
+    }
+
+    /// Notes a miss that more room would have spared, for which a trim of
+    /// `scope` would make it.
+    fn note_shortage(&self, scope: usize) {
         let shortages = self.shortages.fetch_add(1, Ordering::Relaxed) + 1;
         if shortages >= self.shortages_limit.load(Ordering::Relaxed) {
-            self.due.store(true, Ordering::Relaxed);
+            self.due.fetch_max(scope, Ordering::Relaxed);
         }
     }
 
@@ -111,7 +146,7 @@ impl<T: Item> Trims<T> {
         };
         self.shortages_limit.store(limit, Ordering::Relaxed);
         self.shortages.store(0, Ordering::Relaxed);
-        self.due.store(false, Ordering::Relaxed);
+        self.due.store(0, Ordering::Relaxed);
         if let Some(timer) = &self.timer {
             timer.restart();
         }
@@ -135,11 +170,7 @@ impl<T: Item> Engine<T> {
         if self.is_closed() {
             return freed;
         }
-        self.begin(&mut round);
-        if idle == Idle::All {
-            // What comes in meanwhile is not idle any more, and may be no end.
-            self.depots.iter().for_each(Depot::reset_low);
-        }
+        self.begin(&mut round, Scope::All.number());
         while let Some(part) = self.free_part(&mut round, idle) {
             freed += part;
         }
@@ -163,12 +194,20 @@ impl<T: Item> Engine<T> {
             return;
         }
         if !round.running {
-            self.begin(&mut round);
+            let scope = match self.trims.is_time() {
+                true => Scope::All.number(),
+                false => self.trims.due.load(Ordering::Relaxed),
+            };
+            self.begin(&mut round, scope);
         }
-        let mut items = 0;
-        while items < PART_ITEMS {
+        let mut done = 0;
+        while done < PART_ITEMS {
+            done += match round.threads.is_empty() {
+                true => 1,
+                false => VISIT_ITEMS,
+            };
             match self.free_part(&mut round, Idle::Unneeded) {
-                Some(part) => items += part.items,
+                Some(part) => done += part.items,
                 None => return self.trims.round_is_over(&mut round),
             }
         }
@@ -176,29 +215,64 @@ impl<T: Item> Engine<T> {
 
     /// Notes a miss of a class, which may be for want of room.
     pub(super) fn note_miss(&self, depot: &Depot<T>) {
-        if depot.refused.load(Ordering::Relaxed) {
-            depot.refused.store(false, Ordering::Relaxed);
-            self.trims.note_shortage();
+        // Relaxed: says that a trim may help, and nothing else.
+        let scope = depot.refused.load(Ordering::Relaxed);
+        if scope != 0 {
+            depot.refused.store(0, Ordering::Relaxed);
+            self.trims.note_shortage(scope);
         }
     }
 
-    fn begin(&self, round: &mut Round<T>) {
-        round.running = true;
-        round.threads = self.all_caches();
-        round.class = 0;
-        round.freed_any = false;
+    /// Notes that an item of `class` was refused, if a trim may help.
+    pub(super) fn note_refused(&self, class: usize, weight: usize) {
+        let depot = &self.depots[class];
+        let scope = if depot.account.is_short_of(1) {
+            Scope::Class(class)
+        } else if self.account.is_short_of(weight) {
+            Scope::All
+        } else {
+            return;
+        };
+        depot.refused.store(scope.number(), Ordering::Relaxed);
+    }
+
+    fn begin(&self, round: &mut Round<T>, scope: usize) {
+        let all = 0..self.depots.len();
+        // One was due a moment ago, and may have been done since.
+        let one = scope.saturating_sub(1);
+        let classes = match all.contains(&one) {
+            true => one..one + 1,
+            false => all,
+        };
+        *round = Round {
+            running: true,
+            classes: classes.clone(),
+            threads: self.all_caches(),
+            depots: classes,
+            marked: false,
+            freed_any: false,
+        };
     }
 
     /// One thread's caches, or up to [`PART_ITEMS`] of one depot; `None` at the end.
     fn free_part(&self, round: &mut Round<T>, idle: Idle) -> Option<Freed> {
         let freed = if let Some(caches) = round.threads.pop() {
-            self.free_cached(&caches, idle)
+            let (freed, rounds) = self.free_cached(&caches, round.classes.clone(), idle);
+            round.freed_any |= rounds > 0;
+            freed
         } else {
-            let depot = self.depots.get(round.class)?;
+            let depot = self.depots[round.depots.clone()].first()?;
+            if idle == Idle::All && !round.marked {
+                // All that is here now, and not what comes in meanwhile, of
+                // which there may be no end.
+                depot.reset_low();
+                round.marked = true;
+            }
             let freed = self.free_shared(depot);
             if freed.items < PART_ITEMS {
                 depot.reset_low();
-                round.class += 1;
+                round.depots.start += 1;
+                round.marked = false;
             }
             freed
         };
@@ -206,18 +280,35 @@ impl<T: Item> Engine<T> {
         Some(freed)
     }
 
-    fn free_cached(&self, caches: &[Cache<T>], idle: Idle) -> Freed {
-        let mut freed = Freed::default();
-        let depots = self.depots.chunks(CLAIMED_AT_ONCE);
-        for (depots, caches) in depots.zip(caches.chunks(CLAIMED_AT_ONCE)) {
-            if !caches.iter().all(Cache::is_blank) {
-                freed += self.free_claimed(depots, caches, idle);
+    /// Says what it freed, and for how many items it ended leases.
+    fn free_cached(
+        &self,
+        caches: &[Cache<T>],
+        classes: Range<usize>,
+        idle: Idle,
+    ) -> (Freed, usize) {
+        let (mut freed, mut rounds) = (Freed::default(), 0);
+        let depots = self.depots[classes.clone()].chunks(CLAIMED_AT_ONCE);
+        for (depots, caches) in depots.zip(caches[classes].chunks(CLAIMED_AT_ONCE)) {
+            if caches.iter().all(Cache::is_blank) {
+                continue;
+            }
+            let taken = self.take_claimed(caches, idle);
+            // Freed after all claims have ended: that takes longer than the rest.
+            for ((depot, cache), taken) in depots.iter().zip(caches).zip(taken) {
+                if let Some(taken) = taken {
+                    let items = taken.items.iter().map(Magazine::len).sum();
+                    taken.items.into_iter().for_each(Magazine::free);
+                    self.end_leases(depot, Some(cache.account()), taken.rounds);
+                    freed += self.note_freed(depot, items, items * depot.limits().weight);
+                    rounds += taken.rounds;
+                }
             }
         }
-        freed
+        (freed, rounds)
     }
 
-    fn free_claimed(&self, depots: &[Depot<T>], caches: &[Cache<T>], idle: Idle) -> Freed {
+    fn take_claimed(&self, caches: &[Cache<T>], idle: Idle) -> [Option<Taken<T>>; CLAIMED_AT_ONCE] {
         for cache in caches {
             cache.claim();
         }
@@ -225,24 +316,13 @@ impl<T: Item> Engine<T> {
         // thread is kept from its caches for long. If the system refuses it,
         // they stay as they are: to look would be a race.
         let alone = barrier::heavy();
-        let taken: [Option<Taken<T>>; CLAIMED_AT_ONCE] = std::array::from_fn(|at| {
+        std::array::from_fn(|at| {
             let cache = caches.get(at)?;
             // SAFETY: claimed above, before the barrier.
             let taken = alone.then(|| unsafe { cache.take_idle(idle) });
             cache.unclaim();
             taken
-        });
-        // Freed after all claims have ended: that takes longer than the rest.
-        let mut freed = Freed::default();
-        for ((depot, cache), taken) in depots.iter().zip(caches).zip(taken) {
-            if let Some(taken) = taken {
-                let items = taken.items.iter().map(Magazine::len).sum();
-                taken.items.into_iter().for_each(Magazine::free);
-                self.end_leases(depot, Some(cache.account()), taken.rounds);
-                freed += self.note_freed(depot, items, items * depot.limits().weight);
-            }
-        }
-        freed
+        })
     }
 
     fn free_shared(&self, depot: &Depot<T>) -> Freed {

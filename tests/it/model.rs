@@ -366,8 +366,9 @@ struct Class {
     room: usize,
     magazines: Queue<Vec<Idle>>,
     loose: Queue<Idle>,
-    /// Whether one was refused for want of room, and no miss since.
-    refused: bool,
+    /// What a trim would have to visit to make room, if one was refused for want
+    /// of it, and no miss since.
+    refused: Option<Scope>,
 }
 
 impl Class {
@@ -385,7 +386,7 @@ impl Class {
             room: 0,
             magazines: Queue::new(16),
             loose: Queue::new(64),
-            refused: false,
+            refused: None,
         }
     }
 
@@ -477,11 +478,20 @@ impl Class {
 
 /// How far a trim has got that is done in parts: which class's depot is next,
 /// after the thread's cache.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Round {
     cache_done: bool,
+    /// The class whose depot is next, and the one before which to end.
     class: usize,
+    end: usize,
     freed_any: bool,
+}
+
+/// What a trim visits. All comes last, as it is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Class(usize),
+    All,
 }
 
 /// How many buffers one part of a trim frees at least, if there are so many.
@@ -498,6 +508,8 @@ struct OnePool {
     counts: [Counts; CLASSES.len() + 1],
     /// The trim that the slow way of a get or a drop has begun.
     round: Option<Round>,
+    /// What the trim that is due is to visit.
+    due: Option<Scope>,
     /// Misses since the last trim of classes of which one had been refused.
     shortages: usize,
     /// How many of these begin a trim.
@@ -539,6 +551,7 @@ impl OnePool {
             classes: CLASSES.map(|capacity| Class::new(capacity, &bounds)),
             counts: Default::default(),
             round: None,
+            due: None,
             shortages: 0,
             shortages_limit: 1,
             fewest: [0; CLASSES.len()],
@@ -599,10 +612,18 @@ impl OnePool {
             }
             self.trim_if_due(memory);
         }
+        let thread_room = self.lease_of_thread(at, usize::MAX);
         let (class, counts) = (&mut self.classes[at], &mut self.counts[at]);
         if let Some(idle) = class.cache.pop() {
             counts.local_hits += 1;
             return Some(idle);
+        }
+        // Where half a magazine has no room, none is broken up without need.
+        if class.room.saturating_add(thread_room) < class.magazine.div_ceil(2) {
+            if let Some(idle) = class.loose.pop() {
+                counts.depot_hits += 1;
+                return Some(idle);
+            }
         }
         if let Some(mut magazine) = class.magazines.pop() {
             counts.depot_hits += 1;
@@ -621,8 +642,11 @@ impl OnePool {
             counts.depot_hits += 1;
             return Some(idle);
         }
-        if mem::take(&mut class.refused) {
+        if let Some(scope) = class.refused.take() {
             self.shortages += 1;
+            if self.shortages >= self.shortages_limit {
+                self.due = self.due.max(Some(scope));
+            }
         }
         None
     }
@@ -677,7 +701,12 @@ impl OnePool {
         } else if self.lease(at, capacity, 1) == 1 {
             self.classes[at].loose.push(idle);
         } else {
-            self.classes[at].refused = true;
+            let of_class = self.classes[at].leased().0;
+            if of_class >= self.bounds.max_per_class && self.bounds.max_per_class > 0 {
+                self.classes[at].refused = Some(Scope::Class(at));
+            } else if of_class < self.bounds.max_per_class && capacity <= self.bounds.retain_bytes {
+                self.classes[at].refused = Some(Scope::All);
+            }
             self.counts[guard.class].discards.full += 1;
             return false;
         }
@@ -768,15 +797,20 @@ impl OnePool {
     // ---- trims ----
 
     fn is_due(&self) -> bool {
-        self.shortages >= self.shortages_limit && !self.handles.is_empty()
+        self.due.is_some() && !self.handles.is_empty()
     }
 
-    /// Does what the slow way of a get or a drop does of a trim: until 64 are free.
+    /// Does what the slow way of a get or a drop does of a trim: until 64 are
+    /// free, or as much was done otherwise.
     fn trim_if_due(&mut self, memory: &mut Memory) {
-        let mut freed = 0;
-        while self.is_due() && freed < PART {
+        let mut done = 0;
+        while self.is_due() && done < PART {
+            done += match &self.round {
+                Some(round) if round.cache_done => 1,
+                _ => PART / 4,
+            };
             match self.free_part(memory, false) {
-                Some((buffers, _)) => freed += buffers,
+                Some((buffers, _)) => done += buffers,
                 None => self.end_round(),
             }
         }
@@ -785,6 +819,7 @@ impl OnePool {
     /// Frees what was not needed, or all that is idle: how many, and their bytes.
     fn free_idle(&mut self, memory: &mut Memory, all: bool) -> (usize, usize) {
         self.round = None; // a trim that had got half way begins anew
+        self.due = Some(Scope::All);
         if all {
             self.classes.iter_mut().for_each(Class::reset_low);
         }
@@ -799,15 +834,29 @@ impl OnePool {
     /// Frees the next part: the thread's cache, or at most some of one class's depot.
     fn free_part(&mut self, memory: &mut Memory, all: bool) -> Option<(usize, usize)> {
         self.trimmed = true;
-        let round = self.round.get_or_insert_default();
+        let begin = || {
+            let (class, end) = match self.due {
+                Some(Scope::Class(at)) => (at, at + 1),
+                _ => (0, CLASSES.len()),
+            };
+            Round {
+                cache_done: false,
+                class,
+                end,
+                freed_any: false,
+            }
+        };
+        let round = self.round.get_or_insert_with(begin);
         let mut freed: Vec<(usize, Vec<Idle>)> = Vec::new();
         if !round.cache_done {
             round.cache_done = true;
-            for (at, class) in self.classes.iter_mut().enumerate() {
-                freed.push((at, class.free_cached(all)));
+            for at in round.class..round.end {
+                let room = self.classes[at].room;
+                freed.push((at, self.classes[at].free_cached(all)));
+                round.freed_any |= self.classes[at].room < room;
             }
         } else {
-            let class = self.classes.get_mut(round.class)?;
+            let class = self.classes[..round.end].get_mut(round.class)?;
             freed.push((round.class, class.free_shared(PART)));
             if freed[0].1.len() < PART {
                 class.reset_low();
@@ -830,6 +879,7 @@ impl OnePool {
     /// The more trims in a row free nothing, the rarer they are.
     fn end_round(&mut self) {
         let freed_any = self.round.take().is_some_and(|round| round.freed_any);
+        self.due = None;
         self.shortages_limit = match freed_any {
             true => 8,
             false => (2 * self.shortages_limit).clamp(8, 256),

@@ -1,0 +1,181 @@
+//! Claims against the cache's owner, against whoever looks, and against claims.
+
+use super::{CLASS, Held, Pool, check, limits, put_local, spawn, went_in};
+use crate::engine::Freed;
+use crate::sync::set_light_is_a_fence;
+use std::sync::Arc;
+
+/// What claims a cache, and whether a trim comes before, so that what is there is resting.
+/// A claim, and what else its model must know.
+type Claim = (fn(&Pool) -> Freed, bool);
+
+const CLAIMS: [Claim; 3] = [(clear, false), (trim, false), (trim, true)];
+
+fn trim(pool: &Pool) -> Freed {
+    pool.engine.trim()
+}
+
+fn clear(pool: &Pool) -> Freed {
+    pool.engine.clear()
+}
+
+fn get_against_claims(preemptions: usize) {
+    for (claim, resting) in CLAIMS {
+        check(preemptions, move || {
+            let pool = Pool::stocked(&limits(), 2);
+            if resting {
+                trim(&pool);
+            }
+            let other = Arc::clone(&pool);
+            let claimer = spawn(move || {
+                claim(&other);
+            });
+            let held = pool.get();
+            claimer.join().unwrap();
+            pool.assert_accounted(1);
+            drop(held);
+        });
+    }
+}
+
+#[test]
+fn claim_races_get() {
+    get_against_claims(5);
+}
+
+#[test]
+fn claim_races_get_without_a_light_barrier() {
+    set_light_is_a_fence(false);
+    get_against_claims(5);
+}
+
+/// The quick way of a drop; what finds no room there is freed.
+fn push(held: Held) {
+    let number = held.item.0.number;
+    if put_local(held.item, Some(held.origin)).is_ok() {
+        went_in(number);
+    }
+}
+
+fn drop_against_claims(preemptions: usize, drop: fn(&Pool, Held)) {
+    for (claim, resting) in CLAIMS {
+        check(preemptions, move || {
+            let pool = Pool::stocked(&limits(), 2);
+            if resting {
+                trim(&pool);
+            }
+            let held = pool.get();
+            let other = Arc::clone(&pool);
+            let claimer = spawn(move || {
+                claim(&other);
+            });
+            drop(&pool, held);
+            claimer.join().unwrap();
+            pool.assert_accounted(0);
+        });
+    }
+}
+
+#[test]
+fn claim_races_drop() {
+    drop_against_claims(6, |_, held| push(held));
+}
+
+#[test]
+fn claim_races_drop_without_a_light_barrier() {
+    set_light_is_a_fence(false);
+    drop_against_claims(6, |_, held| push(held));
+}
+
+// 1: what is loaded there may be old in many ways, and each of them is tried.
+#[test]
+fn claim_races_the_slow_path_of_a_drop() {
+    drop_against_claims(1, Pool::put);
+}
+
+// The owner comes in again after a claim: it must see what the claimer did.
+#[test]
+fn end_of_a_claim_races_get_and_drop() {
+    for (claim, _) in CLAIMS {
+        check(4, move || {
+            let pool = Pool::stocked(&limits(), 2);
+            let other = Arc::clone(&pool);
+            let claimer = spawn(move || {
+                claim(&other);
+            });
+            for _ in 0..2 {
+                if let Some((item, origin)) = pool.engine.take_local(CLASS) {
+                    item.came_out();
+                    push(Held { item, origin });
+                }
+            }
+            claimer.join().unwrap();
+            pool.assert_accounted(0);
+        });
+    }
+}
+
+#[test]
+fn trim_races_clear() {
+    check(6, || {
+        let pool = Pool::stocked(&limits(), 2);
+        trim(&pool);
+        let other = Arc::clone(&pool);
+        let trimmer = spawn(move || {
+            trim(&other);
+        });
+        clear(&pool);
+        trimmer.join().unwrap();
+        pool.assert_accounted(0);
+    });
+}
+
+#[test]
+fn trim_on_the_slow_path_races_clear() {
+    check(4, || {
+        let mut limits = limits();
+        limits.weight = super::WEIGHT; // one item's
+        let pool = Pool::new(&limits);
+        let (one, refused) = (pool.get(), pool.get());
+        pool.put(one);
+        pool.put(refused);
+        // The second is one that more room would have spared: a trim is due.
+        let (one, missed) = (pool.get(), pool.get());
+        pool.put(one);
+        let other = Arc::clone(&pool);
+        let clearer = spawn(move || {
+            clear(&other);
+        });
+        let again = pool.get();
+        let trims = pool.get();
+        clearer.join().unwrap();
+        pool.put(again);
+        pool.assert_accounted(2);
+        drop((missed, trims));
+    });
+}
+
+#[test]
+fn stats_race_get_and_drop() {
+    check(4, || {
+        let pool = Pool::stocked(&limits(), 1);
+        let other = Arc::clone(&pool);
+        let user = spawn(move || {
+            let held = other.get(); // this thread's first: no local hit
+            other.put(held);
+            let held = other.get(); // one local hit
+            other.put(held);
+        });
+        let mut shown = 0;
+        for _ in 0..2 {
+            let levels = pool.engine.levels(CLASS);
+            assert!(levels.local_hits >= shown, "a count fell");
+            assert!(levels.local_hits <= 1, "more hits than there were");
+            assert!(levels.idle_items <= 2, "more idle items than there are");
+            shown = levels.local_hits;
+        }
+        user.join().unwrap();
+        assert_eq!(pool.engine.levels(CLASS).local_hits, 1);
+        pool.assert_accounted(0);
+    });
+}

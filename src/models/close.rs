@@ -1,0 +1,121 @@
+//! Closing an engine against guards that are dropped, and against claims.
+
+use super::{
+    CLASS, Handle, Pool, check, limits, limits_without_caches, put_local, spawn, spawn_endless,
+};
+use crate::engine::Limits;
+use std::sync::Arc;
+
+fn close(pool: &Pool) {
+    // SAFETY: each model calls this once for its pool.
+    unsafe { pool.engine.close() };
+}
+
+fn assert_empty(pool: &Pool) {
+    assert_eq!(pool.idle(), 0, "a closed engine holds items");
+    assert_eq!(super::alive(), 0);
+}
+
+fn close_against_drop(limits: fn() -> Limits, puts: usize) {
+    check(3, move || {
+        let pool = Pool::new(&limits());
+        let other = Arc::clone(&pool);
+        let user = spawn(move || {
+            let held: Vec<_> = (0..puts).map(|_| other.get()).collect();
+            held.into_iter().for_each(|held| other.put(held));
+        });
+        close(&pool);
+        user.join().unwrap();
+        assert_empty(&pool);
+    });
+}
+
+#[test]
+fn close_races_drop_into_a_cache() {
+    close_against_drop(limits, 1);
+}
+
+#[test]
+fn close_races_flush() {
+    // A cache of one, so that the second goes to the depot as a magazine.
+    let limits = || {
+        let mut limits = limits();
+        limits.classes[0].cache_rounds = 1;
+        limits
+    };
+    close_against_drop(limits, 2);
+}
+
+#[test]
+fn close_races_drop_of_a_loose_item() {
+    close_against_drop(limits_without_caches, 1);
+}
+
+#[test]
+fn close_races_get() {
+    check(6, || {
+        let pool = Pool::stocked(&limits(), 2);
+        let other = Arc::clone(&pool);
+        let closer = spawn(move || close(&other));
+        let held = pool.get();
+        drop(held.item);
+        closer.join().unwrap();
+        assert_empty(&pool);
+    });
+}
+
+// The item is all that keeps the pool alive: once it is in the cache, `close`
+// may free it, and with it the cache that it was pushed to.
+#[test]
+fn end_of_the_pool_races_drop() {
+    check(3, || {
+        let pool = Handle(Pool::new(&limits()));
+        let handle = pool.clone();
+        // Goes on without its end: the way there counts the pool where loom does not see it.
+        let user = spawn_endless(move || {
+            // Room in the cache, and one item out that keeps the pool alive.
+            let held = handle.get();
+            handle.put(held);
+            let held = handle.get();
+            held.item.keep_alive(handle);
+            if let Err(item) = put_local(held.item, Some(held.origin)) {
+                let pool = item.take_pool().expect("given above");
+                drop(pool.engine.keep(CLASS, item));
+            }
+        });
+        close(&pool);
+        drop(pool);
+        user.join().unwrap();
+        assert_eq!(super::alive(), 0);
+    });
+}
+
+#[test]
+fn close_races_trim() {
+    check(6, || {
+        let pool = Pool::stocked(&limits(), 2);
+        pool.engine.trim();
+        let other = Arc::clone(&pool);
+        let trimmer = spawn(move || {
+            other.engine.trim();
+        });
+        close(&pool);
+        trimmer.join().unwrap();
+        assert_empty(&pool);
+    });
+}
+
+#[test]
+fn close_races_thread_exit() {
+    check(3, || {
+        let pool = Pool::new(&limits());
+        let other = Arc::clone(&pool);
+        let user = spawn(move || {
+            let held = other.get();
+            other.put(held);
+        });
+        close(&pool);
+        user.join().unwrap();
+        assert_empty(&pool);
+    });
+}

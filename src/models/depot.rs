@@ -1,0 +1,56 @@
+//! What threads exchange through a depot, against each other and against trims.
+
+use super::{CLASS, Number, Pool, WEIGHT, check, limits, spawn};
+use std::sync::Arc;
+
+#[test]
+fn flush_races_refill() {
+    check(5, || {
+        let pool = Pool::new(&limits());
+        let held: Vec<_> = (0..3).map(|_| pool.get()).collect();
+        let other = Arc::clone(&pool);
+        let refiller = spawn(move || {
+            let held = other.get();
+            other.put(held);
+        });
+        held.into_iter().for_each(|held| pool.put(held)); // the third flushes the first
+        refiller.join().unwrap();
+        pool.assert_accounted(0);
+    });
+}
+
+#[test]
+fn trim_of_the_depot_races_refill() {
+    check(6, || {
+        let pool = Pool::new(&limits());
+        assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
+        pool.engine.trim(); // from now on both are not needed
+        let other = Arc::clone(&pool);
+        let trimmer = spawn(move || {
+            other.engine.trim();
+        });
+        let held = pool.get();
+        trimmer.join().unwrap();
+        pool.assert_accounted(1);
+        drop(held);
+    });
+}
+
+#[test]
+fn loose_items_race_trim() {
+    check(3, || {
+        let pool = Pool::new(&limits());
+        let keep = |pool: &Pool| drop(pool.engine.keep(CLASS, Number::of_weight(WEIGHT + 1)));
+        keep(&pool);
+        pool.engine.trim();
+        let other = Arc::clone(&pool);
+        let trimmer = spawn(move || {
+            other.engine.trim();
+        });
+        keep(&pool);
+        let held = pool.get();
+        trimmer.join().unwrap();
+        pool.assert_accounted(1);
+        drop(held);
+    });
+}

@@ -1,0 +1,382 @@
+//! Models of the engine's races, checked by loom: every order in which the
+//! threads' atomic operations can take effect, up to a number of preemptions.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom -C debug-assertions" cargo test --release --lib models
+//! ```
+//!
+//! Owns the numbered items and what is asserted of them. The code that runs is
+//! `src/engine` itself, with loom's atomics and locks (`src/sync.rs`) and tiny
+//! limits; no part of it is copied. A test is named by its race.
+//!
+//! # What is asserted
+//!
+//! - No item is lost, taken twice, or used by two threads with nothing to order them.
+//! - Nobody touches the items of a cache while another thread may.
+//! - Nothing is freed while another thread may still write to it.
+//! - When the threads are done, what is leased is not less than what is idle, and
+//!   not more than the limit; after `clear` nothing is idle and nothing is leased.
+//! - A closed engine holds nothing.
+//!
+//! # What loom cannot see
+//!
+//! - The real light barrier, which is none but for the compiler, and the system
+//!   call that makes up for it. Here both sides run the fence that they run
+//!   where there is no such call. That the pair is as good as two fences is
+//!   what the system promises; `tests/it/threads.rs` exercises the real one.
+//! - The inside of `ArrayQueue` and `OnceLock`, hence how a store grows. The
+//!   queue here orders no more than the real one promises.
+//! - Orders that need more preemptions than the bound, which is that of the model or
+//!   of `LOOM_MAX_PREEMPTIONS`; more than a handful of threads and items.
+//! - Loads that C11 lets return a value stored later in no order at all
+//!   ("out of thin air"), and machines that are weaker than C11.
+//! - Memory: what is read through a dangling pointer, or not initialised. The
+//!   tests run under Miri and valgrind for that.
+//! - Clocks: a trim that is due by time is here one that is due by shortage.
+
+mod budget;
+mod claim;
+mod close;
+mod depot;
+mod exit;
+
+use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin};
+use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread};
+use loom::thread::JoinHandle;
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// What loom's threads may use of the stack: 256 KiB.
+const STACK_WORDS: usize = 32 * 1024;
+
+/// Runs a model in every order that at most `preemptions` allow.
+fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 20_000;
+    builder.max_threads = 4;
+    builder.preemption_bound.get_or_insert(preemptions);
+    let orders = Arc::new(std::sync::Mutex::new(0));
+    let counted = Arc::clone(&orders);
+    let model = Arc::new(model);
+    builder.check(move || {
+        *counted.lock().unwrap() += 1;
+        LEDGER.take();
+        let model = Arc::clone(&model);
+        spawn(move || model()).join().unwrap();
+        assert_eq!(alive(), 0, "items are lost");
+    });
+    println!("{} orders", orders.lock().unwrap());
+}
+
+/// A thread that ends before it can be joined, with all that it does then.
+fn spawn(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    spawn_endless(move || {
+        work();
+        end_thread();
+    })
+}
+
+/// A thread that leaves its caches as they are.
+fn spawn_endless(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    // Words: enough to say what has failed. That of the first thread is not.
+    let thread = loom::thread::Builder::new().stack_size(STACK_WORDS);
+    thread.spawn(work).expect("loom always has one")
+}
+
+// ---- items ----
+
+const WEIGHT: usize = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Out,
+    /// In the engine, for all that the thread that put it there knows.
+    Kept,
+    Freed,
+}
+
+/// What is known of the items of one run of a model.
+struct Ledger {
+    items: Vec<State>,
+    /// How many the engine may hold.
+    kept_max: usize,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Ledger {
+            items: Vec::new(),
+            kept_max: usize::MAX,
+        }
+    }
+}
+
+std::thread_local! {
+    /// Of the model that this test is running. All its threads run on the test's.
+    static LEDGER: RefCell<Ledger> = RefCell::default();
+}
+
+fn ledger<R>(look: impl FnOnce(&mut Ledger) -> R) -> R {
+    LEDGER.with_borrow_mut(look)
+}
+
+/// How many items there are.
+fn alive() -> usize {
+    ledger(|ledger| {
+        let items = ledger.items.iter();
+        items.filter(|&&state| state != State::Freed).count()
+    })
+}
+
+/// An item that knows whether it is used twice.
+///
+/// A reference, so that an engine gone wrong drops it twice and not a part of
+/// the heap; and small, as loom's threads have small stacks.
+struct Number(&'static Numbered);
+
+/// What an item is. Never freed: it is a few words, and a model is run some
+/// thousand times.
+struct Numbered {
+    number: usize,
+    weight: usize,
+    alone: Exclusive,
+    /// What the item keeps alive.
+    pool: RefCell<Option<Handle>>,
+}
+
+// SAFETY: used by who has the item, and `alone` has loom see that this is one thread.
+unsafe impl Send for Number {}
+
+impl Number {
+    fn new() -> Self {
+        Self::of_weight(WEIGHT)
+    }
+
+    fn of_weight(weight: usize) -> Self {
+        let number = ledger(|ledger| {
+            ledger.items.push(State::Out);
+            ledger.items.len() - 1
+        });
+        Number(Box::leak(Box::new(Numbered {
+            number,
+            weight,
+            alone: Exclusive::new(),
+            pool: RefCell::new(None),
+        })))
+    }
+
+    /// Has the item keep a pool alive.
+    fn keep_alive(&self, pool: Handle) {
+        self.0.alone.touch();
+        self.0.pool.replace(Some(pool));
+    }
+
+    /// A handle of the pool that the item keeps alive, which it does no more.
+    fn take_pool(&self) -> Option<Handle> {
+        self.0.alone.touch();
+        self.0.pool.take()
+    }
+
+    fn came_out(&self) {
+        self.0.alone.touch();
+        ledger(|ledger| {
+            let state = &mut ledger.items[self.0.number];
+            assert_ne!(*state, State::Freed, "a freed item came out");
+            *state = State::Out;
+        });
+    }
+}
+
+/// Notes that the engine has kept an item, unless it is out or freed again.
+fn went_in(number: usize) {
+    ledger(|ledger| {
+        if ledger.items[number] == State::Out {
+            ledger.items[number] = State::Kept;
+        }
+        let kept = ledger.items.iter().filter(|&&state| state == State::Kept);
+        assert!(kept.count() <= ledger.kept_max, "above the limit");
+    });
+}
+
+impl Item for Number {
+    fn weight(&self) -> usize {
+        self.0.weight
+    }
+
+    fn free(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let before =
+            ledger(|ledger| std::mem::replace(&mut ledger.items[self.0.number], State::Freed));
+        assert_ne!(before, State::Freed, "an item is freed twice");
+        drop(self.take_pool());
+    }
+}
+
+// ---- pools ----
+
+const CLASS: ClassIndex = ClassIndex(0);
+
+/// Two items in a cache, exchanged one by one, and no other limit.
+fn limits() -> Limits {
+    Limits {
+        classes: Box::new([ClassLimits {
+            items: 8,
+            cache_rounds: 2,
+            magazine_rounds: 1,
+            weight: WEIGHT,
+        }]),
+        weight: 8 * WEIGHT,
+        thread_weight: 2 * WEIGHT,
+        trim_interval: None,
+    }
+}
+
+/// Limits of which no item is for a cache.
+fn limits_without_caches() -> Limits {
+    let mut limits = limits();
+    limits.classes[0].cache_rounds = 0;
+    limits
+}
+
+/// An engine as the byte pool uses it (`src/shared.rs`), without bytes.
+struct Pool {
+    engine: Engine<Number>,
+    limit: usize,
+    /// See [`Handle`].
+    handles: AtomicUsize,
+}
+
+impl HasEngine for Pool {
+    type Item = Number;
+
+    fn engine(&self) -> &Engine<Number> {
+        &self.engine
+    }
+}
+
+/// An item in a caller's hands, and where it came from.
+struct Held {
+    item: Number,
+    origin: Origin<Number>,
+}
+
+impl Pool {
+    fn new(limits: &Limits) -> Arc<Self> {
+        let pool = Arc::new_cyclic(|this| Pool {
+            engine: Engine::new(limits, true, this.clone()),
+            limit: limits.weight,
+            handles: AtomicUsize::new(1),
+        });
+        // Made here, since loom does not see how the depot's queues are published.
+        pool.engine.reserve(CLASS, 1);
+        pool
+    }
+
+    /// A pool, and `count` items, which are in this thread's cache.
+    fn stocked(limits: &Limits, count: usize) -> Arc<Self> {
+        let pool = Self::new(limits);
+        let held: Vec<_> = (0..count).map(|_| pool.get()).collect();
+        held.into_iter().for_each(|held| pool.put(held));
+        assert_eq!(pool.idle(), count);
+        pool
+    }
+
+    fn get(&self) -> Held {
+        let (item, origin) = match self.engine.take_local(CLASS) {
+            Some((item, origin)) => (Some(item), origin),
+            None => self.engine.take(CLASS),
+        };
+        let item = match item {
+            Some(item) => {
+                item.came_out();
+                item
+            }
+            None => Number::new(),
+        };
+        Held { item, origin }
+    }
+
+    fn put(&self, held: Held) {
+        let number = held.item.0.number;
+        held.item.0.alone.touch();
+        let item = match put_local(held.item, Some(held.origin)) {
+            Ok(()) => return went_in(number),
+            Err(back) => back,
+        };
+        let item = match put_local(item, self.engine.local(CLASS)) {
+            Ok(()) => return went_in(number),
+            Err(back) => back,
+        };
+        if self.engine.keep(CLASS, item).is_ok() {
+            went_in(number);
+        }
+    }
+
+    /// How many items the engine says that it holds.
+    fn idle(&self) -> usize {
+        self.engine.levels(CLASS).idle_items
+    }
+
+    /// Asserts what must be so when no thread but the caller uses the pool.
+    fn assert_accounted(&self, out: usize) {
+        let levels = self.engine.levels(CLASS);
+        assert_eq!(
+            levels.idle_items + out,
+            alive(),
+            "an item is lost or doubled"
+        );
+        let leased = self.engine.leased();
+        assert!(levels.idle_weight <= leased, "retained without a lease");
+        assert!(leased <= self.limit, "leased above the limit");
+        self.engine.clear();
+        assert_eq!(alive(), out, "`clear` left items");
+        assert_eq!(self.idle(), 0);
+        assert_eq!(self.engine.leased(), 0, "leases that nobody has");
+    }
+}
+
+fn put_local(item: Number, origin: Option<Origin<Number>>) -> Result<(), Number> {
+    match origin {
+        // SAFETY: it is local. Either the caller or the item keeps the pool alive.
+        Some(origin) if origin.is_local() && unsafe { origin.unit() } == item.weight() => unsafe {
+            origin.push(item)
+        },
+        _ => Err(item),
+    }
+}
+
+/// Keeps a pool alive where the last handle may go on any thread.
+///
+/// Loom does not see how the standard library's `Arc` orders what its owners
+/// did before it frees: this does the same where loom sees it.
+struct Handle(Arc<Pool>);
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        self.0.handles.fetch_add(1, Ordering::Relaxed);
+        Handle(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.handles.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Deref for Handle {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.0
+    }
+}
