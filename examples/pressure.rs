@@ -7,15 +7,17 @@
 //!
 //! A thread of its own looks at the cgroup v2 files `memory.pressure` (how much of
 //! the time tasks stood still for want of memory) and `memory.current` against
-//! `memory.high` (from where on the kernel slows the group down), twice a second,
-//! and calls [`Pool::clear`] when either says so. Without a cgroup v2 it looks at
+//! `memory.high` (from where on the kernel slows the group down) or else
+//! `memory.max` (from where on it kills), twice a second, and calls [`Pool::clear`]
+//! when either says so. The pool has `malloc_trim(true)`: what glibc's heap keeps
+//! would help nobody. Without a cgroup v2 it looks at
 //! `/proc/pressure/memory`, the same numbers for the whole system; without that,
 //! it says so and watches nothing.
 //!
 //! Meanwhile two threads use buffers in bursts, and each second a line shows what
-//! the pool retains. `Pool::clear` may be called by any thread at any time, from
-//! the callback of an allocator or of a service manager, or from a thread that
-//! waits for a signal; not from inside a signal handler, since it frees memory.
+//! the pool retains. `Pool::clear` may be called by any thread, from the callback
+//! of a service manager or from a thread that waits for a signal; not from inside a
+//! signal handler or an allocator, since it takes locks and frees memory.
 
 use std::error::Error;
 use std::fs;
@@ -29,14 +31,15 @@ use tierpool::Pool;
 
 /// From which share of the time on, over the last ten seconds, in percent.
 const PRESSURE_HIGH: f64 = 10.0;
-/// From which part of `memory.high` on, in percent.
+/// From which part of the limit on, in percent.
 const USED_HIGH: u64 = 90;
 
 /// Where the numbers are.
 struct Watch {
     pressure: Option<PathBuf>,
     current: Option<PathBuf>,
-    high: Option<PathBuf>,
+    /// `memory.high`, then `memory.max`.
+    limits: Vec<PathBuf>,
 }
 
 /// What they say.
@@ -54,8 +57,15 @@ impl Watch {
         Watch {
             pressure: file("memory.pressure"),
             current: file("memory.current"),
-            high: file("memory.high"),
+            limits: ["memory.high", "memory.max"]
+                .into_iter()
+                .filter_map(file)
+                .collect(),
         }
+    }
+
+    fn is_blind(&self) -> bool {
+        self.pressure.is_none() && (self.current.is_none() || self.limits.is_empty())
     }
 
     /// This process's cgroup, or else the whole system.
@@ -72,30 +82,30 @@ impl Watch {
     }
 
     fn look(&self) -> Result<Seen, Box<dyn Error>> {
-        let read = |path: &Option<PathBuf>| match path {
-            Some(path) => fs::read_to_string(path)
-                .map(Some)
-                .map_err(|error| format!("{}: {error}", path.display())),
-            None => Ok(None),
+        let read = |path: &PathBuf| {
+            fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
         };
-        let pressure = match read(&self.pressure)? {
-            Some(text) => Some(some_avg10(&text)?),
-            None => None,
-        };
-        let used = match (read(&self.current)?, read(&self.high)?) {
-            (Some(current), Some(high)) if high.trim() != "max" => {
-                Some((bytes(&current)?, bytes(&high)?))
+        let mut seen = Seen::default();
+        if let Some(path) = &self.pressure {
+            seen.pressure = Some(some_avg10(&read(path)?)?);
+        }
+        if let Some(path) = &self.current {
+            let current = bytes(&read(path)?)?;
+            for limit in &self.limits {
+                let limit = read(limit)?;
+                if seen.used.is_none() && limit.trim() != "max" {
+                    seen.used = Some((current, bytes(&limit)?));
+                }
             }
-            _ => None,
-        };
-        Ok(Seen { pressure, used })
+        }
+        Ok(seen)
     }
 }
 
 impl Seen {
     fn is_short(&self) -> bool {
         let stalled = self.pressure.is_some_and(|share| share >= PRESSURE_HIGH);
-        let near = |(current, high): (u64, u64)| current >= high / 100 * USED_HIGH;
+        let near = |(current, limit): (u64, u64)| current >= limit / 100 * USED_HIGH;
         stalled || self.used.is_some_and(near)
     }
 }
@@ -117,7 +127,7 @@ fn bytes(text: &str) -> Result<u64, Box<dyn Error>> {
     let text = text.trim();
     Ok(text
         .parse()
-        .map_err(|error| format!("memory.current or memory.high: {text}: {error}"))?)
+        .map_err(|error| format!("memory.current or a limit: {text}: {error}"))?)
 }
 
 /// Bursts of buffers, with pauses, until it is stopped.
@@ -135,10 +145,15 @@ fn use_buffers(pool: &Pool, stop: &AtomicBool) {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let watch = match args.next() {
-        Some(directory) if !Path::new(&directory).is_dir() => {
-            return Err(format!("{directory}: not a directory").into());
+        Some(directory) => {
+            let watch = Watch::in_directory(Path::new(&directory));
+            if watch.is_blind() {
+                let missing = "no memory.pressure there, nor memory.current and a limit";
+                let usage = "usage: pressure [DIRECTORY [SECONDS]]";
+                return Err(format!("{directory}: {missing}; {usage}").into());
+            }
+            watch
         }
-        Some(directory) => Watch::in_directory(Path::new(&directory)),
         None => Watch::of_this_process(),
     };
     let seconds: u64 = match args.next() {
@@ -147,23 +162,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map_err(|error| format!("seconds: {seconds}: {error}"))?,
         None => 10,
     };
-    match &watch.pressure {
-        Some(path) => println!("watching {}", path.display()),
-        None => println!("no memory.pressure here: nothing says when memory is short"),
+    if let Some(more) = args.next() {
+        return Err(format!("{more}: one argument too many").into());
     }
-    match &watch.high {
-        Some(path) => println!("watching {}", path.display()),
-        None => println!("no memory.high here"),
+    if watch.is_blind() {
+        println!("neither a cgroup v2 nor /proc/pressure here: nothing says when memory is short");
+    }
+    for path in watch.pressure.iter().chain(&watch.limits) {
+        println!("watching {}", path.display());
     }
 
-    let pool = Pool::default();
+    let pool = Pool::builder().malloc_trim(true).build()?;
     let stop = Arc::new(AtomicBool::new(false));
     let cleared = Arc::new(AtomicU64::new(0));
     let watcher = {
         let (pool, stop, cleared) = (pool.clone(), Arc::clone(&stop), Arc::clone(&cleared));
         thread::spawn(move || -> Result<(), String> {
             while !stop.load(Ordering::Relaxed) {
-                // A file that vanishes ends the watch, and not the program.
                 let seen = watch.look().map_err(|error| error.to_string())?;
                 if seen.is_short() {
                     let freed = pool.clear();
@@ -183,7 +198,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect();
 
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(seconds) {
+    // A file that cannot be read any more ends the watch, and with it the program.
+    while start.elapsed() < Duration::from_secs(seconds) && !watcher.is_finished() {
         thread::sleep(Duration::from_secs(1));
         let total = pool.stats().total;
         println!(

@@ -159,8 +159,8 @@ impl Builder {
     /// for no [trims](Pool::trim) by time. Default: 10 seconds.
     ///
     /// At least a millisecond; a shorter one counts as that. A trim takes place each
-    /// interval, so what is not needed goes after one to
-    /// two. It is done in small parts by gets and drops that do not find what
+    /// interval, so what is not needed goes after one to two, or later if it is
+    /// much. It is done in small parts by gets and drops that do not find what
     /// they need in their thread's cache. So a program that has gone quiet, or whose
     /// threads find all in their caches, keeps what it has: only
     /// [`background_trim`](Self::background_trim) reaches it then.
@@ -196,7 +196,8 @@ impl Builder {
     /// free pages back to the system. Default: `false`.
     ///
     /// Calls `malloc_trim` after [`Pool::trim`], [`Pool::clear`] and the trims of
-    /// [`background_trim`](Self::background_trim). It looks through the whole heap,
+    /// [`background_trim`](Self::background_trim), not after those that gets and drops
+    /// do. It looks through the whole heap,
     /// and other threads' allocations may wait for it. On systems without glibc, and
     /// for programs with another allocator, it is of no use (`docs/memory.md`).
     pub fn malloc_trim(mut self, on: bool) -> Self {

@@ -51,7 +51,8 @@ impl Pool {
     /// buffer you get is not promised.
     ///
     /// A local hit takes no lock, does no atomic read-modify-write and
-    /// allocates nothing. A miss allocates.
+    /// allocates nothing, but that a buffer's first one after a trim goes the
+    /// slow way. A miss allocates.
     ///
     /// # Panics
     ///
@@ -92,8 +93,14 @@ impl Pool {
     /// The last trim is the last of any cause: a call of this, the
     /// [interval](crate::Builder::trim_interval), or a budget that was short.
     ///
+    /// Where buffers are dropped on other threads than they are taken on, they go
+    /// round in magazines, and up to a full thread cache and a few magazines more
+    /// than needed stay.
+    ///
     /// No get or drop waits for it. One whose thread's cache is being looked at
-    /// is served by the depot, or by the heap.
+    /// is served by the depot, or by the heap. Another trim waits. Not to be
+    /// called from inside an allocator or a signal handler: it takes locks, and
+    /// frees memory.
     ///
     /// ```
     /// use tierpool::Pool;

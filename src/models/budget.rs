@@ -1,6 +1,10 @@
 //! Leases of one budget on several threads.
 
-use super::{CLASS, Number, Pool, WEIGHT, check, ledger, limits, limits_without_caches, spawn};
+use super::{
+    CLASS, Held, Number, Pool, WEIGHT, check, ledger, limits, limits_without_caches, spawn,
+    spawn_endless, went_in,
+};
+use crate::engine::{Limits, Origin};
 use std::sync::Arc;
 
 fn allow(items: usize) {
@@ -43,26 +47,60 @@ fn lease_races_lease_of_two_threads_caches() {
     });
 }
 
-#[test]
-fn lease_races_what_a_trim_gives_back() {
-    check(6, || {
+/// What a trim frees was the last there was room for: nothing comes in before it is gone.
+fn lease_against_trim(limits: &Limits) {
+    let limits = limits.clone();
+    check(6, move || {
         allow(1);
-        let mut limits = limits_without_caches();
-        limits.classes[0].items = 1;
+        let mut limits = limits.clone();
+        limits.weight = WEIGHT;
         let pool = Pool::new(&limits);
         assert_eq!(pool.engine.stock(CLASS, 1, Number::new), 1);
-        super::went_in(0);
+        went_in(0);
         pool.engine.trim();
-        let held = super::Held {
-            item: Number::new(),
-            origin: crate::engine::Origin::NONE,
-        };
+        put_against_trim(&pool);
+    });
+}
+
+/// Puts an item on this thread while another one trims.
+fn put_against_trim(pool: &Arc<Pool>) {
+    let held = Held {
+        item: Number::new(),
+        origin: Origin::NONE,
+    };
+    let other = Arc::clone(pool);
+    let trimmer = spawn(move || {
+        other.engine.trim();
+    });
+    pool.put(held);
+    trimmer.join().unwrap();
+    pool.assert_accounted(0);
+}
+
+#[test]
+fn lease_races_the_trim_of_a_loose_item() {
+    lease_against_trim(&limits_without_caches());
+}
+
+#[test]
+fn lease_races_the_trim_of_a_magazine() {
+    lease_against_trim(&limits());
+}
+
+#[test]
+fn lease_races_the_trim_of_a_cache() {
+    check(3, || {
+        allow(1);
+        let mut limits = limits();
+        limits.weight = WEIGHT;
+        let pool = Pool::new(&limits);
         let other = Arc::clone(&pool);
-        let trimmer = spawn(move || {
-            other.engine.trim();
+        let first = spawn_endless(move || {
+            let held = other.get();
+            other.put(held);
         });
-        pool.put(held);
-        trimmer.join().unwrap();
-        pool.assert_accounted(0);
+        first.join().unwrap();
+        pool.engine.trim(); // what the other thread has cached rests from now on
+        put_against_trim(&pool);
     });
 }

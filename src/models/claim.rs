@@ -1,12 +1,13 @@
 //! Claims against the cache's owner, against whoever looks, and against claims.
 
-use super::{CLASS, Held, Pool, check, limits, put_local, spawn, went_in};
+use super::{
+    CLASS, Held, Number, Pool, check, limits, limits_of_whole_magazines, put_local, spawn, went_in,
+};
 use crate::engine::Freed;
 use crate::sync::set_light_is_a_fence;
 use std::sync::Arc;
 
 /// What claims a cache, and whether a trim comes before, so that what is there is resting.
-/// A claim, and what else its model must know.
 type Claim = (fn(&Pool) -> Freed, bool);
 
 const CLAIMS: [Claim; 3] = [(clear, false), (trim, false), (trim, true)];
@@ -72,6 +73,7 @@ fn drop_against_claims(preemptions: usize, drop: fn(&Pool, Held)) {
             drop(&pool, held);
             claimer.join().unwrap();
             pool.assert_accounted(0);
+            pool.assert_room_for_two();
         });
     }
 }
@@ -111,6 +113,28 @@ fn end_of_a_claim_races_get_and_drop() {
             }
             claimer.join().unwrap();
             pool.assert_accounted(0);
+        });
+    }
+}
+
+// 1: as above.
+#[test]
+fn claim_races_refill() {
+    for claim in [clear, trim] {
+        check(1, move || {
+            let pool = Pool::stocked(&limits_of_whole_magazines(), 1);
+            let one = pool.get();
+            // Room for one in the cache; a magazine brings two.
+            assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
+            let other = Arc::clone(&pool);
+            let claimer = spawn(move || {
+                claim(&other);
+            });
+            let two = pool.get();
+            claimer.join().unwrap();
+            pool.assert_accounted(2);
+            pool.assert_room_for_two();
+            drop((one, two));
         });
     }
 }

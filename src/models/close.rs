@@ -1,7 +1,8 @@
 //! Closing an engine against guards that are dropped, and against claims.
 
 use super::{
-    CLASS, Handle, Pool, check, limits, limits_without_caches, put_local, spawn, spawn_endless,
+    CLASS, Handle, Number, Pool, check, limits, limits_of_whole_magazines, limits_without_caches,
+    put_local, spawn, spawn_endless,
 };
 use crate::engine::Limits;
 use std::sync::Arc;
@@ -105,15 +106,34 @@ fn close_races_trim() {
     });
 }
 
-#[test]
-fn close_races_thread_exit() {
-    check(3, || {
+fn close_against_thread_exit(limits: fn() -> Limits) {
+    check(3, move || {
         let pool = Pool::new(&limits());
         let other = Arc::clone(&pool);
         let user = spawn(move || {
             let held = other.get();
             other.put(held);
         });
+        close(&pool);
+        user.join().unwrap();
+        assert_empty(&pool);
+    });
+}
+
+#[test]
+fn close_races_thread_exit() {
+    close_against_thread_exit(limits); // hands on a magazine
+    close_against_thread_exit(limits_of_whole_magazines); // a loose item
+}
+
+// The rest of a magazine goes to a cache, which may be younger than the closing.
+#[test]
+fn close_races_refill() {
+    check(3, || {
+        let pool = Pool::new(&limits_of_whole_magazines());
+        assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
+        let other = Arc::clone(&pool);
+        let user = spawn(move || drop(other.get().item));
         close(&pool);
         user.join().unwrap();
         assert_empty(&pool);

@@ -240,6 +240,13 @@ fn limits() -> Limits {
     }
 }
 
+/// Limits by which a cache is exchanged whole.
+fn limits_of_whole_magazines() -> Limits {
+    let mut limits = limits();
+    limits.classes[0].magazine_rounds = 2;
+    limits
+}
+
 /// Limits of which no item is for a cache.
 fn limits_without_caches() -> Limits {
     let mut limits = limits();
@@ -341,6 +348,17 @@ impl Pool {
         assert_eq!(alive(), out, "`clear` left items");
         assert_eq!(self.idle(), 0);
         assert_eq!(self.engine.leased(), 0, "leases that nobody has");
+    }
+
+    /// Asserts that this thread may cache as much as ever.
+    fn assert_room_for_two(&self) {
+        let held = [self.get(), self.get()];
+        held.into_iter().for_each(|held| self.put(held));
+        let held = [(); 2].map(|()| self.engine.take_local(CLASS));
+        assert!(
+            held.iter().all(Option::is_some),
+            "leases of this thread's that it does not have"
+        );
     }
 }
 
