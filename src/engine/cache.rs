@@ -247,21 +247,28 @@ impl<T: Item> Cache<T> {
         cut
     }
 
-    /// Moves out the `out` items that came first, at most a magazine, and with
-    /// them their room, but makes room for `more`. `None` if there are fewer, or
-    /// the cache is not `me`'s to enter.
-    pub(super) fn flush(&self, me: Token, out: usize, more: usize) -> Option<Magazine<T>> {
+    /// Moves the `out` items that came first to an empty magazine, and with them
+    /// their room, but makes room for `more`. Says whether it did: not if there
+    /// are fewer, the magazine is not empty, or the cache is not `me`'s to enter.
+    pub(super) fn flush(
+        &self,
+        me: Token,
+        out: usize,
+        more: usize,
+        magazine: &mut Magazine<T>,
+    ) -> bool {
         if out == 0 || out > MAGAZINE_ROUNDS || !self.enter(me) {
-            return None;
+            return false;
         }
-        let magazine = (out <= self.held()).then(|| {
-            // SAFETY: between `enter` and `leave`; `out` was just looked at.
-            let magazine = unsafe { self.take_first(out) };
+        let enough = out <= self.held() && magazine.len() == 0;
+        if enough {
+            // SAFETY: between `enter` and `leave`; `out` and the magazine were
+            // just looked at.
+            unsafe { self.take_first(out, magazine) };
             self.set_limit(self.limit() + more);
-            magazine
-        });
+        }
         self.leave();
-        magazine
+        enough
     }
 
     /// Makes a free cache `me`'s.
@@ -311,11 +318,15 @@ impl<T: Item> Cache<T> {
             Idle::All => self.held(),
         };
         let first = out.min(MAGAZINE_ROUNDS);
+        let mut items = [Magazine::new(), Magazine::new()];
         // SAFETY: the owner is out, as was just seen, and cannot come back in:
         // it would load `owner` after the heavy barrier and find it claimed.
         // Nobody else claims at the same time. Both numbers together are at
         // most what is held, and each is at most a magazine.
-        let items = unsafe { [self.take_first(first), self.take_first(out - first)] };
+        unsafe {
+            self.take_first(first, &mut items[0]);
+            self.take_first(out - first, &mut items[1]);
+        }
         let room = self.limit() - self.len();
         // SAFETY: as above; none is resting any more.
         unsafe { self.put_to_rest() };
@@ -510,20 +521,20 @@ impl<T: Item> Cache<T> {
         Some(item)
     }
 
-    /// Takes the `out` items that came first, and their room. Those that are
-    /// resting came before all others.
+    /// Moves the `out` items that came first to an empty magazine, and gives up
+    /// their room. Those that are resting came before all others.
     ///
     /// # Safety
     ///
     /// - As for [`take_last`](Self::take_last).
     /// - `out` is at most what is [held](Self::held), and at most [`MAGAZINE_ROUNDS`].
-    unsafe fn take_first(&self, out: usize) -> Magazine<T> {
+    /// - The magazine is empty.
+    unsafe fn take_first(&self, out: usize, magazine: &mut Magazine<T>) {
         let (len, resting) = (self.len(), self.resting());
         let rested = out.min(resting);
         let others = out - rested;
         self.exclusive.touch();
         self.flushed.add_by_owner(out); // before the lengths: see `levels`
-        let mut magazine = Magazine::new();
         // SAFETY: the last `resting` rounds are initialised, and `rested` is at
         // most that. What is moved out is overwritten by the rest, or excluded
         // by the new number, so it is used there only. The caller has the cache
@@ -543,7 +554,6 @@ impl<T: Item> Cache<T> {
         }
         self.set_len(len - others);
         self.set_limit(self.limit() - others);
-        magazine
     }
 
     /// Puts all items to rest, and gives up the room that holds nothing.

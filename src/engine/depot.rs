@@ -169,6 +169,7 @@ impl<T: Item> Depot<T> {
     }
 
     /// Stores a full magazine, or hands it back if there is no room.
+    #[inline]
     pub(super) fn push(&self, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
         let full = self.limits.magazine_rounds;
         debug_assert_eq!(magazine.len(), full, "else `idle` would lie");
@@ -176,6 +177,7 @@ impl<T: Item> Depot<T> {
     }
 
     /// Takes a full magazine.
+    #[inline]
     pub(super) fn pop(&self) -> Option<Magazine<T>> {
         self.magazines.pop()
     }

@@ -339,12 +339,12 @@ impl<T: Item> Engine<T> {
         let item = magazine.pop();
         match cached {
             Some((me, cache)) => {
-                self.refill(me, cache, depot, magazine);
+                self.refill(me, cache, depot, &mut magazine);
                 cache.depot_hits.add_by_owner(1);
             }
             None => {
                 self.end_leases(depot, None, 1);
-                self.keep_rest(depot, magazine);
+                self.keep_rest(depot, &mut magazine);
                 depot.hits.bump();
             }
         }
@@ -353,12 +353,12 @@ impl<T: Item> Engine<T> {
 
     /// Moves the rest of a magazine out of the depot, from which one item was
     /// taken, to this thread's empty cache.
-    fn refill(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, mut magazine: Magazine<T>) {
+    fn refill(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, magazine: &mut Magazine<T>) {
         let came = depot.limits().magazine_rounds;
         // Room for the item that was taken, too: it will come back.
         let more = came.saturating_sub(cache.room());
         let leased = cache.account().lease(cache.unit(), more);
-        let kept = cache.refill(me, &mut magazine, leased); // less if it was claimed meanwhile
+        let kept = cache.refill(me, magazine, leased); // less if it was claimed meanwhile
         cache.account().give_back((leased - kept) * cache.unit());
         // The cache took over so many leases; the others are at an end, but for
         // those of items that found no room there.
@@ -368,7 +368,7 @@ impl<T: Item> Engine<T> {
     }
 
     /// Keeps items, which have their leases, loose in the depot.
-    fn keep_rest(&self, depot: &Depot<T>, mut magazine: Magazine<T>) {
+    fn keep_rest(&self, depot: &Depot<T>, magazine: &mut Magazine<T>) {
         let mut stored = false;
         while let Some(item) = magazine.pop() {
             let weight = item.weight();
@@ -494,20 +494,22 @@ impl<T: Item> Engine<T> {
         if more == 0 {
             return false;
         }
-        let Some(magazine) = cache.flush(me, rounds, more) else {
+        let mut magazine = Magazine::new();
+        if !cache.flush(me, rounds, more, &mut magazine) {
             self.end_leases(depot, None, more); // claimed meanwhile
             return false;
-        };
+        }
         cache.account().give_back((rounds - more) * cache.unit());
         self.keep_magazine(depot, magazine);
         true
     }
 
     /// Keeps a full magazine, which has its leases, in the depot.
+    #[inline]
     fn keep_magazine(&self, depot: &Depot<T>, magazine: Magazine<T>) {
         match depot.push(magazine) {
             Ok(()) => self.settle(),
-            Err(magazine) => self.keep_rest(depot, magazine),
+            Err(mut magazine) => self.keep_rest(depot, &mut magazine),
         }
     }
 
@@ -559,7 +561,7 @@ impl<T: Item> Engine<T> {
             if leased == limits.magazine_rounds {
                 self.keep_magazine(depot, magazine);
             } else {
-                self.keep_rest(depot, magazine);
+                self.keep_rest(depot, &mut magazine);
             }
             stocked += leased;
         }
@@ -679,14 +681,15 @@ impl<T: Item> Engine<T> {
         while count > 0 {
             // What fills no magazine goes loose. Not as a short magazine: see `Depot::idle`.
             let out = if count >= full { full } else { count };
-            let Some(magazine) = cache.flush(me, out, 0) else {
+            let mut magazine = Magazine::new();
+            if !cache.flush(me, out, 0, &mut magazine) {
                 break; // claimed: left to whoever comes next
-            };
+            }
             cache.account().give_back(out * cache.unit());
             if out == full {
                 self.keep_magazine(depot, magazine);
             } else {
-                self.keep_rest(depot, magazine);
+                self.keep_rest(depot, &mut magazine);
             }
             count -= out;
         }

@@ -59,6 +59,7 @@ impl<T> Store<T> {
     }
 
     /// Stores an item, growing if need be; hands it back if it can grow no more.
+    #[inline]
     pub(super) fn push(&self, mut item: T) -> Result<(), T> {
         for at in 0..SEGMENTS {
             match self.segment(at).push(item) {
@@ -70,15 +71,25 @@ impl<T> Store<T> {
     }
 
     /// Takes the item that has been in its segment longest.
+    #[inline]
     pub(super) fn pop(&self) -> Option<T> {
-        let item = self.pop_unmarked()?;
-        let len = self.len();
+        let item = self.pop_unmarked();
+        if item.is_some() {
+            self.lower();
+        }
+        item // returned as it came: a magazine is a lot to copy
+    }
+
+    fn lower(&self) {
         // Relaxed, here and below: the mark orders nothing. Looked at first:
         // it falls seldom, and then stays down.
-        if len < self.low.load(Ordering::Relaxed) {
-            self.low.fetch_min(len, Ordering::Relaxed);
+        let low = self.low.load(Ordering::Relaxed);
+        if low > 0 {
+            let len = self.len();
+            if len < low {
+                self.low.fetch_min(len, Ordering::Relaxed);
+            }
         }
-        Some(item)
     }
 
     /// Takes an item that has not been needed since the last
@@ -91,10 +102,18 @@ impl<T> Store<T> {
         self.pop_unmarked()
     }
 
+    #[inline]
     fn pop_unmarked(&self) -> Option<T> {
-        // Looked at first: to find one empty by popping costs a fence.
-        let mut stocked = self.made().filter(|segment| !segment.is_empty());
-        stocked.find_map(ArrayQueue::pop)
+        for segment in self.made() {
+            // Looked at first: to find one empty by popping costs a fence.
+            if !segment.is_empty() {
+                let item = segment.pop();
+                if item.is_some() {
+                    return item;
+                }
+            }
+        }
+        None
     }
 
     /// Has [`pop_idle`](Self::pop_idle) find what is not needed from now on.
