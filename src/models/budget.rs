@@ -1,15 +1,11 @@
 //! Leases of one budget on several threads.
 
 use super::{
-    CLASS, Held, Number, Pool, WEIGHT, check, ledger, limits, limits_without_caches, spawn,
+    CLASS, Held, Number, Pool, WEIGHT, allow, check, limits, limits_without_caches, spawn,
     spawn_endless, went_in,
 };
 use crate::engine::{Limits, Origin};
 use std::sync::Arc;
-
-fn allow(items: usize) {
-    ledger(|ledger| ledger.kept_max = items);
-}
 
 #[test]
 fn lease_races_lease_of_the_last_room() {

@@ -133,7 +133,8 @@ fn close_races_refill() {
         let pool = Pool::new(&limits_of_whole_magazines());
         assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
         let other = Arc::clone(&pool);
-        let user = spawn(move || drop(other.get().item));
+        // Without its end, which would empty that cache.
+        let user = spawn_endless(move || drop(other.get().item));
         close(&pool);
         user.join().unwrap();
         assert_empty(&pool);
