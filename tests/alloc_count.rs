@@ -5,9 +5,12 @@
 //! own and its threads join it, so neither the other tests nor the test
 //! harness's threads show in its numbers.
 
+mod booking;
+
+use booking::{Booking, Books};
 use crossbeam_queue::ArrayQueue;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, RefCell};
+use std::alloc::Layout;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
@@ -32,64 +35,24 @@ static COUNTS: [Counts; LEDGERS] = [const {
     }
 }; LEDGERS];
 
-thread_local! {
-    static LEDGER: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-/// What each block has in front: room for the number of its ledger.
-fn header(layout: Layout) -> usize {
-    layout.align().max(align_of::<usize>()).max(16)
-}
-
-fn with_header(layout: Layout) -> Option<Layout> {
-    let size = layout.size().checked_add(header(layout))?;
-    Layout::from_size_align(size, header(layout)).ok()
-}
-
-// SAFETY: blocks are the system allocator's, moved up by a header that is a
-// multiple of the alignment asked for.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(outer) = with_header(layout) else {
-            return std::ptr::null_mut();
-        };
-        // SAFETY: `outer` has a size above 0.
-        let start = unsafe { System.alloc(outer) };
-        if start.is_null() {
-            return start;
-        }
-        let ledger = LEDGER.get();
-        COUNTS[ledger].allocations.fetch_add(1, Ordering::Relaxed);
-        COUNTS[ledger]
-            .live_bytes
-            .fetch_add(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: the block begins with a header of at least 16 bytes, whose
-        // size is a multiple of 16, so its last word is aligned and ours.
-        unsafe {
-            let block = start.add(header(layout));
-            block.cast::<usize>().sub(1).write(ledger);
-            block
-        }
+impl Books for Counts {
+    fn allocated(ledger: usize, layout: Layout) {
+        let counts = &COUNTS[ledger];
+        counts.allocations.fetch_add(1, Ordering::Relaxed);
+        let size = layout.size() as isize;
+        counts.live_bytes.fetch_add(size, Ordering::Relaxed);
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let outer = with_header(layout).expect("the layout that `alloc` was asked for");
-        // SAFETY: `alloc` wrote the ledger in front of the block.
-        let ledger = unsafe { block.cast::<usize>().sub(1).read() };
-        COUNTS[ledger].frees.fetch_add(1, Ordering::Relaxed);
-        COUNTS[ledger]
-            .live_bytes
-            .fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: the block is one of `alloc`'s, which put it this far behind
-        // the start of an allocation with this layout.
-        unsafe { System.dealloc(block.sub(header(layout)), outer) };
+    fn freed(ledger: usize, layout: Layout) {
+        let counts = &COUNTS[ledger];
+        counts.frees.fetch_add(1, Ordering::Relaxed);
+        let size = layout.size() as isize;
+        counts.live_bytes.fetch_sub(size, Ordering::Relaxed);
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Booking<Counts> = Booking::new();
 
 /// One test's account.
 #[derive(Clone, Copy)]
@@ -107,7 +70,7 @@ impl Ledger {
 
     /// Books what the calling thread allocates from now on here.
     fn join(self) {
-        LEDGER.set(self.0);
+        booking::join(self.0);
     }
 
     fn live_bytes(self) -> isize {

@@ -12,9 +12,12 @@
 //! that moment, and it is exact when all is quiet; the highest that it ever was
 //! must not be above the budget.
 
+mod booking;
+
+use booking::Booking;
 use bytes::BytesMut;
 use crossbeam_queue::ArrayQueue;
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::Layout;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -101,10 +104,6 @@ static BOOKS: [Books; LEDGERS] = [const {
     }
 }; LEDGERS];
 
-thread_local! {
-    static LEDGER: Cell<usize> = const { Cell::new(0) };
-}
-
 impl Books {
     fn block(&self, layout: Layout, sign: i64) {
         let change = sign * layout.size() as i64;
@@ -124,57 +123,21 @@ impl Books {
     }
 }
 
-struct Bookkeeping;
-
-/// What each block has in front: room for the number of its ledger.
-fn header(layout: Layout) -> usize {
-    layout.align().max(16)
-}
-
-fn with_header(layout: Layout) -> Option<Layout> {
-    let size = layout.size().checked_add(header(layout))?;
-    Layout::from_size_align(size, header(layout)).ok()
-}
-
-// SAFETY: blocks are the system allocator's, moved up by a header that is a
-// multiple of the alignment asked for.
-unsafe impl GlobalAlloc for Bookkeeping {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(outer) = with_header(layout) else {
-            return std::ptr::null_mut();
-        };
-        // SAFETY: `outer` has a size above 0.
-        let start = unsafe { System.alloc(outer) };
-        if start.is_null() {
-            return start;
-        }
-        let ledger = LEDGER.get();
+impl booking::Books for Books {
+    fn allocated(ledger: usize, layout: Layout) {
         BOOKS[ledger].block(layout, 1);
-        // SAFETY: the block begins with a header of at least 16 bytes, whose
-        // size is a multiple of 16, so its last word is aligned and ours.
-        unsafe {
-            let block = start.add(header(layout));
-            block.cast::<usize>().sub(1).write(ledger);
-            block
-        }
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let outer = with_header(layout).expect("the layout that `alloc` was asked for");
-        // SAFETY: `alloc` wrote the ledger in front of the block.
-        let ledger = unsafe { block.cast::<usize>().sub(1).read() };
+    fn freed(ledger: usize, layout: Layout) {
         BOOKS[ledger].block(layout, -1);
         if is_buffer(layout) {
             GATE.pass();
         }
-        // SAFETY: the block is one of `alloc`'s, which put it this far behind
-        // the start of an allocation with this layout.
-        unsafe { System.dealloc(block.sub(header(layout)), outer) };
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Bookkeeping = Bookkeeping;
+static ALLOCATOR: Booking<Books> = Booking::new();
 
 /// One test's account.
 #[derive(Clone, Copy)]
@@ -192,7 +155,7 @@ impl Ledger {
 
     /// Books what the calling thread allocates from now on here.
     fn join(self) {
-        LEDGER.set(self.0);
+        booking::join(self.0);
     }
 
     fn books(self) -> &'static Books {

@@ -7,10 +7,12 @@
 //! Owns a global allocator that counts the bytes of all blocks which the test's
 //! own threads allocated, wherever they are freed.
 
+mod booking;
+
+use booking::{Booking, Books};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crossbeam_queue::ArrayQueue;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::alloc::Layout;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -22,63 +24,27 @@ use tierpool::{Pool, PooledBuf};
 /// Bytes of blocks that counted threads allocated.
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 
-thread_local! {
-    /// Whether what this thread allocates is counted.
-    static COUNTED: Cell<bool> = const { Cell::new(false) };
-}
+/// The ledger of counted threads. All others have 0.
+const COUNTED: usize = 1;
 
-struct Counting;
+struct LiveBytes;
 
-/// What each block has in front: room to note whether it is counted.
-fn header(layout: Layout) -> usize {
-    layout.align().max(16)
-}
-
-fn with_header(layout: Layout) -> Option<Layout> {
-    let size = layout.size().checked_add(header(layout))?;
-    Layout::from_size_align(size, header(layout)).ok()
-}
-
-// SAFETY: blocks are the system allocator's, moved up by a header that is a
-// multiple of the alignment asked for.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(outer) = with_header(layout) else {
-            return std::ptr::null_mut();
-        };
-        // SAFETY: `outer` has a size above 0.
-        let start = unsafe { System.alloc(outer) };
-        if start.is_null() {
-            return start;
-        }
-        let counted = COUNTED.get();
-        if counted {
+impl Books for LiveBytes {
+    fn allocated(ledger: usize, layout: Layout) {
+        if ledger == COUNTED {
             LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        }
-        // SAFETY: the block begins with a header of at least 16 bytes, which
-        // is ours.
-        unsafe {
-            start.cast::<bool>().write(counted);
-            start.add(header(layout))
         }
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let outer = with_header(layout).expect("the layout that `alloc` was asked for");
-        // SAFETY: the block is one of `alloc`'s, which put it this far behind
-        // the start of an allocation, and noted there whether it is counted.
-        unsafe {
-            let start = block.sub(header(layout));
-            if start.cast::<bool>().read() {
-                LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-            }
-            System.dealloc(start, outer);
+    fn freed(ledger: usize, layout: Layout) {
+        if ledger == COUNTED {
+            LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
         }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Booking<LiveBytes> = Booking::new();
 
 fn live_bytes() -> i64 {
     LIVE_BYTES.load(Ordering::Relaxed)
@@ -88,7 +54,7 @@ fn live_bytes() -> i64 {
 /// thread-locals.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     thread::spawn(move || {
-        COUNTED.set(true);
+        booking::join(COUNTED);
         work()
     })
 }
