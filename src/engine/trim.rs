@@ -55,7 +55,8 @@ pub(super) struct Trims<T> {
 /// One trim, done in parts.
 struct Round<T> {
     running: bool,
-    /// The classes that it visits.
+    /// Its [`Scope`], as a number, and the classes that it therefore visits.
+    scope: usize,
     classes: Range<usize>,
     /// Whose caches are yet to be visited.
     threads: Vec<Arc<[Cache<T>]>>,
@@ -105,6 +106,7 @@ impl<T: Item> Trims<T> {
         Trims {
             round: Mutex::new(Round {
                 running: false,
+                scope: 0,
                 classes: 0..0,
                 threads: Vec::new(),
                 depots: 0..0,
@@ -146,9 +148,16 @@ impl<T: Item> Trims<T> {
         };
         self.shortages_limit.store(limit, Ordering::Relaxed);
         self.shortages.store(0, Ordering::Relaxed);
-        self.due.store(0, Ordering::Relaxed);
-        if let Some(timer) = &self.timer {
-            timer.restart();
+        if round.scope == Scope::All.number() {
+            self.due.store(0, Ordering::Relaxed);
+            if let Some(timer) = &self.timer {
+                timer.restart();
+            }
+        } else {
+            // What is due for other classes stays due, by time as well.
+            let _more_is_due =
+                self.due
+                    .compare_exchange(round.scope, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }
@@ -194,10 +203,15 @@ impl<T: Item> Engine<T> {
             return;
         }
         if !round.running {
+            // Looked at again: it may have been done since. One more would free
+            // what was not needed in no time at all.
             let scope = match self.trims.is_time() {
                 true => Scope::All.number(),
                 false => self.trims.due.load(Ordering::Relaxed),
             };
+            if scope == 0 {
+                return;
+            }
             self.begin(&mut round, scope);
         }
         let mut done = 0;
@@ -237,15 +251,13 @@ impl<T: Item> Engine<T> {
     }
 
     fn begin(&self, round: &mut Round<T>, scope: usize) {
-        let all = 0..self.depots.len();
-        // One was due a moment ago, and may have been done since.
-        let one = scope.saturating_sub(1);
-        let classes = match all.contains(&one) {
-            true => one..one + 1,
-            false => all,
+        let classes = match scope == Scope::All.number() {
+            true => 0..self.depots.len(),
+            false => scope - 1..scope,
         };
         *round = Round {
             running: true,
+            scope,
             classes: classes.clone(),
             threads: self.all_caches(),
             depots: classes,

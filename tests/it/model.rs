@@ -480,6 +480,7 @@ impl Class {
 /// after the thread's cache.
 #[derive(Debug)]
 struct Round {
+    scope: Scope,
     cache_done: bool,
     /// The class whose depot is next, and the one before which to end.
     class: usize,
@@ -835,11 +836,13 @@ impl OnePool {
     fn free_part(&mut self, memory: &mut Memory, all: bool) -> Option<(usize, usize)> {
         self.trimmed = true;
         let begin = || {
-            let (class, end) = match self.due {
-                Some(Scope::Class(at)) => (at, at + 1),
-                _ => (0, CLASSES.len()),
+            let scope = self.due.unwrap_or(Scope::All);
+            let (class, end) = match scope {
+                Scope::Class(at) => (at, at + 1),
+                Scope::All => (0, CLASSES.len()),
             };
             Round {
+                scope,
                 cache_done: false,
                 class,
                 end,
@@ -878,8 +881,11 @@ impl OnePool {
 
     /// The more trims in a row free nothing, the rarer they are.
     fn end_round(&mut self) {
-        let freed_any = self.round.take().is_some_and(|round| round.freed_any);
-        self.due = None;
+        let round = self.round.take();
+        let scope = round.as_ref().map_or(Scope::All, |round| round.scope);
+        let freed_any = round.is_some_and(|round| round.freed_any);
+        // What has come to be due for more than was visited stays due.
+        self.due = self.due.filter(|&due| due > scope);
         self.shortages_limit = match freed_any {
             true => 8,
             false => (2 * self.shortages_limit).clamp(8, 256),

@@ -513,6 +513,27 @@ fn one_get_does_a_small_part_of_a_trim_by_time() {
     }
 }
 
+// Failed once: each trim of the class that was short began the interval anew.
+#[test]
+fn a_class_that_is_always_short_keeps_no_trim_by_time_from_the_others() {
+    const LIMIT: usize = 4;
+    let pool = Pool::builder()
+        .classes([CAPACITY, 2 * CAPACITY])
+        .max_per_class(LIMIT)
+        .trim_interval(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    burst(&pool, LIMIT);
+    wait_until("the other class is trimmed", || {
+        for _ in 0..1000 {
+            // One more than the class keeps: it misses one each time.
+            drop([(); LIMIT + 1].map(|()| pool.get(2 * CAPACITY)));
+        }
+        class(&pool, CAPACITY).trimmed == LIMIT as u64
+    });
+    assert_nothing_is_lost(&pool);
+}
+
 #[test]
 fn before_the_interval_is_over_nothing_is_trimmed() {
     for interval in [Some(Duration::from_secs(3600)), Some(Duration::MAX), None] {
