@@ -2,10 +2,11 @@
 //!
 //! Owns the defaults. Holds no running state.
 
-use crate::config::{self, Config};
+use crate::config::{self, Calibrating, Config};
 use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
 use crate::pool::Pool;
+use crate::profile::Profile;
 use crate::size_class::{CLASSES_MAX, SizeClasses};
 use std::time::Duration;
 
@@ -22,8 +23,15 @@ const RETAIN_BYTES_DEFAULT: usize = 64 << 20;
 const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 /// 10 s: long for a program at work, short for one whose burst is over.
 const TRIM_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// 42,000 returns, as `valyala/bytebufferpool` has it.
+const CALIBRATE_AFTER_DEFAULT: u64 = 42_000;
+/// 95 of 100 returns, as `valyala/bytebufferpool` has it.
+const CALIBRATE_PERCENTILE_DEFAULT: f64 = 0.95;
+/// 60 s: 700 returns a second of one step come to the threshold by then. A program that is
+/// quieter adapts when a minute is over and there were 1000.
+const CALIBRATE_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
 /// 1 ms: the clock is not finer, and a thread that trims more often does little else.
-const TRIM_INTERVAL_LEAST: Duration = Duration::from_millis(1);
+const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 
 /// Options for a [`Pool`], from [`Pool::builder`].
 ///
@@ -47,6 +55,11 @@ pub struct Builder {
     background_trim: bool,
     malloc_trim: bool,
     zero_on_return: bool,
+    calibration: bool,
+    calibrate_after: u64,
+    calibrate_percentile: f64,
+    calibrate_interval: Option<Duration>,
+    profile: Profile,
 }
 
 impl Default for Builder {
@@ -62,6 +75,11 @@ impl Default for Builder {
             background_trim: false,
             malloc_trim: false,
             zero_on_return: false,
+            calibration: true,
+            calibrate_after: CALIBRATE_AFTER_DEFAULT,
+            calibrate_percentile: CALIBRATE_PERCENTILE_DEFAULT,
+            calibrate_interval: Some(CALIBRATE_INTERVAL_DEFAULT),
+            profile: Profile::default(),
         }
     }
 }
@@ -83,7 +101,8 @@ impl Builder {
     /// Default: 1 MiB, or `min_size` if that is set and larger.
     ///
     /// A request above it gets a plain allocation that is freed on drop, and a
-    /// buffer that grew above it is freed on drop too.
+    /// buffer that grew above it is freed on drop too. What is kept below it is learned,
+    /// see [`Pool::calibration`].
     pub fn max_size(mut self, bytes: usize) -> Self {
         self.max_size = Some(bytes);
         self
@@ -226,6 +245,85 @@ impl Builder {
         self
     }
 
+    /// Sets whether the pool calibrates: learns from the lengths that come back which
+    /// sizes to [hand out](Pool::get_default), to grow to, and to keep. Default: `true`.
+    ///
+    /// If not, its targets stay as they are: those of a [profile](Self::profile), those of
+    /// a call of [`Pool::calibrate`], or none, and without any, all that comes back is kept
+    /// up to the largest size class. The lengths are counted in any case, since the same
+    /// count serves [`Stats`](crate::Stats). See `docs/calibration.md`.
+    pub fn calibration(mut self, on: bool) -> Self {
+        self.calibration = on;
+        self
+    }
+
+    /// Sets after how many returns the pool calibrates: when one step of its histogram
+    /// had more than `calls`. Default: 42,000.
+    ///
+    /// Each thread counts for itself, and says so in batches: for each size class and step, of
+    /// at most 256, and of at most one and a sixteenth of what the step had since the last
+    /// calibration when the batch began. If one thread uses the pool, and what comes back with
+    /// one step's lengths is of one size class, it happens at exactly that return. (Empty
+    /// buffers count apart from those with up to 64 bytes, and so does each doubling above 32
+    /// MiB.) Otherwise it may come a batch later for each further thread and size class, threads
+    /// that have ended included. What has been counted is complete in any case.
+    ///
+    /// A calibration looks at the counts of each thread's caches. Made at each return, as
+    /// with 0, that is what the program does most.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().calibrate_after(1000).build()?;
+    /// for _ in 0..1001 {
+    ///     pool.get(700).extend_from_slice(&[1; 700]);
+    /// }
+    /// assert_eq!(pool.calibration().targets.default_size, 1024);
+    /// assert_eq!(pool.calibration().calls, 1001);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    pub fn calibrate_after(mut self, calls: u64) -> Self {
+        self.calibrate_after = calls;
+        self
+    }
+
+    /// Sets which part of the returns the target `max_size` is to hold, from 0 to 1.
+    /// Default: 0.95.
+    pub fn calibrate_percentile(mut self, percentile: f64) -> Self {
+        self.calibrate_percentile = percentile;
+        self
+    }
+
+    /// Sets after how much time the pool calibrates if the returns were too few for
+    /// [`calibrate_after`](Self::calibrate_after), or `None` for never. Default: 60 seconds.
+    ///
+    /// At least a millisecond; a shorter one counts as that. Fewer than 1000 returns tell too
+    /// little: then it waits for another interval, and counts on. As
+    /// [trims by time](Self::trim_interval), it happens in a drop that does not go the quick
+    /// way, as the last of a [batch](Self::calibrate_after) does not, or when the thread of
+    /// [`background_trim`](Self::background_trim) has trimmed.
+    pub fn calibrate_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.calibrate_interval = interval.into();
+        self
+    }
+
+    /// Sets what is known from the beginning: what another pool [learned](Pool::profile).
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let before = Pool::default();
+    /// before.get(100).extend_from_slice(b"learned");
+    /// before.calibrate();
+    /// let pool = Pool::builder().profile(before.profile()).build()?;
+    /// assert_eq!(pool.calibration().targets, before.calibration().targets);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
     /// Checks the options and makes the pool.
     ///
     /// Allocates no buffer. Starts a thread if
@@ -258,16 +356,24 @@ impl Builder {
                 SizeClasses::doubling(min, max)?
             }
         };
-        if self
-            .trim_interval
-            .is_some_and(|interval| interval.is_zero())
-        {
-            return Err(ConfigError::ZeroInterval);
+        for (field, interval) in [
+            ("trim_interval", self.trim_interval),
+            ("calibrate_interval", self.calibrate_interval),
+        ] {
+            if interval.is_some_and(|interval| interval.is_zero()) {
+                return Err(ConfigError::ZeroInterval { field });
+            }
+        }
+        // Not as the negation: NaN is not in the range.
+        if !(0.0..=1.0).contains(&self.calibrate_percentile) {
+            return Err(ConfigError::Percentile {
+                value: self.calibrate_percentile.to_string(),
+            });
         }
         if self.background_trim && self.trim_interval.is_none() {
             return Err(ConfigError::BackgroundWithoutInterval);
         }
-        let interval = self.trim_interval.map(|set| set.max(TRIM_INTERVAL_LEAST));
+        let interval = self.trim_interval.map(|set| set.max(INTERVAL_LEAST));
         let (in_background, by_calls) = match self.background_trim {
             true => (interval, None),
             false => (None, interval),
@@ -281,6 +387,15 @@ impl Builder {
         Ok(Config {
             classes,
             limits,
+            calibrating: Calibrating {
+                threshold: self.calibration.then_some(self.calibrate_after),
+                percentile: self.calibrate_percentile,
+                interval: self
+                    .calibrate_interval
+                    .filter(|_| self.calibration)
+                    .map(|set| set.max(INTERVAL_LEAST)),
+                profile: self.profile.clone(),
+            },
             background_trim: in_background,
             malloc_trim: self.malloc_trim,
             zero_on_return: self.zero_on_return,

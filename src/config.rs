@@ -3,6 +3,7 @@
 //! Owns the limits and their reasons. Knows nothing of options.
 
 use crate::engine::{CACHE_ROUNDS, ClassLimits, Limits};
+use crate::profile::Profile;
 use crate::size_class::SizeClasses;
 use std::time::Duration;
 
@@ -11,10 +12,25 @@ use std::time::Duration;
 pub(crate) struct Config {
     pub(crate) classes: SizeClasses,
     pub(crate) limits: Limits,
+    pub(crate) calibrating: Calibrating,
     /// How often a thread of the pool's own trims; `None` for no such thread.
     pub(crate) background_trim: Option<Duration>,
     pub(crate) malloc_trim: bool,
     pub(crate) zero_on_return: bool,
+}
+
+/// How the sizes are learned.
+#[derive(Clone, Debug)]
+pub(crate) struct Calibrating {
+    /// How many returns of one step are not yet enough for a calibration; `None`
+    /// for none but those that are asked for.
+    pub(crate) threshold: Option<u64>,
+    /// Which part of the returns `max_size` is to hold, from 0 to 1.
+    pub(crate) percentile: f64,
+    /// After how much time there are enough; `None` for no calibration by time.
+    pub(crate) interval: Option<Duration>,
+    /// What is known from the beginning.
+    pub(crate) profile: Profile,
 }
 
 /// What one thread's cache may hold of one size class, in bytes, as long as

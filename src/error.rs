@@ -1,4 +1,4 @@
-//! What is wrong with a configuration. Says it; checks nothing.
+//! What is wrong with a configuration, or with what to fit. Says it; checks nothing.
 
 use crate::size_class::CAPACITY_MAX;
 use std::error::Error;
@@ -57,8 +57,18 @@ pub enum ConfigError {
         /// Its value in bytes.
         value: usize,
     },
-    /// `trim_interval` is 0.
-    ZeroInterval,
+    /// An interval is 0.
+    #[non_exhaustive]
+    ZeroInterval {
+        /// The option.
+        field: &'static str,
+    },
+    /// `calibrate_percentile` is not a number from 0 to 1.
+    #[non_exhaustive]
+    Percentile {
+        /// Its value, as it prints.
+        value: String,
+    },
     /// `background_trim` is set, and `trim_interval` is `None`.
     BackgroundWithoutInterval,
     /// The thread of `background_trim` cannot be started.
@@ -96,9 +106,13 @@ impl fmt::Display for ConfigError {
                 f,
                 "{field}: {value} bytes is set beside classes; set one or the other"
             ),
-            Self::ZeroInterval => write!(
+            Self::ZeroInterval { field } => write!(
                 f,
-                "trim_interval: 0 is not an interval; use more, or None for no trims by time"
+                "{field}: 0 is not an interval; use more, or None for none by time"
+            ),
+            Self::Percentile { value } => write!(
+                f,
+                "calibrate_percentile: {value} is not a number from 0 to 1; 0.95 is usual"
             ),
             Self::BackgroundWithoutInterval => write!(
                 f,
@@ -112,3 +126,33 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
+
+/// Why no size classes can be [fitted](crate::SizeClasses::fit).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FitError {
+    /// Nothing is recorded in the histogram.
+    Empty,
+    /// No class was asked for.
+    NoClasses,
+    /// Too many classes were asked for.
+    #[non_exhaustive]
+    TooManyClasses {
+        /// How many there may be.
+        max: usize,
+    },
+}
+
+impl fmt::Display for FitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "the histogram is empty; record at least one size"),
+            Self::NoClasses => write!(f, "0 classes hold nothing; ask for 1 or more"),
+            Self::TooManyClasses { max } => {
+                write!(f, "a pool has at most {max} classes; ask for no more")
+            }
+        }
+    }
+}
+
+impl Error for FitError {}

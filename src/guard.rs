@@ -12,13 +12,6 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-/// How many times its capacity a guard takes when it outgrows its buffer and
-/// nobody has said how much it will need.
-///
-/// 8: what it takes goes back to the pool, so a step that is too large costs
-/// no memory for good, while a step that is too small costs a copy.
-const GROWTH_STEP: usize = 8;
-
 /// An owned buffer from a [`Pool`](crate::Pool), which goes back by itself when dropped.
 ///
 /// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`],
@@ -32,10 +25,13 @@ const GROWTH_STEP: usize = 8;
 /// What is called on the guard itself ([`reserve`](Self::reserve),
 /// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!`, ...)
 /// takes a larger buffer from the pool when this one is full, copies the
-/// contents and gives the old one back. The larger one is of the smallest size
-/// class that is at least eight times as large, or of the largest one; for
-/// `reserve`, of the smallest that holds what was asked for. What no class
-/// holds is taken from the heap, at least twice as large.
+/// contents and gives the old one back. For `reserve`, the larger one is of the
+/// smallest size class that holds what was asked for. Otherwise it is for what is to be
+/// expected: before the pool's first [calibration](crate::Pool::calibration), the
+/// smallest class that is at least eight times as large; from then on the class of
+/// `default_size`, then that of `max_size` (in steps of at most eight times), then one
+/// sixteen times as large; or the largest class, if that is less. What no class holds
+/// is taken from the heap, at least twice as large.
 ///
 /// What is called on the `BytesMut` (`(*buf).reserve(..)`, or a function that
 /// takes `&mut BytesMut`) grows as `BytesMut` does, on the heap.
@@ -45,8 +41,9 @@ const GROWTH_STEP: usize = 8;
 /// A buffer that was advanced or split comes home whole, unless a part of it is
 /// still in use elsewhere; then it is freed with its last part. (A part of
 /// length and capacity 0 may count as one or not.) One that has
-/// grown joins the largest size class that it fills, or is freed if it is above
-/// the pool's largest. What the pool has no more room for is freed, too.
+/// grown joins the largest size class that it fills. It is freed if it is above
+/// the pool's largest, or if it is above `max_size` and of a size that nobody
+/// [asks for](crate::Pool::calibration). What the pool has no more room for is freed, too.
 ///
 /// ```
 /// use bytes::BufMut;
@@ -147,7 +144,7 @@ impl PooledBuf {
     #[inline]
     pub fn reserve(&mut self, additional: usize) {
         if self.spare() < additional {
-            self.grow(additional, 1);
+            self.grow(additional, true);
         }
     }
 
@@ -205,38 +202,47 @@ impl PooledBuf {
     #[inline(always)]
     fn make_room(&mut self, additional: usize) {
         if self.spare() < additional {
-            self.grow(additional, GROWTH_STEP);
+            self.grow(additional, false);
         }
     }
 
-    /// Exchanges the buffer for one with room for `additional` bytes more, and
-    /// `step` times as large if a size class is.
+    /// Exchanges the buffer for one with room for `additional` bytes more, and for
+    /// what is to be expected after these, unless so many were `asked` for.
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, additional: usize, step: usize) {
+    fn grow(&mut self, additional: usize, asked: bool) {
         self.slot.note_written();
-        if self.slot.buf.try_reclaim(additional) {
+        if self.slot.is_part_of_more() && self.slot.buf.try_reclaim(additional) {
             return; // there was room before the contents
         }
         let home = self.slot.home();
         let classes = home.classes();
         let (len, capacity) = (self.slot.buf.len(), self.slot.buf.capacity());
         let needed = len.checked_add(additional).expect("capacity overflow");
-        let request = if needed <= classes.max() {
-            needed.max(capacity.saturating_mul(step).min(classes.max()))
-        } else if home.class_of(self.slot.capacity()) == classes.unclassed()
-            && !home.zero_on_return()
-        {
-            // From one plain allocation to another: the heap may do it in place.
-            return self.slot.buf.reserve(additional);
-        } else {
+        let (slot, origin) = if needed > classes.max() {
+            if home.class_of(self.slot.capacity()) == classes.unclassed() && !home.zero_on_return()
+            {
+                // From one plain allocation to another: the heap may do it in place.
+                return self.slot.buf.reserve(additional);
+            }
             // At least double, so that appending costs constant time per byte.
-            needed.max(capacity.saturating_mul(2).min(isize::MAX as usize))
+            home.take(needed.max(capacity.saturating_mul(2).min(isize::MAX as usize)))
+        } else if asked {
+            home.take(needed)
+        } else {
+            let expected = home.calibrator().larger_than(capacity);
+            home.take_to_grow(needed.max(expected.min(classes.max())))
         };
-        let mut larger = PooledBuf::take(home, request);
+        let mut larger = PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        };
         larger.slot.buf.extend_from_slice(&self.slot.buf);
-        home.counters_of(&self.slot).growths.bump();
-        *self = larger; // drops the old one, which goes home
+        mem::swap(self, &mut larger);
+        let mut outgrown = ManuallyDrop::new(larger);
+        // SAFETY: the guard is not dropped, so the slot is taken out once.
+        let slot = unsafe { ManuallyDrop::take(&mut outgrown.slot) };
+        Shared::keep_outgrown(slot, &outgrown.origin);
     }
 }
 
@@ -245,8 +251,9 @@ impl Drop for PooledBuf {
     fn drop(&mut self) {
         // SAFETY: dropped once, and nothing uses the guard after its drop.
         let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
+        let len = slot.buf.len();
         if let Err(slot) = Shared::keep_local(slot, &self.origin) {
-            Shared::keep(slot);
+            Shared::keep(slot, len);
         }
     }
 }

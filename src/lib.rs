@@ -43,6 +43,17 @@
 //! time](Builder::trim_interval), too. [`Pool::clear`] frees all that is idle, and
 //! dropping the last handle frees everything.
 //!
+//! # Sizes
+//!
+//! The pool counts the lengths that come back, and learns from them what
+//! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers have
+//! grown too large to be kept: see [`Pool::calibration`]. [`SizeClasses::fit`] chooses the
+//! best size classes for recorded requests.
+//!
+//! # Features
+//!
+//! - `serde`: what was learned, a [`Profile`], can be saved and read.
+//!
 //! # Safety
 //!
 //! No safe call shows what a buffer held before: a buffer comes out with length
@@ -53,13 +64,18 @@
 
 mod background;
 mod builder;
+mod calibrate;
+mod calibrator;
+mod clock;
 mod config;
 mod engine;
 mod error;
 mod guard;
+mod histogram;
 #[cfg(all(test, loom))]
 mod models;
 mod pool;
+mod profile;
 mod shared;
 mod size_class;
 mod slot;
@@ -68,12 +84,21 @@ mod sync;
 mod system;
 
 pub use builder::Builder;
-pub use error::ConfigError;
+pub use calibrate::Calibration;
+pub use calibrator::Calibrated;
+pub use error::{ConfigError, FitError};
 pub use guard::PooledBuf;
+pub use histogram::{Histogram, HistogramCell};
 pub use pool::{Pool, Trimmed};
+pub use profile::Profile;
+pub use size_class::SizeClasses;
 pub use stats::{ClassStats, Counts, Discards, Stats};
 
-// The README's example is tested with the others.
+// The examples of the README and of the page on calibration are tested with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "serde"))]
+#[doc = include_str!("../docs/calibration.md")]
+struct CalibrationPage;

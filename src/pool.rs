@@ -1,8 +1,10 @@
 //! The public handle. Knows no magazines and no atomics.
 
+use crate::calibrator::Calibrated;
 use crate::config::Config;
 use crate::engine::Freed;
 use crate::guard::PooledBuf;
+use crate::profile::Profile;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use bytes::BytesMut;
@@ -62,12 +64,23 @@ impl Pool {
         PooledBuf::take(&self.shared, size)
     }
 
+    /// Takes an empty buffer of the size that came back most often lately.
+    ///
+    /// As [`get`](Self::get), with the present `default_size` of the
+    /// [calibration](Self::calibration). Before the first one, that is 4096 bytes, or the
+    /// largest size class if that is smaller. If most of what comes back is above the largest
+    /// class, so is what this hands out.
+    #[inline]
+    pub fn get_default(&self) -> PooledBuf {
+        self.get(self.shared.calibrator().default_size())
+    }
+
     /// Takes in a buffer that the pool did not make, with its contents.
     ///
     /// On drop it joins the largest size class that its capacity fills, as far
     /// as the budget allows. It is freed if its capacity is below
-    /// the smallest class or above the largest, or if a part that was split off
-    /// it is still in use.
+    /// the smallest class or above what is [kept](Self::calibration), or if a part that
+    /// was split off it is still in use.
     ///
     /// ```
     /// use bytes::BytesMut;
@@ -153,6 +166,59 @@ impl Pool {
     /// ```
     pub fn prefill(&self, size: usize, count: usize) -> usize {
         self.shared.prefill(size, count)
+    }
+
+    /// The present targets, when they were made and from how many returns.
+    ///
+    /// The pool counts the lengths of the contents that come back (from where they
+    /// began, if some were consumed). After [enough](crate::Builder::calibrate_after) of
+    /// them, or some [time](crate::Builder::calibrate_interval), it takes the most
+    /// frequent for `default_size`, and what holds 95 % of them for `max_size`, as
+    /// `valyala/bytebufferpool` does. Later changes must be clear ones, or away from a size
+    /// that did not come back at all. The targets decide
+    ///
+    /// - what [`get_default`](Self::get_default) asks for;
+    /// - what a guard [grows](PooledBuf#growth) to;
+    /// - what is not kept: a buffer whose capacity is above `max_size`, rounded up to a
+    ///   size class, unless its class was asked for, by `get`, `reserve` or `prefill`,
+    ///   at least twice since the last calibration. So a program that asks for large
+    ///   buffers gets them from the pool, and what grew larger than anybody asks for
+    ///   is freed.
+    ///
+    /// Other threads than the one that calibrated may keep what their caches have room for,
+    /// until the next trim reaches them. See `docs/calibration.md`.
+    ///
+    /// Takes a lock that gets and drops do not wait for.
+    #[must_use]
+    pub fn calibration(&self) -> Calibrated {
+        self.shared.calibrated()
+    }
+
+    /// Calibrates now, from what came back since that was done last, and says what the
+    /// targets are then.
+    ///
+    /// If nothing came back, they stay as they are. So does the time when they were made.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// for _ in 0..20 {
+    ///     pool.get(100).extend_from_slice(&[b'x'; 100]); // 65 to 128 bytes are one step
+    /// }
+    /// let targets = pool.calibrate().targets;
+    /// assert_eq!((targets.default_size, targets.max_size), (128, 128));
+    /// assert_eq!(pool.get_default().capacity(), 512); // the class that holds it
+    /// ```
+    pub fn calibrate(&self) -> Calibrated {
+        self.shared.calibrate();
+        self.shared.calibrated()
+    }
+
+    /// What the pool has learned, for [`Builder::profile`](crate::Builder::profile).
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.shared.profile()
     }
 
     /// The capacities of the size classes, ascending, in bytes.

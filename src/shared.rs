@@ -5,8 +5,11 @@
 //! is worth. Knows nothing of how users hold buffers.
 
 use crate::background::{self, Stop};
+use crate::calibrate::{self, STEPS};
+use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
-use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin};
+use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return};
+use crate::profile::Profile;
 use crate::size_class::SizeClasses;
 use crate::slot::Slot;
 use crate::stats::{Counters, Discard, Stats};
@@ -29,6 +32,7 @@ pub(crate) type BufferOrigin = Origin<Box<BufferSlot>>;
 pub(crate) struct Shared {
     engine: Engine<Box<BufferSlot>>,
     classes: SizeClasses,
+    calibrator: Calibrator,
     zero_on_return: bool,
     malloc_trim: bool,
     /// One per size class, and one for buffers of none.
@@ -47,6 +51,31 @@ impl HasEngine for Shared {
     }
 }
 
+impl Counted for Shared {
+    /// Exact while no thread is inside the pool, and never too many.
+    fn returns(&self) -> [usize; STEPS] {
+        let mut returns = self.calibrator.told(); // before the rest: see `Engine::tally`
+        for (kind, count) in self.engine.tally().into_iter().enumerate() {
+            let step = &mut returns[calibrate::step_of_kind(kind)];
+            *step = step.wrapping_add(count);
+        }
+        returns
+    }
+
+    fn requests(&self, classes: &mut [u64]) {
+        self.engine.hits_not_in_exchange(classes);
+        for (class, requests) in self.classes.iter().zip(classes) {
+            let counters = self.counters(class);
+            let more = counters.misses.get() + counters.prefilled.get();
+            *requests = (*requests + more).saturating_sub(counters.grown_into.get());
+        }
+    }
+
+    fn give_up(&self, class: ClassIndex) {
+        self.engine.give_up(class);
+    }
+}
+
 impl Shared {
     /// A pool with one handle.
     ///
@@ -60,6 +89,7 @@ impl Shared {
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
                 .collect(),
+            calibrator: Calibrator::new(config.calibrating, &config.classes),
             classes: config.classes,
             zero_on_return: config.zero_on_return,
             malloc_trim: config.malloc_trim,
@@ -73,6 +103,7 @@ impl Shared {
                 match pool.upgrade() {
                     Some(pool) => {
                         pool.trim();
+                        pool.calibrate_if_time();
                         ControlFlow::Continue(())
                     }
                     None => ControlFlow::Break(()),
@@ -102,8 +133,26 @@ impl Shared {
         let class = self.classes.for_request(request);
         match self.engine.take_local(class) {
             Some(local_hit) => local_hit,
-            None => self.take_slow(class, request),
+            None => self.take_slow(class, request, false),
         }
+    }
+
+    /// As [`take`](Self::take), for a buffer that was outgrown by what nobody asked for.
+    pub(crate) fn take_to_grow(
+        self: &Arc<Self>,
+        request: usize,
+    ) -> (Box<BufferSlot>, BufferOrigin) {
+        let class = self.classes.for_request(request);
+        // Not the quick way if it is retired: its drop must not go that way, either.
+        if !self.calibrator.is_retired(class) {
+            if let Some((slot, origin)) = self.engine.take_local(class) {
+                // SAFETY: found for this thread, in the engine of `self`.
+                unsafe { origin.count_exchange() };
+                return (slot, origin);
+            }
+        }
+        self.counters(class).grown_into.bump();
+        self.take_slow(class, request, true)
     }
 
     /// Local hit after all, depot hit, or else miss.
@@ -113,16 +162,26 @@ impl Shared {
         self: &Arc<Self>,
         class: ClassIndex,
         request: usize,
+        to_grow: bool,
     ) -> (Box<BufferSlot>, BufferOrigin) {
         if class == self.classes.unclassed() {
             let slot = Slot::with_capacity(request, Arc::clone(self));
             self.counters(class).oversize.bump();
             return (slot, BufferOrigin::NONE);
         }
+        if self.calibrator.is_retired(class) && !to_grow {
+            self.calibrator.note_requests(class, 1);
+        }
         let (slot, origin) = self.engine.take(class);
         let slot = slot.unwrap_or_else(|| self.make(class));
-        if self.zero_on_return {
-            // Its drop must not go the short way back, past the wiping.
+        let retired = self.calibrator.is_retired(class);
+        if retired {
+            // What came along from the depot: the next request must not go the quick
+            // way, on which nobody takes note of it.
+            self.engine.give_up(class);
+        }
+        if self.zero_on_return || retired {
+            // Its drop must not go the quick way, past the wiping or the drop rule.
             return (slot, BufferOrigin::NONE);
         }
         (slot, origin)
@@ -149,33 +208,71 @@ impl Shared {
 
     /// Keeps a buffer in the thread cache that it came from, if that is this
     /// thread's, has room, and the buffer is as it left.
+    ///
+    /// Counts the length of its contents, and keeps none while the calibrator is to be
+    /// told of those that it counted.
     #[inline(always)]
     pub(crate) fn keep_local(
+        slot: Box<BufferSlot>,
+        origin: &BufferOrigin,
+    ) -> Result<(), Box<BufferSlot>> {
+        let kind = calibrate::kind_of(slot.buf.len());
+        Self::keep_whole(slot, origin, Return::OfKind(kind))
+    }
+
+    /// As [`keep_local`](Self::keep_local), for contents of another kind than can be seen.
+    #[inline(always)]
+    fn keep_whole(
         mut slot: Box<BufferSlot>,
         origin: &BufferOrigin,
+        count: Return,
     ) -> Result<(), Box<BufferSlot>> {
         // SAFETY: it is local, and the slot keeps its pool alive, and with it
         // the engine that the origin is of.
         if !origin.is_local() || !slot.is_as_it_left(unsafe { origin.unit() }) {
             return Err(slot);
         }
-        slot.buf.clear();
+        if !slot.buf.is_empty() {
+            slot.buf.clear(); // to look is cheaper than to store
+        }
         // SAFETY: as above.
-        unsafe { origin.push(slot) }
+        unsafe { origin.push(slot, count) }
     }
 
     /// Keeps a buffer that may have changed, or frees it and counts why.
+    ///
+    /// `len` is the length of its contents; it may have been emptied since.
     #[cold]
     #[inline(never)]
-    pub(crate) fn keep(mut slot: Box<BufferSlot>) {
+    pub(crate) fn keep(slot: Box<BufferSlot>, len: usize) {
+        let used = slot.consumed() + len;
+        Self::keep_counted(slot, Some(used));
+    }
+
+    /// As [`keep`](Self::keep), for a buffer whose contents have gone on to another:
+    /// their length is not to be counted.
+    pub(crate) fn keep_outgrown(slot: Box<BufferSlot>, origin: &BufferOrigin) {
+        if let Err(slot) = Self::keep_whole(slot, origin, Return::Exchanged) {
+            slot.home().counters_of(&slot).growths.bump();
+            Self::keep_counted(slot, None);
+        }
+    }
+
+    /// `used` is how many bytes of contents it had, if that is to be counted.
+    fn keep_counted(mut slot: Box<BufferSlot>, used: Option<usize>) {
         let shared = slot.home();
         let held = shared.class_of(slot.capacity());
         let wipe = shared.zero_on_return;
+        let kind = used.map(calibrate::kind_of);
+        let count = kind.map_or(Return::Plain, Return::OfKind);
         // First the short ways, which touch no count that threads share. As it
         // is, in this thread's own cache: taken on another thread.
-        let local = shared.engine.local(held);
+        let local = match shared.calibrator.is_retired(held) {
+            true => None,
+            false => shared.engine.local(held),
+        };
         if let (false, Some(origin)) = (wipe, &local) {
-            match Self::keep_local(slot, origin) {
+            match Self::keep_whole(slot, origin, count) {
                 Ok(()) => return,
                 Err(returned) => slot = returned,
             }
@@ -183,13 +280,24 @@ impl Shared {
         // Or after it has been made whole.
         let whole = slot.make_whole(wipe);
         if let (true, Some(origin)) = (whole, &local) {
-            match Self::keep_local(slot, origin) {
+            match Self::keep_whole(slot, origin, count) {
                 Ok(()) => return,
                 Err(returned) => slot = returned,
             }
         }
         // Counted: the slot keeps its pool alive, but is given away below.
         let shared = Arc::clone(slot.home());
+        if let Some(kind) = kind {
+            shared.count(held, kind); // first: it is judged by what comes of that
+            // Perhaps nothing else kept it from going the quick way.
+            let retired = shared.calibrator.is_retired(held);
+            if let (true, false, Some(origin)) = (whole, retired, &local) {
+                match Self::keep_whole(slot, origin, Return::Plain) {
+                    Ok(()) => return,
+                    Err(returned) => slot = returned,
+                }
+            }
+        }
         shared.keep_slow(slot, held, whole);
     }
 
@@ -210,7 +318,10 @@ impl Shared {
         if !whole {
             return Err((slot, Discard::Shared));
         }
-        if slot.capacity() > self.classes.max() {
+        if self
+            .calibrator
+            .is_retired(self.classes.for_request(slot.capacity()))
+        {
             return Err((slot, Discard::AboveMax));
         }
         let Some(class) = self.classes.for_capacity(slot.capacity()) else {
@@ -226,6 +337,47 @@ impl Shared {
             self.counters(class).moved_in.bump();
         }
         Ok(())
+    }
+
+    // ---- sizes ----
+
+    /// Counts the length of contents that did not come back the quick way.
+    fn count(&self, class: ClassIndex, kind: usize) {
+        let step = calibrate::step_of_kind(kind);
+        self.engine.next_batch(class, kind, |batch| {
+            if self.calibrator.note_returns(step, batch + 1) {
+                self.calibrate_if_due();
+            }
+            self.calibrator.batch(step)
+        });
+    }
+
+    fn calibrate_if_time(&self) {
+        if self.calibrator.is_time() {
+            self.calibrate_if_due();
+        }
+    }
+
+    #[cold]
+    fn calibrate_if_due(&self) {
+        self.calibrator.calibrate_if_due(&self.classes, self);
+    }
+
+    /// Chooses targets now, from what came back since that was done last.
+    pub(crate) fn calibrate(&self) {
+        self.calibrator.calibrate(&self.classes, self);
+    }
+
+    pub(crate) fn calibrated(&self) -> Calibrated {
+        self.calibrator.calibrated(&self.classes)
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        self.calibrator.profile(&self.classes)
+    }
+
+    pub(crate) fn calibrator(&self) -> &Calibrator {
+        &self.calibrator
     }
 
     // ---- handles ----
@@ -276,6 +428,7 @@ impl Shared {
             return 0;
         }
         let capacity = self.classes.capacity(class);
+        self.calibrator.note_requests(class, count);
         self.reserve(class, count);
         let make = || Slot::with_capacity(capacity, Arc::clone(self));
         let made = self.engine.stock(class, count, make);

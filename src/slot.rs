@@ -64,6 +64,14 @@ impl<H> Slot<H> {
         self.capacity
     }
 
+    /// How many bytes were consumed from the buffer's front, as far as that can be seen.
+    pub(crate) fn consumed(&self) -> usize {
+        match self.is_part() {
+            true => self.buf.as_ptr().addr() - self.base,
+            false => 0,
+        }
+    }
+
     pub(crate) fn home(&self) -> &Arc<H> {
         &self.home
     }
@@ -76,6 +84,11 @@ impl<H> Slot<H> {
     #[inline(always)]
     pub(crate) fn is_as_it_left(&self, capacity: usize) -> bool {
         self.buf.as_ptr().addr() == self.base && self.buf.capacity() == capacity
+    }
+
+    /// Whether the buffer may have more room than its capacity says.
+    pub(crate) fn is_part_of_more(&self) -> bool {
+        !self.is_as_it_left(self.capacity)
     }
 
     /// Has every return of this buffer look at it, as it is of no ordinary capacity.

@@ -1,7 +1,7 @@
 //! What the pool did, as numbers: counters that are written, snapshots that are read.
 //!
-//! Never an input to a decision. What happens often is counted by the thread
-//! caches, without shared writes; the counters here are for the rest.
+//! Decides nothing; the calibrator asks for a few. What happens often is counted by the
+//! thread caches, without shared writes; the counters here are for the rest.
 
 use crate::engine::Levels;
 use crate::sync::Counter;
@@ -12,7 +12,11 @@ use std::fmt;
 pub(crate) struct Counters {
     pub(crate) misses: Counter,
     pub(crate) oversize: Counter,
+    /// Those that the thread caches do not count.
     pub(crate) growths: Counter,
+    /// Gets for a guard that had outgrown its buffer, by what nobody asked for; those
+    /// that the thread caches do not count.
+    pub(crate) grown_into: Counter,
     pub(crate) adopted: Counter,
     pub(crate) detached: Counter,
     pub(crate) prefilled: Counter,
@@ -162,7 +166,9 @@ pub struct Counts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Discards {
-    /// The capacity was above the largest size class: oversize, or grown past it.
+    /// The capacity was above the largest size class: oversize, or grown past it. Or it
+    /// was above the [calibration](crate::Pool::calibration)'s `max_size`, and of a size that
+    /// is not asked for.
     pub above_max: u64,
     /// The capacity was below the smallest size class.
     pub below_min: u64,
@@ -209,7 +215,7 @@ impl Counts {
             depot_hits: levels.depot_hits,
             misses: counters.misses.get(),
             oversize: counters.oversize.get(),
-            growths: counters.growths.get(),
+            growths: levels.exchanged + counters.growths.get(),
             adopted: counters.adopted.get(),
             returns: levels.returns,
             discards,

@@ -8,6 +8,8 @@ mod imp {
     pub(crate) use crossbeam_queue::ArrayQueue;
     #[allow(unused_imports)] // each system has its own barrier
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
+    // For counts that no protocol depends on: loom does not look at them.
+    pub(crate) use std::sync::atomic::AtomicU8;
     // For what is in a static: loom's are made and forgotten with each run.
     pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
     pub(crate) use std::sync::{Mutex, MutexGuard};
@@ -51,6 +53,7 @@ mod imp {
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
     pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
+    pub(crate) use std::sync::atomic::AtomicU8;
 
     use std::cell::{Cell, RefCell};
     use std::collections::VecDeque;
@@ -289,7 +292,7 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// A number of events, read by [`Stats`](crate::Stats) and by nothing that decides.
+/// A number of events, for [`Stats`](crate::Stats) and the calibrator.
 ///
 /// Every access is `Relaxed`, unless it says otherwise: a counter orders nothing.
 #[derive(Debug, Default)]

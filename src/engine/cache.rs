@@ -36,6 +36,7 @@ use super::barrier;
 use super::budget::Account;
 use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
+use super::tally::{Return, Tally};
 use super::{ClassLimits, Idle, Item, Levels};
 use crate::sync::{
     AtomicBool, AtomicUsize, Counter, Exclusive, Ordering, fence, load_unshared, yield_now,
@@ -85,11 +86,17 @@ pub(super) struct Cache<T> {
     len: AtomicUsize,
     /// How many `rounds` are initialised at the end.
     resting: AtomicUsize,
-    /// Items that the owner gave back.
+    /// Items that the owner gave back, but for those in `tally` and `exchanged`.
     returns: Counter,
     /// Items that came from the depot.
     refilled: Counter,
     rounds: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
+    /// Items that the owner gave back the quick way.
+    tally: Tally,
+    /// Items that the owner gave back the quick way, exchanged for another.
+    exchanged: Counter,
+    /// Items that the owner took in exchange for another.
+    pub(super) taken_in_exchange: Counter,
     /// Items that went to the depot, or were freed here.
     flushed: Counter,
     /// Items handed to the owner straight from a magazine out of the depot.
@@ -131,6 +138,9 @@ impl<T: Item> Cache<T> {
             returns: Counter::default(),
             refilled: Counter::default(),
             rounds: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
+            tally: Tally::new(),
+            exchanged: Counter::default(),
+            taken_in_exchange: Counter::default(),
             flushed: Counter::default(),
             depot_hits: Counter::default(),
             account,
@@ -170,7 +180,7 @@ impl<T: Item> Cache<T> {
     }
 
     /// Keeps an item of weight [`unit`](Self::unit), or hands it back if the
-    /// cache has no room or is not `me`'s to enter.
+    /// cache has no room or is not `me`'s to enter, or as [`Return`] says.
     ///
     /// # Safety
     ///
@@ -179,7 +189,12 @@ impl<T: Item> Cache<T> {
     ///   be: another thread may free the item, and with it what kept `this`
     ///   alive. Hence a pointer and not a reference.
     #[inline(always)]
-    pub(super) unsafe fn push(this: *const Self, me: Token, item: T) -> Result<(), T> {
+    pub(super) unsafe fn push(
+        this: *const Self,
+        me: Token,
+        item: T,
+        count: Return,
+    ) -> Result<(), T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { &*this };
         debug_assert_eq!(item.weight(), cache.unit, "else `levels` would lie");
@@ -187,10 +202,7 @@ impl<T: Item> Cache<T> {
             return Err(item);
         }
         // SAFETY: between `enter` and the store below.
-        let kept = unsafe { cache.add_last(item) };
-        if kept.is_ok() {
-            cache.returns.add_by_owner(1); // after the length: see `levels`
-        }
+        let kept = unsafe { cache.add_last(item, count) };
         // What `leave` does, but through the pointer: no reference to the
         // whole is alive when the store lets another thread free it.
         // SAFETY: alive until this store is seen. Release: as in `leave`.
@@ -362,9 +374,17 @@ impl<T: Item> Cache<T> {
         // and written after the length; what went is read last, and written
         // before it. So nothing is counted as come that is not in the length
         // or gone, and the difference is never too large.
-        let returns = self.returns.get();
+        let exchanged = self.exchanged.get();
+        let mut returns = self.returns.get() + exchanged;
+        // Acquire: pairs with the Release in `Counter::add_by_owner`. See `Tally::counts`.
+        fence(Ordering::Acquire);
+        returns += self
+            .tally
+            .counts()
+            .map(|(_, count)| count as u64)
+            .sum::<u64>();
         let came = returns.wrapping_add(self.refilled.get());
-        // Acquire: pairs with the Release in `Counter::add_by_owner`.
+        // Acquire: pairs with the Release in `Counter::add_by_owner` and in `Tally::count_down`.
         fence(Ordering::Acquire);
         // Acquire: pairs with the Release in `set_len` and `set_resting`. What is
         // put to rest is written there first, and read last.
@@ -375,10 +395,31 @@ impl<T: Item> Cache<T> {
             local_hits: u64::try_from(came.wrapping_sub(went) as i64).unwrap_or(0),
             depot_hits: self.depot_hits.get(),
             returns,
+            exchanged,
             idle_items,
             idle_weight: idle_items * self.unit,
             ..Levels::default()
         }
+    }
+
+    /// Takes what came of the last batch of items of a kind the quick way. For the
+    /// owner, who [grants](Self::grant) another then.
+    pub(super) fn take_batch(&self, kind: usize) -> usize {
+        let batch = usize::from(self.tally.take(kind));
+        self.returns.add_by_owner(batch);
+        batch
+    }
+
+    /// Has so many items of a kind come back the quick way. For the owner, after
+    /// [`take_batch`](Self::take_batch).
+    pub(super) fn grant(&self, kind: usize, batch: u8) {
+        self.tally.grant(kind, batch);
+    }
+
+    /// How many items of each kind came back the quick way and are in no batch that
+    /// was taken.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.tally.counts()
     }
 
     /// What all caches of this thread together lease from.
@@ -582,18 +623,31 @@ impl<T: Item> Cache<T> {
     ///
     /// - As for [`take_last`](Self::take_last).
     #[inline(always)]
-    unsafe fn add_last(&self, item: T) -> Result<(), T> {
+    unsafe fn add_last(&self, item: T, count: Return) -> Result<(), T> {
         // SAFETY: only who is inside stores them.
         let (len, limit) = unsafe { (load_unshared(&self.len), load_unshared(&self.limit)) };
         if len >= limit {
             return Err(item);
         }
+        let left = match count {
+            Return::OfKind(kind) => match self.tally.left(kind).checked_sub(1) {
+                Some(left) => left,
+                None => return Err(item),
+            },
+            _ => 0,
+        };
         self.exclusive.touch();
         // SAFETY: `len` is below `limit`, hence in the array, and this round
         // is not initialised, so nothing is overwritten. The caller has the
         // cache to itself.
         unsafe { self.round(len).write(MaybeUninit::new(item)) };
         self.set_len(len + 1);
+        // After the length: see `levels`.
+        match count {
+            Return::OfKind(kind) => self.tally.count_down(kind, left),
+            Return::Exchanged => self.exchanged.add_by_owner(1),
+            Return::Plain => self.returns.add_by_owner(1),
+        }
         Ok(())
     }
 }

@@ -133,6 +133,8 @@ pub(super) struct Depot<T> {
     pub(super) local_hits_shown: Counter,
     /// Loose items that a caller gave back.
     pub(super) returns: Counter,
+    /// The most returns that were ever shown.
+    pub(super) returns_shown: Counter,
     /// Idle items freed, on whichever level they were.
     pub(super) trimmed: Counter,
 }
@@ -149,6 +151,7 @@ impl<T: Item> Depot<T> {
             hits: Counter::default(),
             local_hits_shown: Counter::default(),
             returns: Counter::default(),
+            returns_shown: Counter::default(),
             trimmed: Counter::default(),
         }
     }

@@ -16,14 +16,15 @@
 mod barrier;
 mod budget;
 mod cache;
-mod clock;
 mod depot;
 mod local;
 mod store;
+mod tally;
 mod trim;
 
 pub(crate) use budget::UNLIMITED;
 pub(crate) use cache::CACHE_ROUNDS;
+pub(crate) use tally::{BATCH_MAX, KINDS, Return};
 pub(crate) use trim::Freed;
 
 use crate::sync::{AtomicBool, Mutex, Ordering, fence, lock};
@@ -59,12 +60,12 @@ pub(crate) trait Item: Send + 'static {
 
 /// Index of a size class in an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClassIndex(pub(crate) u8);
+pub(crate) struct ClassIndex(pub(crate) usize);
 
 impl ClassIndex {
     #[inline(always)]
     pub(crate) fn get(self) -> usize {
-        usize::from(self.0)
+        self.0
     }
 }
 
@@ -109,6 +110,8 @@ pub(crate) struct Levels {
     pub(crate) local_hits: u64,
     pub(crate) depot_hits: u64,
     pub(crate) returns: u64,
+    /// Returns that were exchanged for another, as far as the caches counted them.
+    pub(crate) exchanged: u64,
     pub(crate) trimmed: u64,
     pub(crate) idle_items: usize,
     pub(crate) idle_weight: usize,
@@ -199,7 +202,20 @@ impl<T: Item> Origin<T> {
         unsafe { self.cache.as_ref() }.unit()
     }
 
-    /// Keeps an item, or hands it back if there is no room for it here.
+    /// Counts that the item which came from there was taken in exchange for another.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`unit`](Self::unit).
+    #[inline(always)]
+    pub(crate) unsafe fn count_exchange(&self) {
+        // SAFETY: as in `unit`.
+        let cache = unsafe { self.cache.as_ref() };
+        cache.taken_in_exchange.add_by_owner(1);
+    }
+
+    /// Keeps an item, or hands it back if there is no room for it here, or as
+    /// [`Return`] says.
     ///
     /// The item's weight must be [`unit`](Self::unit). Once this has kept it,
     /// another thread may close the engine and end it.
@@ -208,9 +224,9 @@ impl<T: Item> Origin<T> {
     ///
     /// - As for [`unit`](Self::unit); the item may be what keeps the engine alive.
     #[inline(always)]
-    pub(crate) unsafe fn push(&self, item: T) -> Result<(), T> {
+    pub(crate) unsafe fn push(&self, item: T, count: Return) -> Result<(), T> {
         // SAFETY: as in `unit`, at the call.
-        unsafe { Cache::push(self.cache.as_ptr(), self.owner, item) }
+        unsafe { Cache::push(self.cache.as_ptr(), self.owner, item, count) }
     }
 }
 
@@ -444,7 +460,7 @@ impl<T: Item> Engine<T> {
         let cache = unsafe { self.cache_at(caches, class) };
         // SAFETY: `attach` gave this thread's token; and `cache` outlives the
         // call, here and below, since the caller keeps the engine alive.
-        let item = match unsafe { Cache::push(cache, me, item) } {
+        let item = match unsafe { Cache::push(cache, me, item, Return::Plain) } {
             Ok(()) => return Ok(()),
             Err(item) => item,
         };
@@ -453,7 +469,7 @@ impl<T: Item> Engine<T> {
             return Err(item);
         }
         // SAFETY: as above.
-        unsafe { Cache::push(cache, me, item) }
+        unsafe { Cache::push(cache, me, item, Return::Plain) }
     }
 
     /// Leases more room for this thread's cache of a class: as much again as it
@@ -595,6 +611,56 @@ impl<T: Item> Engine<T> {
         self.account.give_back(weight);
     }
 
+    // ---- kinds ----
+
+    /// Takes what came of the last batch of items of a kind to this thread's cache the
+    /// quick way, which `next` is told of, and grants as many more as that says. Nothing
+    /// came to a thread that has no cache.
+    pub(crate) fn next_batch(
+        &self,
+        class: ClassIndex,
+        kind: usize,
+        next: impl FnOnce(usize) -> u8,
+    ) {
+        let Some((_, caches)) = self.attached() else {
+            next(0);
+            return;
+        };
+        // SAFETY: `attached` gave the address.
+        let cache = unsafe { self.cache_at(caches, class) };
+        let batch = cache.take_batch(kind);
+        cache.grant(kind, next(batch));
+    }
+
+    /// How many items of each kind came back the quick way and are in no batch that was
+    /// taken.
+    ///
+    /// Never too many, if what the batches were added to was read before.
+    pub(crate) fn tally(&self) -> [usize; KINDS] {
+        let mut kinds = [0_usize; KINDS];
+        self.visit_caches(|caches| {
+            for (kind, count) in caches.iter().flat_map(Cache::counts) {
+                kinds[kind] += count;
+            }
+        });
+        kinds
+    }
+
+    /// How many items of each class were taken from here, but for those in exchange for
+    /// another. Never too many, but for such as are just being taken.
+    pub(crate) fn hits_not_in_exchange(&self, classes: &mut [u64]) {
+        for (sum, depot) in classes.iter_mut().zip(&self.depots) {
+            *sum = depot.hits.get();
+        }
+        self.visit_caches(|caches| {
+            for (sum, cache) in classes.iter_mut().zip(caches) {
+                let levels = cache.levels();
+                let hits = levels.local_hits + levels.depot_hits;
+                *sum += hits.saturating_sub(cache.taken_in_exchange.get());
+            }
+        });
+    }
+
     // ---- a thread's caches ----
 
     /// Finds or makes this thread's caches, and remembers them.
@@ -602,11 +668,18 @@ impl<T: Item> Engine<T> {
     /// `None` once the thread has let go of its caches for good, or the engine
     /// is closed.
     fn attach(&self) -> Option<(Token, *const ())> {
-        let me = Token::of_this_thread()?;
-        let (me, caches) = match local::find(self.id) {
-            Some(found) => found,
-            None => (me, self.join(me)?),
-        };
+        self.attached().or_else(|| {
+            let me = Token::of_this_thread()?;
+            let caches = self.join(me)?;
+            local::remember(self.id, caches);
+            Some((me, caches))
+        })
+    }
+
+    /// Finds this thread's caches, if it has any, and remembers them.
+    fn attached(&self) -> Option<(Token, *const ())> {
+        let _not_torn_down = Token::of_this_thread()?;
+        let (me, caches) = local::find(self.id)?;
         local::remember(self.id, caches);
         Some((me, caches))
     }
@@ -674,6 +747,16 @@ impl<T: Item> Engine<T> {
         }
     }
 
+    /// Moves all that this thread caches of a class to the depot, and ends the leases of
+    /// its room there, so that what returns next comes the slow way.
+    pub(crate) fn give_up(&self, class: ClassIndex) {
+        if let Some((me, caches)) = self.attached() {
+            // SAFETY: `attached` gave the address.
+            let cache = unsafe { self.cache_at(caches, class) };
+            self.hand_on(me, cache, &self.depots[class.get()], cache.held());
+        }
+    }
+
     /// Moves the `count` items that this thread has had longest to the depot,
     /// and ends the leases of room that holds nothing.
     fn hand_on(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, mut count: usize) {
@@ -695,6 +778,19 @@ impl<T: Item> Engine<T> {
         }
         let room = cache.cut_room(me);
         self.end_leases(depot, Some(cache.account()), room);
+    }
+
+    /// Looks at each thread's caches, without allocating, and without keeping a new thread
+    /// waiting for long.
+    fn visit_caches(&self, mut visit: impl FnMut(&[Cache<T>])) {
+        for at in 0.. {
+            let threads = lock(&self.threads);
+            let Some(caches) = threads.get(at).map(|thread| Arc::clone(&thread.caches)) else {
+                break;
+            };
+            drop(threads);
+            visit(&caches);
+        }
     }
 
     fn all_caches(&self) -> Vec<Arc<[Cache<T>]>> {
@@ -723,21 +819,24 @@ impl<T: Item> Engine<T> {
             local_hits: 0,
             depot_hits: depot.hits.get(),
             returns: depot.returns.get(),
+            exchanged: 0,
             trimmed: depot.trimmed.get(),
             idle_items,
             idle_weight,
         };
-        for thread in &*lock(&self.threads) {
-            let cache = thread.caches[class.get()].levels();
+        self.visit_caches(|caches| {
+            let cache = caches[class.get()].levels();
             sum.local_hits += cache.local_hits;
             sum.depot_hits += cache.depot_hits;
             sum.returns += cache.returns;
+            sum.exchanged += cache.exchanged;
             sum.idle_items += cache.idle_items;
             sum.idle_weight += cache.idle_weight;
-        }
+        });
         // Never less than was shown before: a cache that is at work shows too
         // few, and a count must not fall.
         sum.local_hits = depot.local_hits_shown.raise_to(sum.local_hits);
+        sum.returns = depot.returns_shown.raise_to(sum.returns);
         sum
     }
 

@@ -10,9 +10,9 @@
 
 use super::barrier;
 use super::cache::{Cache, Taken};
-use super::clock::Timer;
 use super::depot::{Depot, Magazine};
 use super::{Engine, Idle, Item};
+use crate::clock::Timer;
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
 use std::ops::{AddAssign, Range};
 use std::sync::Arc;

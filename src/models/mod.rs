@@ -50,7 +50,7 @@ mod close;
 mod depot;
 mod exit;
 
-use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin};
+use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread};
 use loom::thread::JoinHandle;
 use std::cell::RefCell;
@@ -397,7 +397,7 @@ fn put_local(item: Number, origin: Option<Origin<Number>>) -> Result<(), Number>
     match origin {
         // SAFETY: it is local. Either the caller or the item keeps the pool alive.
         Some(origin) if origin.is_local() && unsafe { origin.unit() } == item.weight() => unsafe {
-            origin.push(item)
+            origin.push(item, Return::Plain)
         },
         _ => Err(item),
     }

@@ -235,15 +235,101 @@ fn a_minimum_or_a_maximum_beside_a_list_is_refused_with_its_value() {
 
 #[test]
 fn an_interval_of_0_is_refused() {
-    let text = "trim_interval: 0 is not an interval; use more, or None for no trims by time";
+    let text = "trim_interval: 0 is not an interval; use more, or None for none by time";
     for background in [false, true] {
         assert_refused(
             Pool::builder()
                 .trim_interval(Duration::ZERO)
                 .background_trim(background),
-            |error| matches!(error, ConfigError::ZeroInterval),
+            |error| {
+                matches!(
+                    error,
+                    ConfigError::ZeroInterval {
+                        field: "trim_interval",
+                        ..
+                    }
+                )
+            },
             text,
         );
+    }
+}
+
+#[test]
+fn an_interval_of_0_between_calibrations_is_refused() {
+    let text = "calibrate_interval: 0 is not an interval; use more, or None for none by time";
+    for on in [false, true] {
+        assert_refused(
+            Pool::builder()
+                .calibrate_interval(Duration::ZERO)
+                .calibration(on),
+            |error| {
+                matches!(
+                    error,
+                    ConfigError::ZeroInterval {
+                        field: "calibrate_interval",
+                        ..
+                    }
+                )
+            },
+            text,
+        );
+    }
+}
+
+#[test]
+fn any_interval_above_0_between_calibrations_builds() {
+    for interval in [Some(Duration::from_nanos(1)), Some(Duration::MAX), None] {
+        let builder = options(&[512]).calibrate_interval(interval);
+        drop(builder.build().unwrap().get(1));
+    }
+}
+
+#[test]
+fn a_percentile_that_is_not_from_0_to_1_is_refused_with_its_value() {
+    for (percentile, shown) in [
+        (f64::NAN, "NaN"),
+        (f64::INFINITY, "inf"),
+        (f64::NEG_INFINITY, "-inf"),
+        (-0.1, "-0.1"),
+        (1.1, "1.1"),
+        (95.0, "95"),
+        (
+            -f64::MIN_POSITIVE / 2.0,
+            &(-f64::MIN_POSITIVE / 2.0).to_string(),
+        ),
+        (1.0 + f64::EPSILON, "1.0000000000000002"),
+    ] {
+        for on in [false, true] {
+            assert_refused(
+                Pool::builder()
+                    .calibrate_percentile(percentile)
+                    .calibration(on),
+                |error| matches!(error, ConfigError::Percentile { value, .. } if value == shown),
+                &format!(
+                    "calibrate_percentile: {shown} is not a number from 0 to 1; 0.95 is usual"
+                ),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_percentile_from_0_to_1_builds() {
+    for percentile in [0.0, -0.0, f64::MIN_POSITIVE, 0.5, 1.0 - f64::EPSILON, 1.0] {
+        let builder = options(&[512]).calibrate_percentile(percentile);
+        let pool = builder.build().unwrap();
+        drop(pool.get(1));
+        assert_eq!(pool.calibrate().targets.max_size, 64);
+    }
+}
+
+#[test]
+fn the_number_of_returns_to_calibrate_after_may_be_any() {
+    for calls in [0, 1, u64::MAX] {
+        let pool = options(&[512]).calibrate_after(calls).build().unwrap();
+        drop((pool.get(1), pool.get(1)));
+        assert_eq!(pool.calibration().at.is_some(), calls < 2, "{calls}");
     }
 }
 

@@ -1,24 +1,34 @@
 //! The pool as plain lists: what each operation must do, on one thread.
 //!
-//! Owns the rules: classes, the drop rule, growth, leases, trims and every
-//! counter. Runs each [`Op`] on real pools and on itself, and compares contents,
+//! Owns the rules: classes, the drop rule, growth, leases, trims, calibrations and
+//! every counter. Runs each [`Op`] on real pools and on itself, and compares contents,
 //! capacities, memory and counts after it. Knows nothing of where the operations
 //! come from: a proptest and a fuzzer can both feed it.
 //!
 //! It predicts which idle buffer a get returns. That is not promised, but else
 //! the model could not say which ones a trim has freed. It does not predict what
-//! the heap gives to a `BytesMut` that grows by itself: it sees the new capacity.
+//! the heap gives to a `BytesMut` that grows by itself: it sees the new capacity. Nor
+//! does it predict at which return a pool calibrates, but that it is not early and
+//! not late: it sees that, and then predicts what comes of it.
 
+use crate::targets_after;
 use bytes::{Buf, Bytes, BytesMut};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
-use tierpool::{Counts, Pool, PooledBuf};
+use std::time::Instant;
+use tierpool::{Calibrated, Calibration, Counts, Histogram, Pool, PooledBuf};
 
 /// The classes of both pools: one of which the levels hold plenty, some
 /// between, and two of which they hold few.
 pub const CLASSES: [usize; 5] = [64, 200, 1024, 300_000, 3 << 20];
 
 const CLASS_MAX: usize = CLASSES[CLASSES.len() - 1];
+
+/// Of which part of the lengths the pools' `max_size` holds at least.
+const PERCENTILE: f64 = 0.9;
+
+/// How many returns of one class and one sort of lengths a pool may not have looked at.
+const BATCH: u64 = 255;
 
 /// Guards out at once: bounds what a run allocates.
 const GUARDS_MAX: usize = 150;
@@ -33,6 +43,9 @@ pub enum Op {
     Get {
         pool: usize,
         size: usize,
+    },
+    GetDefault {
+        pool: usize,
     },
     GetMany {
         pool: usize,
@@ -132,6 +145,9 @@ pub enum Op {
         pool: usize,
         size: usize,
         count: usize,
+    },
+    Calibrate {
+        pool: usize,
     },
     NewHandle {
         pool: usize,
@@ -501,10 +517,110 @@ const PART: usize = 64;
 /// The index of what is in no class, in every list by class.
 const UNCLASSED: usize = CLASSES.len();
 
+/// What a pool has learned, and what it knows since.
+struct Learned {
+    /// How many returns of one step are not enough.
+    threshold: u64,
+    targets: Option<Calibration>,
+    calls: u64,
+    /// When the pool made these; seen, not predicted.
+    at: Option<Instant>,
+    /// The lengths that came back since.
+    lengths: Histogram,
+    /// Of which classes and sorts, ever: each of them is counted apart.
+    sorts: BTreeSet<(usize, u32)>,
+    /// How often each class was asked for since.
+    requests: [usize; CLASSES.len()],
+    /// Whether what returns to a class is freed.
+    retired: [bool; CLASSES.len()],
+    /// How often it was asked for while it was.
+    noted: [usize; CLASSES.len()],
+}
+
+impl Learned {
+    fn new(threshold: u64) -> Self {
+        Learned {
+            threshold,
+            targets: None,
+            calls: 0,
+            at: None,
+            lengths: Histogram::new(),
+            sorts: BTreeSet::new(),
+            requests: [0; CLASSES.len()],
+            retired: [false; CLASSES.len()],
+            noted: [0; CLASSES.len()],
+        }
+    }
+
+    fn default_size(&self) -> usize {
+        self.targets.map_or(4096, |targets| targets.default_size)
+    }
+
+    /// Notes that so many of a class were asked for. The second request brings a
+    /// retired one back.
+    fn request(&mut self, class: usize, count: usize) {
+        self.noted[class] += count;
+        self.retired[class] &= self.noted[class] < 2;
+    }
+
+    fn is_retired(&self, class: usize) -> bool {
+        self.retired.get(class).copied().unwrap_or(false)
+    }
+
+    /// What a guard takes that appends to a full buffer of this capacity.
+    fn larger_than(&self, capacity: usize) -> usize {
+        match self.targets {
+            None => capacity * 8,
+            Some(targets) if capacity < targets.default_size => targets.default_size,
+            Some(targets) if capacity < targets.max_size => targets.max_size.min(capacity * 8),
+            Some(_) => capacity * 16,
+        }
+    }
+
+    fn count(&mut self, class: usize, len: usize) {
+        self.lengths.record(len);
+        // By the power of two; none at all is a sort of its own.
+        let sort = if len == 0 {
+            0
+        } else {
+            len.next_power_of_two().max(64).ilog2()
+        };
+        self.sorts.insert((class, sort));
+    }
+
+    /// The most calls that one step has had.
+    fn most_calls(&self) -> u64 {
+        self.lengths.steps().into_iter().max().unwrap_or(0)
+    }
+
+    /// Chooses targets. Says which classes are retired by that.
+    fn calibrate(&mut self) -> Vec<usize> {
+        if self.lengths.is_empty() {
+            return Vec::new();
+        }
+        self.targets = targets_after(self.targets, &self.lengths, PERCENTILE);
+        self.calls = self.lengths.calls();
+        self.lengths = Histogram::new();
+        let max_size = self.targets.map_or(usize::MAX, |targets| targets.max_size);
+        let before = self.retired;
+        for at in 0..CLASSES.len() {
+            let above = at > class_for_request(max_size);
+            self.retired[at] = above && self.requests[at] < 2;
+        }
+        self.requests = Default::default();
+        self.noted = Default::default();
+        let classes = 0..CLASSES.len();
+        classes
+            .filter(|&at| self.retired[at] && !before[at])
+            .collect()
+    }
+}
+
 struct OnePool {
     handles: Vec<Pool>,
     zero_on_return: bool,
     bounds: Bounds,
+    learned: Learned,
     classes: [Class; CLASSES.len()],
     counts: [Counts; CLASSES.len() + 1],
     /// The trim that the slow way of a get or a drop has begun.
@@ -535,13 +651,16 @@ fn class_for_capacity(capacity: usize) -> usize {
 }
 
 impl OnePool {
-    fn new(zero_on_return: bool, bounds: Bounds) -> Self {
+    fn new(zero_on_return: bool, bounds: Bounds, threshold: u64) -> Self {
         let pool = Pool::builder()
             .classes(CLASSES)
             .retain_bytes(bounds.retain_bytes)
             .max_per_class(bounds.max_per_class)
             .thread_cache_bytes(bounds.thread_cache_bytes)
             .trim_interval(None) // time plays no part in the model
+            .calibrate_interval(None)
+            .calibrate_after(threshold)
+            .calibrate_percentile(PERCENTILE)
             .zero_on_return(zero_on_return)
             .build()
             .unwrap();
@@ -549,6 +668,7 @@ impl OnePool {
             handles: vec![pool],
             zero_on_return,
             bounds,
+            learned: Learned::new(threshold),
             classes: CLASSES.map(|capacity| Class::new(capacity, &bounds)),
             counts: Default::default(),
             round: None,
@@ -562,12 +682,29 @@ impl OnePool {
 
     // ---- out ----
 
-    /// What a guard that was just taken for `request` must be.
+    /// What a guard that was just taken for `request` must be, which somebody
+    /// `asked` for or not.
     ///
     /// It may have contents already, if another guard grew into it.
-    fn took(&mut self, memory: &mut Memory, buf: &PooledBuf, request: usize) -> GuardModel {
+    fn took(
+        &mut self,
+        memory: &mut Memory,
+        buf: &PooledBuf,
+        request: usize,
+        asked: bool,
+    ) -> GuardModel {
         let class = class_for_request(request);
+        if asked && class != UNCLASSED {
+            self.learned.requests[class] += 1;
+            if self.learned.is_retired(class) {
+                self.learned.request(class, 1);
+            }
+        }
         let idle = self.take_idle(memory, class);
+        if self.learned.is_retired(class) {
+            // What came along from the depot goes back there.
+            self.give_up(class);
+        }
         let counts = &mut self.counts[class];
         counts.gets += 1;
         counts.outstanding += 1;
@@ -654,7 +791,60 @@ impl OnePool {
 
     // ---- back ----
 
-    /// A guard that ends.
+    /// A guard that ends, with its contents.
+    fn returned(&mut self, memory: &mut Memory, guard: GuardModel) {
+        let used = guard.consumed(memory) + guard.view.contents.len();
+        self.learned.count(guard.class, used);
+        self.see_calibration();
+        self.comes_home(memory, guard);
+    }
+
+    /// Finds out whether the return of just now has made the pool calibrate, which
+    /// comes before that one is judged.
+    fn see_calibration(&mut self) {
+        let Some(handle) = self.handles.first() else {
+            return;
+        };
+        let now = handle.calibration();
+        let threshold = self.learned.threshold;
+        if now.at != self.learned.at {
+            let most = self.learned.most_calls();
+            assert!(most > threshold, "early: {most} of {threshold}");
+            self.calibrated(now);
+        }
+        let late = BATCH * self.learned.sorts.len() as u64;
+        let most = self.learned.most_calls();
+        assert!(
+            most <= threshold.saturating_add(late),
+            "{most}, {threshold}"
+        );
+    }
+
+    /// The pool has calibrated: what must have come of that.
+    fn calibrated(&mut self, now: Calibrated) {
+        for class in self.learned.calibrate() {
+            self.give_up(class);
+        }
+        self.learned.at = now.at;
+        self.check_calibration(now);
+    }
+
+    fn check_calibration(&self, now: Calibrated) {
+        let expected = self.learned.targets.unwrap_or(Calibration {
+            default_size: 4096,
+            max_size: CLASS_MAX,
+        });
+        assert_eq!((now.targets, now.calls), (expected, self.learned.calls));
+        assert_eq!(now.at, self.learned.at);
+    }
+
+    /// Moves all that the cache holds of a class to the depot.
+    fn give_up(&mut self, class: usize) {
+        let held = self.classes[class].cache.len();
+        self.classes[class].hand_on(held);
+    }
+
+    /// A buffer that a guard has given up.
     fn comes_home(&mut self, memory: &mut Memory, mut guard: GuardModel) {
         self.counts[guard.class].outstanding -= 1;
         match guard.make_whole(memory) {
@@ -674,7 +864,8 @@ impl OnePool {
             return false;
         }
         let discards = &mut self.counts[guard.class].discards;
-        if capacity > CLASS_MAX {
+        let would_hold = class_for_request(capacity);
+        if would_hold == UNCLASSED || self.learned.is_retired(would_hold) {
             discards.above_max += 1;
             return false;
         }
@@ -773,6 +964,8 @@ impl OnePool {
             made += leased;
         }
         self.counts[at].prefilled += made as u64;
+        self.learned.requests[at] += made;
+        self.learned.request(at, count);
         made
     }
 
@@ -919,6 +1112,13 @@ struct GuardModel {
 }
 
 impl GuardModel {
+    /// How much was taken from the front, as far as the pool knows where that was.
+    fn consumed(&self, memory: &Memory) -> usize {
+        let address = memory.address(&self.view);
+        let known = self.base != 0 && (self.base..=self.base + self.capacity).contains(&address);
+        if known { address - self.base } else { 0 }
+    }
+
     /// Empties the buffer. Its capacity if it is the whole of its allocation
     /// then; `None` if a part is in use elsewhere.
     fn make_whole(&mut self, memory: &mut Memory) -> Option<usize> {
@@ -1008,11 +1208,17 @@ fn round(at: usize, len: usize) -> Option<usize> {
 }
 
 impl Model {
+    /// Two pools that calibrate when they are told to.
     pub fn new(bounds: [Bounds; 2]) -> Self {
+        Self::calibrating(bounds, [u64::MAX; 2])
+    }
+
+    /// Two pools that calibrate after so many returns.
+    pub fn calibrating(bounds: [Bounds; 2], thresholds: [u64; 2]) -> Self {
         Model {
             pools: [
-                OnePool::new(false, bounds[0]),
-                OnePool::new(true, bounds[1]),
+                OnePool::new(false, bounds[0], thresholds[0]),
+                OnePool::new(true, bounds[1], thresholds[1]),
             ],
             guards: Vec::new(),
             parts: Vec::new(),
@@ -1043,6 +1249,10 @@ impl Model {
     fn run(&mut self, op: &Op) {
         match *op {
             Op::Get { pool, size } => self.get(pool, size),
+            Op::GetDefault { pool } => {
+                let size = self.pools[pool % 2].learned.default_size();
+                self.get_by(pool, size, Pool::get_default);
+            }
             Op::GetMany { pool, size, count } => (0..count).for_each(|_| self.get(pool, size)),
             Op::Adopt {
                 pool,
@@ -1075,7 +1285,7 @@ impl Model {
                 };
                 let before = self.observe(at);
                 self.guards[at].real.extend_from_slice(&bytes);
-                self.guard_needed(at, len, 8, before);
+                self.guard_needed(at, len, false, before);
                 self.guards[at]
                     .model
                     .view
@@ -1090,7 +1300,7 @@ impl Model {
                 let before = self.observe(at);
                 let more = len.saturating_sub(self.guards[at].real.len());
                 self.guards[at].real.resize(len, value);
-                self.guard_needed(at, more, 8, before);
+                self.guard_needed(at, more, false, before);
                 self.guards[at].model.view.contents.resize(len, value);
             }
             Op::Reserve { guard, additional } => {
@@ -1099,7 +1309,7 @@ impl Model {
                 };
                 let before = self.observe(at);
                 self.guards[at].real.reserve(additional);
-                self.guard_needed(at, additional, 1, before);
+                self.guard_needed(at, additional, true, before);
             }
             Op::WriteInside { guard, len } => {
                 let bytes = self.bytes(len);
@@ -1239,7 +1449,7 @@ impl Model {
                 self.frozen[at].slices.pop();
                 if self.frozen[at].slices.is_empty() {
                     let Frozen { model, pool, .. } = self.frozen.swap_remove(at);
-                    self.pools[pool].comes_home(&mut self.memory, model);
+                    self.pools[pool].returned(&mut self.memory, model);
                 }
             }
             Op::DropPart { part } => {
@@ -1257,6 +1467,15 @@ impl Model {
                 if let (Some(handle), true) = (pool.handles.last(), idle <= IDLE_MAX) {
                     let made = handle.prefill(size, count);
                     assert_eq!(made, pool.prefill(size, count));
+                }
+            }
+            Op::Calibrate { pool } => {
+                let pool = &mut self.pools[pool % 2];
+                if let Some(handle) = pool.handles.last() {
+                    let now = handle.calibrate();
+                    let made = now.at != pool.learned.at;
+                    assert_eq!(made, !pool.learned.lengths.is_empty());
+                    pool.calibrated(now);
                 }
             }
             Op::NewHandle { pool } => {
@@ -1338,12 +1557,22 @@ impl Model {
     fn turn_to(&mut self, pool: usize) {
         let before = mem::replace(&mut self.turn, pool);
         while before != pool && self.pools[before].is_due() {
-            let buf = BytesMut::with_capacity(CLASSES[0] + 1);
-            let view = self.memory.seen(&buf, 0, false);
-            self.adopt(before, buf, view);
-            let guard = self.guards.pop().unwrap();
+            let size = CLASSES[0] + 1;
+            let guard = match self.pools[before]
+                .learned
+                .is_retired(class_for_request(size))
+            {
+                // What comes back would be freed, and no trim looked for.
+                true => self.take(before, size, |pool| pool.get(size)),
+                false => {
+                    let buf = BytesMut::with_capacity(size);
+                    let view = self.memory.seen(&buf, 0, false);
+                    self.adopt(before, buf, view);
+                    self.guards.pop().unwrap()
+                }
+            };
             drop(guard.real);
-            self.pools[before].comes_home(&mut self.memory, guard.model);
+            self.pools[before].returned(&mut self.memory, guard.model);
         }
     }
 
@@ -1370,19 +1599,25 @@ impl Model {
     }
 
     fn get(&mut self, pool: usize, size: usize) {
+        self.get_by(pool, size, |pool| pool.get(size));
+    }
+
+    /// Takes a buffer of `size` bytes in some way.
+    fn get_by(&mut self, pool: usize, size: usize, take: impl FnOnce(&Pool) -> PooledBuf) {
         let pool = pool % 2;
         self.turn_to(pool);
-        let of = &mut self.pools[pool];
-        let Some(handle) = of.handles.last() else {
-            return;
-        };
-        if self.guards.len() == GUARDS_MAX {
-            return;
+        if !self.pools[pool].handles.is_empty() && self.guards.len() < GUARDS_MAX {
+            let guard = self.take(pool, size, take);
+            self.guards.push(guard);
         }
-        let real = handle.get(size);
+    }
+
+    fn take(&mut self, pool: usize, size: usize, take: impl FnOnce(&Pool) -> PooledBuf) -> Guard {
+        let of = &mut self.pools[pool];
+        let real = take(&of.handles[0]);
         assert!(real.is_empty(), "a new guard is empty");
-        let model = of.took(&mut self.memory, &real, size);
-        self.guards.push(Guard { real, model, pool });
+        let model = of.took(&mut self.memory, &real, size, true);
+        Guard { real, model, pool }
     }
 
     fn adopt(&mut self, pool: usize, buf: BytesMut, view: View) {
@@ -1427,7 +1662,7 @@ impl Model {
     fn drop_guard(&mut self, guard: Guard) {
         self.turn_to(guard.pool);
         drop(guard.real);
-        self.pools[guard.pool].comes_home(&mut self.memory, guard.model);
+        self.pools[guard.pool].returned(&mut self.memory, guard.model);
     }
 
     /// Spare room before an operation that may grow.
@@ -1438,8 +1673,8 @@ impl Model {
     }
 
     /// What a guard must have done that had room for `spare` bytes and needed
-    /// `additional`.
-    fn guard_needed(&mut self, at: usize, additional: usize, step: usize, spare: usize) {
+    /// `additional`, which somebody `asked` for or not.
+    fn guard_needed(&mut self, at: usize, additional: usize, asked: bool, spare: usize) {
         let guard = &mut self.guards[at];
         let view = &mut guard.model.view;
         if spare >= additional || self.memory.try_reclaim(view, additional) {
@@ -1448,7 +1683,13 @@ impl Model {
         let pool = &mut self.pools[guard.pool];
         let needed = view.contents.len() + additional;
         let request = if needed <= CLASS_MAX {
-            needed.max((view.capacity * step).min(CLASS_MAX))
+            let expected = match (asked, pool.handles.is_empty()) {
+                (true, _) => 0,
+                (false, false) => pool.learned.larger_than(view.capacity).min(CLASS_MAX),
+                // What an ended pool still learns, nobody can see.
+                (false, true) => guard.real.capacity(),
+            };
+            needed.max(expected)
         } else if guard.model.class == UNCLASSED && !pool.zero_on_return {
             return guard.heap_grew(&mut self.memory, additional);
         } else {
@@ -1458,7 +1699,7 @@ impl Model {
         let contents = view.contents.clone();
         // Taken before the old one is given back. The real one has its contents
         // already; the model's come from the caller.
-        let mut grown = pool.took(&mut self.memory, &guard.real, request);
+        let mut grown = pool.took(&mut self.memory, &guard.real, request, asked);
         grown.view.contents = contents;
         let old = mem::replace(&mut guard.model, grown);
         pool.comes_home(&mut self.memory, old);
@@ -1489,6 +1730,7 @@ impl Model {
         let Some(handle) = pool.handles.first() else {
             return;
         };
+        pool.check_calibration(handle.calibration());
         let stats = handle.stats();
         let mut sum = Counts::default();
         let lines = stats.classes.iter().map(|class| class.counts);

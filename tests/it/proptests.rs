@@ -45,11 +45,18 @@ fn any_len() -> impl Strategy<Value = usize> {
     prop_oneof![6 => 0_usize..200, 2 => 200_usize..3000, 1 => Just(0_usize)]
 }
 
+/// None, few, and so many that it is the quick way that counts most of them.
+fn any_threshold() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => Just(u64::MAX), 2 => 0_u64..10, 2 => 10_u64..60]
+}
+
 fn any_op() -> impl Strategy<Value = Op> {
     let at = || 0_usize..1000;
     let pool = || 0_usize..2;
     prop_oneof![
         10 => (pool(), any_size()).prop_map(|(pool, size)| Op::Get { pool, size }),
+        2 => pool().prop_map(|pool| Op::GetDefault { pool }),
+        3 => pool().prop_map(|pool| Op::Calibrate { pool }),
         2 => (pool(), any_size(), 1_usize..80)
             .prop_map(|(pool, size, count)| Op::GetMany { pool, size, count }),
         3 => (pool(), any_size(), any_len())
@@ -95,9 +102,10 @@ proptest! {
     #[test]
     fn the_pool_agrees_with_the_model(
         bounds in [any_bounds(), any_bounds()],
+        thresholds in [any_threshold(), any_threshold()],
         ops in prop::collection::vec(any_op(), 1..if cfg!(miri) { 30 } else { 200 }),
     ) {
-        let mut model = Model::new(bounds);
+        let mut model = Model::calibrating(bounds, thresholds);
         // More handles, so that most runs are not over early.
         for pool in [0, 0, 1, 1] {
             model.apply(&Op::NewHandle { pool });

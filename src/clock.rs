@@ -6,13 +6,13 @@ use crate::sync::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// An event that comes round after an interval.
-pub(super) struct Timer {
+pub(crate) struct Timer {
     interval: usize,
     next: AtomicUsize,
 }
 
 impl Timer {
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         // Half of what wraps, so that what is to come can be told from what
         // has passed.
         let interval = usize::try_from(interval.as_millis())
@@ -27,13 +27,13 @@ impl Timer {
     }
 
     /// Whether the interval has passed since the last restart.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         // Relaxed: a time, which orders nothing. So below.
         let next = self.next.load(Ordering::Relaxed);
         system::now().wrapping_sub(next) <= usize::MAX / 2
     }
 
-    pub(super) fn restart(&self) {
+    pub(crate) fn restart(&self) {
         let next = system::now().wrapping_add(self.interval);
         self.next.store(next, Ordering::Relaxed);
     }

@@ -1,0 +1,605 @@
+//! From how often each size occurred to the sizes to aim at.
+//!
+//! Pure arithmetic. Knows nothing of buffers, pools or time; decides, moves nothing.
+//!
+//! The algorithm is that of <https://github.com/valyala/bytebufferpool>: 20 steps
+//! from 64 bytes to 32 MiB, the most frequent of which gives the default size, and
+//! the most frequent of which up to a percentile of all calls give the maximum.
+//! Three things differ:
+//!
+//! - Of two steps with as many calls, the smaller comes first. There, it is up to
+//!   a sort that keeps no order.
+//! - A step without a call is never walked. There, a percentile of 1 walks all
+//!   steps, and the maximum is 32 MiB whatever occurred.
+//! - Once calibrated, a target gives way to a clear change alone, see
+//!   [`Calibration::after`]. There, each calibration forgets the one before.
+
+use std::cmp::Reverse;
+
+/// How many steps there are: 64 bytes doubled 19 times is 32 MiB.
+pub(crate) const STEPS: usize = 20;
+
+/// 64: a cache line, below which no buffer is worth a step of its own.
+const STEP_MIN: usize = 64;
+
+const _: () = assert!(step_size(STEPS - 1) == 32 << 20);
+
+/// How many calls the most frequent step needs, for so many of the current default
+/// size's, before it takes that one's place.
+///
+/// 5 for 4: of 42,000 calls shared by two sizes that are equally frequent, chance
+/// moves one in a hundred from one to the other. A quarter is far from that, and a
+/// program that has changed passes it within one calibration.
+const LEAD: (u64, u64) = (5, 4);
+
+/// Before `max_size` is lowered, what the percentile leaves out is divided by this.
+///
+/// 2: with a percentile of 0.95, a size comes in with 5 % of the calls and goes with
+/// less than 2.5 %. Between these lies far more than chance moves: of 42,000 calls,
+/// about one in a thousand.
+const KEEP: f64 = 2.0;
+
+/// How many standard deviations of its number count as chance, where there are so few
+/// calls that [`LEAD`] and [`KEEP`] are not far from it.
+///
+/// 4: a workload that does not change is taken for one that does in one of 30,000
+/// calibrations. With 42,000 calls it makes no difference to `LEAD`, and little to `KEEP`.
+const DEVIATIONS: f64 = 4.0;
+
+/// The sizes that a calibrator aims at, in bytes.
+///
+/// From [`Histogram::calibrate`](crate::Histogram::calibrate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calibration {
+    /// What most buffers hold: a good capacity for one of which nothing is known.
+    pub default_size: usize,
+    /// What all but the rarest buffers hold. Never below `default_size`.
+    pub max_size: usize,
+}
+
+impl Calibration {
+    /// The targets after these calls, where those before were `current`.
+    ///
+    /// [`from_steps`], where there were none. From then on a target is changed if
+    /// the calls say so clearly, so that a workload between two answers stays with one:
+    ///
+    /// - `max_size` is raised at once, since a maximum that is too small discards
+    ///   buffers. It is lowered as far as a stricter percentile agrees, which leaves
+    ///   out half ([`KEEP`]) of what `percentile` does, and less where there are few calls.
+    /// - `default_size` moves to the most frequent step if that has more than 5/4
+    ///   ([`LEAD`]) of the calls of the step it is at, and more than chance makes of as many;
+    ///   or if the step it is at had none.
+    ///
+    /// What chance makes is [`DEVIATIONS`].
+    ///
+    /// `current`, if there was no call. Allocates nothing.
+    pub(crate) fn after(
+        current: Option<Self>,
+        calls: &[u64; STEPS],
+        percentile: f64,
+    ) -> Option<Self> {
+        let Some(new) = from_steps(calls, percentile) else {
+            return current;
+        };
+        let Some(current) = current else {
+            return Some(new);
+        };
+        let default_size = if has_lead(calls, new.default_size, current.default_size) {
+            new.default_size
+        } else {
+            current.default_size
+        };
+        let max_size = if new.max_size >= current.max_size {
+            new.max_size
+        } else {
+            let out = (1.0 - share(percentile)) / KEEP;
+            let total: f64 = calls.iter().map(|&calls| calls as f64).sum();
+            let strict = 1.0 - (out - DEVIATIONS * (out / total).sqrt()).max(0.0);
+            let strict = from_steps(calls, strict).map_or(0, |strict| strict.max_size);
+            // Not below `new`: the stricter percentile walks at least as far.
+            current.max_size.min(strict)
+        };
+        Some(Calibration {
+            default_size,
+            max_size: max_size.max(default_size),
+        })
+    }
+}
+
+/// The step that counts a buffer with `len` bytes: the smallest that holds it, or the last.
+#[inline]
+pub(crate) const fn step_of(len: usize) -> usize {
+    let blocks = len.saturating_sub(1) / STEP_MIN;
+    let step = (usize::BITS - blocks.leading_zeros()) as usize;
+    if step < STEPS { step } else { STEPS - 1 }
+}
+
+/// What the pool counts a length as: the number of the highest bit of one less, which
+/// a drop has at once, and which tells its step. 63 bytes and less are one kind; none
+/// at all is the last, which no length is.
+#[inline(always)]
+pub(crate) const fn kind_of(len: usize) -> usize {
+    (len.wrapping_sub(1) | (STEP_MIN - 1)).ilog2() as usize
+}
+
+/// The step that counts lengths of a kind.
+pub(crate) const fn step_of_kind(kind: usize) -> usize {
+    const NONE_AT_ALL: usize = kind_of(0);
+    let first = kind_of(STEP_MIN);
+    let step = if kind == NONE_AT_ALL {
+        0
+    } else {
+        kind.saturating_sub(first)
+    };
+    if step < STEPS { step } else { STEPS - 1 }
+}
+
+/// A step's size in bytes: the largest length that it counts, but for the last.
+pub(crate) const fn step_size(step: usize) -> usize {
+    STEP_MIN << step
+}
+
+/// The targets from the calls of each step, and nothing else; `None` if there were none.
+///
+/// A `percentile` of 0 or below, or NaN, takes the most frequent step alone; 1 or
+/// above takes all that occurred. Allocates nothing.
+pub(crate) fn from_steps(calls: &[u64; STEPS], percentile: f64) -> Option<Calibration> {
+    let mut order: [usize; STEPS] = std::array::from_fn(|step| step);
+    order.sort_unstable_by_key(|&step| (Reverse(calls[step]), step));
+    let [most_frequent, ..] = order;
+    if calls[most_frequent] == 0 {
+        return None;
+    }
+    // In 128 bits, where 20 numbers of 64 cannot overflow.
+    let total: u128 = calls.iter().copied().map(u128::from).sum();
+    let share = share(percentile);
+    let limit = if share < 1.0 {
+        (share * total as f64) as u128
+    } else {
+        total // not by way of floating point, which can round it down
+    };
+    let mut max_size = 0;
+    let mut walked = 0;
+    for step in order {
+        if walked > limit || calls[step] == 0 {
+            break;
+        }
+        walked += u128::from(calls[step]);
+        max_size = max_size.max(step_size(step));
+    }
+    Some(Calibration {
+        default_size: step_size(most_frequent),
+        max_size,
+    })
+}
+
+/// A percentile as a number from 0 to 1.
+fn share(percentile: f64) -> f64 {
+    if percentile > 0.0 {
+        percentile.min(1.0)
+    } else {
+        0.0 // NaN, too
+    }
+}
+
+/// Whether `size` has occurred clearly more often than `current`, or that has not, or is
+/// no step.
+fn has_lead(calls: &[u64; STEPS], size: usize, current: usize) -> bool {
+    let of = |size| calls[step_of(size)];
+    let (now, before) = (of(size), of(current));
+    let (lead, behind) = LEAD;
+    let clear = u128::from(now) * u128::from(behind) > u128::from(before) * u128::from(lead);
+    let more = now as f64 - before as f64;
+    let by_chance = DEVIATIONS * (now as f64 + before as f64).sqrt();
+    clear && more > by_chance || before == 0 || step_size(step_of(current)) != current
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PERCENTILE: f64 = 0.95;
+    /// Fewer under Miri, where each costs milliseconds.
+    const CALIBRATIONS: usize = if cfg!(miri) { 50 } else { 1000 };
+    /// How many calls a calibration is from: the first number above 42,000.
+    const CALLS: u64 = 42_001;
+
+    /// The calls of each step, from `(size, calls)`.
+    fn counts(of: &[(usize, u64)]) -> [u64; STEPS] {
+        let mut calls = [0; STEPS];
+        for &(size, count) in of {
+            calls[step_of(size)] += count;
+        }
+        calls
+    }
+
+    fn targets(default_size: usize, max_size: usize) -> Option<Calibration> {
+        Some(Calibration {
+            default_size,
+            max_size,
+        })
+    }
+
+    #[test]
+    fn a_step_counts_what_is_above_the_one_before_and_not_above_itself() {
+        for step in 0..STEPS {
+            let size = step_size(step);
+            assert_eq!(size, 64 << step);
+            assert_eq!(step_of(size), step);
+            assert_eq!(step_of(size / 2 + 1), step);
+            assert_eq!(step_of(size + 1), (step + 1).min(STEPS - 1));
+        }
+        assert_eq!((step_of(0), step_of(1)), (0, 0));
+        assert_eq!((step_of(64), step_of(65)), (0, 1));
+        assert_eq!(step_of(usize::MAX), 19);
+    }
+
+    #[test]
+    fn what_a_length_is_counted_as_tells_its_step() {
+        const MOST: usize = isize::MAX as usize; // no contents are longer
+        let near_each_bit = (0..usize::BITS - 1).flat_map(|bit| {
+            let power = 1_usize << bit;
+            [power.saturating_sub(2), power - 1, power, power + 1]
+        });
+        let small = 0..if cfg!(miri) { 300 } else { 70_000 };
+        for len in near_each_bit.chain(small).chain([MOST - 1, MOST]) {
+            let kind = kind_of(len);
+            assert!(kind < usize::BITS as usize, "{len}");
+            assert_eq!(step_of_kind(kind), step_of(len), "{len}");
+        }
+        // Above the last step there are more kinds than steps.
+        assert_ne!(kind_of(40 << 20), kind_of(100 << 20));
+        assert_eq!(step_of_kind(kind_of(100 << 20)), STEPS - 1);
+        // None at all is a kind of its own.
+        assert_ne!(kind_of(0), kind_of(1));
+        assert_ne!(kind_of(0), kind_of(MOST));
+    }
+
+    /// A small generator with a seed (SplitMix64), so that each run is the same.
+    struct Noise(u64);
+
+    impl Noise {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        /// About a normal distribution: the sum of 12 numbers around 0.
+        fn around(&mut self, mean: u64, deviation: f64) -> u64 {
+            let uniform = |bits: u64| (bits >> 11) as f64 / (1_u64 << 53) as f64;
+            let normal = (0..12).map(|_| uniform(self.next())).sum::<f64>() - 6.0;
+            (mean as f64 + deviation * normal).round() as u64
+        }
+    }
+
+    /// How often the targets differ from those before.
+    fn changes(all: &[Option<Calibration>]) -> usize {
+        all.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    }
+
+    /// Many calibrations: what `after` gives from the first on, and the pure function.
+    fn run(
+        first: Option<Calibration>,
+        mut workload: impl FnMut() -> [u64; STEPS],
+    ) -> (Vec<Option<Calibration>>, Vec<Option<Calibration>>) {
+        let mut held = Vec::new();
+        let mut pure = Vec::new();
+        let mut current = first;
+        for _ in 0..CALIBRATIONS {
+            let calls = workload();
+            assert_eq!(calls.iter().sum::<u64>(), CALLS);
+            current = Calibration::after(current, &calls, PERCENTILE);
+            held.push(current);
+            pure.push(from_steps(&calls, PERCENTILE));
+        }
+        (held, pure)
+    }
+
+    // Of n calls with a share p, chance moves the root of n * p * (1 - p): 45 calls
+    // where p is 5 %, and 102 where it is a half. Twice that here.
+    #[test]
+    fn a_share_of_big_ones_at_the_percentile_never_flaps() {
+        let mut noise = Noise(1);
+        let mut workload = || {
+            let big = noise.around(CALLS / 20, 90.0);
+            counts(&[(1000, CALLS - big), (100_000, big)])
+        };
+        let (held, pure) = run(targets(1024, 131_072), &mut workload);
+        assert!(held.iter().all(|&held| held == targets(1024, 131_072)));
+        assert!(changes(&pure) > CALIBRATIONS / 10, "{}", changes(&pure));
+
+        // From below it is raised once, at the first that asks for it.
+        let (held, pure) = run(targets(1024, 1024), &mut workload);
+        let raised = pure.iter().position(|&pure| pure == targets(1024, 131_072));
+        let raised = raised.expect("half of them ask for it");
+        assert!(
+            held[..raised]
+                .iter()
+                .all(|&held| held == targets(1024, 1024))
+        );
+        assert!(
+            held[raised..]
+                .iter()
+                .all(|&held| held == targets(1024, 131_072))
+        );
+    }
+
+    #[test]
+    fn two_sizes_as_frequent_as_each_other_never_flap() {
+        let mut noise = Noise(2);
+        let mut workload = || {
+            let small = noise.around(CALLS / 2, 204.0);
+            counts(&[(1000, small), (4000, CALLS - small)])
+        };
+        for first in [None, targets(1024, 4096), targets(4096, 4096)] {
+            let (held, pure) = run(first, &mut workload);
+            assert_eq!(changes(&held), 0);
+            assert!(first.is_none() || held[0] == first);
+            assert!(changes(&pure) > CALIBRATIONS / 10, "{}", changes(&pure));
+        }
+    }
+
+    // A quiet program calibrates from a thousand calls. Once raised, the maximum stays.
+    #[test]
+    fn few_calls_of_an_unchanging_workload_do_not_flap() {
+        for big_percent in [1, 2, 3, 4, 5, 6] {
+            let mut noise = Noise(4);
+            let (mut current, mut all) = (None, Vec::new());
+            for _ in 0..CALIBRATIONS {
+                let calls = 1000;
+                let mean = calls * big_percent / 100;
+                let big = noise.around(mean, (mean as f64).sqrt()).min(calls);
+                let small = noise.around((calls - big) / 2, 16.0);
+                let calls = counts(&[(1000, small), (2000, calls - big - small), (100_000, big)]);
+                current = Calibration::after(current, &calls, PERCENTILE);
+                all.push(current);
+            }
+            assert!(changes(&all) <= 2, "{big_percent} %: {}", changes(&all));
+        }
+    }
+
+    #[test]
+    fn both_edges_at_once_never_flap() {
+        let mut noise = Noise(3);
+        let (held, pure) = run(targets(65_536, 1 << 20), || {
+            let big = noise.around(CALLS / 20, 90.0);
+            let small = noise.around((CALLS - big) / 2, 204.0);
+            counts(&[
+                (1000, small),
+                (60_000, CALLS - big - small),
+                (1_000_000, big),
+            ])
+        });
+        assert_eq!(changes(&held), 0);
+        assert_eq!(held[0], targets(65_536, 1 << 20));
+        assert!(changes(&pure) > CALIBRATIONS / 10, "{}", changes(&pure));
+    }
+
+    #[test]
+    fn a_clear_change_is_followed_at_once() {
+        let small = counts(&[(500, 41_501), (2000, 500)]);
+        let big = counts(&[(60_000, 41_501), (1 << 20, 500)]);
+        for percentile in [0.5, PERCENTILE, 1.0] {
+            let mut current = None;
+            for calls in [&small, &big, &small, &big] {
+                current = Calibration::after(current, calls, percentile);
+                assert_eq!(current, from_steps(calls, percentile));
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_moves_above_five_quarters_and_no_earlier() {
+        let current = targets(1024, 4096);
+        let after = |old, new| {
+            let calls = counts(&[(1024, old), (4096, new)]);
+            Calibration::after(current, &calls, 1.0)
+                .unwrap()
+                .default_size
+        };
+        assert_eq!(after(4000, 4001), 1024);
+        assert_eq!(after(4000, 5000), 1024);
+        assert_eq!(after(4000, 5001), 4096);
+        assert_eq!(after(0, 1), 4096);
+        // Five times this is more than 64 bits hold.
+        let much = u64::MAX / 20;
+        assert_eq!(after(much * 4, much * 5), 1024);
+        assert_eq!(after(much * 4, much * 5 + 1), 4096);
+    }
+
+    #[test]
+    fn a_default_that_is_no_step_gives_way_to_any() {
+        let calls = counts(&[(4000, 10), (3000, 1)]);
+        for not_a_step in [0, 63, 4095, 4097, 64 << 20] {
+            let after = Calibration::after(targets(not_a_step, 4096), &calls, PERCENTILE);
+            assert_eq!(after, targets(4096, 4096), "{not_a_step}");
+        }
+    }
+
+    #[test]
+    fn of_few_calls_the_default_moves_when_it_is_no_chance() {
+        let after = |old, new| {
+            let calls = counts(&[(1024, old), (4096, new)]);
+            Calibration::after(targets(1024, 4096), &calls, 1.0)
+                .unwrap()
+                .default_size
+        };
+        // Of 100 calls the root is 10, and four of these are 40.
+        assert_eq!(after(30, 70), 1024);
+        assert_eq!(after(29, 71), 4096);
+    }
+
+    // With 0.95, the stricter percentile leaves out 2.5 %, less four times the root of
+    // 0.025 / 10^8, which is 0.0063 %: of 10^8 calls, what has 2,493,676 or more is walked.
+    #[test]
+    fn the_maximum_is_lowered_only_below_half_the_share_that_raises_it() {
+        let current = targets(1024, 131_072);
+        let after = |big| {
+            let calls = counts(&[(1024, 100_000_000 - big), (131_072, big)]);
+            let raised = Calibration::after(targets(1024, 1024), &calls, PERCENTILE);
+            let held = Calibration::after(current, &calls, PERCENTILE);
+            (raised.unwrap().max_size, held.unwrap().max_size)
+        };
+        assert_eq!(after(5_000_000), (131_072, 131_072));
+        assert_eq!(after(4_999_999), (1024, 131_072));
+        assert_eq!(after(2_493_676), (1024, 131_072));
+        assert_eq!(after(2_493_675), (1024, 1024));
+    }
+
+    #[test]
+    fn of_few_calls_the_maximum_is_lowered_when_it_is_no_chance() {
+        let held = |calls, big| {
+            let calls = counts(&[(1024, calls - big), (131_072, big)]);
+            let after = Calibration::after(targets(1024, 131_072), &calls, PERCENTILE);
+            after.unwrap().max_size == 131_072
+        };
+        // 4 * sqrt(0.025 / 1000) is 0.02: 0.005 of 1000 are left out.
+        assert!(held(1000, 5));
+        assert!(!held(1000, 4));
+        // Of 100 calls, chance could make none of them what is more often a fortieth.
+        assert!(held(100, 1));
+        assert!(!held(100, 0));
+    }
+
+    #[test]
+    fn the_maximum_is_lowered_as_far_as_the_stricter_percentile_agrees() {
+        // 94 % walk on to the 3 %, and 97 % are more than 95. The stricter one walks
+        // on at 97, but not at 99.
+        let calls = [(1024, 94), (4096, 3), (16_384, 2), (1 << 20, 1)];
+        let calls = counts(&calls.map(|(size, percent)| (size, percent * 1000)));
+        assert_eq!(from_steps(&calls, PERCENTILE), targets(1024, 4096));
+        for (before, after) in [
+            (1024, 4096),
+            (4096, 4096),
+            (8192, 8192),
+            (16_384, 16_384),
+            (32_768, 16_384),
+            (1 << 20, 16_384),
+        ] {
+            assert_eq!(
+                Calibration::after(targets(1024, before), &calls, PERCENTILE),
+                targets(1024, after),
+                "{before}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_maximum_is_no_smaller_than_a_default_that_is_held() {
+        // The first alone is walked at 0, and at 0.5: 110 of 210 are more than 105.
+        let calls = counts(&[(1024, 110), (65_536, 100)]);
+        assert_eq!(
+            Calibration::after(targets(65_536, 65_536), &calls, 0.0),
+            targets(65_536, 65_536)
+        );
+    }
+
+    #[test]
+    fn without_calls_nothing_changes() {
+        let none = [0; STEPS];
+        assert_eq!(Calibration::after(None, &none, PERCENTILE), None);
+        let current = targets(1000, 3); // even what no calibration gives
+        assert_eq!(Calibration::after(current, &none, PERCENTILE), current);
+    }
+
+    #[test]
+    fn no_counts_overflow() {
+        let most = [u64::MAX; STEPS];
+        assert_eq!(from_steps(&most, 1.0), targets(64, 32 << 20));
+        // Ten of twenty, and the one that passes the half.
+        assert_eq!(from_steps(&most, 0.5), targets(64, 64 << 10));
+        assert_eq!(
+            Calibration::after(targets(128, 256), &most, 0.5),
+            targets(128, 64 << 10)
+        );
+    }
+
+    // 2^53 + 1 is the first number that floating point rounds down.
+    #[test]
+    fn all_that_occurred_is_met_at_1_where_floating_point_loses_calls() {
+        let calls = counts(&[(64, 1 << 60), (128, 100), (256, 1)]);
+        assert_eq!(from_steps(&calls, 1.0), targets(64, 256));
+        assert_eq!(from_steps(&calls, 1e300), targets(64, 256));
+    }
+
+    /// Few different numbers, so that ties are frequent.
+    fn any_calls() -> impl Strategy<Value = [u64; STEPS]> {
+        let calls = prop_oneof![
+            4 => Just(0_u64),
+            4 => 1_u64..6,
+            2 => 1_u64..1000,
+            1 => Just(u64::MAX / 20),
+        ];
+        prop::collection::vec(calls, STEPS).prop_map(|calls| calls.try_into().unwrap())
+    }
+
+    fn any_percentile() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            6 => 0.0..1.0_f64,
+            1 => prop::sample::select(vec![
+                f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 1.0, 7.0, f64::INFINITY
+            ]),
+        ]
+    }
+
+    fn any_current() -> impl Strategy<Value = Calibration> {
+        let size = || {
+            prop_oneof![
+                4 => (0..STEPS).prop_map(step_size),
+                1 => any::<usize>(),
+            ]
+        };
+        (size(), size()).prop_map(|(default_size, max_size)| Calibration {
+            default_size,
+            max_size,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 512 }))]
+
+        #[test]
+        fn the_first_calibration_is_the_pure_one(
+            calls in any_calls(),
+            percentile in any_percentile(),
+        ) {
+            prop_assert_eq!(
+                Calibration::after(None, &calls, percentile),
+                from_steps(&calls, percentile)
+            );
+        }
+
+        #[test]
+        fn later_ones_are_never_below_the_pure_maximum_nor_below_the_default(
+            current in any_current(),
+            calls in any_calls(),
+            percentile in any_percentile(),
+        ) {
+            let Some(pure) = from_steps(&calls, percentile) else {
+                return Ok(());
+            };
+            let after = Calibration::after(Some(current), &calls, percentile).unwrap();
+            prop_assert!(after.max_size >= pure.max_size);
+            prop_assert!(after.max_size >= after.default_size);
+            prop_assert!(calls[step_of(after.default_size)] > 0);
+            prop_assert_eq!(step_size(step_of(after.default_size)), after.default_size);
+            // Nor above what was, what is, and the default.
+            let above = [current.max_size, pure.max_size, after.default_size];
+            prop_assert!(above.into_iter().any(|size| after.max_size <= size));
+        }
+
+        #[test]
+        fn the_same_calls_again_change_nothing(
+            current in any_current(),
+            calls in any_calls(),
+            percentile in any_percentile(),
+        ) {
+            let once = Calibration::after(Some(current), &calls, percentile);
+            prop_assert_eq!(Calibration::after(once, &calls, percentile), once);
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! When to calibrate, and what follows from the targets for growth and for a
+//! buffer that returns.
+//!
+//! Owns the targets of one pool, and which of its size classes are retired. Is told
+//! what came back and what was asked for, and says how much a thread may keep to itself
+//! of that; knows nothing of buffers or of levels.
+//!
+//! # The drop rule
+//!
+//! A buffer that returns with a capacity above `max_size` (rounded up to a size class)
+//! is freed, as `valyala/bytebufferpool` does it. But a program may ask for large
+//! buffers on purpose, and less often than one time in 20; to free each of these would
+//! be to serve it from the heap for ever. So what decides above `max_size` is
+//! whether a class is asked for: one that was requested [twice](REQUESTS_LEAST)
+//! since the last calibration is kept as any other, within the budget and until a trim
+//! finds it idle. One that was not is *retired*: what returns to it, having grown so
+//! far or having been asked for once, is freed. The second request ends that at once.
+//! A request is a `get`, a `reserve` or a `prefill`, which names a size; to append is none.
+//! What is asked for less than twice per calibration, then, is served by the heap.
+
+use crate::calibrate::{Calibration, STEPS};
+use crate::clock::Timer;
+use crate::config::Calibrating;
+use crate::engine::{BATCH_MAX, ClassIndex};
+use crate::profile::Profile;
+use crate::size_class::SizeClasses;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock, try_lock};
+use std::time::Instant;
+
+/// `default_size` before the first calibration.
+///
+/// 4 KiB: a page; it holds what most protocols send at once.
+const DEFAULT_SIZE_FIRST: usize = 4096;
+
+/// How many times its capacity a guard takes when it outgrows its buffer and
+/// nobody has said how much it will need.
+///
+/// 8: what it takes goes back to the pool, so a step that is too large costs
+/// no memory for good, while a step that is too small costs a copy.
+const GROWTH_STEP: usize = 8;
+
+/// The same for one that is past `max_size`.
+///
+/// 16: most of what is rare by its size is far above what is frequent.
+const GROWTH_STEP_RARE: usize = 16;
+
+/// How many requests since the last calibration keep a class above `max_size`.
+///
+/// 2: the first may be the only one; the second says that there is use for what
+/// the first would have left.
+const REQUESTS_LEAST: usize = 2;
+
+/// How large a part of a step's returns a thread may keep to itself at once.
+///
+/// 16: then it is told some 250 times until it runs, and what a quiet program tells
+/// late is late by a sixteenth of the time that it has counted.
+const BATCH_PART: u64 = 16;
+
+/// From how many returns on a calibration by time is worth making.
+///
+/// 1000: then the 95th percentile rests on 50 of them, of which chance moves 7.
+const CALLS_BY_TIME_LEAST: u64 = 1000;
+
+/// The targets of a pool, and where they come from; from
+/// [`Pool::calibration`](crate::Pool::calibration).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Calibrated {
+    /// The targets. Before the first calibration, 4096 bytes, or what the largest
+    /// size class holds if that is less, and the largest size class.
+    pub targets: Calibration,
+    /// From how many returns they were made; 0 before the first calibration.
+    pub calls: u64,
+    /// When this pool made them; `None` before its first calibration, and while
+    /// they are those of a [profile](crate::Builder::profile).
+    pub at: Option<Instant>,
+}
+
+/// Decides when, and keeps what came of it.
+pub(crate) struct Calibrator {
+    /// How many returns of one step are not yet enough; `None` where a calibration
+    /// is made when it is asked for, and at no other time.
+    threshold: Option<u64>,
+    percentile: f64,
+    timer: Option<Timer>,
+    default_size: AtomicUsize,
+    /// The present `max_size`; above all sizes before the first calibration.
+    max_size: AtomicUsize,
+    told: Told,
+    /// One per size class, and one for what has none.
+    classes: Box<[ClassUse]>,
+    state: Mutex<State>,
+}
+
+/// Returns of each step that the calibrator was told of. What threads write here lies
+/// apart from the targets that they read.
+#[repr(align(128))]
+struct Told {
+    /// From the beginning. Wraps.
+    all: [AtomicUsize; STEPS],
+    /// What that was at the last calibration, had all been told of at once. Wraps.
+    before: [AtomicUsize; STEPS],
+}
+
+/// How one class is used.
+struct ClassUse {
+    /// Whether what returns to it is freed.
+    retired: AtomicBool,
+    /// Requests that it had while retired, since the last calibration.
+    requests: AtomicUsize,
+}
+
+impl ClassUse {
+    fn new() -> Self {
+        ClassUse {
+            retired: AtomicBool::new(false),
+            requests: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// The last calibration, and what was counted up to then.
+struct State {
+    targets: Option<Calibration>,
+    calls: u64,
+    at: Option<Instant>,
+    returns: [usize; STEPS],
+    /// One per size class.
+    requests: Box<[u64]>,
+    /// Room for as many, so that a calibration allocates nothing.
+    requests_now: Box<[u64]>,
+}
+
+/// What a calibration must know of the pool, and tell it.
+pub(crate) trait Counted {
+    /// How many buffers came back with contents of each step, from the beginning. Wraps.
+    fn returns(&self) -> [usize; STEPS];
+    /// How often each size class was asked for, from the beginning.
+    fn requests(&self, classes: &mut [u64]);
+    /// A class is retired: what returns to it from now on is to be judged.
+    fn give_up(&self, class: ClassIndex);
+}
+
+impl Calibrator {
+    pub(crate) fn new(config: Calibrating, classes: &SizeClasses) -> Self {
+        let calibrator = Calibrator {
+            threshold: config.threshold,
+            percentile: config.percentile,
+            timer: config.interval.map(Timer::new),
+            default_size: AtomicUsize::new(DEFAULT_SIZE_FIRST.min(classes.max())),
+            max_size: AtomicUsize::new(usize::MAX),
+            told: Told {
+                all: std::array::from_fn(|_| AtomicUsize::new(0)),
+                before: std::array::from_fn(|_| AtomicUsize::new(0)),
+            },
+            classes: classes
+                .iter()
+                .chain([classes.unclassed()])
+                .map(|_| ClassUse::new())
+                .collect(),
+            state: Mutex::new(State {
+                targets: config.profile.targets,
+                calls: config.profile.calls,
+                at: None,
+                returns: [0; STEPS],
+                requests: classes.iter().map(|_| 0).collect(),
+                requests_now: classes.iter().map(|_| 0).collect(),
+            }),
+        };
+        // What has no class is never kept.
+        calibrator.set_retired(classes.unclassed(), true);
+        if let Some(targets) = config.profile.targets {
+            calibrator.aim_at(targets);
+            let largest = classes.for_request(targets.max_size);
+            for class in classes.iter().skip(largest.get() + 1) {
+                let kept = config.profile.kept.iter();
+                let retired = kept.copied().all(|size| classes.for_request(size) != class);
+                calibrator.set_retired(class, retired);
+            }
+        }
+        calibrator
+    }
+
+    // ---- what follows from the targets ----
+
+    /// What a buffer should hold of which nobody has said how large it must be.
+    #[inline(always)]
+    pub(crate) fn default_size(&self) -> usize {
+        // Relaxed, here and below: a number that orders nothing.
+        self.default_size.load(Ordering::Relaxed)
+    }
+
+    /// What a buffer of `capacity` bytes should be exchanged for when it is full.
+    ///
+    /// For `default_size`, which is most often enough; then for `max_size`, which
+    /// nearly always is; and from there far, since what is rare is often far out.
+    pub(crate) fn larger_than(&self, capacity: usize) -> usize {
+        let max_size = self.max_size.load(Ordering::Relaxed);
+        if max_size == usize::MAX {
+            return capacity.saturating_mul(GROWTH_STEP);
+        }
+        if capacity >= max_size {
+            return capacity.saturating_mul(GROWTH_STEP_RARE);
+        }
+        match self.default_size() {
+            default_size if capacity < default_size => default_size,
+            _ => max_size.min(capacity.saturating_mul(GROWTH_STEP)),
+        }
+    }
+
+    /// Whether what returns to a class is freed.
+    #[inline(always)]
+    pub(crate) fn is_retired(&self, class: ClassIndex) -> bool {
+        self.classes[class.get()].retired.load(Ordering::Relaxed)
+    }
+
+    fn set_retired(&self, class: ClassIndex, retired: bool) {
+        let class = &self.classes[class.get()];
+        class.retired.store(retired, Ordering::Relaxed);
+        class.requests.store(0, Ordering::Relaxed);
+    }
+
+    // ---- what this is told ----
+
+    /// Notes so many requests for a class that is retired.
+    pub(crate) fn note_requests(&self, class: ClassIndex, count: usize) {
+        let requests = &self.classes[class.get()].requests;
+        let before = requests.fetch_add(count, Ordering::Relaxed);
+        if before.saturating_add(count) >= REQUESTS_LEAST {
+            self.set_retired(class, false);
+        }
+    }
+
+    /// Notes so many returns of a step. Says whether a calibration is due, as far as
+    /// this was told.
+    pub(crate) fn note_returns(&self, step: usize, count: usize) -> bool {
+        // Release: pairs with the Acquire in `told`.
+        let before = self.told.all[step].fetch_add(count, Ordering::Release);
+        let lately = self.lately(step, before.wrapping_add(count));
+        self.is_over(lately) || self.is_time()
+    }
+
+    /// How many returns of a step a thread may keep from this before it tells: where
+    /// one thread is alone, it tells when the threshold is passed.
+    ///
+    /// Few while there were few, so that a quiet program is looked at often.
+    pub(crate) fn batch(&self, step: usize) -> u8 {
+        let Some(threshold) = self.threshold else {
+            return BATCH_MAX;
+        };
+        let lately = self.lately(step, self.told.all[step].load(Ordering::Relaxed));
+        let to_go = threshold.saturating_sub(lately);
+        let batch = to_go.min(lately / BATCH_PART);
+        u8::try_from(batch).unwrap_or(BATCH_MAX)
+    }
+
+    /// Returns of each step that this was told of, from the beginning.
+    pub(crate) fn told(&self) -> [usize; STEPS] {
+        // Acquire: pairs with the Release in `note_returns`.
+        std::array::from_fn(|step| self.told.all[step].load(Ordering::Acquire))
+    }
+
+    /// How many of those that this was told of came since the last calibration. If that is
+    /// made meanwhile, it may be far too many: then somebody looks in vain.
+    fn lately(&self, step: usize, told: usize) -> u64 {
+        told.wrapping_sub(self.told.before[step].load(Ordering::Relaxed)) as u64
+    }
+
+    fn is_over(&self, calls: u64) -> bool {
+        self.threshold.is_some_and(|threshold| calls > threshold)
+    }
+
+    pub(crate) fn is_time(&self) -> bool {
+        self.timer.as_ref().is_some_and(Timer::is_over)
+    }
+
+    // ---- to calibrate ----
+
+    /// Calibrates if that is due, by what was counted or by time. Does nothing while
+    /// another thread is at it.
+    pub(crate) fn calibrate_if_due(&self, classes: &SizeClasses, counted: &impl Counted) {
+        let Some(mut state) = try_lock(&self.state) else {
+            return;
+        };
+        let by_time = self.is_time();
+        let lately = state.lately(&counted.returns());
+        let enough = lately.iter().any(|&calls| self.is_over(calls))
+            || by_time && total(&lately) >= CALLS_BY_TIME_LEAST;
+        if enough {
+            self.calibrate_from(&mut state, classes, lately, counted);
+        } else {
+            self.set_lately(&lately);
+            if by_time {
+                self.restart_timer(); // counts on
+            }
+        }
+    }
+
+    /// Calibrates by what was counted since the last time, if that is anything.
+    pub(crate) fn calibrate(&self, classes: &SizeClasses, counted: &impl Counted) {
+        let mut state = lock(&self.state);
+        let lately = state.lately(&counted.returns());
+        self.calibrate_from(&mut state, classes, lately, counted);
+    }
+
+    fn calibrate_from(
+        &self,
+        state: &mut State,
+        classes: &SizeClasses,
+        lately: [u64; STEPS],
+        counted: &impl Counted,
+    ) {
+        self.restart_timer();
+        if total(&lately) == 0 {
+            return;
+        }
+        let targets = Calibration::after(state.targets, &lately, self.percentile);
+        state.targets = targets;
+        state.calls = total(&lately);
+        state.at = Some(Instant::now());
+        for (counted, &calls) in state.returns.iter_mut().zip(&lately) {
+            // Not what was read, which may be too low while threads are busy: those
+            // would be counted again.
+            *counted = counted.wrapping_add(calls as usize);
+        }
+        self.set_lately(&[0; STEPS]);
+        if let Some(targets) = targets {
+            self.aim_at(targets);
+            self.retire_above(state, classes, targets.max_size, counted);
+        }
+    }
+
+    fn aim_at(&self, targets: Calibration) {
+        self.default_size
+            .store(targets.default_size, Ordering::Relaxed);
+        self.max_size.store(targets.max_size, Ordering::Relaxed);
+    }
+
+    /// Retires the classes above `max_size` that were not asked for since the last
+    /// calibration, and brings back all others.
+    fn retire_above(
+        &self,
+        state: &mut State,
+        classes: &SizeClasses,
+        max_size: usize,
+        counted: &impl Counted,
+    ) {
+        let largest = classes.for_request(max_size);
+        counted.requests(&mut state.requests_now);
+        for class in classes.iter() {
+            let before = &mut state.requests[class.get()];
+            let now = state.requests_now[class.get()];
+            let lately = now.saturating_sub(*before);
+            *before = now.max(*before);
+            let retired = class.get() > largest.get() && lately < REQUESTS_LEAST as u64;
+            self.set_retired(class, retired);
+            if retired {
+                // Not only when it is so for the first time: then it was another
+                // thread, perhaps, that calibrated.
+                counted.give_up(class);
+            }
+        }
+    }
+
+    /// So many returns of each step came since the last calibration, told of or not.
+    fn set_lately(&self, calls: &[u64; STEPS]) {
+        for ((told, before), &calls) in self.told.all.iter().zip(&self.told.before).zip(calls) {
+            let told = told.load(Ordering::Relaxed);
+            before.store(told.wrapping_sub(calls as usize), Ordering::Relaxed);
+        }
+    }
+
+    fn restart_timer(&self) {
+        if let Some(timer) = &self.timer {
+            timer.restart();
+        }
+    }
+
+    /// The present targets, and where they come from.
+    pub(crate) fn calibrated(&self, classes: &SizeClasses) -> Calibrated {
+        let state = lock(&self.state);
+        Calibrated {
+            targets: state.targets.unwrap_or(Calibration {
+                default_size: self.default_size(),
+                max_size: classes.max(),
+            }),
+            calls: state.calls,
+            at: state.at,
+        }
+    }
+
+    /// What is known now, to begin with next time.
+    pub(crate) fn profile(&self, classes: &SizeClasses) -> Profile {
+        let state = lock(&self.state);
+        let kept = state.targets.map_or_else(Vec::new, |targets| {
+            let largest = classes.for_request(targets.max_size);
+            let above = classes.iter().skip(largest.get() + 1);
+            let kept = above.filter(|&class| !self.is_retired(class));
+            kept.map(|class| classes.capacity(class)).collect()
+        });
+        Profile {
+            targets: state.targets,
+            calls: state.calls,
+            kept,
+        }
+    }
+}
+
+impl State {
+    /// Returns of each step since the last calibration.
+    fn lately(&self, returns: &[usize; STEPS]) -> [u64; STEPS] {
+        std::array::from_fn(|step| {
+            // Not below 0: counts that are read while threads are busy may be lower
+            // than they were.
+            let more = returns[step].wrapping_sub(self.returns[step]) as isize;
+            u64::try_from(more).unwrap_or(0)
+        })
+    }
+}
+
+fn total(calls: &[u64; STEPS]) -> u64 {
+    calls.iter().sum()
+}
