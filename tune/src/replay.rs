@@ -1,0 +1,343 @@
+//! Replays sizes against real pools.
+//!
+//! Owns the candidates and what is measured of each. Chooses none.
+
+use std::time::Duration;
+use tierpool::{Calibration, ConfigError, Counts, Histogram, Pool, PooledBuf, SizeClasses};
+
+/// Requests above are oversize in every configuration, and are not allocated.
+///
+/// 32 MiB: the calibrator's last step. A class above would hold one buffer or two in the
+/// default budget, and the trace may name sizes that no machine has.
+pub const CLASS_MAX: usize = 32 << 20;
+
+/// The calibrator's own default.
+const PERCENTILE: f64 = 0.95;
+
+/// About so often, what the pool retains is looked at. It takes some microseconds.
+const SAMPLES: u64 = 4000;
+
+/// How often each size occurs.
+pub struct Requests {
+    pub all: Histogram,
+    /// Of those up to [`CLASS_MAX`].
+    pub classed: Histogram,
+    /// Of all, in bytes.
+    pub bytes: u128,
+    pub least: usize,
+    pub most: usize,
+}
+
+impl Requests {
+    pub fn of(sizes: &[usize]) -> Self {
+        let mut classed = Histogram::new();
+        let mut above = Histogram::new();
+        let (mut bytes, mut least, mut most) = (0, usize::MAX, 0);
+        for &size in sizes {
+            bytes += size as u128;
+            least = least.min(size);
+            most = most.max(size);
+            if size <= CLASS_MAX {
+                classed.record(size);
+            } else {
+                above.record(size);
+            }
+        }
+        above.merge(&classed);
+        Requests {
+            all: above,
+            classed,
+            bytes,
+            least,
+            most,
+        }
+    }
+}
+
+/// A configuration to compare.
+pub struct Candidate {
+    pub name: String,
+    pub options: Options,
+    /// Ascending, in bytes.
+    pub classes: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Options {
+    Defaults,
+    /// Doubling classes up to the calibrator's maximum.
+    Calibrated(Calibration),
+    /// The classes that the trace asks for.
+    Fitted,
+}
+
+impl Candidate {
+    fn new(name: String, options: Options, mut classes: Vec<usize>) -> Self {
+        if let Ok(pool) = builder(options, &classes).build() {
+            classes = pool.classes().to_vec();
+        }
+        Candidate {
+            name,
+            options,
+            classes,
+        }
+    }
+
+    /// A pool with this configuration, as it is without trims by time and without
+    /// learning anything.
+    pub fn pool(&self) -> Result<Pool, ConfigError> {
+        builder(self.options, &self.classes)
+            .trim_interval(None::<Duration>)
+            .calibration(false)
+            .build()
+    }
+}
+
+fn builder(options: Options, classes: &[usize]) -> tierpool::Builder {
+    let builder = Pool::builder();
+    match options {
+        Options::Defaults => builder,
+        Options::Calibrated(targets) => builder.max_size(targets.max_size),
+        Options::Fitted => builder.classes(classes.iter().copied()),
+    }
+}
+
+/// What to compare, with different classes each; and why there is less than was asked for.
+pub fn candidates(requests: &Requests, fitted: &[usize]) -> (Vec<Candidate>, Vec<String>) {
+    let mut candidates = vec![Candidate::new(
+        String::from("defaults"),
+        Options::Defaults,
+        Vec::new(),
+    )];
+    let mut notes = Vec::new();
+    let large = requests.all.calls() - requests.classed.calls();
+    if large > 0 {
+        notes.push(format!(
+            "sizes above 32 MiB: {large}; oversize in every configuration, and not allocated"
+        ));
+    }
+    let mut add = |candidate: Candidate, notes: &mut Vec<String>| {
+        let same = candidates.iter().find(|c| c.classes == candidate.classes);
+        match same {
+            Some(same) => notes.push(format!(
+                "{}: has the same classes as {}",
+                candidate.name, same.name
+            )),
+            None => candidates.push(candidate),
+        }
+    };
+    if let Some(targets) = requests.all.calibrate(PERCENTILE) {
+        let name = String::from("to max_size");
+        add(
+            Candidate::new(name, Options::Calibrated(targets), Vec::new()),
+            &mut notes,
+        );
+    }
+    if requests.classed.is_empty() {
+        notes.push(String::from("no size is left to fit classes to"));
+        return (candidates, notes);
+    }
+    for &count in fitted {
+        let name = format!("fitted, {count}");
+        match SizeClasses::fit(&requests.classed, count) {
+            Ok(classes) => {
+                let classes = classes.capacities().to_vec();
+                add(Candidate::new(name, Options::Fitted, classes), &mut notes);
+            }
+            // Of 1 to 128 classes and something recorded, there is none.
+            Err(error) => notes.push(format!("{name}: {error}")),
+        }
+    }
+    (candidates, notes)
+}
+
+/// What became of the gets of one replay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub gets: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub oversize: u64,
+    /// Buffers that came back and were freed, since the pool held as much as it may.
+    pub refused: u64,
+    /// Bytes requested.
+    pub requested: u128,
+    /// Capacity less request, in bytes.
+    pub waste: u128,
+    /// The most capacity that was idle at a sample or at the end, in bytes.
+    pub retained: u64,
+    /// The most capacity that was idle or outstanding at a sample or at the end, in bytes.
+    pub memory: u64,
+}
+
+impl Outcome {
+    fn sample(&mut self, total: &Counts, held: u64) {
+        self.retained = self.retained.max(total.retained_bytes);
+        self.memory = self.memory.max(total.retained_bytes + held);
+    }
+
+    pub fn hit_rate(&self) -> f64 {
+        self.hits as f64 / self.gets as f64
+    }
+
+    /// Waste over bytes requested; `None` if no byte was.
+    pub fn waste_rate(&self) -> Option<f64> {
+        (self.requested > 0).then(|| self.waste as f64 / self.requested as f64)
+    }
+}
+
+/// Takes `gets` buffers of these sizes, from the first again after the last, and holds
+/// `outstanding` of them. Says each so many gets how many have been `done`.
+pub fn replay(
+    pool: &Pool,
+    sizes: &[usize],
+    gets: u64,
+    outstanding: usize,
+    done: impl Fn(u64),
+) -> Outcome {
+    let mut outcome = Outcome {
+        gets,
+        ..Outcome::default()
+    };
+    let mut not_allocated = 0;
+    let mut held = 0;
+    let mut window: Vec<Option<PooledBuf>> = (0..outstanding).map(|_| None).collect();
+    let mut oldest = 0;
+    let mut sizes = sizes.iter().copied().cycle();
+    let sample = gets.div_ceil(SAMPLES);
+    let mut left = gets;
+    while left > 0 {
+        let count = sample.min(left);
+        for size in sizes.by_ref().take(count as usize) {
+            outcome.requested += size as u128;
+            if let Some(buf) = window[oldest].take() {
+                held -= buf.capacity() as u64;
+                drop(buf); // goes home before the next is taken
+            }
+            if size <= CLASS_MAX {
+                let buf = pool.get(size);
+                outcome.waste += (buf.capacity() - size) as u128;
+                held += buf.capacity() as u64;
+                window[oldest] = Some(buf);
+            } else {
+                not_allocated += 1;
+            }
+            oldest = if oldest + 1 == outstanding {
+                0
+            } else {
+                oldest + 1
+            };
+        }
+        left -= count;
+        outcome.sample(&pool.stats().total, held);
+        done(count);
+    }
+    drop(window);
+    let total = pool.stats().total;
+    outcome.sample(&total, 0);
+    outcome.hits = total.hits();
+    outcome.misses = total.misses;
+    outcome.refused = total.discards.full;
+    outcome.oversize = total.oversize + not_allocated;
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ignore(_: u64) {}
+
+    fn replay_defaults(sizes: &[usize], gets: u64, outstanding: usize) -> Outcome {
+        let candidate = Candidate::new(String::new(), Options::Defaults, Vec::new());
+        replay(&candidate.pool().unwrap(), sizes, gets, outstanding, ignore)
+    }
+
+    #[test]
+    fn buffers_are_held_first_in_first_out() {
+        // With two held, the third get finds the first one's buffer, and so on.
+        let two = replay_defaults(&[600, 600, 600, 600], 4, 2);
+        assert_eq!((two.hits, two.misses), (2, 2));
+        // 5000 is taken while 600 is held, so that the next 600 takes its buffer.
+        let mixed = replay_defaults(&[600, 5000, 600, 5000, 600, 5000], 6, 2);
+        assert_eq!((mixed.hits, mixed.misses), (4, 2));
+        assert_eq!(mixed.waste, 3 * (1024 - 600) + 3 * (8192 - 5000));
+        // The window is never full, so nothing comes back.
+        let all = replay_defaults(&[600; 7], 7, 8);
+        assert_eq!((all.hits, all.misses), (0, 7));
+    }
+
+    #[test]
+    fn memory_is_what_is_idle_and_outstanding_together() {
+        // After three gets: 1 KiB idle, and 1 KiB and 8 KiB outstanding. At the end all are idle.
+        let outcome = replay_defaults(&[600, 600, 5000], 3, 2);
+        assert_eq!((outcome.retained, outcome.memory), (10_240, 10_240));
+        // An oversize buffer is never idle.
+        let outcome = replay_defaults(&[2 << 20, 600, 600], 3, 1);
+        assert_eq!((outcome.retained, outcome.memory), (1024, 2 << 20));
+        assert_eq!((outcome.oversize, outcome.misses, outcome.hits), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_short_trace_begins_again() {
+        let done = std::cell::Cell::new(0);
+        let candidate = Candidate::new(String::new(), Options::Defaults, Vec::new());
+        let pool = candidate.pool().unwrap();
+        let count = |gets| done.set(done.get() + gets);
+        let outcome = replay(&pool, &[100, 200], 9001, 1, count);
+        assert_eq!((outcome.hits, outcome.misses, done.get()), (9000, 1, 9001));
+        assert_eq!(outcome.requested, 4500 * 300 + 100);
+    }
+
+    #[test]
+    fn sizes_that_no_machine_has_are_counted_and_not_allocated() {
+        let huge = isize::MAX as usize;
+        let outcome = replay_defaults(&[huge, CLASS_MAX + 1, huge], 3, 4);
+        assert_eq!((outcome.oversize, outcome.gets, outcome.memory), (3, 3, 0));
+        assert_eq!(outcome.requested, 2 * huge as u128 + (32 << 20) + 1);
+        let (candidates, notes) = candidates(&Requests::of(&[huge]), &[4]);
+        assert_eq!(candidates.len(), 2); // defaults and calibrated
+        assert!(notes[1].contains("no size is left to fit"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_full_budget_is_seen() {
+        let sizes = [1 << 20; 1];
+        let within = replay_defaults(&sizes, 1000, 64);
+        assert_eq!((within.refused, within.misses), (0, 64));
+        // 80 MiB come home, and the pool keeps 64.
+        let above = replay_defaults(&sizes, 80, 80);
+        assert_eq!((above.refused, above.retained), (16, 64 << 20));
+    }
+
+    #[test]
+    fn the_waste_measured_is_the_waste_that_was_fitted_for() {
+        let sizes: Vec<usize> = (0..5000).map(|n| n * n % 70_001).collect();
+        let requests = Requests::of(&sizes);
+        let (candidates, notes) = candidates(&requests, &[1, 4, 16]);
+        assert_eq!(notes, [""; 0]);
+        assert_eq!(candidates.len(), 5);
+        for candidate in &candidates[2..] {
+            let pool = candidate.pool().unwrap();
+            let outcome = replay(&pool, &sizes, 5000, 64, ignore);
+            let fitted = SizeClasses::fit(&requests.classed, candidate.classes.len()).unwrap();
+            assert_eq!(outcome.waste, requests.classed.wasted_bytes(&fitted));
+            assert_eq!(outcome.requested, requests.bytes);
+            assert_eq!(outcome.gets, outcome.hits + outcome.misses);
+        }
+    }
+
+    #[test]
+    fn candidates_with_the_same_classes_are_one() {
+        let (candidates, notes) = candidates(&Requests::of(&[1 << 20; 3]), &[4, 8]);
+        let names: Vec<&str> = candidates.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["defaults", "fitted, 4"]);
+        assert_eq!(
+            notes,
+            [
+                "to max_size: has the same classes as defaults",
+                "fitted, 8: has the same classes as fitted, 4"
+            ]
+        );
+    }
+}
