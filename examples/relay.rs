@@ -79,6 +79,9 @@ fn run(options: &Options) -> Result<()> {
         return run_child(options, &mut bench, mode);
     }
     print(&describe(options, &bench.corpus))?;
+    if let Some(path) = &options.sizes {
+        return write_sizes(path, &bench.corpus);
+    }
 
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} rounds")?);
@@ -110,6 +113,16 @@ fn run(options: &Options) -> Result<()> {
     print(&report(tallies, rss, &bench.pool.stats()))
 }
 
+/// Writes the sizes of one round's frames, in their order.
+fn write_sizes(path: &Path, corpus: &Corpus) -> Result<()> {
+    let mut text = String::new();
+    let payloads = corpus.payloads.iter().cycle();
+    for payload in payloads.take(corpus.round_frames) {
+        let _ = writeln!(text, "{}", payload.bytes.len());
+    }
+    Ok(fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
 /// Writes to stdout at once. A reader that went away (`relay | head`) ends the run quietly.
 fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
@@ -132,6 +145,7 @@ Usage: relay [OPTIONS] [DIR]
   --clients N    connections, 1 to 64 [4]
   --max-bytes N  payload bytes per round, 1 to 1073741824 [67108864]
   --pool-max N   largest size class of the pool in bytes, 512 to 67108864 [8388608]
+  --sizes FILE   write the frames' sizes to FILE, one per line, and relay nothing
   --help         this text
 
 Exit code: 0 done, 1 failed, 2 bad usage.
@@ -149,6 +163,8 @@ struct Options {
     clients: usize,
     round_bytes_max: usize,
     pool_bytes_max: usize,
+    /// A trace for `tierpool-tune`, and then no round is run.
+    sizes: Option<PathBuf>,
     help: bool,
     /// Hidden: runs one mode only and prints its RSS for the parent process.
     child: Option<Mode>,
@@ -163,6 +179,7 @@ impl Options {
             round_bytes_max: 64 << 20,
             // The pool's default of 1 MiB would leave every larger file to the heap.
             pool_bytes_max: 8 << 20,
+            sizes: None,
             help: false,
             child: None,
         };
@@ -183,6 +200,10 @@ impl Options {
                 "--clients" => options.clients = number(1, 64)?,
                 "--max-bytes" => options.round_bytes_max = number(1, 1 << 30)?,
                 "--pool-max" => options.pool_bytes_max = number(512, 64 << 20)?,
+                "--sizes" => match args.next() {
+                    Some(path) => options.sizes = Some(path.into()),
+                    None => return Err("--sizes takes a file".into()),
+                },
                 "--child-plain" => options.child = Some(Mode::Plain),
                 "--child-pool" => options.child = Some(Mode::Pool),
                 _ if name.starts_with('-') => return Err(format!("unknown option {name}")),
