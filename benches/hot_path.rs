@@ -33,6 +33,7 @@
 //! | threads | the same at 4 KiB on one thread and on two at once; time per operation of a thread | the same |
 //! | mixed | 64 outstanding, sizes log-uniform from 64 B to 64 KiB; get one, drop a random one for it | the same |
 //! | producer_consumer | get 4 KiB, push to an `ArrayQueue` of 256; another thread pops and drops | the queue carrying a pointer to nothing |
+//! | calibration | local at 4 KiB, in a pool that calibrates and in one that does not | the same |
 //! | growth | get 64 B, put 256 bytes at a time up to a log-normal 3 KiB (1 % are 100 KiB), drop | put into one retained buffer that has room |
 //!
 //! Sizes and buffers pass through `black_box` by reference: the compiler knows
@@ -144,9 +145,19 @@ fn blocks() -> Vec<Vec<Row>> {
     blocks.push(vec![Row::new::<_, Retained>(
         "growth",
         "64 B to ~3 KiB".to_string(),
-        Required::Speedup(1.8),
+        Required::Speedup(2.3),
         Growth,
     )]);
+    let local = Local::<false> { size: 4 * KIB };
+    blocks.push(vec![
+        Row::with_pool::<_, Stack, Uncalibrated>(
+            "calibration",
+            "off".to_string(),
+            Required::Nothing,
+            local.clone(),
+        ),
+        Row::new::<_, Stack>("calibration", "on".to_string(), Required::AsWithout, local),
+    ]);
     blocks
 }
 
@@ -220,6 +231,37 @@ impl Roomy for Tierpool {
     #[inline]
     fn room(buf: &mut PooledBuf) -> &mut [MaybeUninit<u8>] {
         buf.spare_capacity_mut()
+    }
+}
+
+/// A pool that learns nothing.
+struct Uncalibrated(Tierpool);
+
+impl Default for Uncalibrated {
+    fn default() -> Self {
+        let pool = Pool::builder().calibration(false).build();
+        Uncalibrated(Tierpool(pool.expect("the other options are the defaults")))
+    }
+}
+
+impl Contender for Uncalibrated {
+    const NAME: &'static str = "pool";
+    type Buf = PooledBuf;
+
+    #[inline]
+    fn get(&self, size: usize) -> PooledBuf {
+        self.0.get(size)
+    }
+
+    fn stats(&self) -> Option<String> {
+        self.0.stats()
+    }
+}
+
+impl Roomy for Uncalibrated {
+    #[inline]
+    fn room(buf: &mut PooledBuf) -> &mut [MaybeUninit<u8>] {
+        Tierpool::room(buf)
     }
 }
 
@@ -616,6 +658,19 @@ impl Row {
     where
         W: Workload<Floor> + Workload<Plain> + Workload<Tierpool>,
     {
+        Self::with_pool::<W, Floor, Tierpool>(group, label, required, workload)
+    }
+
+    /// The same with another pool than the one that comes by default.
+    fn with_pool<W, Floor: Contender + 'static, Other: Contender + 'static>(
+        group: &'static str,
+        label: String,
+        required: Required,
+        workload: W,
+    ) -> Self
+    where
+        W: Workload<Floor> + Workload<Plain> + Workload<Other>,
+    {
         fn cell<C: Contender + 'static>(workload: &(impl Workload<C> + 'static)) -> Box<dyn Cell> {
             Box::new(Contest {
                 contender: OnceCell::<C>::new(),
@@ -625,7 +680,7 @@ impl Row {
         let cells = vec![
             cell::<Floor>(&workload),
             cell::<Plain>(&workload),
-            cell::<Tierpool>(&workload),
+            cell::<Other>(&workload),
         ];
         Row {
             group,
@@ -703,6 +758,8 @@ enum Required {
     NearFloor,
     /// Per operation within 10 % of the row before, which is the same on one thread.
     AsOneThread,
+    /// Within 10 % of the row before, which is the same without calibration.
+    AsWithout,
     /// Plain takes at least so many times as long.
     Speedup(f64),
 }
@@ -754,6 +811,10 @@ impl Required {
                     "<= 1.10 of one thread: {times:.2} (floor {floor:.2}, plain {plain:.2})"
                 );
                 Some((text, times <= 1.10))
+            }
+            Self::AsWithout => {
+                let times = pool / before?.pool?;
+                Some((format!("<= 1.10 of without: {times:.2}"), times <= 1.10))
             }
             Self::Speedup(least) => Some((
                 format!("plain/pool >= {least}"),

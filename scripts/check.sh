@@ -20,7 +20,8 @@ fi
 
 run cargo fmt --all --check
 run cargo clippy --locked --all-targets -- -D warnings
-RUSTDOCFLAGS='-D warnings' run cargo doc --locked --no-deps --document-private-items
+run cargo clippy --locked --all-targets --all-features -- -D warnings
+RUSTDOCFLAGS='-D warnings' run cargo doc --locked --all-features --no-deps --document-private-items
 step "the README's test command: $test_command"
 $test_command
 
@@ -29,6 +30,13 @@ run cargo run --locked --release --example relay -- src
 
 # Fails if the pool breaks one of the bounds that it prints.
 run cargo run --locked --release --example oversize_leak
+
+# Fails if the drop rule or the hysteresis breaks a bound that it prints.
+run cargo run --locked --release --example calibration
+
+step "tierpool-tune on the sizes of its own sources"
+find . -name '*.rs' -not -path './target/*' -printf '%s\n' |
+    cargo run --locked --release -p tierpool-tune | grep -e '<- best'
 
 step "the pressure example, where memory is short"
 cgroup=$(mktemp -d)
@@ -59,12 +67,12 @@ if [ "$(printf '%s\n%s\n' "$needed" "$msrv" | sort -V | tail -n 1)" != "$msrv" ]
     exit 1
 fi
 # Clippy knows when a function came, not when a piece of syntax did.
-if grep -rnE '&& let ' --include='*.rs' src tests examples benches; then
+if grep -rnE '&& let ' --include='*.rs' src tests examples benches tune; then
     echo "let chains came with Rust 1.88, after $msrv" >&2
     exit 1
 fi
 if command -v rustup >/dev/null && rustup toolchain list | grep -q "^$msrv"; then
-    run cargo "+$msrv" check --locked --all-targets --target-dir target/msrv
+    run cargo "+$msrv" check --locked --all-targets --all-features --target-dir target/msrv
 else
     echo "Rust $msrv is not installed here: not built with it"
 fi
