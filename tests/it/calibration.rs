@@ -1153,6 +1153,30 @@ fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
 }
 
 #[test]
+fn too_few_returns_wait_for_another_interval() {
+    const INTERVAL: Duration = Duration::from_millis(500);
+    let pool = by_count(u64::MAX)
+        .calibrate_interval(INTERVAL)
+        .thread_cache_bytes(0)
+        .build()
+        .unwrap();
+    (0..500).for_each(|_| use_one(&pool, 100, 100));
+    thread::sleep(INTERVAL + Duration::from_millis(100));
+    let begin = Instant::now();
+    (0..rounds(1000, 60)).for_each(|_| use_one(&pool, 100, 100));
+    let at = pool.calibration().at;
+    // Where these took as long as the interval, that says nothing.
+    if begin.elapsed() < INTERVAL / 2 {
+        assert_eq!(at, None, "they are enough, but the first of them were not");
+    }
+    wait_until(|| {
+        use_one(&pool, 100, 100);
+        pool.calibration().at.is_some()
+    });
+    assert!(at.is_some() || pool.calibration().calls > 500 + rounds(1000, 60) as u64);
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "Miri waits for no thread that sleeps")]
 fn a_program_that_has_gone_quiet_calibrates_in_the_background() {
     let pool = by_time()
@@ -1169,6 +1193,21 @@ fn a_program_that_has_gone_quiet_calibrates_in_the_background() {
     wait_until(|| pool.calibration().at.is_some());
     let now = pool.calibration();
     assert_eq!((now.calls, now.targets), (1000, pure([100])));
+}
+
+// Not in a return: these are over long before the interval is, unless the machine is slow.
+#[test]
+#[cfg_attr(miri, ignore = "Miri waits for no thread that sleeps")]
+fn a_program_that_is_over_with_its_returns_calibrates_in_the_background() {
+    let pool = by_count(u64::MAX)
+        .calibrate_interval(Duration::from_millis(400))
+        .trim_interval(Duration::from_millis(1))
+        .background_trim(true)
+        .build()
+        .unwrap();
+    (0..1500).for_each(|_| use_one(&pool, 100, 100));
+    wait_until(|| pool.calibration().at.is_some());
+    assert_eq!(pool.calibration().targets, pure([100]));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What comes back above the calibrated maximum is freed, unless it is asked for.
 
 use crate::{assert_accounts_balance, class, options, rounds, total};
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use std::sync::Barrier;
 use std::thread;
 use tierpool::{Builder, Pool, PooledBuf};
@@ -546,6 +546,46 @@ fn other_threads_caches_of_a_retired_class_go_with_trims() {
         step.wait();
         // It has no room there any more.
         assert_eq!(large(&pool), (1, 0));
+    });
+}
+
+// Failed once: a thread that had used other pools since was taken for one without a cache.
+#[test]
+fn a_calibration_finds_its_threads_cache_whatever_else_the_thread_has_used() {
+    let pool = by_hand().build().unwrap();
+    drop([grown(&pool), grown(&pool)]);
+    let held = [grown(&pool), grown(&pool)];
+    (0..100).for_each(|_| pool.get(SMALL).put_bytes(7, 1000));
+    let others: Vec<Pool> = (0..rounds(64, 16))
+        .map(|_| by_hand().build().unwrap())
+        .collect();
+    others.iter().for_each(|other| drop(other.get(1)));
+    assert_eq!(pool.calibrate().targets.max_size, SMALL);
+    drop(held);
+    assert_eq!(large(&pool), (2, 0));
+}
+
+// Its room there is left as it is, for what comes back the quick way: as it left, and
+// from a get.
+#[test]
+fn another_threads_room_in_a_retired_class_takes_nothing_that_goes_the_slow_way() {
+    let pool = by_hand().build().unwrap();
+    let step = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            drop([grown(&pool), grown(&pool)]);
+            let mut changed = grown(&pool);
+            changed.advance(10);
+            step.wait();
+            step.wait();
+            drop(changed);
+            assert_eq!(large(&pool), (1, 1));
+            drop(grown(&pool));
+            assert_eq!(large(&pool), (2, 0));
+        });
+        step.wait();
+        calibrate_to_small(&pool);
+        step.wait();
     });
 }
 

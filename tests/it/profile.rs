@@ -112,7 +112,7 @@ fn what_a_profile_says_gives_way_as_what_was_learned_here() {
 fn a_profile_is_for_pools_of_other_classes_too() {
     for (classes, kept) in [
         // The class that holds the 262,144 bytes asked for, which holds more.
-        (vec![512, 300_000, 400_000], vec![512, 300_000]),
+        (vec![4096, 300_000, 400_000], vec![4096, 300_000]),
         (vec![4096, 8192, 262_144], vec![4096, 262_144]),
         (vec![100_000], vec![100_000]),
         (vec![100], vec![100]),
