@@ -1152,6 +1152,26 @@ fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
     assert_eq!(pool.calibration().calls, returns);
 }
 
+// Eight counts, of which each would come to a full batch after 2,048 returns.
+#[test]
+#[cfg_attr(miri, ignore = "Miri takes long for so many returns")]
+fn where_returns_are_few_the_clock_is_looked_at_often() {
+    let pool = by_count(u64::MAX)
+        .calibrate_interval(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let lengths: Vec<usize> = (0..8).map(|step| 64 << step).collect();
+    let mut uses = lengths.iter().cycle();
+    let mut use_next = || {
+        let &len = uses.next().unwrap();
+        use_one(&pool, 20_000, len);
+    };
+    (0..1000).for_each(|_| use_next());
+    thread::sleep(Duration::from_millis(30));
+    (0..100).for_each(|_| use_next());
+    assert!(pool.calibration().at.is_some());
+}
+
 #[test]
 fn too_few_returns_wait_for_another_interval() {
     const INTERVAL: Duration = Duration::from_millis(500);
