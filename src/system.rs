@@ -1,4 +1,61 @@
-//! What the pool asks of the system's heap.
+//! What the pool asks of the heap and of the system behind it, beside what the
+//! standard library asks for it.
+//!
+//! Owns the ways to be refused: what is asked for here and is not to be had is a
+//! `None` or an `Err`, and never ends the process. Knows nothing of what it is for.
+
+use std::alloc::{self, Layout};
+use std::hint;
+
+/// So many bytes, all zero, which fill their vector; `None` if the heap has them not.
+///
+/// Zero, since a vector shows all that it holds. Of a large block, the heap takes
+/// pages from the system that are zero already, and that nobody has touched yet.
+pub(crate) fn zeroed(len: usize) -> Option<Vec<u8>> {
+    let layout = Layout::array::<u8>(len).ok()?;
+    if layout.size() == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the size is not 0.
+    let start = unsafe { alloc::alloc_zeroed(layout) };
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the global allocator has just given `start` for this layout, that of a
+    // vector with room for `len` bytes, to nobody else; and all of them are
+    // initialised, with zeros.
+    Some(unsafe { Vec::from_raw_parts(start, len, len) })
+}
+
+/// `value` in a block of its own; handed back if the heap has none.
+pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, T> {
+    const { assert!(size_of::<T>() > 0, "else there is nothing to ask for") };
+    // SAFETY: the size is not 0.
+    let block = unsafe { alloc::alloc(Layout::new::<T>()) }.cast::<T>();
+    if block.is_null() {
+        return Err(value);
+    }
+    // SAFETY: the global allocator has just given the block for the layout of a `T`, to
+    // nobody else. It is initialised by the write, before a box owns it.
+    unsafe {
+        block.write(value);
+        Ok(Box::from_raw(block))
+    }
+}
+
+/// Whether the heap gives a block for so many `T` now.
+///
+/// The block is given back before this returns. For what can be had only in a way
+/// that ends the process if it is refused. In between, another thread may take
+/// the last that there is; as long as none does, a heap that gave the block gives
+/// it again.
+pub(crate) fn has_room_for<T>(count: usize) -> bool {
+    let mut probe = Vec::<T>::new();
+    let has_room = probe.try_reserve_exact(count).is_ok();
+    // So that the compiler does not find the block useless, and leave it out.
+    hint::black_box(probe.as_ptr());
+    has_room
+}
 
 /// Has the heap give free pages back, if it is one that can be asked.
 ///
@@ -11,5 +68,32 @@ pub(crate) fn malloc_trim() {
     // touches no block that is in use.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_heap_can_give_is_refused() {
+        const NO_HEAP_HAS: usize = isize::MAX as usize;
+        assert_eq!(zeroed(NO_HEAP_HAS), None);
+        assert_eq!(zeroed(NO_HEAP_HAS + 1), None, "no layout is so large");
+        assert_eq!(zeroed(usize::MAX), None);
+        assert!(!has_room_for::<u8>(NO_HEAP_HAS));
+        assert!(!has_room_for::<u64>(usize::MAX));
+    }
+
+    #[test]
+    fn what_is_given_is_whole() {
+        for len in [0, 1, 511, 4096, 1 << 20] {
+            let bytes = zeroed(len).expect("so much there is");
+            assert_eq!((bytes.len(), bytes.capacity()), (len, len));
+            assert!(bytes.iter().all(|&byte| byte == 0));
+            assert!(has_room_for::<u8>(len));
+        }
+        let boxed = boxed(String::from("owned")).expect("so much there is");
+        assert_eq!(*boxed, "owned");
     }
 }

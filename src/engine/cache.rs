@@ -43,8 +43,7 @@ use crate::sync::{
 };
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::ptr;
-use std::sync::Arc;
+use std::ptr::{self, NonNull};
 use std::time::Duration;
 
 /// Two magazines: after an exchange in either direction one remains, so a
@@ -102,7 +101,7 @@ pub(super) struct Cache<T> {
     /// Items handed to the owner straight from a magazine out of the depot.
     pub(super) depot_hits: Counter,
     /// What all caches of this thread together lease from.
-    account: Arc<Account>,
+    account: NonNull<Account>,
     /// The most there may be room for.
     room_max: usize,
     exclusive: Exclusive,
@@ -113,11 +112,14 @@ const _: () = assert!(
     "what every get and drop uses is in one cache line"
 );
 
-// SAFETY: `rounds` is the one field that needs the argument. It is touched by
+// SAFETY: `rounds` and `account` need the argument. `rounds` is touched by
 // the owner between `enter` and `leave`, and by whoever has claimed the cache
 // and then seen the owner leave; the protocol above keeps these apart. Items
-// cross threads that way, hence `T: Send`.
+// cross threads that way, hence `T: Send`. For `account`, see below.
 unsafe impl<T: Send> Sync for Cache<T> {}
+// SAFETY: `account` is the one field that needs the argument. It is only read through
+// that address, which is good on any thread: an `Account` is made of atomics.
+unsafe impl<T: Send> Send for Cache<T> {}
 
 /// What a claimer took out of a cache.
 pub(super) struct Taken<T> {
@@ -127,7 +129,12 @@ pub(super) struct Taken<T> {
 }
 
 impl<T: Item> Cache<T> {
-    pub(super) fn new(limits: ClassLimits, account: Arc<Account>) -> Self {
+    /// A cache that no thread uses yet.
+    ///
+    /// # Safety
+    ///
+    /// - `account` is valid, and nobody has it to himself, until the cache is dropped.
+    pub(super) unsafe fn new(limits: ClassLimits, account: NonNull<Account>) -> Self {
         Cache {
             owner: AtomicUsize::new(FREE),
             busy: AtomicBool::new(false),
@@ -424,7 +431,8 @@ impl<T: Item> Cache<T> {
 
     /// What all caches of this thread together lease from.
     pub(super) fn account(&self) -> &Account {
-        &self.account
+        // SAFETY: valid as long as the cache is, as `new` was promised.
+        unsafe { self.account.as_ref() }
     }
 
     /// Whether another thread has it just now, as far as can be seen.

@@ -13,7 +13,6 @@
 
 use crate::sync::thread_local;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::{Mutex, PoisonError, Weak};
@@ -125,6 +124,7 @@ impl EngineId {
 
 /// A pool in which this thread has caches.
 struct Attached {
+    id: EngineId,
     engine: Weak<dyn ThreadExit>,
     caches: *const (),
     /// Under which it has them. Kept here as well, since the memo may be gone
@@ -134,7 +134,9 @@ struct Attached {
 
 /// The pools in which this thread has caches, and some that are gone.
 struct AllAttached {
-    pools: RefCell<BTreeMap<EngineId, Attached>>,
+    /// By ascending id. Most are attached in that order.
+    // A vector: a map cannot be asked for room beforehand.
+    pools: RefCell<Vec<Attached>>,
     /// How many entries make it worth looking for pools that are gone.
     look_at: Cell<usize>,
 }
@@ -148,7 +150,7 @@ impl Drop for AllAttached {
             memo.token.set(Token::NONE);
             memo.torn_down.set(true);
         });
-        for attached in self.pools.take().into_values() {
+        for attached in self.pools.take() {
             if let Some(engine) = attached.engine.upgrade() {
                 engine.thread_exit(attached.token, attached.caches);
             }
@@ -167,7 +169,7 @@ thread_local! {
     };
     static ATTACHED: AllAttached = const {
         AllAttached {
-            pools: RefCell::new(BTreeMap::new()),
+            pools: RefCell::new(Vec::new()),
             look_at: Cell::new(4),
         }
     };
@@ -204,12 +206,32 @@ pub(super) fn remember(engine: EngineId, caches: *const ()) {
 pub(super) fn find(engine: EngineId) -> Option<(Token, *const ())> {
     ATTACHED.with(|all| {
         let pools = all.pools.borrow();
-        let attached = pools.get(&engine)?;
+        let at = pools.binary_search_by_key(&engine, |attached| attached.id);
+        let attached = &pools[at.ok()?];
         Some((attached.token, attached.caches))
     })
 }
 
-/// Has [`find`] find `engine`, and `engine` told when this thread ends.
+/// Makes room for one more pool, and says whether there is.
+///
+/// # Panics
+///
+/// - As [`find`].
+pub(super) fn reserve() -> bool {
+    ATTACHED.with(|all| {
+        let mut pools = all.pools.borrow_mut();
+        if pools.len() >= all.look_at.get() {
+            pools.retain(|attached| attached.engine.strong_count() > 0);
+            // Twice what is alive: looking through them costs constant time
+            // per pool attached.
+            all.look_at.set(4.max(2 * pools.len()));
+        }
+        pools.try_reserve(1).is_ok()
+    })
+}
+
+/// Has [`find`] find `engine`, and `engine` told when this thread ends. Allocates
+/// nothing after [`reserve`] found room.
 ///
 /// Of pools that are gone, what is kept here is a few words each, and not more
 /// than twice as many as were alive when it was last looked, or four.
@@ -220,19 +242,15 @@ pub(super) fn find(engine: EngineId) -> Option<(Token, *const ())> {
 pub(super) fn attach(token: Token, id: EngineId, engine: Weak<dyn ThreadExit>, caches: *const ()) {
     ATTACHED.with(|all| {
         let mut pools = all.pools.borrow_mut();
-        if pools.len() >= all.look_at.get() {
-            pools.retain(|_, attached| attached.engine.strong_count() > 0);
-            // Twice what is alive: looking through them costs constant time
-            // per pool attached.
-            all.look_at.set(4.max(2 * pools.len()));
-        }
-        pools.insert(
+        let attached = Attached {
             id,
-            Attached {
-                engine,
-                caches,
-                token,
-            },
-        );
+            engine,
+            caches,
+            token,
+        };
+        match pools.binary_search_by_key(&id, |attached| attached.id) {
+            Ok(at) => pools[at] = attached,
+            Err(at) => pools.insert(at, attached),
+        }
     });
 }

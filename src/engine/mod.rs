@@ -33,6 +33,7 @@ use cache::Cache;
 use depot::{Depot, Magazine};
 use local::{EngineId, ThreadExit, Token};
 use std::ptr::{self, NonNull};
+use std::slice;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use trim::Trims;
@@ -121,8 +122,33 @@ pub(crate) struct Levels {
 struct ThreadCaches<T> {
     /// Whether a thread has it now. Changes under the lock of [`Engine::threads`].
     in_use: bool,
-    /// Not in the vector itself, which moves what it holds.
-    caches: Arc<[Cache<T>]>,
+    /// Never changes, so that what it holds stays where it is.
+    // A vector, here and below: it can be asked for room beforehand; and when it is moved
+    // itself, what it holds is not touched.
+    caches: Vec<Cache<T>>,
+    /// The one account that the caches lease from. After them, so that it is freed last.
+    _account: Vec<Account>,
+}
+
+impl<T: Item> ThreadCaches<T> {
+    /// Caches for one thread, in use; `None` if the heap has no room for them.
+    fn new(depots: &[Depot<T>], weight: usize) -> Option<Self> {
+        let (mut caches, mut account) = (Vec::new(), Vec::new());
+        caches.try_reserve_exact(depots.len()).ok()?;
+        account.try_reserve_exact(1).ok()?;
+        account.push(Account::new(weight));
+        let address = NonNull::from(&account[0]);
+        caches.extend(depots.iter().map(|depot| {
+            // SAFETY: the account stays where it is, and is only ever read, until it is
+            // dropped with its vector, after the caches.
+            unsafe { Cache::new(depot.limits(), address) }
+        }));
+        Some(ThreadCaches {
+            in_use: true,
+            caches,
+            _account: account,
+        })
+    }
 }
 
 /// Thread caches over one depot per class.
@@ -139,7 +165,7 @@ pub(crate) struct Engine<T: Item> {
     /// What all levels together lease from.
     account: Account,
     thread_weight: usize,
-    trims: Trims<T>,
+    trims: Trims,
     closed: AtomicBool,
     /// The way back here, for threads to tell of their exit.
     home: Arc<dyn ThreadExit>,
@@ -391,8 +417,10 @@ impl<T: Item> Engine<T> {
             match depot.push_loose(item) {
                 Ok(()) => stored = true,
                 Err(item) => {
+                    // No memory for the queue: idle, and freed.
                     item.free();
                     self.end_loose_lease(depot, weight);
+                    self.note_freed(depot, 1, weight);
                 }
             }
         }
@@ -402,7 +430,7 @@ impl<T: Item> Engine<T> {
     }
 
     /// Makes room in the depot for what is to be made of a class: `items` in all,
-    /// and more to come. A hint.
+    /// and more to come, as far as the heap has it. A hint.
     pub(crate) fn reserve(&self, class: ClassIndex, items: usize) {
         let depot = &self.depots[class.get()];
         let limits = depot.limits();
@@ -666,7 +694,8 @@ impl<T: Item> Engine<T> {
     /// Finds or makes this thread's caches, and remembers them.
     ///
     /// `None` once the thread has let go of its caches for good, or the engine
-    /// is closed.
+    /// is closed; or if there is no memory for them, and then it is tried again next
+    /// time.
     fn attach(&self) -> Option<(Token, *const ())> {
         self.attached().or_else(|| {
             let me = Token::of_this_thread()?;
@@ -686,31 +715,31 @@ impl<T: Item> Engine<T> {
 
     /// Gives this thread caches: those of a thread that has ended, or new ones.
     fn join(&self, me: Token) -> Option<*const ()> {
+        // First all that may be refused, so that nothing is to be undone.
+        if !local::reserve() {
+            return None;
+        }
         let mut threads = lock(&self.threads);
         // `close` sets it before it takes the lock that we hold. Either we see
         // it here, or `close` sees these caches in use.
         if self.is_closed() {
             return None;
         }
-        let free = threads.iter_mut().find(|thread| !thread.in_use);
-        let caches = match free {
-            Some(thread) => {
-                thread.in_use = true;
-                Arc::clone(&thread.caches)
+        let free = threads.iter_mut().position(|thread| !thread.in_use);
+        let at = match free {
+            Some(at) => {
+                threads[at].in_use = true;
+                at
             }
             None => {
-                let account = Arc::new(Account::new(self.thread_weight));
-                let new = |depot: &Depot<T>| Cache::new(depot.limits(), Arc::clone(&account));
-                let caches: Arc<[_]> = self.depots.iter().map(new).collect();
-                threads.push(ThreadCaches {
-                    in_use: true,
-                    caches: Arc::clone(&caches),
-                });
-                caches
+                threads.try_reserve(1).ok()?;
+                threads.push(ThreadCaches::new(&self.depots, self.thread_weight)?);
+                threads.len() - 1
             }
         };
+        let caches = self.caches_of(&threads[at]);
         drop(threads);
-        for cache in &*caches {
+        for cache in caches {
             cache.acquire(me);
         }
         let address = caches.as_ptr().cast::<()>();
@@ -782,20 +811,28 @@ impl<T: Item> Engine<T> {
 
     /// Looks at each thread's caches, without allocating, and without keeping a new thread
     /// waiting for long.
-    fn visit_caches(&self, mut visit: impl FnMut(&[Cache<T>])) {
-        for at in 0.. {
-            let threads = lock(&self.threads);
-            let Some(caches) = threads.get(at).map(|thread| Arc::clone(&thread.caches)) else {
-                break;
-            };
-            drop(threads);
-            visit(&caches);
-        }
+    fn visit_caches(&self, visit: impl FnMut(&[Cache<T>])) {
+        (0..).map_while(|at| self.nth_caches(at)).for_each(visit);
     }
 
-    fn all_caches(&self) -> Vec<Arc<[Cache<T>]>> {
+    /// How many threads' caches there are. They are counted from 0 on, and none is removed.
+    fn caches_len(&self) -> usize {
+        lock(&self.threads).len()
+    }
+
+    /// The caches of one of the threads.
+    fn nth_caches(&self, at: usize) -> Option<&[Cache<T>]> {
         let threads = lock(&self.threads);
-        threads.iter().map(|t| Arc::clone(&t.caches)).collect()
+        threads.get(at).map(|thread| self.caches_of(thread))
+    }
+
+    /// A thread's caches, for longer than the lock is held under which they were found.
+    fn caches_of(&self, thread: &ThreadCaches<T>) -> &[Cache<T>] {
+        let caches = &thread.caches;
+        // SAFETY: so many caches are there. `thread` is one of this engine's, and these
+        // are neither moved nor removed while the engine lives, as `self` does; nor does
+        // anybody have them to himself.
+        unsafe { slice::from_raw_parts(caches.as_ptr(), caches.len()) }
     }
 
     /// # Safety

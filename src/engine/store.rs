@@ -3,6 +3,8 @@
 //! Owns its low-water mark. Knows nothing of what it holds.
 
 use crate::sync::{ArrayQueue, AtomicUsize, Ordering};
+use crate::system;
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 /// 24: doubling from 16, room for more than 100 million.
@@ -30,7 +32,7 @@ impl<T> Store<T> {
         }
     }
 
-    /// Makes room for `len` items in all.
+    /// Makes room for `len` items in all, as far as the heap has it.
     ///
     /// A store that grew when a burst comes home would lie above the burst's
     /// buffers on the heap, and pin them there after they are freed. So it is
@@ -45,24 +47,40 @@ impl<T> Store<T> {
         };
         let last = last.min(SEGMENTS - 1);
         if self.segments[last].get().is_none() {
-            for at in 0..=last {
-                self.segment(at);
-            }
+            let _all_made = (0..=last).all(|at| self.segment(at).is_some());
         }
     }
 
-    fn segment(&self, at: usize) -> &ArrayQueue<T> {
-        self.segments[at].get_or_init(|| {
-            let len = self.first << at.saturating_sub(1);
-            Box::new(ArrayQueue::new(len))
-        })
+    /// One of the segments, made if need be; `None` if the heap has no room for it.
+    #[inline]
+    fn segment(&self, at: usize) -> Option<&ArrayQueue<T>> {
+        match self.segments[at].get() {
+            Some(made) => Some(made),
+            None => self.grow(at),
+        }
+    }
+
+    #[cold]
+    fn grow(&self, at: usize) -> Option<&ArrayQueue<T>> {
+        let len = self.first << at.saturating_sub(1);
+        // `ArrayQueue` is not to be had in a way that can fail, so the heap is asked first
+        // for as much: a place is an item and a number.
+        if !system::has_room_for::<(usize, MaybeUninit<T>)>(len) {
+            return None;
+        }
+        let made = system::boxed(ArrayQueue::new(len)).ok()?;
+        // Or another thread's, if that was first.
+        Some(self.segments[at].get_or_init(|| made))
     }
 
     /// Stores an item, growing if need be; hands it back if it can grow no more.
     #[inline]
     pub(super) fn push(&self, mut item: T) -> Result<(), T> {
         for at in 0..SEGMENTS {
-            match self.segment(at).push(item) {
+            let Some(segment) = self.segment(at) else {
+                break;
+            };
+            match segment.push(item) {
                 Ok(()) => return Ok(()),
                 Err(back) => item = back,
             }

@@ -15,7 +15,6 @@ use super::{Engine, Idle, Item};
 use crate::clock::Timer;
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
 use std::ops::{AddAssign, Range};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How much one part of a trim does at least, counted in items freed: as many as
@@ -41,9 +40,9 @@ const SHORTAGES_LEAST: usize = 8;
 const SHORTAGES_MOST: usize = 256;
 
 /// When to trim, and how far the present one has got.
-pub(super) struct Trims<T> {
+pub(super) struct Trims {
     /// Held by whoever claims caches. A get or a drop tries at most.
-    round: Mutex<Round<T>>,
+    round: Mutex<Round>,
     timer: Option<Timer>,
     /// The [`Scope`] of the trim that is due, as a number; 0 for none.
     due: AtomicUsize,
@@ -53,13 +52,14 @@ pub(super) struct Trims<T> {
 }
 
 /// One trim, done in parts.
-struct Round<T> {
+struct Round {
     running: bool,
     /// Its [`Scope`], as a number, and the classes that it therefore visits.
     scope: usize,
     classes: Range<usize>,
-    /// Whose caches are yet to be visited.
-    threads: Vec<Arc<[Cache<T>]>>,
+    /// How many threads' caches are yet to be visited: the first so many.
+    // A number: a list would take memory, and a trim is for when there is none.
+    threads: usize,
     /// Whose depots are yet to be visited.
     depots: Range<usize>,
     /// Whether all that is in the first of these is marked to be freed.
@@ -101,14 +101,14 @@ impl AddAssign for Freed {
     }
 }
 
-impl<T: Item> Trims<T> {
+impl Trims {
     pub(super) fn new(interval: Option<Duration>) -> Self {
         Trims {
             round: Mutex::new(Round {
                 running: false,
                 scope: 0,
                 classes: 0..0,
-                threads: Vec::new(),
+                threads: 0,
                 depots: 0..0,
                 marked: false,
                 freed_any: false,
@@ -139,7 +139,7 @@ impl<T: Item> Trims<T> {
         }
     }
 
-    fn round_is_over(&self, round: &mut Round<T>) {
+    fn round_is_over(&self, round: &mut Round) {
         round.running = false;
         let before = self.shortages_limit.load(Ordering::Relaxed);
         let limit = match round.freed_any {
@@ -216,9 +216,9 @@ impl<T: Item> Engine<T> {
         }
         let mut done = 0;
         while done < PART_ITEMS {
-            done += match round.threads.is_empty() {
-                true => 1,
-                false => VISIT_ITEMS,
+            done += match round.threads {
+                0 => 1,
+                _ => VISIT_ITEMS,
             };
             match self.free_part(&mut round, Idle::Unneeded) {
                 Some(part) => done += part.items,
@@ -250,7 +250,7 @@ impl<T: Item> Engine<T> {
         depot.refused.store(scope.number(), Ordering::Relaxed);
     }
 
-    fn begin(&self, round: &mut Round<T>, scope: usize) {
+    fn begin(&self, round: &mut Round, scope: usize) {
         let classes = match scope == Scope::All.number() {
             true => 0..self.depots.len(),
             false => scope - 1..scope,
@@ -259,7 +259,7 @@ impl<T: Item> Engine<T> {
             running: true,
             scope,
             classes: classes.clone(),
-            threads: self.all_caches(),
+            threads: self.caches_len(),
             depots: classes,
             marked: false,
             freed_any: false,
@@ -267,9 +267,11 @@ impl<T: Item> Engine<T> {
     }
 
     /// One thread's caches, or up to [`PART_ITEMS`] of one depot; `None` at the end.
-    fn free_part(&self, round: &mut Round<T>, idle: Idle) -> Option<Freed> {
-        let freed = if let Some(caches) = round.threads.pop() {
-            let (freed, rounds) = self.free_cached(&caches, round.classes.clone(), idle);
+    fn free_part(&self, round: &mut Round, idle: Idle) -> Option<Freed> {
+        let freed = if let Some(at) = round.threads.checked_sub(1) {
+            round.threads = at;
+            let caches = self.nth_caches(at)?;
+            let (freed, rounds) = self.free_cached(caches, round.classes.clone(), idle);
             round.freed_any |= rounds > 0;
             freed
         } else {
@@ -360,7 +362,7 @@ impl<T: Item> Engine<T> {
         freed
     }
 
-    fn note_freed(&self, depot: &Depot<T>, items: usize, weight: usize) -> Freed {
+    pub(super) fn note_freed(&self, depot: &Depot<T>, items: usize, weight: usize) -> Freed {
         if items > 0 {
             depot.trimmed.add(items);
         }
@@ -376,8 +378,14 @@ impl<T: Item> Engine<T> {
         let _round = lock(&self.trims.round); // kept: no claim but these
         // Relaxed: the locks, and the fence below, order it.
         self.closed.store(true, Ordering::Relaxed);
-        let threads = self.all_caches();
-        let caches = || threads.iter().flat_map(|caches| &**caches);
+        // No more come: see `join`. No list of them, as in `Round`.
+        let threads = 0..self.caches_len();
+        let caches = || {
+            threads
+                .clone()
+                .filter_map(|at| self.nth_caches(at))
+                .flatten()
+        };
         for cache in caches() {
             cache.claim(); // for good
         }
