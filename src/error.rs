@@ -1,4 +1,5 @@
-//! What is wrong with a configuration, or with what to fit. Says it; checks nothing.
+//! What is wrong with a configuration, with what to fit, or with a get. Says it; checks
+//! nothing.
 
 use crate::size_class::CAPACITY_MAX;
 use std::error::Error;
@@ -156,3 +157,38 @@ impl fmt::Display for FitError {
 }
 
 impl Error for FitError {}
+
+/// Why [`Pool::try_get`](crate::Pool::try_get) gave no buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GetError {
+    /// The size is above `isize::MAX` bytes, which no allocation can have.
+    #[non_exhaustive]
+    TooLarge {
+        /// What was asked for, in bytes.
+        size: usize,
+    },
+    /// The heap has no room for the buffer, or for the few words that go with it, even
+    /// after what the pool held idle was freed.
+    #[non_exhaustive]
+    OutOfMemory {
+        /// What was asked for, in bytes.
+        size: usize,
+    },
+}
+
+impl fmt::Display for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { size } => write!(
+                f,
+                "{size} bytes is above {CAPACITY_MAX}, the most that can be allocated"
+            ),
+            Self::OutOfMemory { size } => {
+                write!(f, "the heap has no room for a buffer of {size} bytes")
+            }
+        }
+    }
+}
+
+impl Error for GetError {}

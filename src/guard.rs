@@ -2,6 +2,7 @@
 //!
 //! Owns growth through the pool. Knows nothing of levels.
 
+use crate::error::GetError;
 use crate::shared::{BufferOrigin, BufferSlot, Shared};
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -76,6 +77,16 @@ impl PooledBuf {
             slot: ManuallyDrop::new(slot),
             origin,
         }
+    }
+
+    /// As [`take`](Self::take), unless there is none to be had.
+    #[inline(always)]
+    pub(crate) fn try_take(home: &Arc<Shared>, request: usize) -> Result<Self, GetError> {
+        let (slot, origin) = home.try_take(request)?;
+        Ok(PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        })
     }
 
     /// Takes in a buffer that the pool did not make.

@@ -86,7 +86,7 @@ mod system;
 pub use builder::Builder;
 pub use calibrate::Calibration;
 pub use calibrator::Calibrated;
-pub use error::{ConfigError, FitError};
+pub use error::{ConfigError, FitError, GetError};
 pub use guard::PooledBuf;
 pub use histogram::{Histogram, HistogramCell};
 pub use pool::{Pool, Trimmed};

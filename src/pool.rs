@@ -3,6 +3,7 @@
 use crate::calibrator::Calibrated;
 use crate::config::Config;
 use crate::engine::Freed;
+use crate::error::GetError;
 use crate::guard::PooledBuf;
 use crate::profile::Profile;
 use crate::shared::Shared;
@@ -59,9 +60,61 @@ impl Pool {
     /// # Panics
     ///
     /// - If `size` is above `isize::MAX`, as `Vec::with_capacity` does.
+    ///
+    /// If there is no memory, ends the process as `Vec` does;
+    /// [`try_get`](Self::try_get) does not.
     #[inline]
     pub fn get(&self, size: usize) -> PooledBuf {
         PooledBuf::take(&self.shared, size)
+    }
+
+    /// As [`get`](Self::get), but says so where that would panic, or end the process for
+    /// want of memory.
+    ///
+    /// If the heap refuses a buffer, all that the pool holds idle is freed, as by
+    /// [`clear`](Self::clear), and the heap is asked once more. A call that fails counts
+    /// nothing in [`Stats`]. What the pool needs for itself never makes it fail: a
+    /// thread for whose caches there is no memory does without, and queues that cannot
+    /// grow have what comes back freed.
+    ///
+    /// A hit costs what it costs `get`. A miss costs more: the heap is asked for a block of
+    /// zeros, which is the one that a `BytesMut` can be made of when the heap may refuse.
+    /// From a few hundred kilobytes on these are fresh pages, which are zero as they come;
+    /// below, the block is overwritten.
+    ///
+    /// # What else takes memory
+    ///
+    /// - Never: a guard's drop, [`trim`](Self::trim), `clear`, the clone or the drop of a
+    ///   handle, the end of a thread. (Where a buffer comes back that was adopted or that
+    ///   grew on the heap, the heap is asked first for the few words that it takes to look
+    ///   whether it is whole, and the buffer is freed if they are not there. Between that
+    ///   and the use of them, another thread may take the last. So it is with the pool's
+    ///   queues.)
+    /// - As `Vec`, ending the process if there is none: `get`, [`adopt`](Self::adopt),
+    ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile),
+    ///   a guard that grows or is [frozen](PooledBuf::freeze), and making a pool. To have a
+    ///   guard that cannot grow, ask for the room beforehand.
+    /// - When a thread first uses any pool, the system or the standard library takes note of
+    ///   what is to be done at its end. That is a few words, and ends the process if there
+    ///   are none.
+    ///
+    /// # Errors
+    ///
+    /// - [`GetError::TooLarge`] if `size` is above `isize::MAX`.
+    /// - [`GetError::OutOfMemory`] if the heap refuses.
+    ///
+    /// ```
+    /// use tierpool::{GetError, Pool};
+    ///
+    /// let pool = Pool::default();
+    /// assert_eq!(pool.try_get(3000)?.capacity(), 4096);
+    /// let refused = pool.try_get(usize::MAX).unwrap_err();
+    /// assert!(matches!(refused, GetError::TooLarge { size: usize::MAX, .. }));
+    /// # Ok::<(), GetError>(())
+    /// ```
+    #[inline]
+    pub fn try_get(&self, size: usize) -> Result<PooledBuf, GetError> {
+        PooledBuf::try_take(&self.shared, size)
     }
 
     /// Takes an empty buffer of the size that came back most often lately.

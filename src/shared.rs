@@ -9,12 +9,14 @@ use crate::calibrate::{self, STEPS};
 use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
 use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return};
+use crate::error::GetError;
 use crate::profile::Profile;
-use crate::size_class::SizeClasses;
+use crate::size_class::{CAPACITY_MAX, SizeClasses};
 use crate::slot::Slot;
 use crate::stats::{Counters, Discard, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
+use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -137,6 +139,24 @@ impl Shared {
         }
     }
 
+    /// As [`take`](Self::take), unless there is none to be had.
+    ///
+    /// # Errors
+    ///
+    /// - If `request` is above `isize::MAX`.
+    /// - If the heap has no room.
+    #[inline(always)]
+    pub(crate) fn try_take(
+        self: &Arc<Self>,
+        request: usize,
+    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
+        let class = self.classes.for_request(request);
+        match self.engine.take_local(class) {
+            Some(local_hit) => Ok(local_hit),
+            None => self.try_take_slow(class, request),
+        }
+    }
+
     /// As [`take`](Self::take), for a buffer that was outgrown by what nobody asked for.
     pub(crate) fn take_to_grow(
         self: &Arc<Self>,
@@ -164,16 +184,63 @@ impl Shared {
         request: usize,
         to_grow: bool,
     ) -> (Box<BufferSlot>, BufferOrigin) {
+        let make = |capacity| -> Result<_, Infallible> {
+            Ok(Slot::with_capacity(capacity, Arc::clone(self)))
+        };
+        let Ok(taken) = self.find_or_make(class, request, to_grow, make);
+        taken
+    }
+
+    /// As [`take_slow`](Self::take_slow), unless there is none to be had.
+    #[cold]
+    #[inline(never)]
+    fn try_take_slow(
+        self: &Arc<Self>,
+        class: ClassIndex,
+        request: usize,
+    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
+        if request > CAPACITY_MAX {
+            return Err(GetError::TooLarge { size: request });
+        }
+        let make = |capacity| {
+            let make = || Slot::try_with_capacity(capacity, Arc::clone(self));
+            // What is idle here may be what is wanting.
+            let made = make().or_else(|| match self.clear().items {
+                0 => None,
+                _ => make(),
+            });
+            made.ok_or(GetError::OutOfMemory { size: request })
+        };
+        self.find_or_make(class, request, false, make)
+    }
+
+    /// Finds a buffer, or has one of a capacity made, and counts that once it is there.
+    fn find_or_make<E>(
+        self: &Arc<Self>,
+        class: ClassIndex,
+        request: usize,
+        to_grow: bool,
+        make: impl FnOnce(usize) -> Result<Box<BufferSlot>, E>,
+    ) -> Result<(Box<BufferSlot>, BufferOrigin), E> {
+        let counters = self.counters(class);
         if class == self.classes.unclassed() {
-            let slot = Slot::with_capacity(request, Arc::clone(self));
-            self.counters(class).oversize.bump();
-            return (slot, BufferOrigin::NONE);
+            let slot = make(request)?;
+            counters.oversize.bump();
+            return Ok((slot, BufferOrigin::NONE));
         }
         if self.calibrator.is_retired(class) && !to_grow {
             self.calibrator.note_requests(class, 1);
         }
         let (slot, origin) = self.engine.take(class);
-        let slot = slot.unwrap_or_else(|| self.make(class));
+        let slot = match slot {
+            Some(slot) => slot,
+            None => {
+                self.reserve(class, 1);
+                let slot = make(self.classes.capacity(class))?;
+                counters.misses.bump();
+                slot
+            }
+        };
         let retired = self.calibrator.is_retired(class);
         if retired {
             // What came along from the depot: the next request must not go the quick
@@ -182,17 +249,9 @@ impl Shared {
         }
         if self.zero_on_return || retired {
             // Its drop must not go the quick way, past the wiping or the drop rule.
-            return (slot, BufferOrigin::NONE);
+            return Ok((slot, BufferOrigin::NONE));
         }
-        (slot, origin)
-    }
-
-    fn make(self: &Arc<Self>, class: ClassIndex) -> Box<BufferSlot> {
-        let counters = self.counters(class);
-        self.reserve(class, 1);
-        let slot = Slot::with_capacity(self.classes.capacity(class), Arc::clone(self));
-        counters.misses.bump();
-        slot
+        Ok((slot, origin))
     }
 
     /// Makes room in the depot for what there is of a class, outstanding and

@@ -7,7 +7,8 @@
 //! to its end: moving a cell between a guard and a cache counts nothing.
 
 use crate::engine::Item;
-use bytes::BytesMut;
+use crate::system;
+use bytes::{Bytes, BytesMut};
 use std::hint;
 use std::mem::{self, MaybeUninit};
 use std::sync::Arc;
@@ -32,6 +33,10 @@ pub(crate) struct Slot<H> {
 /// `written` of a buffer that was borrowed in a way that hides the writes.
 const UNSEEN: usize = usize::MAX;
 
+/// At least as many words as `BytesMut::freeze` allocates at once: the address, the
+/// capacity and a count, and one to spare.
+const FREEZE_WORDS: usize = 4;
+
 const _: () = assert!(
     mem::size_of::<Slot<()>>() == 64,
     "a slot fills one cache line"
@@ -40,7 +45,27 @@ const _: () = assert!(
 impl<H> Slot<H> {
     /// A slot with a buffer of its own, of at least `capacity` bytes.
     pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
-        let mut slot = Self::with_foreign(BytesMut::with_capacity(capacity), home);
+        Box::new(Self::with_own(
+            BytesMut::with_capacity(capacity),
+            capacity,
+            home,
+        ))
+    }
+
+    /// As [`with_capacity`](Self::with_capacity), unless the heap has no room for it.
+    ///
+    /// Its spare bytes are zero, which nobody is promised.
+    pub(crate) fn try_with_capacity(capacity: usize, home: Arc<H>) -> Option<Box<Self>> {
+        // A `BytesMut` cannot be asked for in a way that can fail. A vector can, and a
+        // full one becomes a `Bytes`, and that a `BytesMut`, as it is.
+        let mut buf = BytesMut::from(Bytes::from(system::zeroed(capacity)?));
+        buf.clear();
+        system::boxed(Self::with_own(buf, capacity, home)).ok()
+    }
+
+    /// A slot with a buffer that was made for it with at least `capacity` bytes.
+    fn with_own(buf: BytesMut, capacity: usize, home: Arc<H>) -> Self {
+        let mut slot = Self::of(buf, home);
         if slot.capacity == capacity {
             slot.remember_whole();
             slot.written = 0;
@@ -50,13 +75,17 @@ impl<H> Slot<H> {
 
     /// A slot with a buffer of which nothing is known but its capacity.
     pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> Box<Self> {
-        Box::new(Slot {
+        Box::new(Self::of(buf, home))
+    }
+
+    fn of(buf: BytesMut, home: Arc<H>) -> Self {
+        Slot {
             base: 0,
             capacity: buf.capacity(),
             buf,
             written: UNSEEN,
             home,
-        })
+        }
     }
 
     /// Capacity in bytes of the whole buffer, as last seen.
@@ -97,7 +126,8 @@ impl<H> Slot<H> {
     }
 
     /// Empties the buffer and makes it the whole of its allocation again.
-    /// Says whether it is: not if a part of it is still in use elsewhere.
+    /// Says whether it is: not if a part of it is still in use elsewhere, or if there is
+    /// no memory to find that out.
     ///
     /// If `wipe`, overwrites with zeros what may have been written to it since
     /// it left home, as far as nobody else holds it.
@@ -129,13 +159,18 @@ impl<H> Slot<H> {
     }
 
     /// Makes a buffer whole that has grown, was adopted or exchanged, if
-    /// nobody holds a part; gives it up if somebody does.
+    /// nobody holds a part; gives it up if somebody does, or if there is no memory
+    /// to find that out.
     fn examine(&mut self) -> bool {
         if self.buf.capacity() == 0 && !self.is_part() && !self.buf.try_reclaim(1) {
             // Taken out, and nothing left in its place. An empty `Bytes` could
             // not be asked.
             self.remember_whole();
             return true;
+        }
+        // To ask takes memory, for a moment, in a way that cannot fail.
+        if !system::has_room_for::<[usize; FREEZE_WORDS]>(1) {
+            return false;
         }
         // Only a `Bytes` can be asked whether it is alone; made a `BytesMut`
         // again, it covers the allocation to its end, and one byte more than

@@ -152,7 +152,7 @@ pub struct Counts {
     /// Buffers made by [`Pool::prefill`](crate::Pool::prefill).
     pub prefilled: u64,
     /// Idle buffers that were freed: by [`Pool::trim`](crate::Pool::trim), by
-    /// [`Pool::clear`](crate::Pool::clear), by time, or to make room.
+    /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or for want of memory.
     pub trimmed: u64,
     /// Buffers in callers' hands now; a forgotten guard stays one.
     pub outstanding: u64,
@@ -172,9 +172,11 @@ pub struct Discards {
     pub above_max: u64,
     /// The capacity was below the smallest size class.
     pub below_min: u64,
-    /// A part that was split off is still in use elsewhere.
+    /// A part that was split off is still in use elsewhere, or there was no memory to
+    /// find out whether one is.
     pub shared: u64,
-    /// There was no room: the pool held as much as it may, in all or of the class.
+    /// There was no room: the pool held as much as it may, in all or of the class, or
+    /// there was no memory for its own queues.
     pub full: u64,
 }
 
