@@ -17,6 +17,7 @@ mod stats;
 mod threads;
 mod traits;
 mod trim;
+mod try_get;
 mod zero_on_return;
 
 use tierpool::{Builder, Calibration, Counts, Histogram, Pool, PooledBuf};

@@ -1,0 +1,193 @@
+//! `try_get` is `get` with a way to be refused.
+
+use crate::{assert_accounts_balance, assert_disjoint, class, memory, options, pool_of, total};
+use bytes::{Buf, BufMut};
+use std::error::Error;
+use tierpool::{GetError, Pool, PooledBuf, Stats};
+
+/// More than any heap has, and not more than a layout may have.
+const NO_HEAP_HAS: usize = isize::MAX as usize;
+
+/// Takes by one of the two ways.
+#[derive(Clone, Copy)]
+enum Way {
+    Get,
+    TryGet,
+}
+
+impl Way {
+    fn take(self, pool: &Pool, size: usize) -> PooledBuf {
+        match self {
+            Way::Get => pool.get(size),
+            Way::TryGet => pool.try_get(size).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn it_gives_what_get_gives_and_counts_as_get_counts() {
+    const SIZES: [usize; 14] = [
+        0, 1, 63, 64, 65, 100, 101, 999, 1000, 1001, 4096, 5000, 5001, 100_000,
+    ];
+    fn run(way: Way, pool: &Pool) -> (Vec<(usize, usize)>, Stats) {
+        let mut seen = Vec::new();
+        for round in 0..3 {
+            let held = SIZES.map(|size| way.take(pool, size));
+            assert_disjoint(held.iter().map(memory));
+            for (mut buf, size) in held.into_iter().zip(SIZES) {
+                seen.push((buf.len(), buf.capacity()));
+                assert!(buf.capacity() >= size);
+                buf.put_bytes(7, size);
+                if size > 100 {
+                    buf.advance(100);
+                }
+                if round == 1 {
+                    drop(buf.freeze());
+                }
+            }
+            // Into the depot, and loose there what fills no magazine.
+            std::thread::scope(|scope| {
+                let mine = || drop(SIZES.map(|size| way.take(pool, size)));
+                scope.spawn(mine).join().unwrap();
+            });
+        }
+        (seen, pool.stats())
+    }
+    for zero in [false, true] {
+        let make = || {
+            let options = options(&[64, 100, 1000, 5000]).zero_on_return(zero);
+            options.build().unwrap()
+        };
+        let (got, tried) = (make(), make());
+        assert_eq!(run(Way::Get, &got), run(Way::TryGet, &tried));
+        let counts = total(&tried);
+        assert!(counts.local_hits > 0 && counts.depot_hits > 0, "{counts:?}");
+        assert!(counts.misses > 0 && counts.oversize > 0, "{counts:?}");
+        assert_accounts_balance(&tried);
+    }
+}
+
+#[test]
+fn a_class_that_is_retired_comes_back_when_it_is_asked_for() {
+    fn run(way: Way) -> Stats {
+        let pool = pool_of(&[64, 1024, 65_536]);
+        for _ in 0..100 {
+            way.take(&pool, 60).put_bytes(1, 60);
+        }
+        pool.calibrate();
+        for _ in 0..4 {
+            drop(way.take(&pool, 65_536));
+        }
+        pool.stats()
+    }
+    let tried = run(Way::TryGet);
+    assert_eq!(tried, run(Way::Get));
+    assert_eq!(tried.total.discards.above_max, 1, "asked for once");
+}
+
+#[test]
+fn a_buffer_from_it_is_a_buffer_as_any() {
+    let pool = pool_of(&[64, 100, 1000]);
+    let mut buf = pool.try_get(90).unwrap();
+    let home = memory(&buf);
+    buf.put_bytes(1, 100);
+    assert_eq!(memory(&buf), home, "what was asked for is there");
+    // Advanced and split: whole again when it has come home.
+    buf.advance(10);
+    drop(buf.split_to(20));
+    drop(buf);
+    let mut again = pool.try_get(100).unwrap();
+    assert_eq!((memory(&again), again.len()), (home, 0));
+    // A part is still in use: freed with that.
+    again.put_bytes(2, 100);
+    let part = again.split_to(50);
+    drop(again);
+    assert_eq!(total(&pool).discards.shared, 1);
+    assert_eq!(part[..], [2; 50]);
+    // Grown through the pool, and detached.
+    let mut grown = pool.try_get(1).unwrap();
+    grown.put_bytes(3, 700);
+    assert_eq!(grown.capacity(), 1000);
+    assert_eq!(grown.detach()[..], [3; 700]);
+    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn what_no_allocation_can_have_is_too_large() {
+    let pool = pool_of(&[64, 1000]);
+    for size in [NO_HEAP_HAS + 1, usize::MAX - 1, usize::MAX] {
+        let refused = pool.try_get(size).unwrap_err();
+        assert!(matches!(refused, GetError::TooLarge { size: said, .. } if said == size));
+    }
+    assert_eq!(
+        pool.stats(),
+        pool_of(&[64, 1000]).stats(),
+        "it counts nothing"
+    );
+}
+
+#[test]
+fn what_the_heap_refuses_counts_nothing() {
+    // As an oversize one, and as one of a class.
+    for classes in [&[64, 1000][..], &[64, 1000, NO_HEAP_HAS]] {
+        let pool = pool_of(classes);
+        let held = [60, 60, 900].map(|size| pool.try_get(size).unwrap());
+        let before = pool.stats();
+        for size in [NO_HEAP_HAS, NO_HEAP_HAS - 4096, NO_HEAP_HAS / 2] {
+            let refused = pool.try_get(size).unwrap_err();
+            assert!(matches!(refused, GetError::OutOfMemory { size: said, .. } if said == size));
+            assert_eq!(pool.stats(), before);
+        }
+        drop(held);
+        assert_accounts_balance(&pool);
+    }
+}
+
+#[test]
+fn what_the_pool_holds_idle_is_freed_before_the_heap_is_asked_again() {
+    let pool = pool_of(&[64, 1000]);
+    let mut held = pool.get(900);
+    held.put_bytes(5, 900);
+    drop([60, 60, 900].map(|size| pool.get(size)));
+    // In another thread's cache, as well.
+    let (send, receive) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let (idle, is_idle) = std::sync::mpsc::channel();
+        let pool = &pool;
+        scope.spawn(move || {
+            drop(pool.get(60));
+            idle.send(()).unwrap();
+            receive.recv().unwrap();
+            drop(pool.get(60));
+        });
+        is_idle.recv().unwrap();
+        assert!(total(pool).retained_buffers >= 3);
+        pool.try_get(NO_HEAP_HAS).unwrap_err();
+        let after = total(pool);
+        assert_eq!(after.retained_buffers, 0);
+        assert!(after.trimmed >= 3);
+        send.send(()).unwrap();
+    });
+    assert_eq!(held[..], [5; 900]);
+    assert_accounts_balance(&pool);
+    assert_eq!(class(&pool, 1000).outstanding, 1);
+}
+
+#[test]
+fn an_error_says_how_much_was_asked_for_and_why_it_is_not_to_be_had() {
+    let pool = pool_of(&[64]);
+    let too_large = pool.try_get(usize::MAX).unwrap_err();
+    assert_eq!(
+        too_large.to_string(),
+        format!(
+            "{} bytes is above {}, the most that can be allocated",
+            usize::MAX,
+            isize::MAX
+        )
+    );
+    let refused: Box<dyn Error + Send + Sync> = pool.try_get(NO_HEAP_HAS).unwrap_err().into();
+    assert_eq!(
+        refused.to_string(),
+        format!("the heap has no room for a buffer of {NO_HEAP_HAS} bytes")
+    );
+}
