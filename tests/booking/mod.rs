@@ -1,5 +1,5 @@
 //! A global allocator that books each block to the ledger of the thread that
-//! asked for it, wherever the block is freed.
+//! asked for it, wherever the block is freed, and refuses what it is told to.
 //!
 //! Owns the mark that each block carries. Knows nothing of what is booked.
 
@@ -9,6 +9,11 @@ use std::marker::PhantomData;
 
 /// What a test keeps of the blocks.
 pub trait Books {
+    /// Whether a thread of `ledger` that asks for a block does not get it.
+    fn refuses(_ledger: usize, _layout: Layout) -> bool {
+        false
+    }
+
     /// A thread of `ledger` has got a block.
     fn allocated(ledger: usize, layout: Layout);
 
@@ -52,12 +57,15 @@ unsafe impl<B: Books> GlobalAlloc for Booking<B> {
         let Some(outer) = with_header(layout) else {
             return std::ptr::null_mut();
         };
+        let ledger = LEDGER.get();
+        if B::refuses(ledger, layout) {
+            return std::ptr::null_mut();
+        }
         // SAFETY: `outer` has a size above 0.
         let start = unsafe { System.alloc(outer) };
         if start.is_null() {
             return start;
         }
-        let ledger = LEDGER.get();
         B::allocated(ledger, layout);
         // SAFETY: the block begins with a header of at least 16 bytes, whose
         // size is a multiple of 16, so its last word is aligned and ours.

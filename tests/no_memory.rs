@@ -1,0 +1,712 @@
+//! A heap that refuses: every allocation in the reach of the calls that promise not to
+//! end the process is refused once, in every one of several ways.
+//!
+//! After each, nothing is corrupt, nothing is leaked, and the accounts balance.
+
+mod booking;
+
+use booking::Books;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::alloc::Layout;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use tierpool::{Builder, Counts, GetError, Pool, PooledBuf};
+
+// ---- the heap ----
+
+#[global_allocator]
+static HEAP: booking::Booking<Heap> = booking::Booking::new();
+
+struct Heap;
+
+/// What the threads of one test have of the heap, and what they may have.
+struct Ledger {
+    blocks: AtomicUsize,
+    bytes: AtomicUsize,
+    /// How often a thread that may be refused has asked.
+    asked: AtomicUsize,
+    refused: AtomicUsize,
+    /// Which of these requests are refused: so many are granted, then so many are
+    /// refused, and the rest is granted.
+    granted_first: AtomicUsize,
+    then_refused: AtomicUsize,
+    /// Every so many-th is refused; 0 for none.
+    refused_every: AtomicUsize,
+    /// What is larger is refused.
+    size_max: AtomicUsize,
+    /// What would make it more in all is refused.
+    bytes_max: AtomicUsize,
+}
+
+/// Ledger 0 is of whoever joined none.
+static LEDGERS: [Ledger; 16] = [const { Ledger::new() }; 16];
+
+/// A block that the calling thread got or gave back just now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Other,
+    Got(Layout),
+    /// Right after it got it.
+    GaveBack(Layout),
+}
+
+thread_local! {
+    static MAY_BE_REFUSED: Cell<bool> = const { Cell::new(false) };
+    static LAST: Cell<Last> = const { Cell::new(Last::Other) };
+}
+
+impl Ledger {
+    const fn new() -> Self {
+        Ledger {
+            blocks: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            granted_first: AtomicUsize::new(usize::MAX),
+            then_refused: AtomicUsize::new(0),
+            refused_every: AtomicUsize::new(0),
+            size_max: AtomicUsize::new(usize::MAX),
+            bytes_max: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    fn refuses(&self, size: usize) -> bool {
+        let asked = self.asked.fetch_add(1, SeqCst);
+        let first = self.granted_first.load(SeqCst);
+        let every = self.refused_every.load(SeqCst);
+        let refused = (asked >= first && asked - first < self.then_refused.load(SeqCst))
+            || every > 0 && asked % every == every - 1
+            || size > self.size_max.load(SeqCst)
+            || self.bytes.load(SeqCst).saturating_add(size) > self.bytes_max.load(SeqCst);
+        self.refused.fetch_add(refused.into(), SeqCst);
+        refused
+    }
+
+    fn live(&self) -> (usize, usize) {
+        (self.blocks.load(SeqCst), self.bytes.load(SeqCst))
+    }
+
+    /// Begins to count anew, and sets what is refused.
+    fn refuse(&self, how: How) {
+        self.granted_first.store(usize::MAX, SeqCst);
+        self.then_refused.store(0, SeqCst);
+        self.refused_every.store(0, SeqCst);
+        self.size_max.store(usize::MAX, SeqCst);
+        self.bytes_max.store(usize::MAX, SeqCst);
+        match how {
+            How::Nothing => (),
+            How::From { granted, refused } => {
+                self.granted_first.store(granted, SeqCst);
+                self.then_refused.store(refused, SeqCst);
+            }
+            How::Every(every) => self.refused_every.store(every, SeqCst),
+            How::Above(size) => self.size_max.store(size, SeqCst),
+            How::InAll(bytes) => self.bytes_max.store(bytes, SeqCst),
+        }
+        self.asked.store(0, SeqCst);
+        self.refused.store(0, SeqCst);
+    }
+}
+
+/// What a heap refuses.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Nothing,
+    /// So many requests, after it has granted so many.
+    From {
+        granted: usize,
+        refused: usize,
+    },
+    /// Every so many-th request.
+    Every(usize),
+    /// All that is larger than so many bytes.
+    Above(usize),
+    /// What would make it more than so many bytes in all.
+    InAll(usize),
+}
+
+impl Books for Heap {
+    fn refuses(ledger: usize, layout: Layout) -> bool {
+        let last = LAST.replace(Last::Other);
+        if !MAY_BE_REFUSED.get() {
+            return false;
+        }
+        // What was given back this moment is there, and it is the same thread that asks:
+        // so a heap behaves that has lists of each thread's own, as most have.
+        let there = matches!(last, Last::GaveBack(had)
+            if had.size() >= layout.size() && had.align() >= layout.align());
+        !there && LEDGERS[ledger].refuses(layout.size())
+    }
+
+    fn allocated(ledger: usize, layout: Layout) {
+        LAST.set(Last::Got(layout));
+        LEDGERS[ledger].blocks.fetch_add(1, SeqCst);
+        LEDGERS[ledger].bytes.fetch_add(layout.size(), SeqCst);
+    }
+
+    fn freed(ledger: usize, layout: Layout) {
+        LAST.set(match LAST.get() == Last::Got(layout) {
+            true => Last::GaveBack(layout),
+            false => Last::Other,
+        });
+        LEDGERS[ledger].blocks.fetch_sub(1, SeqCst);
+        LEDGERS[ledger].bytes.fetch_sub(layout.size(), SeqCst);
+    }
+}
+
+/// Does what may be refused memory, and must not end the process for it.
+fn tried<T>(work: impl FnOnce() -> T) -> T {
+    MAY_BE_REFUSED.set(true);
+    let done = work();
+    MAY_BE_REFUSED.set(false);
+    done
+}
+
+/// Runs `work` on a thread of its own that has joined `ledger`, to the thread's end. That
+/// end may be refused memory, too.
+fn on_a_thread<T: Send>(ledger: usize, work: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        booking::join(ledger);
+        let done = work();
+        MAY_BE_REFUSED.set(true);
+        done
+    };
+    thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+// ---- what is done ----
+
+/// The sizes of one round: each class, its limits, and one above them.
+const SIZES: [usize; 7] = [0, 64, 65, 900, 1000, 4000, 6000];
+/// More buffers of one class than a thread's cache holds, and the depot's first queue
+/// of loose ones.
+const MANY: usize = 70;
+
+fn options() -> Builder {
+    Pool::builder()
+        .classes([64, 1000, 4096])
+        .trim_interval(None)
+}
+
+/// A guard, and what must be in it.
+struct Stamped {
+    buf: PooledBuf,
+    stamp: u8,
+    len: usize,
+}
+
+/// What a script holds, and what it has seen.
+struct Script {
+    pool: Pool,
+    held: Vec<Stamped>,
+    failed: usize,
+}
+
+impl Script {
+    fn new(options: Builder) -> Self {
+        Script {
+            pool: options.build().unwrap(),
+            held: Vec::with_capacity(4 * MANY),
+            failed: 0,
+        }
+    }
+
+    /// Takes a guard, and fills it as far as `size`, or sees that it is refused.
+    fn take(&mut self, size: usize) {
+        match tried(|| self.pool.try_get(size)) {
+            Ok(buf) => self.stamp(buf, size),
+            Err(error) => {
+                assert!(matches!(error, GetError::OutOfMemory { size: said, .. } if said == size));
+                self.failed += 1;
+            }
+        }
+    }
+
+    /// Fills a guard with a byte of its own, which takes no memory.
+    fn stamp(&mut self, mut buf: PooledBuf, len: usize) {
+        assert!(buf.is_empty() && buf.capacity() >= len);
+        let stamp = self.held.len() as u8;
+        tried(|| buf.put_bytes(stamp, len));
+        self.held.push(Stamped { buf, stamp, len });
+    }
+
+    /// Gives all but the first `keep` back.
+    fn give_back(&mut self, keep: usize) {
+        while self.held.len() > keep {
+            let stamped = self.held.pop().unwrap();
+            stamped.assert_whole();
+            tried(|| drop(stamped));
+        }
+    }
+
+    fn assert_whole(&self) {
+        self.held.iter().for_each(Stamped::assert_whole);
+    }
+}
+
+impl Stamped {
+    fn assert_whole(&self) {
+        assert_eq!(self.buf.len(), self.len);
+        let intact = self.buf.iter().all(|&byte| byte == self.stamp);
+        assert!(intact, "another one's bytes");
+    }
+}
+
+/// Does all that promises not to end the process, in an order that reaches every
+/// allocation that the pool makes there. Says how many gets failed.
+fn run(ledger: usize, options: Builder) -> usize {
+    let mut script = Script::new(options);
+    // First gets of a thread; hits and misses; guards that stay out to the end.
+    SIZES.iter().for_each(|&size| script.take(size));
+    script.give_back(3);
+    SIZES.iter().for_each(|&size| script.take(size));
+    script.assert_whole();
+
+    // Consumed, split and shared.
+    let kept = script.held.len().min(3);
+    for (at, stamped) in script.held.drain(kept..).enumerate() {
+        let Stamped { mut buf, len, .. } = stamped;
+        let front = tried(|| (len > 0).then(|| buf.advance(1)));
+        let part = (at % 2 == 0 && front.is_some()).then(|| buf.split_to(len / 2));
+        tried(|| drop(buf));
+        tried(|| drop(part));
+    }
+
+    // Taken in, grown on the heap, taken out and replaced, frozen.
+    let grown = tried(|| script.pool.try_get(64)).ok().map(|mut buf| {
+        BytesMut::reserve(&mut buf, 2000);
+        buf
+    });
+    let exchanged = tried(|| script.pool.try_get(64)).ok().map(|mut buf| {
+        *buf = BytesMut::with_capacity(64);
+        buf
+    });
+    let adopted = [64, 80, 1500, 10].map(|capacity| {
+        let buf = BytesMut::with_capacity(capacity);
+        script.pool.adopt(buf)
+    });
+    let frozen: Option<Bytes> = tried(|| script.pool.try_get(900)).ok().map(|mut buf| {
+        buf.put_bytes(9, 900);
+        buf.freeze()
+    });
+    tried(|| drop((grown, exchanged, adopted)));
+    // Of no ordinary capacity: looked at again when it comes back.
+    script.take(64);
+    script.take(1000);
+    script.give_back(3);
+
+    // On another thread: its first use; what others took; its end.
+    let clone = frozen.clone();
+    let pool = tried(|| script.pool.clone());
+    let mut others = script.held.pop();
+    let failed = on_a_thread(ledger, || {
+        tried(|| drop((clone, others.take())));
+        let mut mine = Script {
+            pool,
+            held: Vec::with_capacity(2 * MANY),
+            failed: 0,
+        };
+        (0..MANY).for_each(|_| mine.take(64));
+        mine.give_back(5);
+        (0..5).for_each(|_| mine.take(1000));
+        mine.assert_whole();
+        mine.give_back(0);
+        tried(|| mine.pool.calibrate());
+        let Script { pool, failed, .. } = mine;
+        tried(|| drop(pool));
+        failed
+    });
+    script.failed += failed;
+    // The last part, or the other thread's was: home from here.
+    tried(|| drop(frozen));
+
+    // Others' buffers come back here in magazines, until they go to the depot.
+    (0..2 * MANY).for_each(|_| script.take(60));
+    script.give_back(MANY);
+    tried(|| script.pool.trim());
+    script.give_back(3);
+    tried(|| script.pool.trim());
+    (0..5).for_each(|_| script.take(60));
+    assert_accounts_balance(&script.pool);
+    tried(|| script.pool.clear());
+    assert_eq!(total(&script.pool).retained_buffers, 0);
+    script.assert_whole();
+    let out = script.held.len() as u64;
+    assert_eq!(total(&script.pool).outstanding, out);
+    assert_accounts_balance(&script.pool);
+    script.give_back(out as usize / 2);
+    assert_accounts_balance(&script.pool);
+
+    // The end of the pool, with guards out.
+    let Script {
+        pool, held, failed, ..
+    } = script;
+    tried(|| drop(pool));
+    for stamped in held {
+        stamped.assert_whole();
+        tried(|| drop(stamped));
+    }
+    failed
+}
+
+fn total(pool: &Pool) -> Counts {
+    pool.stats().total
+}
+
+/// All that must hold while the program is quiet.
+fn assert_accounts_balance(pool: &Pool) {
+    let stats = pool.stats();
+    let all = stats.classes.iter().map(|class| &class.counts);
+    for counts in all.chain([&stats.unclassed, &stats.total]) {
+        assert_eq!(
+            counts.gets,
+            counts.hits() + counts.misses + counts.oversize,
+            "{counts:?}"
+        );
+        assert_eq!(
+            counts.returns + counts.prefilled,
+            counts.hits() + counts.trimmed + counts.retained_buffers,
+            "{counts:?}"
+        );
+    }
+    let total = stats.total;
+    assert_eq!(
+        total.gets + total.adopted,
+        total.returns + total.discards.total() + total.detached + total.outstanding,
+        "{total:?}"
+    );
+}
+
+/// What one run of the script came to.
+struct Outcome {
+    asked: usize,
+    refused: usize,
+    failed: usize,
+}
+
+/// Runs the script on a heap that refuses, and sees that nothing is leaked.
+fn run_refused(ledger: usize, options: Builder, how: How) -> Outcome {
+    let books = &LEDGERS[ledger];
+    let before = books.live();
+    books.refuse(how);
+    // On a thread of its own, so that this is its first use of a pool, and its end is seen.
+    let failed = on_a_thread(ledger, || run(ledger, options));
+    let outcome = Outcome {
+        asked: books.asked.load(SeqCst),
+        refused: books.refused.load(SeqCst),
+        failed,
+    };
+    books.refuse(How::Nothing);
+    assert_eq!(books.live(), before, "leaked: {how:?}");
+    outcome
+}
+
+/// The options with which the script is run.
+fn both() -> [Builder; 2] {
+    [options(), options().zero_on_return(true)]
+}
+
+// ---- each allocation in turn ----
+
+#[test]
+fn the_script_reaches_what_it_should_and_fails_nowhere_while_nothing_is_refused() {
+    const LEDGER: usize = 1;
+    for options in both() {
+        let outcome = run_refused(LEDGER, options, How::Nothing);
+        assert_eq!((outcome.refused, outcome.failed), (0, 0));
+        // A buffer and its cell for each miss, and more.
+        assert!(outcome.asked > 2 * 2 * MANY, "{}", outcome.asked);
+    }
+}
+
+#[test]
+fn any_one_allocation_may_be_refused() {
+    const LEDGER: usize = 2;
+    for options in both() {
+        let mut granted = 0;
+        loop {
+            let how = How::From {
+                granted,
+                refused: 1,
+            };
+            let outcome = run_refused(LEDGER, options.clone(), how);
+            if outcome.refused == 0 {
+                assert_eq!(outcome.failed, 0);
+                break;
+            }
+            assert!(outcome.failed <= 1, "one refusal fails one get at most");
+            granted += 1;
+        }
+        assert!(granted > 2 * 2 * MANY, "{granted}");
+    }
+}
+
+#[test]
+fn all_allocations_from_any_one_on_may_be_refused() {
+    const LEDGER: usize = 3;
+    for options in both() {
+        let mut granted = 0;
+        loop {
+            let how = How::From {
+                granted,
+                refused: usize::MAX,
+            };
+            let outcome = run_refused(LEDGER, options.clone(), how);
+            if outcome.refused == 0 {
+                assert_eq!(outcome.failed, 0);
+                break;
+            }
+            granted += 1;
+        }
+        assert!(granted > 2 * 2 * MANY, "{granted}");
+    }
+}
+
+#[test]
+fn a_few_allocations_in_a_row_may_be_refused() {
+    const LEDGER: usize = 4;
+    for refused in [2, 3, 5, 8] {
+        for granted in 0.. {
+            let outcome = run_refused(LEDGER, options(), How::From { granted, refused });
+            if outcome.refused == 0 {
+                break;
+            }
+            assert!(outcome.failed <= refused);
+        }
+    }
+}
+
+#[test]
+fn every_so_many_th_allocation_may_be_refused() {
+    const LEDGER: usize = 5;
+    for options in both() {
+        for every in 1..100 {
+            let outcome = run_refused(LEDGER, options.clone(), How::Every(every));
+            assert!(outcome.refused > 0, "{every}");
+        }
+    }
+}
+
+// Small blocks are to be had and large ones are not: buffers, but no queues for them and no
+// thread's caches; cells, but no buffers.
+#[test]
+fn all_that_is_above_a_size_may_be_refused() {
+    const LEDGER: usize = 6;
+    let sizes = [7, 16, 32, 63, 64, 80, 128, 384, 999, 1000, 2000, 4095, 4096];
+    for options in both() {
+        for size in sizes {
+            let outcome = run_refused(LEDGER, options.clone(), How::Above(size));
+            assert!(outcome.refused > 0, "{size}");
+            let any_is_to_be_had = size >= 64;
+            let gets = SIZES.len() * 2 + 2 + MANY + 5 + 2 * MANY + 5; // as in `run`
+            assert_eq!(outcome.failed < gets, any_is_to_be_had, "{size}");
+        }
+    }
+}
+
+#[test]
+fn any_limit_on_the_heap_in_all_may_be_set() {
+    const LEDGER: usize = 7;
+    for bytes in (0..).step_by(331) {
+        let outcome = run_refused(LEDGER, options(), How::InAll(bytes));
+        if outcome.refused == 0 {
+            assert!(bytes > 10_000);
+            break;
+        }
+    }
+}
+
+// ---- what comes of it ----
+
+/// Runs `work` on a thread of a ledger's, and sees that nothing is leaked.
+fn with_books(ledger: usize, work: impl FnOnce(&Ledger) + Send) {
+    let books = &LEDGERS[ledger];
+    let before = books.live();
+    on_a_thread(ledger, || work(books));
+    assert_eq!(books.live(), before, "leaked");
+}
+
+#[test]
+fn a_thread_without_memory_for_caches_is_served_and_gets_them_later() {
+    with_books(8, |books| {
+        let pool = options().build().unwrap();
+        books.refuse(How::Above(1000)); // no caches, and no queues
+        for _ in 0..3 {
+            let mut buf = tried(|| pool.try_get(900)).unwrap();
+            buf.put_bytes(1, 900);
+            tried(|| drop(buf));
+        }
+        let so_far = total(&pool);
+        assert_eq!((so_far.misses, so_far.discards.full), (3, 3));
+        books.refuse(How::Above(1500)); // queues for what comes loose
+        for _ in 0..3 {
+            tried(|| drop(pool.try_get(900).unwrap()));
+        }
+        let so_far = total(&pool);
+        assert_eq!((so_far.misses, so_far.depot_hits), (4, 2));
+        books.refuse(How::Nothing);
+        for _ in 0..3 {
+            tried(|| drop(pool.try_get(900).unwrap()));
+        }
+        let so_far = total(&pool);
+        assert_eq!((so_far.misses, so_far.depot_hits), (4, 3));
+        assert_eq!(so_far.local_hits, 2, "it has caches now");
+        assert_accounts_balance(&pool);
+    });
+}
+
+#[test]
+fn a_get_that_is_refused_frees_what_is_idle_and_succeeds_if_that_was_wanting() {
+    with_books(9, |books| {
+        let pool = options().build().unwrap();
+        // Both classes have queues, so that nothing but the buffers is asked for.
+        drop([64, 4096].map(|size| pool.get(size)));
+        pool.clear();
+        drop((0..MANY).map(|_| pool.get(64)).collect::<Vec<_>>());
+        let idle = total(&pool);
+        assert_eq!(idle.retained_buffers, MANY as u64);
+        // Not so much as one more buffer of the other class.
+        books.refuse(How::InAll(books.live().1 + 100));
+        let buf = tried(|| pool.try_get(4096)).expect("there is room for it now");
+        assert!(books.refused.load(SeqCst) > 0);
+        let after = total(&pool);
+        assert_eq!(
+            (after.trimmed - idle.trimmed, after.retained_buffers),
+            (MANY as u64, 0)
+        );
+        // Nothing is idle now, so this one fails.
+        let error = tried(|| pool.try_get(5000)).unwrap_err();
+        assert!(matches!(error, GetError::OutOfMemory { size: 5000, .. }));
+        books.refuse(How::Nothing);
+        drop(buf);
+        assert_accounts_balance(&pool);
+    });
+}
+
+#[test]
+fn what_finds_no_room_in_a_queue_is_freed_and_counted() {
+    with_books(10, |books| {
+        let pool = options().build().unwrap();
+        drop(pool.get(1000)); // this thread has caches
+        let held: Vec<_> = (0..2 * MANY).map(|_| pool.get(60)).collect();
+        // On a thread that has no memory for caches, and none for more queues: loose,
+        // as far as the first queue goes.
+        let one = pool.clone();
+        books.refuse(How::Above(0));
+        on_a_thread(10, || tried(|| drop((held, one))));
+        let after = total(&pool);
+        let freed = after.discards.full;
+        assert_eq!(after.returns + freed, 2 * MANY as u64 + 1);
+        assert!(freed > 0 && after.returns > 1, "{after:?}");
+        assert_eq!(after.outstanding, 0);
+        assert_accounts_balance(&pool);
+        books.refuse(How::Nothing);
+        assert_eq!(pool.clear().buffers as u64, after.retained_buffers);
+    });
+}
+
+#[test]
+fn what_cannot_be_looked_at_for_want_of_memory_is_freed_as_shared() {
+    with_books(11, |books| {
+        let pool = options().build().unwrap();
+        drop(pool.get(64));
+        let adopted = [80, 1500].map(|capacity| pool.adopt(BytesMut::with_capacity(capacity)));
+        books.refuse(How::Above(0));
+        tried(|| drop(adopted));
+        books.refuse(How::Nothing);
+        let after = total(&pool);
+        assert_eq!((after.discards.shared, after.discards.total()), (2, 2));
+        drop([80, 1500].map(|capacity| pool.adopt(BytesMut::with_capacity(capacity))));
+        assert_eq!(total(&pool).discards.total(), 2, "there is memory again");
+        assert_accounts_balance(&pool);
+    });
+}
+
+#[test]
+fn trims_handles_and_the_end_of_a_thread_ask_for_no_memory() {
+    with_books(12, |books| {
+        let pool = options().build().unwrap();
+        let held: Vec<_> = (0..3 * MANY)
+            .map(|at| pool.get(60 * (1 + at % 3)))
+            .collect();
+        let caches = std::sync::Barrier::new(5);
+        thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                scope.spawn(|| {
+                    booking::join(12);
+                    drop(pool.get(64));
+                    caches.wait();
+                    caches.wait();
+                    MAY_BE_REFUSED.set(true); // the end of the thread
+                })
+            });
+            caches.wait();
+            drop(held);
+            books.refuse(How::Above(0));
+            let other = tried(|| pool.clone());
+            tried(|| pool.trim());
+            tried(|| pool.calibrate());
+            tried(|| pool.trim());
+            tried(|| pool.clear());
+            tried(|| drop(other));
+            caches.wait();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+        drop(pool.get(64));
+        tried(|| drop(pool));
+        assert_eq!(books.asked.load(SeqCst), 0);
+        books.refuse(How::Nothing);
+    });
+}
+
+#[test]
+fn threads_at_once_on_a_heap_that_refuses_now_and_then_corrupt_and_leak_nothing() {
+    const LEDGER: usize = 13;
+    for every in [2, 3, 7, 20] {
+        with_books(LEDGER, |books| {
+            let pool = options().retain_bytes(100_000).build().unwrap();
+            let passed_on = std::sync::Mutex::new(Vec::with_capacity(1000));
+            books.refuse(How::Every(every));
+            thread::scope(|scope| {
+                let threads = [0, 1, 2, 3].map(|at| {
+                    let (pool, passed_on) = (&pool, &passed_on);
+                    scope.spawn(move || {
+                        booking::join(LEDGER);
+                        let mut mine = Script {
+                            pool: pool.clone(),
+                            held: Vec::with_capacity(1000),
+                            failed: 0,
+                        };
+                        for step in 0..400 {
+                            mine.take([60, 900, 4000, 5000][(step * 7 + at) % 4]);
+                            if step % 5 == 0 {
+                                let mut others = passed_on.lock().unwrap();
+                                std::mem::swap(&mut *others, &mut mine.held);
+                            }
+                            if step % 50 == 49 {
+                                tried(|| mine.pool.trim());
+                            }
+                            if mine.held.len() > 30 {
+                                mine.give_back(10);
+                            }
+                        }
+                        mine.give_back(0);
+                        drop(mine);
+                        MAY_BE_REFUSED.set(true);
+                    })
+                });
+                for thread in threads {
+                    thread.join().unwrap(); // to its very end
+                }
+            });
+            assert!(books.refused.load(SeqCst) > 0);
+            books.refuse(How::Nothing);
+            drop(passed_on);
+            assert_eq!(total(&pool).outstanding, 0);
+            assert_accounts_balance(&pool);
+        });
+    }
+}
