@@ -2,21 +2,18 @@
 //!
 //! Owns the arguments and the order of events: read, replay, choose, plot, print.
 
-mod plot;
 mod progress;
-mod replay;
-mod report;
-mod trace;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use replay::{Candidate, Requests};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trace::Trace;
+use tierpool_tune::replay::{Candidate, Requests};
+use tierpool_tune::trace::Trace;
+use tierpool_tune::{plot, replay, report, trace};
 
 /// Replays a trace of sizes against tierpool's buffer pool in several
 /// configurations, compares them, and prints the builder code of the best.

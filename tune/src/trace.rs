@@ -315,8 +315,11 @@ impl Clip {
     }
 }
 
-/// An input in which each line ends with a line feed, the last one, too, and that knows
-/// how many have ended.
+/// An input whose last line ends with a line feed, too, and that knows how many lines
+/// have ended.
+///
+/// What ends a line is for its reader to say: a line feed; in CSV, also a carriage return,
+/// or one of each.
 struct Lines<R> {
     input: R,
     buffer: Box<[u8]>,
@@ -327,6 +330,8 @@ struct Lines<R> {
     line: u64,
     /// The last byte was no line feed.
     is_open: bool,
+    /// Of CSV, the last byte consumed was a carriage return: a line feed belongs to it.
+    after_return: bool,
 }
 
 impl<R: Read> Lines<R> {
@@ -338,6 +343,7 @@ impl<R: Read> Lines<R> {
             to: 0,
             line: 0,
             is_open: false,
+            after_return: false,
         }
     }
 
@@ -378,9 +384,21 @@ impl<R: Read> Lines<R> {
         self.line += lines;
     }
 
+    /// Goes on by so many bytes of the chunk, which are CSV.
+    fn consume_csv(&mut self, bytes: usize) {
+        let mut ended = 0;
+        for &byte in &self.buffer[self.from..self.from + bytes] {
+            let is_return = byte == b'\r';
+            ended += u64::from(is_return || (byte == b'\n' && !self.after_return));
+            self.after_return = is_return;
+        }
+        self.consume(bytes, ended);
+    }
+
     /// Goes to the next CSV record, over blank lines and comments. The number of
     /// its first line, or `None` at the end.
     fn seek_record(&mut self) -> Result<Option<u64>, TraceError> {
+        let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
         let mut comment = false;
         loop {
             let chunk = self.chunk()?;
@@ -388,12 +406,12 @@ impl<R: Read> Lines<R> {
                 return Ok(None);
             };
             if comment || first == b'#' {
-                let end = chunk.iter().position(|&byte| byte == b'\n');
+                let end = chunk.iter().position(is_line_end);
                 comment = end.is_none();
                 let bytes = end.map_or(chunk.len(), |end| end + 1);
-                self.consume(bytes, end.is_some().into());
-            } else if first == b'\n' || first == b'\r' {
-                self.consume(1, (first == b'\n').into());
+                self.consume_csv(bytes);
+            } else if is_line_end(&first) {
+                self.consume_csv(1);
             } else {
                 return Ok(Some(self.line + 1));
             }
@@ -414,8 +432,7 @@ impl<R: Read> Lines<R> {
             return Err(TraceError::OpenQuote { line });
         }
         let (result, read, written) = parser.read_field(chunk, out);
-        let ended = chunk[..read].iter().filter(|&&byte| byte == b'\n').count();
-        self.consume(read, ended as u64);
+        self.consume_csv(read);
         Ok((result, written))
     }
 }
@@ -595,6 +612,27 @@ mod tests {
             "line 11: not a size: \"#5\"",
         ];
         assert_eq!(bad, expected);
+    }
+
+    // Failed once: a carriage return alone ended records and was not counted as the end of a
+    // line, and a comment went on behind it.
+    #[test]
+    fn a_csv_line_ends_with_a_line_feed_a_carriage_return_or_one_of_each() {
+        let text = "# c\nname,size\n\n\"two\nlines\",1\nx,y\n# c\n2,2\nshort\n\n# c\n3,3";
+        let expected = (
+            vec![1, 2, 3],
+            vec![
+                String::from("line 6: not a size: \"y\""),
+                String::from("line 9: it ends before the column"),
+            ],
+            None,
+        );
+        for end in ["\n", "\r\n", "\r"] {
+            let text = text.replace('\n', end);
+            for text in [text.clone(), text + end] {
+                assert_eq!(read(text.as_bytes(), Some("size")), expected, "{text:?}");
+            }
+        }
     }
 
     #[test]
