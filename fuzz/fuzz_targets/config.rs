@@ -1,0 +1,730 @@
+//! Any options: `build` refuses what it must, with the error that it must, and the pool
+//! that it makes keeps within them.
+//!
+//! The rules are said here once more, in the plainest words, from the documentation of
+//! `Builder` and `ConfigError`.
+
+#![no_main]
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use bytes::BytesMut;
+use libfuzzer_sys::fuzz_target;
+use std::iter;
+use std::time::Duration;
+use tierpool::{Builder, ConfigError, Histogram, Pool, PooledBuf, Profile};
+
+/// 4 MiB: no buffer here is larger. A class may be; it is not asked for.
+const ALLOCATED_MAX: usize = 4 << 20;
+/// Guards out at once.
+const HELD_MAX: usize = 12;
+/// What takes place once in so long does not take place here.
+const LONG: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+struct Options {
+    min_size: Option<usize>,
+    max_size: Option<usize>,
+    classes: Option<Classes>,
+    retain_bytes: Option<usize>,
+    max_per_class: Option<usize>,
+    thread_cache_bytes: Option<usize>,
+    trim_interval: Option<Option<Duration>>,
+    background_trim: bool,
+    malloc_trim: bool,
+    zero_on_return: bool,
+    calibration: bool,
+    calibrate_after: Option<u64>,
+    calibrate_percentile: Option<f64>,
+    calibrate_interval: Option<Option<Duration>>,
+    profile: Option<Learned>,
+}
+
+#[derive(Debug)]
+enum Classes {
+    List(Vec<usize>),
+    /// Never ends. Wraps.
+    Counting {
+        from: usize,
+        step: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Learned {
+    default_size: usize,
+    max_size: usize,
+    calls: u64,
+    kept: Vec<usize>,
+}
+
+/// What `build` says of options that cannot be; `ConfigError` can only be read.
+#[derive(Debug, PartialEq)]
+enum Refusal {
+    Zero(&'static str),
+    TooLarge(&'static str, usize),
+    MaxBelowMin { min: usize, max: usize },
+    NoClasses,
+    TooManyClasses(usize),
+    NotAscending(usize, usize, usize),
+    Conflict(&'static str, usize),
+    ZeroInterval(&'static str),
+    Percentile(String),
+    BackgroundWithoutInterval,
+    Background,
+}
+
+// ---- from bytes ----
+
+/// A size of any magnitude; those at a border are frequent.
+fn size(u: &mut Unstructured) -> Result<usize> {
+    Ok(match u.int_in_range(0..=9_u8)? {
+        0 => 0,
+        1 => usize::from(u8::arbitrary(u)?),
+        2 | 3 => usize::from(u16::arbitrary(u)?),
+        4 => u.int_in_range(0..=ALLOCATED_MAX)?,
+        5 => 1 << u.int_in_range(0..=usize::BITS - 1)?,
+        6 => (1_usize << u.int_in_range(0..=usize::BITS - 1)?) - 1,
+        7 => (1_usize << u.int_in_range(0..=usize::BITS - 1)?) + 1,
+        8 => *u.choose(&[isize::MAX as usize, isize::MAX as usize + 1, usize::MAX])?,
+        _ => usize::arbitrary(u)?,
+    })
+}
+
+fn classes(u: &mut Unstructured) -> Result<Classes> {
+    Ok(match u.int_in_range(0..=7_u8)? {
+        // Ascending, as most that build are.
+        0..=3 => {
+            let mut list = Vec::new();
+            let mut last = 0_usize;
+            for _ in 0..u.int_in_range(1..=12)? {
+                let bits = u.int_in_range(0..=19)?;
+                let more = u.int_in_range(1..=1_usize << bits)?;
+                last = last.saturating_add(more);
+                list.push(last);
+            }
+            Classes::List(list)
+        }
+        4 => Classes::List((1..=u.int_in_range(120..=136)?).map(|n| n * 100).collect()),
+        5 => Classes::Counting {
+            from: size(u)?,
+            step: u.int_in_range(0..=2)?,
+        },
+        _ => {
+            let count = u.int_in_range(0..=6)?;
+            let list = iter::repeat_with(|| size(u)).take(count);
+            Classes::List(list.collect::<Result<_>>()?)
+        }
+    })
+}
+
+fn interval(u: &mut Unstructured) -> Result<Option<Duration>> {
+    Ok(match u.int_in_range(0..=6_u8)? {
+        0 => Some(Duration::ZERO),
+        1 => Some(Duration::from_nanos(1)),
+        2 => Some(Duration::from_millis(u.int_in_range(1..=5)?)),
+        3 => Some(LONG),
+        4 => Some(Duration::MAX),
+        5 => Some(Duration::new(u64::arbitrary(u)?, 999_999_999)),
+        _ => None,
+    })
+}
+
+fn percentile(u: &mut Unstructured) -> Result<f64> {
+    Ok(match u.int_in_range(0..=3_u8)? {
+        0 => f64::from_bits(u64::arbitrary(u)?),
+        1 => *u.choose(&[
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            -0.0,
+            1.0,
+            1.0 + f64::EPSILON,
+            -f64::MIN_POSITIVE,
+            95.0,
+        ])?,
+        _ => f64::from(u.int_in_range(0..=1000_u16)?) / 1000.0,
+    })
+}
+
+fn learned(u: &mut Unstructured) -> Result<Learned> {
+    let default_step = u.int_in_range(0..=19)?;
+    let max_step = u.int_in_range(default_step..=19)?;
+    let mut kept = Vec::new();
+    let mut last = 64 << max_step;
+    for _ in 0..u.int_in_range(0..=3)? {
+        last += u.int_in_range(1..=1 << 20)?;
+        kept.push(last);
+    }
+    Ok(Learned {
+        default_size: 64 << default_step,
+        max_size: 64 << max_step,
+        calls: u.int_in_range(1..=u64::MAX)?,
+        kept,
+    })
+}
+
+/// Something in one of so many cases.
+fn seldom<'a, T>(
+    u: &mut Unstructured<'a>,
+    of: u8,
+    make: impl FnOnce(&mut Unstructured<'a>) -> Result<T>,
+) -> Result<Option<T>> {
+    match u.ratio(1, of)? {
+        true => make(u).map(Some),
+        false => Ok(None),
+    }
+}
+
+impl Arbitrary<'_> for Options {
+    fn arbitrary(u: &mut Unstructured) -> Result<Self> {
+        let classes = seldom(u, 2, classes)?;
+        // Beside classes they are an error, and all that follows is unseen.
+        let of = if classes.is_some() { 16 } else { 2 };
+        Ok(Options {
+            min_size: seldom(u, of, size)?,
+            max_size: seldom(u, of, size)?,
+            classes,
+            retain_bytes: seldom(u, 2, size)?,
+            max_per_class: seldom(u, 3, |u| match u.ratio(3, 4)? {
+                true => u.int_in_range(0..=8),
+                false => size(u),
+            })?,
+            thread_cache_bytes: seldom(u, 3, size)?,
+            trim_interval: seldom(u, 2, interval)?,
+            // A thread each.
+            background_trim: u8::arbitrary(u)? == 7,
+            malloc_trim: u8::arbitrary(u)? == 7,
+            zero_on_return: u.ratio(1, 4)?,
+            calibration: u.ratio(2, 3)?,
+            calibrate_after: seldom(u, 2, |u| match u.ratio(1, 2)? {
+                true => u.int_in_range(0..=4),
+                false => u64::arbitrary(u),
+            })?,
+            calibrate_percentile: seldom(u, 2, percentile)?,
+            calibrate_interval: seldom(u, 3, interval)?,
+            profile: seldom(u, 4, learned)?,
+        })
+    }
+}
+
+// ---- what must come of it ----
+
+impl Options {
+    fn builder(&self) -> Builder {
+        let mut builder = Pool::builder()
+            .background_trim(self.background_trim)
+            .malloc_trim(self.malloc_trim)
+            .zero_on_return(self.zero_on_return)
+            .calibration(self.calibration);
+        if let Some(bytes) = self.min_size {
+            builder = builder.min_size(bytes);
+        }
+        if let Some(bytes) = self.max_size {
+            builder = builder.max_size(bytes);
+        }
+        builder = match &self.classes {
+            None => builder,
+            Some(Classes::List(list)) => builder.classes(list.iter().copied()),
+            &Some(Classes::Counting { from, step }) => builder
+                .classes(iter::successors(Some(from), move |n| {
+                    Some(n.wrapping_add(step))
+                })),
+        };
+        if let Some(bytes) = self.retain_bytes {
+            builder = builder.retain_bytes(bytes);
+        }
+        if let Some(buffers) = self.max_per_class {
+            builder = builder.max_per_class(buffers);
+        }
+        if let Some(bytes) = self.thread_cache_bytes {
+            builder = builder.thread_cache_bytes(bytes);
+        }
+        if let Some(interval) = self.trim_interval {
+            builder = builder.trim_interval(interval);
+        }
+        if let Some(calls) = self.calibrate_after {
+            builder = builder.calibrate_after(calls);
+        }
+        if let Some(percentile) = self.calibrate_percentile {
+            builder = builder.calibrate_percentile(percentile);
+        }
+        if let Some(interval) = self.calibrate_interval {
+            builder = builder.calibrate_interval(interval);
+        }
+        if let Some(learned) = &self.profile {
+            builder = builder.profile(learned.profile());
+        }
+        builder
+    }
+
+    /// The size classes, or the first thing that is wrong.
+    fn expected(&self) -> std::result::Result<Vec<usize>, Refusal> {
+        let classes = match &self.classes {
+            Some(_) if self.min_size.is_some() => {
+                return Err(Refusal::Conflict("min_size", self.min_size.unwrap()));
+            }
+            Some(_) if self.max_size.is_some() => {
+                return Err(Refusal::Conflict("max_size", self.max_size.unwrap()));
+            }
+            Some(Classes::Counting { .. }) => return Err(Refusal::TooManyClasses(128)),
+            Some(Classes::List(list)) if list.is_empty() => return Err(Refusal::NoClasses),
+            Some(Classes::List(list)) if list.len() > 128 => {
+                return Err(Refusal::TooManyClasses(128));
+            }
+            Some(Classes::List(list)) => {
+                for (index, &value) in list.iter().enumerate() {
+                    sized("classes", value)?;
+                    if index > 0 && list[index - 1] >= value {
+                        return Err(Refusal::NotAscending(index, list[index - 1], value));
+                    }
+                }
+                list.clone()
+            }
+            None => {
+                let (min, max) = match (self.min_size, self.max_size) {
+                    (None, None) => (512, 1 << 20),
+                    (Some(min), None) => (min, min.max(1 << 20)),
+                    // A maximum of 0 is the error, not the minimum that follows from it.
+                    (None, Some(max)) => (max.clamp(1, 512), max),
+                    (Some(min), Some(max)) => (min, max),
+                };
+                sized("min_size", min)?;
+                sized("max_size", max)?;
+                if max < min {
+                    return Err(Refusal::MaxBelowMin { min, max });
+                }
+                let doubled = (0..usize::BITS).map(|times| (min as u128) << times);
+                let below = doubled.take_while(|&size| size < max as u128);
+                below.map(|size| size as usize).chain([max]).collect()
+            }
+        };
+        if self.trim_interval == Some(Some(Duration::ZERO)) {
+            return Err(Refusal::ZeroInterval("trim_interval"));
+        }
+        if self.calibrate_interval == Some(Some(Duration::ZERO)) {
+            return Err(Refusal::ZeroInterval("calibrate_interval"));
+        }
+        match self.calibrate_percentile {
+            Some(part) if part.is_nan() || part < 0.0 || part > 1.0 => {
+                return Err(Refusal::Percentile(format!("{part}")));
+            }
+            _ => {}
+        }
+        if self.background_trim && self.trim_interval == Some(None) {
+            return Err(Refusal::BackgroundWithoutInterval);
+        }
+        Ok(classes)
+    }
+
+    fn retain_bytes(&self) -> usize {
+        self.retain_bytes.unwrap_or(64 << 20)
+    }
+
+    fn max_per_class(&self) -> usize {
+        self.max_per_class.unwrap_or(usize::MAX)
+    }
+
+    /// Nothing is trimmed but when it is asked for.
+    fn never_trims(&self) -> bool {
+        let by_time = self.trim_interval.unwrap_or(Some(Duration::from_secs(10)));
+        by_time.is_none_or(|interval| interval >= LONG) && !self.background_trim
+    }
+
+    /// Nothing is learned but when it is asked for, and nothing was before. (By time, a
+    /// thousand returns are needed, which are more than there are here.)
+    fn never_calibrates(&self) -> bool {
+        let after = self.calibrate_after.unwrap_or(42_000);
+        (!self.calibration || after >= 1000) && self.profile.is_none()
+    }
+}
+
+fn sized(option: &'static str, value: usize) -> std::result::Result<(), Refusal> {
+    match value {
+        0 => Err(Refusal::Zero(option)),
+        value if value > isize::MAX as usize => Err(Refusal::TooLarge(option, value)),
+        _ => Ok(()),
+    }
+}
+
+impl Learned {
+    fn profile(&self) -> Profile {
+        let saved = serde_json::json!({
+            "version": 1,
+            "default_size": self.default_size,
+            "max_size": self.max_size,
+            "calls": self.calls,
+            "kept": self.kept,
+        });
+        serde_json::from_value(saved).expect("it does not contradict itself")
+    }
+}
+
+impl Refusal {
+    fn of(error: &ConfigError) -> Self {
+        match *error {
+            ConfigError::Zero { field, .. } => Refusal::Zero(field),
+            ConfigError::TooLarge { field, value, .. } => Refusal::TooLarge(field, value),
+            ConfigError::MaxBelowMin { min, max, .. } => Refusal::MaxBelowMin { min, max },
+            ConfigError::NoClasses => Refusal::NoClasses,
+            ConfigError::TooManyClasses { max, .. } => Refusal::TooManyClasses(max),
+            ConfigError::NotAscending {
+                index,
+                previous,
+                value,
+                ..
+            } => Refusal::NotAscending(index, previous, value),
+            ConfigError::Conflict { field, value, .. } => Refusal::Conflict(field, value),
+            ConfigError::ZeroInterval { field, .. } => Refusal::ZeroInterval(field),
+            ConfigError::Percentile { ref value, .. } => Refusal::Percentile(value.clone()),
+            ConfigError::BackgroundWithoutInterval => Refusal::BackgroundWithoutInterval,
+            ConfigError::Background { .. } => Refusal::Background,
+            ref other => panic!("an error that is new here: {other:?}"),
+        }
+    }
+
+    /// The option that the text must begin with, and what else must be in it.
+    fn says(&self) -> (&'static str, Vec<String>) {
+        let text = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect();
+        match self {
+            Refusal::Zero(field) | Refusal::ZeroInterval(field) => (field, text(&[0])),
+            Refusal::TooLarge(field, value) | Refusal::Conflict(field, value) => {
+                (field, text(&[*value]))
+            }
+            Refusal::MaxBelowMin { min, max } => ("max_size", text(&[*min, *max])),
+            Refusal::NoClasses => ("classes", vec![String::from("empty")]),
+            Refusal::TooManyClasses(max) => ("classes", text(&[*max])),
+            Refusal::NotAscending(index, previous, value) => {
+                ("classes", text(&[*index, *previous, *value]))
+            }
+            Refusal::Percentile(value) => ("calibrate_percentile", vec![value.clone()]),
+            Refusal::BackgroundWithoutInterval => {
+                ("background_trim", vec![String::from("trim_interval")])
+            }
+            Refusal::Background => ("background_trim", Vec::new()),
+        }
+    }
+}
+
+fn check_text(error: &ConfigError, refusal: &Refusal) {
+    let text = error.to_string();
+    let (option, values) = refusal.says();
+    assert!(text.starts_with(&format!("{option}: ")), "{text}");
+    assert!(!text.contains(char::is_control), "{text:?}");
+    for value in values {
+        assert!(text.contains(&value), "{value} is not in: {text}");
+    }
+}
+
+// ---- a short use of the pool ----
+
+struct Use<'a> {
+    options: &'a Options,
+    classes: &'a [usize],
+    pool: Pool,
+    held: Vec<PooledBuf>,
+    gets: u64,
+    adopted: u64,
+    detached: u64,
+    prefilled: u64,
+    trimmed: u64,
+    /// What came back since the first calibration, while there was none.
+    lengths: Option<Histogram>,
+}
+
+impl Use<'_> {
+    /// The class of a request; `None` above the largest.
+    fn class_of(&self, request: usize) -> Option<usize> {
+        self.classes.iter().copied().find(|&class| class >= request)
+    }
+
+    /// Whether a buffer for this request is small enough to be made here.
+    fn is_allocated(&self, request: usize) -> bool {
+        self.class_of(request).unwrap_or(request) <= ALLOCATED_MAX
+    }
+
+    /// A size at a class's border, or any, that can be made here.
+    fn request(&self, u: &mut Unstructured) -> Result<usize> {
+        let size = match u.ratio(3, 4)? {
+            true => {
+                let class = *u.choose(self.classes)?;
+                match u.int_in_range(0..=3_u8)? {
+                    0 => class - 1,
+                    1 | 2 => class,
+                    _ => class + 1,
+                }
+            }
+            false => u.int_in_range(0..=ALLOCATED_MAX)?,
+        };
+        Ok(match self.is_allocated(size) {
+            true => size,
+            false => self.small(),
+        })
+    }
+
+    /// A size that can be made here; that of the smallest class if there is one.
+    fn small(&self) -> usize {
+        let classes = self.classes;
+        match classes[0] <= ALLOCATED_MAX {
+            true => classes[0],
+            false => usize::MAX,
+        }
+    }
+
+    fn get(&mut self, size: usize) {
+        if self.held.len() == HELD_MAX || !self.is_allocated(size) {
+            return;
+        }
+        let buf = self.pool.get(size);
+        self.gets += 1;
+        assert!(buf.is_empty());
+        let class = self.class_of(size).unwrap_or(size);
+        assert!(buf.capacity() >= class, "{} for {size}", buf.capacity());
+        if self.adopted == 0 && self.pool.stats().total.growths == 0 {
+            assert_eq!(buf.capacity(), class, "for {size}");
+        }
+        self.held.push(buf);
+    }
+
+    fn give_back(&mut self, index: usize) {
+        let buf = self.held.swap_remove(index);
+        if let Some(lengths) = &mut self.lengths {
+            lengths.record(buf.len());
+        }
+        drop(buf);
+    }
+
+    /// The first thing that a pool does is what its limits say.
+    fn begin(&mut self, u: &mut Unstructured) -> Result<()> {
+        let options = self.options;
+        let size = self.request(u)?;
+        let Some(class) = self.class_of(size).filter(|&class| class <= ALLOCATED_MAX) else {
+            return Ok(());
+        };
+        let room = options.max_per_class().min(options.retain_bytes() / class);
+        if u.ratio(1, 2)? {
+            let count = u.int_in_range(0..=6)?;
+            let made = self.pool.prefill(size, count);
+            self.prefilled += made as u64;
+            if !options.background_trim {
+                assert_eq!(made, count.min(room), "of {count} of {class}");
+            }
+        } else if options.never_trims() && options.never_calibrates() {
+            let kept = room > 0;
+            self.get(size);
+            self.give_back(0);
+            let total = self.pool.stats().total;
+            assert_eq!(total.retained_buffers, u64::from(kept));
+            assert_eq!(total.discards.full, u64::from(!kept));
+            self.get(size);
+            assert_eq!(self.pool.stats().total.hits(), u64::from(kept));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, u: &mut Unstructured) -> Result<()> {
+        let quiet = !self.options.background_trim;
+        match u.int_in_range(0..=15_u8)? {
+            0..=4 => {
+                let size = self.request(u)?;
+                self.get(size);
+            }
+            5..=7 if !self.held.is_empty() => {
+                let index = u.choose_index(self.held.len())?;
+                self.give_back(index);
+            }
+            8 => {
+                let capacity = match self.request(u)? {
+                    usize::MAX => 100,
+                    size => size + u.int_in_range(0..=9)?,
+                };
+                if self.held.len() < HELD_MAX {
+                    let buf = BytesMut::with_capacity(capacity);
+                    self.held.push(self.pool.adopt(buf));
+                    self.adopted += 1;
+                }
+            }
+            9 => {
+                let before = self.pool.stats().total;
+                let freed = self.pool.trim();
+                let after = self.pool.stats().total;
+                if quiet {
+                    let less = before.retained_buffers - after.retained_buffers;
+                    assert_eq!(freed.buffers as u64, less);
+                    let less = before.retained_bytes - after.retained_bytes;
+                    assert_eq!(freed.bytes as u64, less);
+                }
+                self.trimmed += freed.buffers as u64;
+            }
+            10 => {
+                let before = self.pool.stats().total;
+                let freed = self.pool.clear();
+                if quiet {
+                    assert_eq!(freed.buffers as u64, before.retained_buffers);
+                    assert_eq!(freed.bytes as u64, before.retained_bytes);
+                }
+                let after = self.pool.stats().total;
+                assert_eq!((after.retained_buffers, after.retained_bytes), (0, 0));
+                self.trimmed += freed.buffers as u64;
+            }
+            11 => {
+                let size = self.request(u)?;
+                let count = u.int_in_range(0..=6)?;
+                if self.is_allocated(size) {
+                    let made = self.pool.prefill(size, count);
+                    assert!(made <= count);
+                    assert!(made == 0 || self.class_of(size).is_some());
+                    self.prefilled += made as u64;
+                }
+            }
+            12 | 13 if !self.held.is_empty() => {
+                let index = u.choose_index(self.held.len())?;
+                let len = u.int_in_range(0..=9000)?;
+                // A growing buffer takes a class of its pool's choice.
+                let any_class = self.classes[self.classes.len() - 1] <= ALLOCATED_MAX;
+                let buf = &mut self.held[index];
+                let before = buf.len();
+                if any_class || buf.capacity() - before >= len {
+                    buf.extend_from_slice(&vec![before as u8; len]);
+                    assert_eq!(buf.len(), before + len);
+                    assert!(buf[before..].iter().all(|&byte| byte == before as u8));
+                }
+            }
+            14 if !self.held.is_empty() => {
+                let index = u.choose_index(self.held.len())?;
+                drop(self.held.swap_remove(index).detach());
+                self.detached += 1;
+            }
+            15 => {
+                let now = self.pool.calibrate();
+                if let Some(lengths) = self.lengths.take_if(|all| !all.is_empty()) {
+                    let part = self.options.calibrate_percentile.unwrap_or(0.95);
+                    assert_eq!(Some(now.targets), lengths.calibrate(part));
+                    assert_eq!(now.calls, lengths.calls());
+                    assert!(now.at.is_some());
+                }
+                let default_size = now.targets.default_size;
+                if self.is_allocated(default_size)
+                    && self.held.len() < HELD_MAX
+                    && !self.options.background_trim
+                {
+                    let buf = self.pool.get_default();
+                    self.gets += 1;
+                    assert!(buf.capacity() >= self.class_of(default_size).unwrap_or(default_size));
+                    self.held.push(buf);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The limits, at any moment; and the sums, where no thread is inside the pool.
+    fn check(&self) {
+        let options = self.options;
+        let stats = self.pool.stats();
+        let total = stats.total;
+        let budget = options.retain_bytes() as u64;
+        assert!(total.retained_bytes <= budget, "{total:?}");
+        if options.background_trim {
+            return;
+        }
+        assert_eq!(total.outstanding, self.held.len() as u64);
+        assert_eq!(total.gets, self.gets + total.growths);
+        assert_eq!(total.adopted, self.adopted);
+        assert_eq!(total.detached, self.detached);
+        assert_eq!(total.prefilled, self.prefilled);
+        assert!(total.trimmed >= self.trimmed);
+        let came = total.gets + total.adopted;
+        let went = total.returns + total.discards.total() + total.detached;
+        assert_eq!(came, went + total.outstanding, "{total:?}");
+        let all = stats.classes.iter().map(|class| &class.counts);
+        for counts in all.chain([&stats.unclassed, &total]) {
+            let gets = counts.local_hits + counts.depot_hits + counts.misses + counts.oversize;
+            assert_eq!(counts.gets, gets, "{counts:?}");
+            let kept = counts.returns + counts.prefilled;
+            let gone = counts.hits() + counts.trimmed + counts.retained_buffers;
+            assert_eq!(kept, gone, "{counts:?}");
+        }
+        assert_eq!(stats.unclassed.retained_buffers, 0);
+        let thread_cache = options.thread_cache_bytes.unwrap_or(8 << 20);
+        for class in &stats.classes {
+            let counts = &class.counts;
+            let most = options.max_per_class() as u64;
+            assert!(counts.retained_buffers <= most, "{class:?}");
+            let least = counts.retained_buffers * class.capacity as u64;
+            assert!(counts.retained_bytes >= least, "{class:?}");
+            assert!(
+                class.capacity <= thread_cache || counts.local_hits == 0,
+                "{class:?}"
+            );
+        }
+    }
+}
+
+fn run(u: &mut Unstructured) -> Result<()> {
+    let options = Options::arbitrary(u)?;
+    let pool = match (options.builder().build(), options.expected()) {
+        (Err(error), Err(expected)) => {
+            assert_eq!(Refusal::of(&error), expected, "{options:?}");
+            check_text(&error, &expected);
+            return Ok(());
+        }
+        (Err(error), Ok(_)) => panic!("refused: {error}: {options:?}"),
+        (Ok(_), Err(expected)) => panic!("built, but {expected:?}: {options:?}"),
+        (Ok(pool), Ok(classes)) => {
+            assert_eq!(pool.classes(), classes, "{options:?}");
+            pool
+        }
+    };
+    let classes = pool.classes().to_vec();
+    let now = pool.calibration();
+    let largest = classes[classes.len() - 1];
+    if !options.background_trim {
+        assert!(now.at.is_none());
+    }
+    let (default_size, max_size, calls) = match &options.profile {
+        Some(learned) => (learned.default_size, learned.max_size, learned.calls),
+        None => (largest.min(4096), largest, 0),
+    };
+    assert_eq!(now.targets.default_size, default_size);
+    assert_eq!((now.targets.max_size, now.calls), (max_size, calls));
+
+    let lengths = options.never_calibrates() && !options.background_trim;
+    let mut using = Use {
+        options: &options,
+        classes: &classes,
+        pool,
+        held: Vec::new(),
+        gets: 0,
+        adopted: 0,
+        detached: 0,
+        prefilled: 0,
+        trimmed: 0,
+        lengths: lengths.then(Histogram::new),
+    };
+    let mut steps = using.begin(u);
+    using.check();
+    for _ in 0..24 {
+        if u.is_empty() || steps.is_err() {
+            break;
+        }
+        steps = using.step(u);
+        using.check();
+    }
+    // Half of the guards outlive the pool.
+    while using.held.len() > HELD_MAX / 2 {
+        using.give_back(0);
+    }
+    using.check();
+    let Use { pool, held, .. } = using;
+    drop(pool);
+    for mut buf in held {
+        buf.extend_from_slice(&[7; 3][..3.min(buf.capacity() - buf.len())]);
+    }
+    Ok(())
+}
+
+fuzz_target!(|data: &[u8]| {
+    // An input that is too short ends where it ends.
+    let _ = run(&mut Unstructured::new(data));
+});
