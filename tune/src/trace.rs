@@ -133,8 +133,12 @@ impl Trace {
 
     fn read_csv(&mut self, input: &mut Lines<impl Read>, name: &str) -> Result<(), TraceError> {
         let mut parser = Reader::new();
-        let wanted = find_column(&mut parser, input, name)?;
         let mut out = [0; FIELD_MAX];
+        // A blank line first: the parser takes a byte order mark off what it is given first,
+        // if it is given all of it at once. `open` has done that, and of which bytes come
+        // at once nothing may depend.
+        parser.read_field(b"\n", &mut out);
+        let wanted = find_column(&mut parser, input, name)?;
         let mut field = Clip::default();
         while let Some(line) = input.seek_record()? {
             field.clear();
@@ -612,6 +616,18 @@ mod tests {
             "line 11: not a size: \"#5\"",
         ];
         assert_eq!(bad, expected);
+    }
+
+    // Failed once: a second mark was taken off if it came at once, and was part of the name
+    // if it came byte by byte.
+    #[test]
+    fn one_byte_order_mark_is_taken_off_and_only_at_the_start() {
+        for text in ["\u{feff}\u{feff}size\n5\n", "\n\u{feff}size\n5\n"] {
+            let (sizes, _, error) = read(text.as_bytes(), Some("size"));
+            assert_eq!(sizes, [0; 0]);
+            let error = error.expect("no column has this name");
+            assert!(error.starts_with("no column"), "{error}");
+        }
     }
 
     // Failed once: a carriage return alone ended records and was not counted as the end of a
