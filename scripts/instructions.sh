@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # How many instructions the pool's operations take, beside what is recorded:
 #
-#   scripts/instructions.sh            fails if one takes over 5 % more than recorded
+#   scripts/instructions.sh            fails if one takes over 5 % more than recorded,
+#                                      or a local get and drop over 1 %
 #   scripts/instructions.sh --update   writes the record anew
+#
+# 1 %: there one store more is 1.3 %, and is felt. Elsewhere the heap's instructions count, too.
 #
 # Needs valgrind and gungraun-runner: scripts/tools.sh
 set -euo pipefail
@@ -80,12 +83,13 @@ awk -F, '
         }
         was = recorded[$1, $2]
         change = 100 * ($3 - was) / was
+        limit = $1 ~ /^local_/ ? 1 : 5
         verdict = ""
-        if ($3 > was * 1.05) {
-            verdict = "  FAILED: more than 5 % above the record"
+        if (change > limit) {
+            verdict = "  FAILED: more than " limit " % above the record"
             failed = 1
-        } else if ($3 < was * 0.95) {
-            verdict = "  more than 5 % below the record: take it over with --update"
+        } else if (change < -limit) {
+            verdict = "  more than " limit " % below the record: take it over with --update"
         }
         printf "%-26s %9.1f instructions each  %+6.2f %%%s\n", $1, $4, change, verdict
     }
