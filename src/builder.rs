@@ -234,12 +234,17 @@ impl Builder {
     /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an
     /// asynchronous reader uses) the pool cannot see what is written, so a
     /// buffer that was borrowed that way is wiped over its whole capacity, as
-    /// is one that was adopted, has grown or is in part still in use.
+    /// is one that was adopted or has grown. Of one that is in part still in use
+    /// elsewhere, all that the guard holds is wiped.
     ///
-    /// A buffer that the pool frees is wiped too. Not wiped: what is
-    /// [detached](crate::PooledBuf::detach), what lies in a part that was
-    /// split off and is still in use, and what `BytesMut` itself frees when it
-    /// grows behind `DerefMut`.
+    /// A buffer that the pool frees is wiped too. Not wiped:
+    ///
+    /// - What is [detached](crate::PooledBuf::detach).
+    /// - What lies in a part that was split off and is still in use when the buffer comes
+    ///   back; and then also what the guard was advanced over, and what lies in parts that were
+    ///   dropped before: the pool cannot tell these from one in use.
+    /// - What `BytesMut` itself frees behind `DerefMut`: when it grows there, or when another
+    ///   one is assigned to it.
     pub fn zero_on_return(mut self, zero: bool) -> Self {
         self.zero_on_return = zero;
         self

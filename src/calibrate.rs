@@ -201,7 +201,7 @@ mod tests {
 
     const PERCENTILE: f64 = 0.95;
     /// Fewer under Miri, where each costs milliseconds.
-    const CALIBRATIONS: usize = if cfg!(miri) { 50 } else { 1000 };
+    const CALIBRATIONS: usize = if crate::SLOW { 50 } else { 1000 };
     /// How many calls a calibration is from: the first number above 42,000.
     const CALLS: u64 = 42_001;
 
@@ -242,7 +242,7 @@ mod tests {
             let power = 1_usize << bit;
             [power.saturating_sub(2), power - 1, power, power + 1]
         });
-        let small = 0..if cfg!(miri) { 300 } else { 70_000 };
+        let small = 0..if crate::SLOW { 300 } else { 70_000 };
         for len in near_each_bit.chain(small).chain([MOST - 1, MOST]) {
             let kind = kind_of(len);
             assert!(kind < usize::BITS as usize, "{len}");
@@ -560,7 +560,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 512 }))]
+        #![proptest_config(ProptestConfig::with_cases(if crate::SLOW { 8 } else { 512 }))]
 
         #[test]
         fn the_first_calibration_is_the_pure_one(

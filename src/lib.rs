@@ -94,6 +94,11 @@ pub use profile::Profile;
 pub use size_class::SizeClasses;
 pub use stats::{ClassStats, Counts, Discards, Stats};
 
+/// Whether each step of a unit test costs microseconds: under Miri, and under valgrind, for
+/// which `scripts/sanitize.sh` sets `--cfg slow`.
+#[cfg(all(test, not(loom)))]
+const SLOW: bool = cfg!(any(miri, slow));
+
 // The examples of the README and of the page on calibration are tested with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -487,7 +487,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 512 }))]
+        #![proptest_config(ProptestConfig::with_cases(if crate::SLOW { 8 } else { 512 }))]
 
         #[test]
         fn doubling_classes_agree_with_the_naive_model(

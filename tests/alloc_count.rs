@@ -6,6 +6,7 @@
 //! harness's threads show in its numbers.
 
 mod booking;
+mod forget;
 
 use booking::{Booking, Books};
 use crossbeam_queue::ArrayQueue;
@@ -121,9 +122,13 @@ fn many_classes() -> Pool {
     Pool::builder().trim_interval(None).build().unwrap()
 }
 
-/// Fewer under Miri, where each step costs microseconds.
-const fn rounds(native: usize, miri: usize) -> usize {
-    if cfg!(miri) { miri } else { native }
+/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// `scripts/sanitize.sh` sets `--cfg slow`.
+const SLOW: bool = cfg!(any(miri, slow));
+
+/// Fewer if [`SLOW`].
+const fn rounds(native: usize, slow: usize) -> usize {
+    if SLOW { slow } else { native }
 }
 
 #[test]
@@ -441,7 +446,7 @@ fn what_a_thread_keeps_of_pools_that_are_gone_does_not_grow_with_their_number() 
 // made no more pools than there had been.
 #[test]
 fn many_pools_alive_at_once_leave_a_few_words_each_with_their_thread() {
-    const POOLS: usize = if cfg!(miri) { 20 } else { 1000 };
+    const POOLS: usize = if SLOW { 20 } else { 1000 };
     const BYTES_EACH: isize = 256; // a map entry and an empty block
     let ledger = Ledger::open();
     let before = ledger.live_bytes();
@@ -556,7 +561,7 @@ fn a_forgotten_guard_leaks_itself_and_no_idle_buffer() {
         let pool = one_class(CAPACITY);
         let forgotten = pool.get(1);
         drop((pool.get(1), pool.get(1)));
-        std::mem::forget(Parent { _guard: forgotten });
+        forget::forget(Parent { _guard: forgotten });
     });
     // The guard's buffer, and the pool without its buffers, which the guard
     // could still come home to. Less than two buffers: none that was idle.

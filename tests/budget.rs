@@ -261,9 +261,13 @@ impl Random {
     }
 }
 
-/// Fewer under Miri, where each step costs microseconds.
-const fn rounds(native: usize, miri: usize) -> usize {
-    if cfg!(miri) { miri } else { native }
+/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// `scripts/sanitize.sh` sets `--cfg slow`.
+const SLOW: bool = cfg!(any(miri, slow));
+
+/// Fewer if [`SLOW`].
+const fn rounds(native: usize, slow: usize) -> usize {
+    if SLOW { slow } else { native }
 }
 
 fn builder() -> Builder {

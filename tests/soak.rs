@@ -61,7 +61,11 @@ fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thre
 
 // ---- what is done ----
 
-const THREADS: usize = if cfg!(miri) { 3 } else { 8 };
+/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// `scripts/sanitize.sh` sets `--cfg slow`.
+const SLOW: bool = cfg!(any(miri, slow));
+
+const THREADS: usize = if SLOW { 3 } else { 8 };
 const CLASSES: [usize; 5] = [100, 512, 3000, 16_384, 100_000];
 
 /// Numbers that look random and are the same each time.
@@ -327,14 +331,14 @@ fn a_soak_leaves_balanced_accounts_and_no_live_byte() {
     let rounds = match std::env::var("TIERPOOL_SOAK_ROUNDS") {
         Ok(rounds) => rounds.parse().expect("a number of rounds"),
         Err(_) => {
-            if cfg!(miri) {
+            if SLOW {
                 2
             } else {
                 8
             }
         }
     };
-    let steps = if cfg!(miri) { 100 } else { 20_000 };
+    let steps = if SLOW { 100 } else { 20_000 };
     // The process's once-only things.
     counted(|| round(1, 10)).join().unwrap();
     let before = live_bytes();

@@ -191,7 +191,7 @@ mod tests {
     // Each of these numbers may be too low, but none may be above what has come.
     #[test]
     fn a_reader_beside_the_owner_never_counts_too_many() {
-        const BATCHES: usize = if cfg!(miri) { 30 } else { 20_000 };
+        const BATCHES: usize = if crate::SLOW { 30 } else { 20_000 };
         let (tally, taken) = (Tally::new(), AtomicUsize::new(0));
         let (begun, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| {

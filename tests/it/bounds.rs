@@ -43,8 +43,8 @@ fn buffers_far_above_their_class_count_by_their_bytes_and_not_by_their_class() {
 // depot with the one buffer that it had cached, and 128 of them filled it.
 #[test]
 fn short_threads_that_cache_a_buffer_each_do_not_fill_the_depot() {
-    const THREADS: usize = if cfg!(miri) { 4 } else { 128 };
-    const HELD: usize = if cfg!(miri) { 200 } else { 2000 };
+    const THREADS: usize = if crate::SLOW { 4 } else { 128 };
+    const HELD: usize = if crate::SLOW { 200 } else { 2000 };
     // The budget has room for these and for no more.
     let pool = options(&[512])
         .retain_bytes(512 * (HELD + THREADS))

@@ -271,7 +271,7 @@ fn naive(sizes: &[usize], percentile: f64) -> Option<Calibration> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 512 }))]
+    #![proptest_config(ProptestConfig::with_cases(if crate::SLOW { 8 } else { 512 }))]
 
     #[test]
     fn targets_agree_with_the_naive_model(

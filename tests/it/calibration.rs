@@ -123,7 +123,7 @@ fn assert_calibrates_at_the_return_after(threshold: u64, name: &str, pool: &Pool
 #[test]
 fn one_thread_and_one_size_calibrate_at_exactly_the_return_after_the_threshold() {
     for threshold in [0, 1, 2, 100, 254, 255, 256, 257, 511, 512, 513] {
-        if cfg!(miri) && ![0, 1, 256].contains(&threshold) {
+        if crate::SLOW && ![0, 1, 256].contains(&threshold) {
             continue;
         }
         for (name, way) in WAYS {
@@ -647,7 +647,7 @@ fn any_use() -> impl Strategy<Value = (Used, usize, usize, usize)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 96 },
+        cases: if crate::SLOW { 2 } else { 96 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -659,7 +659,7 @@ proptest! {
         threshold in prop_oneof![0_u64..40, Just(u64::MAX)],
         percentile in prop::sample::select(vec![0.0, 0.5, PERCENTILE, 1.0]),
         wipe in any::<bool>(),
-        uses in prop::collection::vec((any_use(), 0_usize..40), 1..if cfg!(miri) { 12 } else { 150 }),
+        uses in prop::collection::vec((any_use(), 0_usize..40), 1..if crate::SLOW { 12 } else { 150 }),
     ) {
         let pool = by_count(threshold)
             .calibrate_percentile(percentile)

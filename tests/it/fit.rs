@@ -229,7 +229,7 @@ fn any_calls() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+    #![proptest_config(ProptestConfig::with_cases(if crate::SLOW { 4 } else { 256 }))]
 
     #[test]
     fn fitted_classes_are_the_best_of_all_subsets(

@@ -1,5 +1,10 @@
 //! What the public interface promises, one module per promise.
 
+#[path = "../forget/mod.rs"]
+mod forget;
+#[path = "../secret/mod.rs"]
+mod secret;
+
 mod bounds;
 mod calibrate;
 mod calibration;
@@ -142,7 +147,11 @@ fn assert_idle_buffers_are_disjoint_and_whole(pool: &Pool) {
     assert_disjoint(held.iter().map(memory));
 }
 
-/// Fewer under Miri, where each step costs microseconds.
-const fn rounds(native: usize, miri: usize) -> usize {
-    if cfg!(miri) { miri } else { native }
+/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// `scripts/sanitize.sh` sets `--cfg slow`.
+const SLOW: bool = cfg!(any(miri, slow));
+
+/// Fewer if [`SLOW`].
+const fn rounds(native: usize, slow: usize) -> usize {
+    if SLOW { slow } else { native }
 }

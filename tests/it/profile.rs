@@ -399,7 +399,7 @@ mod saved {
 
     proptest! {
         #![proptest_config(ProptestConfig {
-            cases: if cfg!(miri) { 2 } else { 64 },
+            cases: if crate::SLOW { 2 } else { 64 },
             failure_persistence: None,
             ..ProptestConfig::default()
         })]

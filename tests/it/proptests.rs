@@ -94,7 +94,7 @@ fn any_op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 128 },
+        cases: if crate::SLOW { 4 } else { 128 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -103,7 +103,7 @@ proptest! {
     fn the_pool_agrees_with_the_model(
         bounds in [any_bounds(), any_bounds()],
         thresholds in [any_threshold(), any_threshold()],
-        ops in prop::collection::vec(any_op(), 1..if cfg!(miri) { 30 } else { 200 }),
+        ops in prop::collection::vec(any_op(), 1..if crate::SLOW { 30 } else { 200 }),
     ) {
         let mut model = Model::calibrating(bounds, thresholds);
         // More handles, so that most runs are not over early.
@@ -123,7 +123,7 @@ proptest! {
         cached in any::<bool>(),
         steps in prop::collection::vec(
             prop_oneof![4 => (0_usize..=64).prop_map(Some), 1 => Just(None)],
-            1..if cfg!(miri) { 20 } else { 100 },
+            1..if crate::SLOW { 20 } else { 100 },
         ),
     ) {
         let bytes = if cached { usize::MAX } else { 0 };
@@ -266,9 +266,9 @@ fn the_model_and_the_pool_agree_while_a_short_budget_goes_from_one_class_to_anot
 // Seldom, too: trims that free nothing come ever more rarely.
 #[test]
 fn the_model_and_the_pool_agree_while_all_of_a_short_budget_is_in_use() {
-    const CYCLES: usize = if cfg!(miri) { 40 } else { 900 };
+    const CYCLES: usize = if crate::SLOW { 40 } else { 900 };
     // By then, a trim comes after so many misses at most.
-    const FEWEST_TRIMS: usize = if cfg!(miri) { 64 } else { 256 };
+    const FEWEST_TRIMS: usize = if crate::SLOW { 64 } else { 256 };
     let bounds = Bounds {
         retain_bytes: 200,
         ..Bounds::NONE
@@ -325,7 +325,7 @@ fn the_model_and_the_pool_agree_while_the_room_that_a_cache_leases_doubles() {
     for bounds in some_bounds {
         for pool in [0, 1] {
             let mut ops = Vec::new();
-            for cached in (0..64).step_by(if cfg!(miri) { 20 } else { 1 }) {
+            for cached in (0..64).step_by(if crate::SLOW { 20 } else { 1 }) {
                 ops.extend([get_many(pool, 64, cached), DROP_ALL]);
                 ops.extend([get_many(pool, 200, 30), DROP_ALL]);
                 ops.extend([get_many(pool, 64, 3), get_many(pool, 1024, 3), DROP_ALL]);

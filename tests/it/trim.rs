@@ -478,7 +478,7 @@ fn drops_that_find_no_room_trim_once_the_interval_is_over() {
 // Failed once: a get visited all threads if these had less than 64 idle buffers.
 #[test]
 fn one_get_does_a_small_part_of_a_trim_by_time() {
-    const THREADS: usize = if cfg!(miri) { 6 } else { 40 };
+    const THREADS: usize = if crate::SLOW { 6 } else { 40 };
     const VISITED_AT_MOST: u64 = 4;
     let pool = pool_with_interval(Duration::from_millis(1));
     let all_have_one = Arc::new(Barrier::new(THREADS + 1));

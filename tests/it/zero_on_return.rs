@@ -1,13 +1,10 @@
 //! `zero_on_return`: what was written is wiped before anyone else gets the
 //! buffer, and no more.
 
+use crate::secret::{CAPACITY, SECRET, WAYS};
 use crate::{pool_of, total};
 use bytes::{Buf, BufMut, BytesMut};
-use std::io::Write as _;
 use tierpool::{Pool, PooledBuf};
-
-const CAPACITY: usize = 512;
-const SECRET: &[u8] = b"a secret that must not stay in memory";
 
 fn wiping_pool(classes: &[usize]) -> Pool {
     Pool::builder()
@@ -52,110 +49,6 @@ fn shows_secret(memory: &[u8]) -> bool {
         .windows(8)
         .any(|part| memory.windows(8).any(|at| at == part))
 }
-
-/// Writes a secret to an empty buffer of the pool, and lets go of it.
-type Way = fn(&Pool, PooledBuf);
-
-/// All ways to write a secret and to let go of the buffer.
-const WAYS: [(&str, Way); 22] = [
-    ("extend_from_slice", |_, mut buf| {
-        buf.extend_from_slice(SECRET)
-    }),
-    ("put_slice", |_, mut buf| buf.put_slice(SECRET)),
-    ("put", |_, mut buf| buf.put(SECRET)),
-    ("extend", |_, mut buf| buf.extend(SECRET)),
-    ("io::Write", |_, mut buf| buf.write_all(SECRET).unwrap()),
-    ("fmt::Write", |_, mut buf| {
-        std::fmt::Write::write_str(&mut buf, std::str::from_utf8(SECRET).unwrap()).unwrap();
-    }),
-    ("to the last byte", |_, mut buf| {
-        buf.put_bytes(1, CAPACITY - SECRET.len());
-        buf.put_slice(SECRET);
-    }),
-    ("as_mut", |_, mut buf| {
-        buf.put_bytes(0, SECRET.len());
-        buf.as_mut().copy_from_slice(SECRET);
-    }),
-    ("chunk_mut and advance_mut", |_, mut buf| {
-        buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
-        // SAFETY: these bytes were written by the line before.
-        unsafe { buf.advance_mut(SECRET.len()) };
-    }),
-    ("through DerefMut", |_, mut buf| {
-        BytesMut::extend_from_slice(&mut buf, SECRET)
-    }),
-    ("through DerefMut, and cleared there", |_, mut buf| {
-        BytesMut::extend_from_slice(&mut buf, SECRET);
-        BytesMut::clear(&mut buf);
-    }),
-    ("clear", |_, mut buf| {
-        buf.put_slice(SECRET);
-        buf.clear();
-    }),
-    ("truncate, then less", |_, mut buf| {
-        buf.put_slice(SECRET);
-        buf.truncate(3);
-        buf.put_slice(b"xx");
-    }),
-    ("resize to less", |_, mut buf| {
-        buf.put_slice(SECRET);
-        buf.resize(1, 0);
-    }),
-    ("advance", |_, mut buf| {
-        buf.put_slice(SECRET);
-        buf.advance(SECRET.len() - 2);
-    }),
-    ("advance, then clear", |_, mut buf| {
-        buf.put_bytes(1, 100);
-        buf.put_slice(SECRET);
-        buf.advance(90);
-        buf.clear();
-    }),
-    (
-        "advance, then moved to the front by growth",
-        |_, mut buf| {
-            buf.put_bytes(1, CAPACITY - SECRET.len());
-            buf.put_slice(SECRET);
-            buf.advance(CAPACITY - SECRET.len());
-            // Copied to the front, for room; where it was, it still is.
-            buf.put_bytes(2, 10);
-            assert_eq!(buf.capacity(), CAPACITY);
-        },
-    ),
-    ("copy_to_bytes, and dropped", |_, mut buf| {
-        buf.put_slice(SECRET);
-        drop(buf.copy_to_bytes(SECRET.len()));
-    }),
-    ("split, and joined again", |_, mut buf| {
-        buf.put_slice(SECRET);
-        let tail = buf.split_off(5);
-        buf.unsplit(tail);
-    }),
-    ("frozen, and dropped on another thread", |pool, mut buf| {
-        buf.put_slice(SECRET);
-        let (frozen, cache) = (buf.freeze(), pool.clone());
-        let slice = frozen.slice(5..);
-        drop(frozen);
-        std::thread::spawn(move || {
-            drop(slice);
-            drop(cache);
-        })
-        .join()
-        .unwrap();
-    }),
-    ("grown out of", |_, mut buf| {
-        buf.put_slice(SECRET);
-        buf.reserve(CAPACITY);
-        assert!(buf.capacity() > CAPACITY);
-    }),
-    ("unwinding", |_, mut buf| {
-        let caught = std::panic::catch_unwind(move || {
-            buf.put_slice(SECRET);
-            std::panic::resume_unwind(Box::new("the user's panic"));
-        });
-        assert!(caught.is_err());
-    }),
-];
 
 #[test]
 fn whatever_way_a_secret_was_written_it_is_wiped() {
