@@ -607,6 +607,27 @@ fn what_finds_no_room_in_a_queue_is_freed_and_counted() {
 }
 
 #[test]
+fn a_magazine_that_finds_no_room_in_the_depot_is_freed_and_counted() {
+    with_books(14, |books| {
+        let pool = options().build().unwrap();
+        drop(pool.get(1000)); // this thread has caches
+        books.refuse(How::Above(1000)); // but the depot no queues
+        let held: Vec<_> = (0..2 * MANY)
+            .map(|_| tried(|| pool.try_get(60)).unwrap())
+            .collect();
+        tried(|| drop(held));
+        let after = total(&pool);
+        assert_eq!(after.returns, 2 * MANY as u64 + 1);
+        assert!(after.trimmed > 0, "{after:?}");
+        assert_accounts_balance(&pool);
+        // What is cached is not lost, and what is leased is not more.
+        books.refuse(How::Nothing);
+        assert_eq!(pool.clear().buffers as u64, after.retained_buffers);
+        assert_accounts_balance(&pool);
+    });
+}
+
+#[test]
 fn what_cannot_be_looked_at_for_want_of_memory_is_freed_as_shared() {
     with_books(11, |books| {
         let pool = options().build().unwrap();
