@@ -1,41 +1,65 @@
-//! A coarse clock that never goes back.
+//! A coarse clock, and a timer that comes right whatever the clock does.
 //!
 //! Owns the unit: milliseconds, which wrap. Knows nothing of what is timed.
+//!
+//! The system promises that its clock does not go back. Virtual machines that were
+//! stopped, moved or restored have broken that, and a timer that waits for the clock to
+//! catch up waits for days then.
 
 use crate::sync::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// How far behind the last restart the clock may be and count as not having moved, in
+/// milliseconds.
+///
+/// A second: more than lies between one thread's look at the clock and another's. What
+/// is further back is a jump.
+const BACK_MOST: usize = 1000;
+
 /// An event that comes round after an interval.
 pub(crate) struct Timer {
     interval: usize,
-    next: AtomicUsize,
+    /// When it was restarted.
+    since: AtomicUsize,
 }
 
 impl Timer {
     pub(crate) fn new(interval: Duration) -> Self {
-        // Half of what wraps, so that what is to come can be told from what
-        // has passed.
+        Self::new_at(interval, system::now())
+    }
+
+    fn new_at(interval: Duration, now: usize) -> Self {
+        // At most half of what wraps, so that it is seen to be over for as long.
         let interval = usize::try_from(interval.as_millis())
             .unwrap_or(usize::MAX)
             .min(usize::MAX / 2);
-        let timer = Timer {
+        Timer {
             interval,
-            next: AtomicUsize::new(0),
-        };
-        timer.restart();
-        timer
+            since: AtomicUsize::new(now),
+        }
     }
 
-    /// Whether the interval has passed since the last restart.
+    /// Whether the interval has passed since the last restart, or the clock has been put
+    /// back since.
     pub(crate) fn is_over(&self) -> bool {
+        self.is_over_at(system::now())
+    }
+
+    /// Too soon, where the clock has jumped back: once, since a restart takes the clock as
+    /// it is.
+    fn is_over_at(&self, now: usize) -> bool {
         // Relaxed: a time, which orders nothing. So below.
-        let next = self.next.load(Ordering::Relaxed);
-        system::now().wrapping_sub(next) <= usize::MAX / 2
+        let passed = now.wrapping_sub(self.since.load(Ordering::Relaxed));
+        // Back by one is the most that can have passed.
+        (self.interval..=usize::MAX - BACK_MOST).contains(&passed)
     }
 
     pub(crate) fn restart(&self) {
-        let next = system::now().wrapping_add(self.interval);
-        self.next.store(next, Ordering::Relaxed);
+        self.restart_at(system::now());
+    }
+
+    fn restart_at(&self, now: usize) {
+        self.since.store(now, Ordering::Relaxed);
     }
 }
 
@@ -64,5 +88,117 @@ mod system {
     pub(super) fn now() -> usize {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed().as_millis() as usize
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const INTERVAL: usize = 10_000;
+    const DAY: usize = 24 * 60 * 60 * 1000;
+    /// Where the clock begins: at its beginning, in the middle, and so that it wraps in
+    /// each stretch of the interval.
+    const STARTS: [usize; 6] = [
+        0,
+        123_456_789,
+        usize::MAX,
+        usize::MAX - 1,
+        usize::MAX - INTERVAL,
+        usize::MAX - INTERVAL / 2,
+    ];
+
+    fn timer(now: usize) -> Timer {
+        Timer::new_at(Duration::from_millis(INTERVAL as u64), now)
+    }
+
+    #[test]
+    fn it_is_over_from_the_end_of_the_interval_on() {
+        for start in STARTS {
+            let timer = timer(start);
+            for (passed, over) in [
+                (0, false),
+                (1, false),
+                (INTERVAL - 1, false),
+                (INTERVAL, true),
+                (INTERVAL + 1, true),
+                (20 * DAY, true),
+                (usize::MAX / 2, true),
+            ] {
+                assert_eq!(
+                    timer.is_over_at(start.wrapping_add(passed)),
+                    over,
+                    "{passed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_restart_begins_the_interval_anew() {
+        for start in STARTS {
+            let timer = timer(start);
+            let mut now = start;
+            for _ in 0..5 {
+                now = now.wrapping_add(INTERVAL + 7);
+                assert!(timer.is_over_at(now));
+                timer.restart_at(now);
+                assert!(!timer.is_over_at(now));
+                assert!(!timer.is_over_at(now.wrapping_add(INTERVAL - 1)));
+            }
+        }
+    }
+
+    // Failed once: it waited until the clock was again where it had been.
+    #[test]
+    fn a_clock_that_jumps_back_makes_it_over_once() {
+        for start in STARTS {
+            for back in [BACK_MOST + 1, INTERVAL, 2 * INTERVAL, DAY, 20 * DAY] {
+                let timer = timer(start);
+                let now = start.wrapping_sub(back);
+                assert!(timer.is_over_at(now), "back by {back}");
+                timer.restart_at(now);
+                assert!(!timer.is_over_at(now));
+                assert!(!timer.is_over_at(now.wrapping_add(INTERVAL - 1)));
+                assert!(timer.is_over_at(now.wrapping_add(INTERVAL)));
+            }
+        }
+    }
+
+    // Else a thread that looked at the clock just before another one restarted the timer
+    // would do at once again what was done.
+    #[test]
+    fn a_clock_that_is_a_little_behind_has_not_moved() {
+        for start in STARTS {
+            let timer = timer(start);
+            for back in [1, 2, BACK_MOST] {
+                assert!(
+                    !timer.is_over_at(start.wrapping_sub(back)),
+                    "back by {back}"
+                );
+            }
+            assert!(timer.is_over_at(start.wrapping_add(INTERVAL)));
+        }
+    }
+
+    #[test]
+    fn an_interval_of_no_length_is_over_at_once_and_the_longest_is_over_some_day() {
+        for start in STARTS {
+            let none = Timer::new_at(Duration::ZERO, start);
+            assert!(none.is_over_at(start));
+            let longest = Timer::new_at(Duration::MAX, start);
+            assert!(!longest.is_over_at(start.wrapping_add(usize::MAX / 2 - 1)));
+            assert!(longest.is_over_at(start.wrapping_add(usize::MAX / 2)));
+            assert!(longest.is_over_at(start.wrapping_add(usize::MAX / 2 + DAY)));
+        }
+    }
+
+    #[test]
+    fn the_systems_clock_moves_in_milliseconds() {
+        let timer = Timer::new(Duration::from_millis(20));
+        let longer = Timer::new(Duration::from_secs(100_000));
+        std::thread::sleep(Duration::from_millis(60)); // 20, and twice the coarsest tick
+        assert!(timer.is_over());
+        assert!(!longer.is_over(), "that would be a day");
     }
 }
