@@ -355,6 +355,14 @@ unsafe impl BufMut for PooledBuf {
         self.slot.buf.chunk_mut()
     }
 
+    /// Appends all that remains in `source`.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    /// - If `source` has bytes remaining, and gives an empty chunk.
+    ///
+    /// With that, as with a panic in `source` itself, what came before is kept.
     fn put<T: Buf>(&mut self, mut source: T)
     where
         Self: Sized,
@@ -363,6 +371,8 @@ unsafe impl BufMut for PooledBuf {
         while source.has_remaining() {
             let chunk = source.chunk();
             let len = chunk.len();
+            // Else this would never end.
+            assert!(len > 0, "a source has bytes remaining, and an empty chunk");
             self.extend_from_slice(chunk);
             source.advance(len);
         }
@@ -403,6 +413,14 @@ impl fmt::Write for PooledBuf {
 }
 
 impl Extend<u8> for PooledBuf {
+    /// Appends the bytes, growing through the pool, at first for as many as the iterator
+    /// says that it has at least.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity, or what the iterator says, would be above `isize::MAX` bytes.
+    ///
+    /// With that, as with a panic in the iterator itself, what came before is kept.
     fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
         let bytes = bytes.into_iter();
         self.make_room(bytes.size_hint().0);

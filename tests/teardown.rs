@@ -334,24 +334,6 @@ fn the_last_handle_may_be_dropped_while_unwinding() {
     assert_eq!(&kept.unwrap()[..], b"kept");
 }
 
-#[test]
-fn an_iterator_that_panics_inside_extend_leaves_what_it_gave_and_loses_nothing() {
-    let pool = Pool::default();
-    let mut buf = pool.get(512);
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        buf.extend((0..2000_usize).map(|at| match at {
-            1000 => std::panic::resume_unwind(Box::new("the user's panic")),
-            _ => at as u8,
-        }));
-    }));
-    assert!(caught.is_err());
-    let so_far: Vec<u8> = (0..1000).map(|at: usize| at as u8).collect();
-    assert_eq!(&buf[..], so_far);
-    drop(buf);
-    assert_eq!(total(&pool).outstanding, 0);
-    assert_accounts_balance(&pool);
-}
-
 // ---- the pool first ----
 
 #[test]

@@ -16,6 +16,7 @@ mod fit;
 mod growth;
 mod model;
 mod oversize;
+mod panics;
 mod profile;
 mod proptests;
 mod stats;
