@@ -178,8 +178,11 @@ def check_packages(meta, allowed):
     for package in meta["packages"]:
         name = f"{package['name']} {package['version']}"
         licence = package["license"]
+        unpublished = package["source"] is None and package["publish"] == []
         try:
-            if not licence or not satisfied(licence, allowed):
+            if licence is None and unpublished:
+                pass  # that of the repository
+            elif not licence or not satisfied(licence, allowed):
                 refuse(f"{name}: licence {licence!r} is not allowed")
         except ValueError:
             refuse(f"{name}: licence {licence!r} is no SPDX expression")

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Installs what CI needs beside a Rust toolchain, in these versions, unless it is there:
+#
+#   scripts/tools.sh           what CI runs
+#   scripts/tools.sh mutants   cargo-mutants as well, which CI does not run
+#
+# It installs no toolchain: `stable`, with rustfmt and clippy, and `nightly` must be there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo_fuzz=0.13.2
+cargo_hack=0.6.46
+cargo_mutants=27.1.0
+cargo_public_api=0.52.0 # reads the JSON of nightlies from 2025-08 on
+# The same as the library's: the two speak to each other.
+gungraun_runner=$(sed -n 's/^gungraun = "=\([0-9.]*\)".*/\1/p' Cargo.toml)
+
+case "${1:-}" in
+'' | mutants) ;;
+*)
+    echo "usage: scripts/tools.sh [mutants]" >&2
+    exit 2
+    ;;
+esac
+
+# One folder for all, so that what they have in common is built once.
+export CARGO_TARGET_DIR=$PWD/target/tools
+export RUSTUP_AUTO_INSTALL=0
+
+installed=$(cargo install --list)
+
+tool() { # NAME VERSION
+    if [ -z "$2" ]; then
+        echo "no version of $1" >&2
+        exit 1
+    fi
+    if ! grep -q "^$1 v$2:" <<<"$installed"; then
+        local from=$SECONDS
+        cargo install --locked --quiet "$1@$2"
+        echo "$1 $2, installed in $((SECONDS - from)) s"
+    else
+        echo "$1 $2"
+    fi
+}
+
+tool cargo-hack "$cargo_hack"
+tool cargo-fuzz "$cargo_fuzz"
+tool cargo-public-api "$cargo_public_api"
+tool gungraun-runner "$gungraun_runner"
+if [ "${1:-}" = mutants ]; then
+    tool cargo-mutants "$cargo_mutants"
+fi
+
+if ! command -v valgrind >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        # libc6-dbg: valgrind needs the symbols of the dynamic linker.
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            valgrind libc6-dbg >/dev/null
+    else
+        echo "valgrind is missing, and only root can install it: apt-get install valgrind libc6-dbg" >&2
+        exit 1
+    fi
+fi
+valgrind --version
+rustc --version
+if ! rustup toolchain list | grep -q '^nightly'; then
+    echo "a nightly toolchain is missing: cargo-fuzz and cargo-public-api need one" >&2
+    exit 1
+fi
+rustc +nightly --version
