@@ -141,6 +141,16 @@ fn miss(pool: Pool) -> Pool {
     pool
 }
 
+// Takes more than `miss`, since the heap is asked for a block of zeros.
+#[library_benchmark]
+#[bench::x1000(setup = keeping_nothing)]
+fn miss_of_try_get(pool: Pool) -> Pool {
+    for _ in 0..1000 {
+        black_box(&mut pool.try_get(size()));
+    }
+    pool
+}
+
 // ---- depot ----
 
 /// A pool and a thread that has had `count` buffers at once, twice.
@@ -275,6 +285,7 @@ library_benchmark_group!(
         wiped_64_bytes,
         frozen,
         miss,
+        miss_of_try_get,
         depot_exchange,
         drop_of_another_threads,
         growth,
