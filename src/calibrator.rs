@@ -421,3 +421,98 @@ impl State {
 fn total(calls: &[u64; STEPS]) -> u64 {
     calls.iter().sum()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const STEP: usize = 4;
+
+    /// A pool in which nothing comes back but what the calibrator is told of.
+    struct AllTold<'a>(&'a Calibrator);
+
+    impl Counted for AllTold<'_> {
+        fn returns(&self) -> [usize; STEPS] {
+            self.0.told()
+        }
+
+        fn requests(&self, _: &mut [u64]) {}
+
+        fn give_up(&self, _: ClassIndex) {}
+    }
+
+    /// A calibrator that has been told of so many returns of each step, and has used all.
+    fn told_of(returns: usize, threshold: u64) -> (Calibrator, SizeClasses) {
+        let classes = SizeClasses::listed(&[64, 4096]).expect("they ascend");
+        let config = Calibrating {
+            threshold: Some(threshold),
+            percentile: 0.95,
+            interval: None,
+            profile: Profile::default(),
+        };
+        let calibrator = Calibrator::new(config, &classes);
+        for step in 0..STEPS {
+            calibrator.told.all[step].store(returns, Ordering::Relaxed);
+            calibrator.told.before[step].store(returns, Ordering::Relaxed);
+        }
+        lock(&calibrator.state).returns = [returns; STEPS];
+        (calibrator, classes)
+    }
+
+    /// Where a count of 32 bits, and where a `usize`, wraps within the next few hundred
+    /// returns; and at the beginning.
+    const STARTS: [usize; 4] = [0, u32::MAX as usize - 100, usize::MAX - 100, usize::MAX];
+
+    #[test]
+    fn a_count_that_wraps_is_counted_on_to_the_last_return() {
+        const THRESHOLD: u64 = 300;
+        for start in STARTS {
+            let (calibrator, classes) = told_of(start, THRESHOLD);
+            for round in 0..3 {
+                for at in 1..=THRESHOLD {
+                    assert!(!calibrator.note_returns(STEP, 1), "{start}, {round}: {at}");
+                    calibrator.calibrate_if_due(&classes, &AllTold(&calibrator));
+                }
+                let calls = if round == 0 { 0 } else { THRESHOLD + 1 };
+                assert_eq!(calibrator.calibrated(&classes).calls, calls, "none yet");
+                assert!(calibrator.note_returns(STEP, 1), "{start}, {round}: due");
+                calibrator.calibrate_if_due(&classes, &AllTold(&calibrator));
+                let calibrated = calibrator.calibrated(&classes);
+                assert_eq!(calibrated.calls, THRESHOLD + 1, "{start}, {round}");
+                assert_eq!(calibrated.targets.default_size, 64 << STEP);
+            }
+        }
+    }
+
+    #[test]
+    fn batches_are_as_large_where_a_count_wraps_as_elsewhere() {
+        const THRESHOLD: u64 = 300;
+        let batches = |start| {
+            let (calibrator, _classes) = told_of(start, THRESHOLD);
+            let batch_after = |_| {
+                let batch = calibrator.batch(STEP);
+                calibrator.note_returns(STEP, 1);
+                batch
+            };
+            (0..=THRESHOLD).map(batch_after).collect::<Vec<u8>>()
+        };
+        let expected = batches(0);
+        assert_eq!((expected[0], expected[150], expected[300]), (0, 9, 0));
+        for start in STARTS {
+            assert_eq!(batches(start), expected, "{start}");
+        }
+    }
+
+    // While threads are busy, what is read may be lower than what was used.
+    #[test]
+    fn a_count_that_is_read_too_low_where_it_wraps_is_none_and_not_very_many() {
+        for start in STARTS {
+            let (calibrator, _classes) = told_of(start, 300);
+            let state = lock(&calibrator.state);
+            for (read, lately) in [(-3, 0), (-1, 0), (0, 0), (1, 1), (150, 150)] {
+                let returns = [start.wrapping_add_signed(read); STEPS];
+                assert_eq!(state.lately(&returns), [lately; STEPS], "{start}, {read}");
+            }
+        }
+    }
+}

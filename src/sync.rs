@@ -333,3 +333,24 @@ impl Counter {
         self.0.load(Ordering::Relaxed) as u64
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[cfg(target_has_atomic = "64")]
+    #[test]
+    fn a_counter_goes_on_beyond_what_32_bits_hold() {
+        let counter = Counter::default();
+        let mut expected = u64::from(u32::MAX) - 2;
+        assert_eq!(counter.raise_to(expected), expected);
+        for _ in 0..5 {
+            counter.bump();
+            counter.add_by_owner(1);
+            counter.add(1000);
+            expected += 1002;
+            assert_eq!(counter.get(), expected);
+        }
+        assert_eq!(counter.raise_to(7), expected, "it does not fall");
+    }
+}

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# The test suite under tools that watch each access to memory: scripts/sanitize.sh asan|valgrind|all
+#
+# Each finds what the other does not: AddressSanitizer sees accesses beyond a block that hit
+# another one, and to stack frames that are gone, but nothing that happens inside the standard
+# library, which comes compiled without it. valgrind sees every instruction, and that a decision rests on
+# memory that was never written. Both look for leaks at the end of each binary; what tests
+# forget on purpose, tests/forget keeps reachable.
+#
+# Not under either: tests/rss.rs, which measures what these tools change, and benches.
+#
+# Needs a nightly toolchain for AddressSanitizer, and valgrind.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+# All test binaries of the pool, but those named.
+tests_but() {
+    local test
+    for test in tests/*.rs; do
+        test=$(basename "$test" .rs)
+        case " $* " in
+        *" $test "*) ;;
+        *) printf -- '--test\n%s\n' "$test" ;;
+        esac
+    done
+}
+
+# Some optimisation: else most of the time goes to proptest. Overflows and debug assertions
+# are checked as in any test.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1
+
+asan() {
+    local host tests
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    mapfile -t tests < <(tests_but rss)
+    export RUSTFLAGS='-Zsanitizer=address' RUSTDOCFLAGS='-Zsanitizer=address'
+    export ASAN_OPTIONS='detect_leaks=1:detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1'
+    local cargo=(cargo +nightly test --locked --all-features
+        --target "$host" --target-dir target/asan)
+    step "AddressSanitizer: the pool"
+    # `timeout`: a pool gone wrong may wait for ever.
+    timeout 900 "${cargo[@]}" -p tierpool --lib "${tests[@]}"
+    step "AddressSanitizer: tierpool-tune"
+    # That test limits the address space, of which AddressSanitizer takes 16 TiB.
+    timeout 900 "${cargo[@]}" -p tierpool-tune -- --skip a_line_without_an_end_takes_no_memory
+    step "AddressSanitizer: the examples in the documentation"
+    timeout 900 "${cargo[@]}" -p tierpool --doc
+    unset RUSTFLAGS RUSTDOCFLAGS ASAN_OPTIONS
+}
+
+valgrind_memcheck() {
+    local tests binaries binary said
+    # `membarrier` runs its scenarios in processes of their own, under filters of system calls
+    # that valgrind makes as well.
+    mapfile -t tests < <(tests_but rss membarrier)
+    step "valgrind: building"
+    # With fewer rounds where there are many: valgrind is some 30 times slower, and runs
+    # one thread at a time.
+    said=$(RUSTFLAGS='--cfg slow' cargo test --locked --all-features --no-run \
+        --target-dir target/valgrind -p tierpool --lib "${tests[@]}" 2>&1) ||
+        { printf '%s\n' "$said"; return 1; }
+    mapfile -t binaries < <(printf '%s\n' "$said" | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
+    [ "${#binaries[@]}" -gt 1 ]
+    for binary in "${binaries[@]}"; do
+        step "valgrind: $binary"
+        # `fair-sched`: else a thread that waits in a loop starves the one that it waits for.
+        PROPTEST_MAX_SHRINK_ITERS=100 timeout 900 valgrind --quiet --error-exitcode=99 \
+            --leak-check=full --show-leak-kinds=definite,indirect \
+            --errors-for-leak-kinds=definite,indirect --num-callers=30 \
+            --fair-sched=try "$binary" --quiet
+    done
+}
+
+case "${1-}" in
+asan) asan ;;
+valgrind) valgrind_memcheck ;;
+all)
+    asan
+    valgrind_memcheck
+    ;;
+*)
+    echo "usage: scripts/sanitize.sh asan|valgrind|all" >&2
+    exit 2
+    ;;
+esac
+step "sanitizers: nothing found"

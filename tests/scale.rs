@@ -1,0 +1,252 @@
+//! Many: threads at once, and operations on one counter.
+//!
+//! The test of 2^32 operations takes half a minute with optimisation, and is run by
+//! `cargo test --release --test scale -- --ignored`.
+//!
+//! Owns a global allocator that counts the bytes of all blocks which the test's own
+//! threads allocated, wherever they are freed.
+
+mod booking;
+
+use booking::{Booking, Books};
+use bytes::BufMut;
+use std::alloc::Layout;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use tierpool::{Counts, Pool};
+
+/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// `scripts/sanitize.sh` sets `--cfg slow`.
+const SLOW: bool = cfg!(any(miri, slow));
+
+// ---- the allocator ----
+
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+/// The ledger of counted threads. All others have 0.
+const COUNTED: usize = 1;
+
+struct LiveBytes;
+
+impl Books for LiveBytes {
+    fn allocated(ledger: usize, layout: Layout) {
+        if ledger == COUNTED {
+            LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        }
+    }
+
+    fn freed(ledger: usize, layout: Layout) {
+        if ledger == COUNTED {
+            LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Booking<LiveBytes> = Booking::new();
+
+fn live_bytes() -> i64 {
+    LIVE_BYTES.load(Ordering::Relaxed)
+}
+
+fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    // Small: there are many.
+    let builder = thread::Builder::new().stack_size(256 << 10);
+    let thread = builder.spawn(move || {
+        booking::join(COUNTED);
+        work()
+    });
+    thread.expect("this machine lets a process have so many threads")
+}
+
+fn total(pool: &Pool) -> Counts {
+    pool.stats().total
+}
+
+fn assert_accounts_balance(pool: &Pool) {
+    let total = total(pool);
+    assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
+    assert_eq!(
+        total.gets + total.adopted,
+        total.returns + total.discards.total() + total.detached + total.outstanding,
+        "{total:?}"
+    );
+    assert_eq!(
+        total.returns + total.prefilled,
+        total.hits() + total.trimmed + total.retained_buffers,
+        "{total:?}"
+    );
+}
+
+// ---- threads ----
+
+const THREADS: usize = if SLOW { 48 } else { 4096 };
+const CAPACITY: usize = 4096;
+
+/// Where the threads and the test wait for each other.
+struct Steps {
+    pool: Pool,
+    barrier: Barrier,
+    /// Threads that are done with what they do while the test looks.
+    done: AtomicUsize,
+}
+
+fn one_of_many(steps: &Steps, number: usize) {
+    let pool = &steps.pool;
+    let stamp = number as u8;
+    steps.barrier.wait(); // 1
+    let mut held = pool.get(CAPACITY);
+    held.put_bytes(stamp, CAPACITY);
+    steps.barrier.wait(); // 2: each holds one
+    steps.barrier.wait(); // 3
+    assert!(held.iter().all(|&byte| byte == stamp), "two owners");
+    drop(held);
+    drop(pool.get(CAPACITY));
+    steps.barrier.wait(); // 4: each caches one
+    steps.barrier.wait(); // 5: trimmed
+    for round in 0..if SLOW { 3 } else { 20 } {
+        let len = [100, 4000, 10_000][(number + round) % 3];
+        let mut buf = pool.get(1 + len / 2);
+        buf.put_bytes(stamp, len);
+        assert!(buf.iter().all(|&byte| byte == stamp), "two owners");
+    }
+    steps.done.fetch_add(1, Ordering::Relaxed);
+    steps.barrier.wait(); // 6
+}
+
+#[test]
+fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
+    let work = || {
+        let pool = Pool::builder().trim_interval(None).build().unwrap();
+        let many = THREADS as u64;
+        let steps = Arc::new(Steps {
+            pool: pool.clone(),
+            barrier: Barrier::new(THREADS + 1),
+            done: AtomicUsize::new(0),
+        });
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let steps = Arc::clone(&steps);
+                counted(move || one_of_many(&steps, number))
+            })
+            .collect();
+        steps.barrier.wait(); // 1: all have begun, and not used the pool
+        let before = live_bytes();
+        steps.barrier.wait(); // 2
+        let now = total(&pool);
+        assert_eq!((now.outstanding, now.misses, now.gets), (many, many, many));
+        // As docs/memory.md has it: so much for a thread, a cell for a buffer, the queues
+        // of one class, and up to 140 bytes there for each buffer. (The pool is in
+        // `before`.)
+        let beside = live_bytes() - before - (THREADS * CAPACITY) as i64;
+        let bound = (THREADS * (10_700 + 64 + 140) + 6_100) as i64;
+        assert!(beside <= bound, "{beside} bytes above {bound}");
+        steps.barrier.wait(); // 3
+        steps.barrier.wait(); // 4
+        let now = total(&pool);
+        assert_eq!((now.outstanding, now.retained_buffers), (0, many));
+        assert_eq!((now.local_hits, now.misses), (many, many));
+        assert_accounts_balance(&pool);
+        // Each was needed before this trim, and none after it.
+        assert_eq!(pool.trim().buffers, 0);
+        pool.calibrate();
+        assert_eq!(pool.calibration().calls, 2 * many);
+        assert_eq!(pool.trim().buffers, THREADS);
+        assert_eq!(total(&pool).retained_bytes, 0);
+        assert_accounts_balance(&pool);
+        steps.barrier.wait(); // 5
+        while steps.done.load(Ordering::Relaxed) < THREADS {
+            pool.trim();
+            let now = total(&pool);
+            assert!(now.retained_bytes <= 64 << 20, "{now:?}");
+            pool.calibrate();
+            pool.clear();
+            thread::yield_now();
+        }
+        steps.barrier.wait(); // 6
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        drop(steps);
+        assert_eq!(total(&pool).outstanding, 0);
+        assert_accounts_balance(&pool);
+        // What threads that are gone had serves those that come. A thread that begins has some
+        // memory of its own.
+        let before = live_bytes();
+        for _ in 0..10 {
+            let pool = pool.clone();
+            let thread = counted(move || drop(pool.get(CAPACITY)));
+            thread.join().unwrap();
+        }
+        let grown = live_bytes() - before;
+        assert!(grown < 2 * CAPACITY as i64, "{grown} bytes");
+        pool.clear();
+        assert_eq!(total(&pool).retained_buffers, 0);
+        assert_accounts_balance(&pool);
+    };
+    counted(|| drop(Pool::default().get(1))).join().unwrap(); // the process's once-only things
+    let before = live_bytes();
+    counted(work).join().unwrap();
+    assert_eq!(live_bytes(), before);
+}
+
+// ---- operations ----
+
+/// A little more than a number of 32 bits can count, and not by a round number.
+const OPERATIONS: u64 = if SLOW { 100_003 } else { (1 << 32) + 12_347 };
+
+/// So many gets and drops on this thread, of one buffer.
+fn operate(pool: &Pool) {
+    for _ in 0..OPERATIONS {
+        pool.get(CAPACITY).put_u8(1);
+    }
+    let total = total(pool);
+    let expected = (OPERATIONS, OPERATIONS, OPERATIONS - 1, 1);
+    assert_eq!(
+        (total.gets, total.returns, total.local_hits, total.misses),
+        expected
+    );
+    assert_eq!((total.outstanding, total.retained_buffers), (0, 1));
+    assert_accounts_balance(pool);
+    let class = pool.stats().classes;
+    let class = class.iter().find(|class| class.capacity == CAPACITY);
+    assert_eq!(class.unwrap().counts, total, "all of it is of one class");
+}
+
+fn options() -> tierpool::Builder {
+    Pool::builder().trim_interval(None).calibrate_interval(None)
+}
+
+#[test]
+#[ignore = "half a minute with optimisation, an hour without"]
+fn two_to_the_32_operations_are_counted_and_calibrated_to_the_last() {
+    const AFTER: u64 = 42_000;
+    let pool = options().calibrate_after(AFTER).build().unwrap();
+    operate(&pool);
+    // One calibration at each 42,001st return; and in this one, the rest.
+    assert_eq!(pool.calibration().calls, AFTER + 1);
+    pool.calibrate();
+    assert_eq!(pool.calibration().calls, OPERATIONS % (AFTER + 1));
+    assert_eq!(pool.calibration().targets.default_size, 64);
+    // And it goes on.
+    for _ in 0..=AFTER {
+        pool.get(CAPACITY).put_bytes(1, 1000);
+    }
+    assert_eq!(pool.calibration().calls, AFTER + 1);
+    assert_eq!(pool.calibration().targets.default_size, 1024);
+}
+
+#[test]
+#[ignore = "half a minute with optimisation, an hour without"]
+fn one_calibration_of_two_to_the_32_returns_has_all_of_them() {
+    let pool = options().calibration(false).build().unwrap();
+    operate(&pool);
+    assert_eq!(pool.calibration().calls, 0);
+    pool.calibrate();
+    assert_eq!(pool.calibration().calls, OPERATIONS);
+    assert_eq!(pool.calibration().targets.default_size, 64);
+    drop(pool.get(1));
+    pool.calibrate();
+    assert_eq!(pool.calibration().calls, 1);
+}
