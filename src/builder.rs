@@ -204,8 +204,9 @@ impl Builder {
     /// drops do no part of a trim by time. The thread is named `tierpool-trim`,
     /// does not keep the pool alive, and ends when the last handle is dropped.
     ///
-    /// A child process that was forked and goes on without `exec` has no such
-    /// thread, and must not use the pool: it may find its locks taken for ever.
+    /// A child process that was forked and goes on without `exec` has no such thread. It
+    /// must not use any pool if that thread, or another one, was in a call of a pool at that
+    /// moment: see [`Pool`](Pool#after-fork).
     pub fn background_trim(mut self, on: bool) -> Self {
         self.background_trim = on;
         self

@@ -31,6 +31,13 @@ use std::sync::Arc;
 /// std::thread::spawn(move || drop(buf)).join().unwrap(); // goes home by itself
 /// assert_eq!(pool.stats().total.retained_buffers, 1);
 /// ```
+///
+/// # After `fork`
+///
+/// A child process that goes on without `exec` has copies of all pools. If another thread
+/// was in a call of any pool when it was forked, the child must use none, since their locks
+/// may be taken for ever: it may read guards, but must drop none, and must end by `_exit`.
+/// If none was, it may go on as its parent does (`docs/memory.md`).
 pub struct Pool {
     shared: Arc<Shared>,
 }
@@ -78,9 +85,8 @@ impl Pool {
     /// grow have what comes back freed.
     ///
     /// A hit costs what it costs `get`. A miss costs more: the heap is asked for a block of
-    /// zeros, which is the one that a `BytesMut` can be made of when the heap may refuse.
-    /// From a few hundred kilobytes on these are fresh pages, which are zero as they come;
-    /// below, the block is overwritten.
+    /// zeros, the one kind that can be refused and made a `BytesMut` of. Large blocks are most
+    /// often fresh pages, which are zero as they come; any other is overwritten.
     ///
     /// # What else takes memory
     ///

@@ -1,0 +1,227 @@
+//! The pool in a child process that goes on after `fork` without `exec`
+//! (`docs/memory.md`, "After fork").
+//!
+//! No test harness: its threads would be in the parent, too. A child that hangs is ended
+//! by an alarm, and that fails the test; a minute, which no child of these needs.
+
+#[cfg(all(target_os = "linux", not(miri)))]
+fn main() {
+    linux::main();
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn main() {
+    println!("forks on Linux only: nothing to check");
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+mod linux {
+    use bytes::{Bytes, BytesMut};
+    use std::process;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+    use tierpool::{Counts, Pool, PooledBuf};
+
+    const ALARM_SECONDS: u32 = 60;
+
+    pub(super) fn main() {
+        // Those with threads come last: one thread must be all that there is.
+        a_child_of_one_thread_uses_the_pool_as_its_parent_does();
+        a_child_of_one_thread_may_leave_by_the_end_of_its_thread();
+        a_child_of_threads_that_are_in_no_call_uses_the_pool();
+        a_child_of_threads_that_are_in_calls_reads_what_it_had();
+        println!("4 facts about fork hold");
+    }
+
+    /// A process that this one has forked.
+    struct Child(libc::pid_t);
+
+    /// Forks. `None` in the child, which must [`leave`].
+    fn fork() -> Option<Child> {
+        // SAFETY: the child uses nothing that another thread of this process may have had
+        // locked but glibc's heap, which `fork` leaves whole, and what the test is about.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+        if child > 0 {
+            return Some(Child(child));
+        }
+        // SAFETY: takes a number, and ends the process some day.
+        unsafe { libc::alarm(ALARM_SECONDS) };
+        None
+    }
+
+    /// Ends a child that has done well, with nothing done at its end.
+    fn leave() -> ! {
+        // SAFETY: ends the process, and runs nothing.
+        unsafe { libc::_exit(0) }
+    }
+
+    impl Child {
+        /// Waits for it.
+        fn has_done_well(self) {
+            let mut status = 0;
+            // SAFETY: writes one number, to the one that it is given.
+            let waited = unsafe { libc::waitpid(self.0, &mut status, 0) };
+            assert_eq!(waited, self.0);
+            assert_eq!(status, 0, "the child failed, or hung and was ended");
+        }
+    }
+
+    fn pool() -> Pool {
+        let options = Pool::builder().classes([64, 1000]).trim_interval(None);
+        options.build().unwrap()
+    }
+
+    fn total(pool: &Pool) -> Counts {
+        pool.stats().total
+    }
+
+    fn assert_accounts_balance(pool: &Pool) {
+        let total = total(pool);
+        assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
+        assert_eq!(
+            total.gets + total.adopted,
+            total.returns + total.discards.total() + total.detached + total.outstanding
+        );
+        assert_eq!(
+            total.returns + total.prefilled,
+            total.hits() + total.trimmed + total.retained_buffers
+        );
+    }
+
+    fn filled(pool: &Pool, value: u8) -> PooledBuf {
+        let mut buf = pool.get(900);
+        buf.extend_from_slice(&[value; 900]);
+        buf
+    }
+
+    /// Uses all of a pool, to its end.
+    fn use_up(pool: Pool, mut guard: PooledBuf, frozen: Bytes) {
+        assert_eq!((&guard[..], &frozen[..]), (&[1; 900][..], &[2; 900][..]));
+        guard.extend_from_slice(&[3; 500]); // grows, through the pool and above it
+        drop((guard, frozen));
+        let held: Vec<PooledBuf> = (0..100).map(|at| pool.get(at * 11)).collect();
+        drop(held);
+        drop(pool.adopt(BytesMut::with_capacity(70)));
+        pool.trim();
+        pool.calibrate();
+        let before = total(&pool);
+        assert_eq!(before.outstanding, 0);
+        assert!(before.retained_buffers > 0);
+        assert_eq!(pool.clear().buffers as u64, before.retained_buffers);
+        drop(filled(&pool, 4));
+        assert_accounts_balance(&pool);
+        // A thread of the child's own, and a pool.
+        thread::scope(|scope| {
+            scope.spawn(|| drop(pool.get(64))).join().unwrap();
+        });
+        drop(self::pool().get(64));
+        assert_accounts_balance(&pool);
+        drop(pool);
+    }
+
+    fn a_child_of_one_thread_uses_the_pool_as_its_parent_does() {
+        let pool = pool();
+        drop([1, 900].map(|size| pool.get(size)));
+        let (guard, frozen) = (filled(&pool, 1), filled(&pool, 2).freeze());
+        let before = pool.stats();
+        // Two, so that the first has changed nothing for the second.
+        for _ in 0..2 {
+            let Some(child) = fork() else {
+                use_up(pool, guard, frozen);
+                leave();
+            };
+            child.has_done_well();
+            assert_eq!(pool.stats(), before, "the child's is not the parent's");
+        }
+        use_up(pool, guard, frozen);
+    }
+
+    fn a_child_of_one_thread_may_leave_by_the_end_of_its_thread() {
+        let pool = pool();
+        drop([1, 900].map(|size| pool.get(size)));
+        let Some(child) = fork() else {
+            drop(pool.get(64));
+            process::exit(0); // runs the destructors of thread-locals
+        };
+        child.has_done_well();
+        assert_eq!(total(&pool).retained_buffers, 2);
+        drop((pool.get(64), pool.get(900)));
+        assert_accounts_balance(&pool);
+    }
+
+    // A trim and the end of the pool reach the caches of threads that the child does not
+    // have.
+    fn a_child_of_threads_that_are_in_no_call_uses_the_pool() {
+        const THREADS: usize = 3;
+        let pool = pool();
+        let (guard, frozen) = (filled(&pool, 1), filled(&pool, 2).freeze());
+        let cached = Arc::new(Barrier::new(THREADS + 1));
+        let over = Arc::new(Barrier::new(THREADS + 1));
+        let threads = [(); THREADS].map(|()| {
+            let (pool, cached, over) = (pool.clone(), Arc::clone(&cached), Arc::clone(&over));
+            thread::spawn(move || {
+                drop((pool.get(64), filled(&pool, 9)));
+                drop(pool); // so that the child has the last handle
+                cached.wait();
+                over.wait();
+            })
+        });
+        cached.wait();
+        let before = pool.stats();
+        assert_eq!(before.total.retained_buffers, 2 * THREADS as u64);
+        for clear in [false, true] {
+            let Some(child) = fork() else {
+                if clear {
+                    assert_eq!(pool.clear().buffers, 2 * THREADS);
+                }
+                use_up(pool, guard, frozen);
+                leave();
+            };
+            child.has_done_well();
+            assert_eq!(pool.stats(), before);
+        }
+        over.wait();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        use_up(pool, guard, frozen);
+    }
+
+    fn a_child_of_threads_that_are_in_calls_reads_what_it_had() {
+        const FORKS: usize = 50;
+        let pool = pool();
+        let mut guard = filled(&pool, 1);
+        let frozen = filled(&pool, 2).freeze();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for at in 0..2 {
+                let (pool, over) = (&pool, &over);
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        let held: Vec<PooledBuf> = (0..70).map(|_| pool.get(60)).collect();
+                        drop(held);
+                        match at {
+                            0 => _ = pool.trim(),
+                            _ => _ = pool.stats(),
+                        }
+                    }
+                });
+            }
+            for _ in 0..FORKS {
+                let Some(child) = fork() else {
+                    // No more than is promised: reads, writes what fits, calls no pool.
+                    assert_eq!((&guard[..], &frozen[..]), (&[1; 900][..], &[2; 900][..]));
+                    guard.as_mut()[0] = 7;
+                    assert_eq!(guard[..2], [7, 1]);
+                    leave();
+                };
+                child.has_done_well();
+                assert_eq!(guard[..], [1; 900], "the child's is not the parent's");
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        use_up(pool, guard, frozen);
+    }
+}
