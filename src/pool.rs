@@ -85,8 +85,8 @@ impl Pool {
     /// grow have what comes back freed.
     ///
     /// A hit costs what it costs `get`. A miss costs more: the heap is asked for a block of
-    /// zeros, the one kind that can be refused and made a `BytesMut` of. Large blocks are most
-    /// often fresh pages, which are zero as they come; any other is overwritten.
+    /// zeros, the one kind that can be refused and made a `BytesMut` of. Fresh pages are zero
+    /// as they come; any other block is overwritten, as far as it reaches.
     ///
     /// # What else takes memory
     ///

@@ -9,8 +9,8 @@ use std::hint;
 
 /// So many bytes, all zero, which fill their vector; `None` if the heap has them not.
 ///
-/// Zero, since a vector shows all that it holds. Of a large block, the heap takes
-/// pages from the system that are zero already, and that nobody has touched yet.
+/// Zero, since a vector shows all that it holds. What the heap takes from the system for
+/// it, is zero already; the rest is overwritten.
 pub(crate) fn zeroed(len: usize) -> Option<Vec<u8>> {
     let layout = Layout::array::<u8>(len).ok()?;
     if layout.size() == 0 {

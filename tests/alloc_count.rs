@@ -103,7 +103,7 @@ impl Ledger {
     }
 }
 
-/// What a thread may keep of pools that are gone: a node of a map, below 512
+/// What a thread may keep of pools that are gone: a list of at most eight, below 512
 /// bytes, and for each of at most four pools the block in which it lay, below
 /// 4 KiB (never its caches or its buffers).
 const THREAD_LIST_BYTES: isize = 512 + 4 * 4096;
@@ -447,7 +447,7 @@ fn what_a_thread_keeps_of_pools_that_are_gone_does_not_grow_with_their_number() 
 #[test]
 fn many_pools_alive_at_once_leave_a_few_words_each_with_their_thread() {
     const POOLS: usize = if SLOW { 20 } else { 1000 };
-    const BYTES_EACH: isize = 256; // a map entry and an empty block
+    const BYTES_EACH: isize = 256; // an entry of a list and an empty block
     let ledger = Ledger::open();
     let before = ledger.live_bytes();
     let pools: Vec<Pool> = (0..POOLS).map(|_| Pool::default()).collect();
@@ -457,6 +457,45 @@ fn many_pools_alive_at_once_leave_a_few_words_each_with_their_thread() {
     drop(pools);
     let left = ledger.live_bytes() - before;
     assert!(left <= POOLS as isize * BYTES_EACH, "{left} bytes are left");
+    // Until the thread has used as many again.
+    for _ in 0..2 * POOLS {
+        drop(Pool::default().get(4096));
+    }
+    let left = ledger.live_bytes() - before;
+    assert!(left <= THREAD_LIST_BYTES, "{left} bytes are left");
+}
+
+#[test]
+fn threads_that_a_panic_ends_leak_nothing() {
+    let ledger = Ledger::open();
+    let work = move || {
+        let pool = many_classes();
+        let mut kept = pool.get(100);
+        kept.extend_from_slice(b"kept");
+        let threads = [0, 1, 2, 3].map(|at| {
+            let pool = pool.clone();
+            ledger.spawn(move || {
+                let mut held: Vec<PooledBuf> = (0..70).map(|at| pool.get(at * 20)).collect();
+                let frozen = held.pop().unwrap().freeze();
+                let _part = frozen.slice(..0);
+                held.truncate(40); // the rest in its cache
+                held[at].extend((0..2000_usize).map(|byte| match byte {
+                    1500 => std::panic::resume_unwind(Box::new("the user's panic")),
+                    _ => byte as u8,
+                }));
+            })
+        });
+        drop(pool); // the last handle is one of the threads'
+        for thread in threads {
+            assert!(thread.join().is_err());
+        }
+        assert_eq!(&kept[..], b"kept");
+    };
+    // The first time makes what the process keeps.
+    ledger.on_a_thread(work);
+    let before = ledger.live_bytes();
+    ledger.on_a_thread(work);
+    assert_eq!(ledger.live_bytes(), before);
 }
 
 #[test]

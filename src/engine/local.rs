@@ -225,6 +225,13 @@ pub(super) fn reserve() -> bool {
             // Twice what is alive: looking through them costs constant time
             // per pool attached.
             all.look_at.set(4.max(2 * pools.len()));
+            // What many pools at once have left, if a smaller list is to be had.
+            let enough = all.look_at.get();
+            let mut smaller = Vec::new();
+            if pools.capacity() > 2 * enough && smaller.try_reserve_exact(enough).is_ok() {
+                smaller.append(&mut pools);
+                *pools = smaller;
+            }
         }
         pools.try_reserve(1).is_ok()
     })
