@@ -25,7 +25,10 @@ esac
 
 # One folder for all, so that what they have in common is built once.
 export CARGO_TARGET_DIR=$PWD/target/tools
-export RUSTUP_AUTO_INSTALL=0
+# Not optimised: they run for seconds, and building them takes minutes.
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off
+export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
+export RUSTUP_AUTO_INSTALL=0 # what is not installed is an error here
 
 installed=$(cargo install --list)
 
