@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # The test suite under tools that watch each access to memory: scripts/sanitize.sh asan|valgrind|all
 #
-# Each finds what the other does not: AddressSanitizer sees accesses beyond a block that hit
-# another one, and to stack frames that are gone, but nothing that happens inside the standard
-# library, which comes compiled without it. valgrind sees every instruction, and that a decision rests on
-# memory that was never written. Both look for leaks at the end of each binary; what tests
-# forget on purpose, tests/forget keeps reachable.
+# Each finds what the other does not: AddressSanitizer sees accesses to stack frames that are
+# gone, and costs a few times the time, so that nothing need be left out; but it sees nothing
+# that happens inside the standard library, which comes compiled without it. valgrind sees
+# every instruction, and that a decision rests on memory that was never written. Both look
+# for leaks at the end of each binary; what tests forget on purpose, tests/forget keeps
+# reachable.
 #
-# Not under either: tests/rss.rs, which measures what these tools change, and benches.
+# Not under either: tests/rss.rs, which measures what these tools change, and benches. Not
+# under valgrind: tests/membarrier.rs and tests/wiped.rs, see below.
 #
 # Needs a nightly toolchain for AddressSanitizer, and valgrind.
 set -euo pipefail
@@ -18,7 +20,8 @@ step() { printf '\n== %s\n' "$*"; }
 # All test binaries of the pool, but those named.
 tests_but() {
     local test
-    for test in tests/*.rs; do
+    for test in tests/*.rs tests/*/main.rs; do
+        test=${test%/main.rs}
         test=$(basename "$test" .rs)
         case " $* " in
         *" $test "*) ;;
@@ -26,10 +29,6 @@ tests_but() {
         esac
     done
 }
-
-# Some optimisation: else most of the time goes to proptest. Overflows and debug assertions
-# are checked as in any test.
-export CARGO_PROFILE_DEV_OPT_LEVEL=1
 
 asan() {
     local host tests
@@ -52,13 +51,15 @@ asan() {
 
 valgrind_memcheck() {
     local tests binaries binary said
-    # `membarrier` runs its scenarios in processes of their own, under filters of system calls
-    # that valgrind makes as well.
-    mapfile -t tests < <(tests_but rss membarrier)
+    # `membarrier` runs its scenarios in processes of their own, which would have to be
+    # valgrind's, too, under the filters that they install. `wiped` reads all blocks to their
+    # ends, and so what was never written of them.
+    mapfile -t tests < <(tests_but rss membarrier wiped)
     step "valgrind: building"
     # With fewer rounds where there are many: valgrind is some 30 times slower, and runs
-    # one thread at a time.
-    said=$(RUSTFLAGS='--cfg slow' cargo test --locked --all-features --no-run \
+    # one thread at a time. With some optimisation, or most of the time goes to proptest;
+    # overflows and debug assertions are checked as in any test.
+    said=$(RUSTFLAGS='--cfg slow' CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --all-features --no-run \
         --target-dir target/valgrind -p tierpool --lib "${tests[@]}" 2>&1) ||
         { printf '%s\n' "$said"; return 1; }
     mapfile -t binaries < <(printf '%s\n' "$said" | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
@@ -66,7 +67,7 @@ valgrind_memcheck() {
     for binary in "${binaries[@]}"; do
         step "valgrind: $binary"
         # `fair-sched`: else a thread that waits in a loop starves the one that it waits for.
-        PROPTEST_MAX_SHRINK_ITERS=100 timeout 900 valgrind --quiet --error-exitcode=99 \
+        timeout 900 valgrind --quiet --error-exitcode=99 \
             --leak-check=full --show-leak-kinds=definite,indirect \
             --errors-for-leak-kinds=definite,indirect --num-callers=30 \
             --fair-sched=try "$binary" --quiet

@@ -68,17 +68,6 @@ fn without_zero_on_return_the_same_secrets_stay_in_memory() {
     }
 }
 
-// `tokio`'s `read_buf` writes to the chunk first and announces it later, or
-// never, if the read fails half-way.
-#[test]
-fn what_was_written_to_a_chunk_and_never_announced_is_wiped() {
-    let write: fn(&Pool, PooledBuf) = |_, mut buf| {
-        buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
-    };
-    assert!(shows_secret(&left_by(&pool_of(&[CAPACITY]), write)));
-    assert!(!shows_secret(&left_by(&wiping_pool(&[CAPACITY]), write)));
-}
-
 #[test]
 fn an_adopted_buffer_is_wiped_over_its_whole_capacity() {
     let left = |pool: Pool| {

@@ -17,7 +17,7 @@ pub const SECRET: &[u8] = b"q7Zk!vN3x#Rw9@bTy5&Lm2^Hc8%Jf4*Pd6+Gs";
 pub type Way = fn(&Pool, PooledBuf);
 
 /// All ways to write a secret and to let go of the buffer.
-pub const WAYS: [(&str, Way); 22] = [
+pub const WAYS: [(&str, Way); 23] = [
     ("extend_from_slice", |_, mut buf| {
         buf.extend_from_slice(SECRET)
     }),
@@ -40,6 +40,11 @@ pub const WAYS: [(&str, Way); 22] = [
         buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
         // SAFETY: these bytes were written by the line before.
         unsafe { buf.advance_mut(SECRET.len()) };
+    }),
+    // `tokio`'s `read_buf` writes to the chunk first and announces it later, or never, if
+    // the read fails half-way.
+    ("chunk_mut, and never announced", |_, mut buf| {
+        buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
     }),
     ("through DerefMut", |_, mut buf| {
         BytesMut::extend_from_slice(&mut buf, SECRET)
