@@ -280,17 +280,22 @@ impl Fields {
 
 // ---- a text that is nearly a profile ----
 
+/// One time in so many. Never where the input has ended: what is rare takes bytes.
+fn seldom(u: &mut Unstructured, of: u8) -> Result<bool> {
+    Ok(u.int_in_range(1..=of)? == of)
+}
+
 /// A value for the field of this index; most often one that it may have.
 fn value(u: &mut Unstructured, index: usize) -> Result<String> {
     Ok(match u.int_in_range(0..=19_u8)? {
-        0 => String::from("null"),
-        1 => u64::arbitrary(u)?.to_string(),
-        2 => "9".repeat(u.int_in_range(1..=400)?),
-        3 => {
+        19 => String::from("null"),
+        18 => u64::arbitrary(u)?.to_string(),
+        17 => "9".repeat(u.int_in_range(1..=400)?),
+        16 => {
             let depth = u.int_in_range(1..=500)?;
             "[".repeat(depth) + &"]".repeat(depth)
         }
-        4 => String::from(*u.choose(&[
+        15 => String::from(*u.choose(&[
             "-1",
             "-0",
             "0",
@@ -308,34 +313,34 @@ fn value(u: &mut Unstructured, index: usize) -> Result<String> {
             "1e999",
         ])?),
         _ => match index {
-            0 if u.ratio(1, 16)? => u32::arbitrary(u)?.to_string(),
+            0 if seldom(u, 16)? => u32::arbitrary(u)?.to_string(),
             0 => String::from("1"),
             1 | 2 => {
                 let near = u.int_in_range(0..=15_u8)?;
                 let step = 64_u64 << u.int_in_range(0..=20)?;
                 match near {
-                    0 => step - 1,
-                    1 => step + 1,
+                    14 => step - 1,
+                    15 => step + 1,
                     _ => step,
                 }
                 .to_string()
             }
-            3 => match u.ratio(1, 2)? {
-                true => u64::arbitrary(u)?.to_string(),
-                false => u.int_in_range(0..=3)?.to_string(),
+            3 => match seldom(u, 8)? {
+                true => String::from("0"),
+                false => u64::arbitrary(u)?.saturating_add(1).to_string(),
             },
             4 => {
                 let mut list = Vec::new();
-                let mut last = u.int_in_range(0..=1 << 26)?;
-                let count = match u.ratio(1, 16)? {
-                    true => u.int_in_range(126..=130)?,
+                let mut last = (64 << u.int_in_range(0..=19)?) + u.int_in_range(0..=2)?;
+                let count = match seldom(u, 16)? {
+                    true => u.int_in_range(127..=129)?,
                     false => u.int_in_range(0..=5)?,
                 };
                 for _ in 0..count {
                     list.push(last.to_string());
                     last = match u.int_in_range(0..=31_u8)? {
-                        0 => u64::arbitrary(u)?,
-                        1 => last,
+                        31 => u64::arbitrary(u)?,
+                        30 => last,
                         _ => last.saturating_add(u.int_in_range(1..=1 << 20)?),
                     };
                 }
@@ -348,28 +353,28 @@ fn value(u: &mut Unstructured, index: usize) -> Result<String> {
 
 fn nearly(u: &mut Unstructured) -> Result<String> {
     let mut members = Vec::new();
-    let is_list = u.ratio(1, 8)?;
+    let is_list = seldom(u, 8)?;
     for (index, name) in NAMES.iter().enumerate() {
         // Missing, doubled, or as it should be.
         let times = match u.int_in_range(0..=31_u8)? {
-            0 => 0,
-            1 => 2,
+            31 => 0,
+            30 => 2,
             _ => 1,
         };
         for _ in 0..times {
             let value = value(u, index)?;
             members.push(match (is_list, u.int_in_range(0..=31_u8)?) {
                 (true, _) => value,
-                (_, 0) => format!(
+                (_, 31) => format!(
                     " \"\\u{:04x}{}\" :\t{value}",
                     name.as_bytes()[0],
                     &name[1..]
                 ),
-                (_, 1) => format!("\"{name}s\":{value}"),
+                (_, 30) => format!("\"{name}s\":{value}"),
                 _ => format!("\"{name}\":{value}"),
             });
         }
-        if u.ratio(1, 16)? {
+        if seldom(u, 16)? {
             let value = value(u, NAMES.len())?;
             members.push(match is_list {
                 true => value,
@@ -377,7 +382,7 @@ fn nearly(u: &mut Unstructured) -> Result<String> {
             });
         }
     }
-    if !is_list && u.ratio(1, 4)? {
+    if !is_list && seldom(u, 4)? {
         let by = u.int_in_range(0..=members.len())?;
         members.rotate_left(by);
     }
