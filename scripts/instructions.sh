@@ -2,10 +2,11 @@
 # How many instructions the pool's operations take, beside what is recorded:
 #
 #   scripts/instructions.sh            fails if one takes over 5 % more than recorded,
-#                                      or a local get and drop over 1 %
+#                                      a local get and drop over 1 %, a miss over 0.5 %
 #   scripts/instructions.sh --update   writes the record anew
 #
-# 1 %: there one store more is 1.3 %, and is felt. Elsewhere the heap's instructions count, too.
+# 1 %: one store more is 1.3 % of a local get and drop. 0.5 %: a small allocation more is 1 %
+# of a miss, which is long.
 #
 # Needs valgrind and gungraun-runner: scripts/tools.sh
 set -euo pipefail
@@ -83,7 +84,7 @@ awk -F, '
         }
         was = recorded[$1, $2]
         change = 100 * ($3 - was) / was
-        limit = $1 ~ /^local_/ ? 1 : 5
+        limit = $1 ~ /^local/ ? 1 : ($1 ~ /^miss/ ? 0.5 : 5)
         verdict = ""
         if (change > limit) {
             verdict = "  FAILED: more than " limit " % above the record"
