@@ -525,7 +525,7 @@ fn a_class_that_is_always_short_keeps_no_trim_by_time_from_the_others() {
         .unwrap();
     burst(&pool, LIMIT);
     wait_until("the other class is trimmed", || {
-        for _ in 0..1000 {
+        for _ in 0..rounds(1000, 100) {
             // One more than the class keeps: it misses one each time.
             drop([(); LIMIT + 1].map(|()| pool.get(2 * CAPACITY)));
         }
