@@ -211,11 +211,15 @@ impl Calibrator {
     /// Whether what returns to a class is freed.
     #[inline(always)]
     pub(crate) fn is_retired(&self, class: ClassIndex) -> bool {
+        // Relaxed: nothing is reached through it. A return that sees the old answer is one
+        // that came before.
         self.classes[class.get()].retired.load(Ordering::Relaxed)
     }
 
     fn set_retired(&self, class: ClassIndex, retired: bool) {
         let class = &self.classes[class.get()];
+        // Relaxed: see `is_retired`. Where requests come meanwhile, some are forgotten, but
+        // the next are counted, whichever store comes last.
         class.retired.store(retired, Ordering::Relaxed);
         class.requests.store(0, Ordering::Relaxed);
     }
@@ -225,6 +229,7 @@ impl Calibrator {
     /// Notes so many requests for a class that is retired.
     pub(crate) fn note_requests(&self, class: ClassIndex, count: usize) {
         let requests = &self.classes[class.get()].requests;
+        // Relaxed: one exchange has the others' requests in it; nothing else is ordered.
         let before = requests.fetch_add(count, Ordering::Relaxed);
         if before.saturating_add(count) >= REQUESTS_LEAST {
             self.set_retired(class, false);
@@ -248,6 +253,7 @@ impl Calibrator {
         let Some(threshold) = self.threshold else {
             return BATCH_MAX;
         };
+        // Relaxed: a hint how soon to look again.
         let lately = self.lately(step, self.told.all[step].load(Ordering::Relaxed));
         let to_go = threshold.saturating_sub(lately);
         let batch = to_go.min(lately / BATCH_PART);
@@ -263,6 +269,7 @@ impl Calibrator {
     /// How many of those that this was told of came since the last calibration. If that is
     /// made meanwhile, it may be far too many: then somebody looks in vain.
     fn lately(&self, step: usize, told: usize) -> u64 {
+        // Relaxed: a hint; who finds a calibration due looks again under the lock.
         told.wrapping_sub(self.told.before[step].load(Ordering::Relaxed)) as u64
     }
 
@@ -331,6 +338,7 @@ impl Calibrator {
     }
 
     fn aim_at(&self, targets: Calibration) {
+        // Relaxed: see `default_size`.
         self.default_size
             .store(targets.default_size, Ordering::Relaxed);
         self.max_size.store(targets.max_size, Ordering::Relaxed);
@@ -365,6 +373,7 @@ impl Calibrator {
     /// So many returns of each step came since the last calibration, told of or not.
     fn set_lately(&self, calls: &[u64; STEPS]) {
         for ((told, before), &calls) in self.told.all.iter().zip(&self.told.before).zip(calls) {
+            // Relaxed: see `lately`.
             let told = told.load(Ordering::Relaxed);
             before.store(told.wrapping_sub(calls as usize), Ordering::Relaxed);
         }
@@ -422,7 +431,7 @@ fn total(calls: &[u64; STEPS]) -> u64 {
     calls.iter().sum()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

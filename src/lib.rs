@@ -72,8 +72,6 @@ mod engine;
 mod error;
 mod guard;
 mod histogram;
-#[cfg(all(test, loom))]
-mod models;
 mod pool;
 mod profile;
 mod shared;
@@ -96,7 +94,7 @@ pub use stats::{ClassStats, Counts, Discards, Stats};
 
 /// Whether each step of a unit test costs microseconds: under Miri, and under valgrind, for
 /// which `scripts/sanitize.sh` sets `--cfg slow`.
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 const SLOW: bool = cfg!(any(miri, slow));
 
 // The examples of the README and of the page on calibration are tested with the others.

@@ -1,16 +1,16 @@
-//! Atomics and locks: the only file that names `std::sync::atomic` or loom.
+//! Atomics, locks and threads: the only file that names `std::sync::atomic`, loom or
+//! shuttle.
 //!
-//! Every other file takes these from here. Under `--cfg loom` they are loom's,
-//! for the models in `src/models`.
+//! Every other file takes these from here. Under `--cfg loom` or `--cfg shuttle` they are
+//! the checker's, for the models in `src/models`, which are declared at the end.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod imp {
     pub(crate) use crossbeam_queue::ArrayQueue;
+    pub(crate) use std::sync::atomic::AtomicU8;
     #[allow(unused_imports)] // each system has its own barrier
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
-    // For counts that no protocol depends on: loom does not look at them.
-    pub(crate) use std::sync::atomic::AtomicU8;
-    // For what is in a static: loom's are made and forgotten with each run.
+    // For what is in a static: a checker's are made and forgotten with each run.
     pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
     pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
@@ -40,6 +40,16 @@ mod imp {
         unsafe { number.as_ptr().read() }
     }
 
+    /// Whether a checker runs this.
+    pub(crate) const MODELLED: bool = false;
+
+    /// Whether the light barrier is a fence where the system runs no barrier for
+    /// other threads: always, but in a model.
+    #[inline(always)]
+    pub(crate) const fn light_is_a_fence() -> bool {
+        true
+    }
+
     #[cfg(target_has_atomic = "64")]
     pub(super) type Count = std::sync::atomic::AtomicU64;
     // A machine without 64-bit atomics loses count after 2^32 events.
@@ -47,35 +57,40 @@ mod imp {
     pub(super) type Count = AtomicUsize;
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod imp {
-    pub(crate) use loom::sync::atomic::{Ordering, fence};
-    pub(crate) use loom::sync::{Mutex, MutexGuard};
-    pub(crate) use loom::thread::yield_now;
+    pub(super) use super::checker::Count;
+    #[cfg(test)]
+    pub(crate) use super::checker::model;
+    pub(crate) use super::checker::{
+        ArrayQueue, Exclusive, Mutex, MutexGuard, Ordering, fence, yield_now,
+    };
     pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
-    pub(crate) use std::sync::atomic::AtomicU8;
+    pub(crate) use std::sync::atomic::compiler_fence;
 
+    use super::checker;
     use std::cell::{Cell, RefCell};
-    use std::collections::VecDeque;
     use std::mem;
     use std::ops::Deref;
     use std::rc::Rc;
     use std::thread::panicking;
 
+    pub(crate) const MODELLED: bool = true;
+
     macro_rules! atomic {
         ($name:ident, $value:ty) => {
-            /// Loom's, which sees also when it is freed while a thread may still store to it.
+            /// The checker's. Loom sees also when it is freed while a thread may still store to it.
             #[derive(Debug)]
-            pub(crate) struct $name(loom::sync::atomic::$name);
+            pub(crate) struct $name(checker::atomic::$name);
 
             impl $name {
                 pub(crate) fn new(value: $value) -> Self {
-                    $name(loom::sync::atomic::$name::new(value))
+                    $name(checker::atomic::$name::new(value))
                 }
             }
 
             impl Deref for $name {
-                type Target = loom::sync::atomic::$name;
+                type Target = checker::atomic::$name;
 
                 fn deref(&self) -> &Self::Target {
                     &self.0
@@ -85,8 +100,8 @@ mod imp {
             impl Drop for $name {
                 fn drop(&mut self) {
                     if !panicking() {
-                        // SAFETY: loom looks.
-                        unsafe { self.0.unsync_load() };
+                        // SAFETY: the checker looks.
+                        unsafe { checker::unsync_load!(self.0) };
                     }
                 }
             }
@@ -94,23 +109,8 @@ mod imp {
     }
 
     atomic!(AtomicBool, bool);
+    atomic!(AtomicU8, u8);
     atomic!(AtomicUsize, usize);
-
-    pub(super) type Count = loom::sync::atomic::AtomicU64;
-
-    /// Shows loom that the caller has something to itself. Loom fails the model
-    /// if two threads are there with nothing to order them.
-    pub(crate) struct Exclusive(loom::cell::UnsafeCell<()>);
-
-    impl Exclusive {
-        pub(crate) fn new() -> Self {
-            Exclusive(loom::cell::UnsafeCell::new(()))
-        }
-
-        pub(crate) fn touch(&self) {
-            self.0.with_mut(|_| ());
-        }
-    }
 
     impl Drop for Exclusive {
         fn drop(&mut self) {
@@ -126,86 +126,19 @@ mod imp {
     ///
     /// - No other thread stores to it until the caller lets it.
     pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
-        // SAFETY: loom looks.
-        unsafe { number.unsync_load() }
+        // SAFETY: the checker looks.
+        unsafe { checker::unsync_load!(number.0) }
     }
 
-    /// What `crossbeam_queue::ArrayQueue` promises, and no more: who takes an
-    /// item has seen what was done before it was pushed; the length is one that
-    /// the queue had, but perhaps not the last. Nothing else is ordered, so that
-    /// a model cannot pass because the queue is a lock.
-    pub(crate) struct ArrayQueue<T> {
-        capacity: usize,
-        len: AtomicUsize,
-        /// Of the standard library's: invisible to loom, which never leaves a
-        /// thread for another one but at loom's operations. None is under it.
-        items: std::sync::Mutex<VecDeque<T>>,
-    }
-
-    impl<T> ArrayQueue<T> {
-        pub(crate) fn new(capacity: usize) -> Self {
-            ArrayQueue {
-                capacity,
-                len: AtomicUsize::new(0),
-                items: Default::default(),
-            }
-        }
-
-        pub(crate) fn push(&self, item: T) -> Result<(), T> {
-            if self.change_len(|len| (len + 1).min(self.capacity), Ordering::Release)
-                == self.capacity
-            {
-                return Err(item);
-            }
-            self.items().push_back(item);
-            Ok(())
-        }
-
-        pub(crate) fn pop(&self) -> Option<T> {
-            self.change_len(|len| len.saturating_sub(1), Ordering::Acquire);
-            self.items().pop_front()
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            self.len.load(Ordering::Acquire)
-        }
-
-        pub(crate) fn is_empty(&self) -> bool {
-            self.len() == 0
-        }
-
-        /// Says what the length was. No other thread runs between the change and
-        /// the caller's next operation of loom's.
-        fn change_len(&self, change: impl Fn(usize) -> usize, order: Ordering) -> usize {
-            loop {
-                // The items are as many as the last length says. Other threads
-                // may run before the exchange, and then it fails.
-                let len = self.items().len();
-                let changed = self
-                    .len
-                    .compare_exchange(len, change(len), order, Ordering::Relaxed);
-                if changed.is_ok() {
-                    return len;
-                }
-            }
-        }
-
-        fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
-            self.items
-                .lock()
-                .unwrap_or_else(super::PoisonError::into_inner)
-        }
-    }
-
-    /// A variable of which each of loom's threads has its own, as
+    /// A variable of which each of the model's threads has its own, as
     /// `std::thread::LocalKey`. It ends in [`end_thread`]: loom itself ends a
     /// thread's variables after `join` has returned elsewhere, and a variable's
     /// destructor finds no other one.
-    pub(crate) struct LocalKey<T: 'static>(pub(crate) &'static loom::thread::LocalKey<Local<T>>);
+    pub(crate) struct LocalKey<T: 'static>(pub(crate) &'static checker::LocalKey<Local<T>>);
 
     pub(crate) struct Local<T>(RefCell<Option<Rc<T>>>);
 
-    loom::thread_local! {
+    checker::thread_local! {
         /// What ends this thread's variables, in the order in which they began.
         static ENDS: RefCell<Vec<Box<dyn FnOnce()>>> = RefCell::new(Vec::new());
     }
@@ -262,7 +195,7 @@ mod imp {
     macro_rules! local_keys {
         ($(static $name:ident: $type:ty = const $init:block;)*) => {$(
             static $name: crate::sync::LocalKey<$type> = {
-                loom::thread_local! {
+                crate::sync::checker::thread_local! {
                     static LOCAL: crate::sync::Local<$type> =
                         crate::sync::Local::new($init, &$name)
                 }
@@ -271,6 +204,308 @@ mod imp {
         )*};
     }
     pub(crate) use local_keys as thread_local;
+}
+
+/// Loom: each order in which the threads' atomic operations can take effect, by the
+/// memory model of C11, up to a number of preemptions.
+#[cfg(loom)]
+pub(crate) mod checker {
+    pub(crate) use loom::sync::atomic::{Ordering, fence};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+    pub(crate) use loom::thread::{LocalKey, yield_now};
+    pub(crate) use loom::{sync::atomic, thread_local};
+
+    use super::AtomicUsize;
+    use std::collections::VecDeque;
+
+    pub(crate) type Count = atomic::AtomicU64;
+
+    macro_rules! unsync {
+        ($number:expr) => {
+            $number.unsync_load()
+        };
+    }
+    pub(crate) use unsync as unsync_load;
+
+    /// Shows loom that the caller has something to itself. Loom fails the model
+    /// if two threads are there with nothing to order them.
+    pub(crate) struct Exclusive(loom::cell::UnsafeCell<()>);
+
+    impl Exclusive {
+        pub(crate) fn new() -> Self {
+            Exclusive(loom::cell::UnsafeCell::new(()))
+        }
+
+        pub(crate) fn touch(&self) {
+            self.0.with_mut(|_| ());
+        }
+    }
+
+    /// What `crossbeam_queue::ArrayQueue` promises, and no more: who takes an
+    /// item has seen what was done before it was pushed; the length is one that
+    /// the queue had, but perhaps not the last. Nothing else is ordered, so that
+    /// a model cannot pass because the queue is a lock.
+    pub(crate) struct ArrayQueue<T> {
+        capacity: usize,
+        len: AtomicUsize,
+        /// Of the standard library's: invisible to loom, which never leaves a
+        /// thread for another one but at loom's operations. None is under it.
+        items: std::sync::Mutex<VecDeque<T>>,
+    }
+
+    impl<T> ArrayQueue<T> {
+        pub(crate) fn new(capacity: usize) -> Self {
+            ArrayQueue {
+                capacity,
+                len: AtomicUsize::new(0),
+                items: Default::default(),
+            }
+        }
+
+        pub(crate) fn push(&self, item: T) -> Result<(), T> {
+            // Release: what was done before is seen by who pops; pairs with the Acquire there.
+            if self.change_len(|len| (len + 1).min(self.capacity), Ordering::Release)
+                == self.capacity
+            {
+                return Err(item);
+            }
+            self.items().push_back(item);
+            Ok(())
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            // Acquire: pairs with the Release in `push`.
+            self.change_len(|len| len.saturating_sub(1), Ordering::Acquire);
+            self.items().pop_front()
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            // Acquire: pairs with the Release in `push`, as in the real one at most.
+            self.len.load(Ordering::Acquire)
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+
+        /// Says what the length was. No other thread runs between the change and
+        /// the caller's next operation of loom's.
+        fn change_len(&self, change: impl Fn(usize) -> usize, order: Ordering) -> usize {
+            loop {
+                // The items are as many as the last length says. Other threads
+                // may run before the exchange, and then it fails.
+                let len = self.items().len();
+                // Relaxed: on failure it is tried again.
+                let changed = self
+                    .len
+                    .compare_exchange(len, change(len), order, Ordering::Relaxed);
+                if changed.is_ok() {
+                    return len;
+                }
+            }
+        }
+
+        fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
+            self.items
+                .lock()
+                .unwrap_or_else(super::PoisonError::into_inner)
+        }
+    }
+
+    /// How the models are run, and their threads.
+    #[cfg(test)]
+    pub(crate) mod model {
+        pub(crate) use loom::thread::JoinHandle;
+
+        use std::sync::{Arc, Mutex};
+
+        /// What threads may use of the stack: 256 KiB. Enough to say what has failed;
+        /// that of the first thread is not.
+        const STACK_WORDS: usize = 32 * 1024;
+
+        /// Runs a model in every order that at most `preemptions` allow.
+        pub(crate) fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+            let mut builder = loom::model::Builder::new();
+            builder.max_branches = 20_000;
+            builder.max_threads = 4;
+            builder.preemption_bound.get_or_insert(preemptions);
+            let orders = Arc::new(Mutex::new(0));
+            let counted = Arc::clone(&orders);
+            builder.check(move || {
+                *counted.lock().unwrap() += 1;
+                model();
+            });
+            println!("{} orders", orders.lock().unwrap());
+        }
+
+        pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+            let thread = loom::thread::Builder::new().stack_size(STACK_WORDS);
+            thread.spawn(work).expect("loom always has one")
+        }
+    }
+}
+
+/// Shuttle: some of the orders of threads that are too many, or too long, to try all. One
+/// thread runs at a time, and sees all that the others did before: whatever an ordering
+/// would allow beyond that is not tried.
+#[cfg(all(shuttle, not(loom)))]
+pub(crate) mod checker {
+    pub(crate) use shuttle::sync::atomic::{Ordering, fence};
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    pub(crate) use shuttle::thread::{LocalKey, yield_now};
+    pub(crate) use shuttle::{sync::atomic, thread_local};
+
+    use std::cell::Cell;
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    pub(crate) type Count = atomic::AtomicU64;
+
+    macro_rules! unsync {
+        ($number:expr) => {
+            $number.raw_load()
+        };
+    }
+    pub(crate) use unsync as unsync_load;
+
+    /// Lets other threads run, as each atomic operation does.
+    fn switch() {
+        shuttle::thread::sleep(Duration::ZERO);
+    }
+
+    /// Fails the model if two threads have the same to themselves at once.
+    pub(crate) struct Exclusive(Cell<bool>);
+
+    impl Exclusive {
+        pub(crate) fn new() -> Self {
+            Exclusive(Cell::new(false))
+        }
+
+        pub(crate) fn touch(&self) {
+            assert!(!self.0.replace(true), "two threads are there at once");
+            switch();
+            self.0.set(false);
+        }
+    }
+
+    /// Does what `crossbeam_queue::ArrayQueue` does, each operation at one moment.
+    pub(crate) struct ArrayQueue<T> {
+        capacity: usize,
+        /// Of the standard library's: no thread waits for it, since none is left for
+        /// another one while it has it.
+        items: std::sync::Mutex<VecDeque<T>>,
+    }
+
+    impl<T> ArrayQueue<T> {
+        pub(crate) fn new(capacity: usize) -> Self {
+            ArrayQueue {
+                capacity,
+                items: Default::default(),
+            }
+        }
+
+        pub(crate) fn push(&self, item: T) -> Result<(), T> {
+            self.at_once(|items| {
+                if items.len() == self.capacity {
+                    return Err(item);
+                }
+                items.push_back(item);
+                Ok(())
+            })
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            self.at_once(VecDeque::pop_front)
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.at_once(|items| items.len())
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+
+        fn at_once<R>(&self, work: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
+            switch();
+            let items = self.items.lock();
+            work(&mut items.unwrap_or_else(super::PoisonError::into_inner))
+        }
+    }
+
+    /// How the models are run, and their threads.
+    #[cfg(test)]
+    pub(crate) mod model {
+        pub(crate) use shuttle::thread::JoinHandle;
+
+        use shuttle::rand::{Rng, thread_rng};
+        use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+        use std::env;
+        use std::sync::{Arc, Mutex};
+
+        /// What threads may use of the stack: 256 KiB.
+        const STACK_BYTES: usize = 256 * 1024;
+
+        /// Where the orders begin that are tried: a test that has passed passes again.
+        const SEED: u64 = 20;
+
+        /// How often a preemption is moved to another place, at most, in half of the orders.
+        ///
+        /// 3: more than most races need.
+        const CHANGES_OF_PRIORITY: usize = 3;
+
+        /// How many orders of a model are tried that loom tries all of.
+        const FEW: usize = 200;
+
+        /// Runs a model in some orders.
+        pub(crate) fn check(_preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+            check_many(FEW, model);
+        }
+
+        /// Runs a model in so many orders: half of them where each step is any thread's, and
+        /// half where the thread of the highest priority runs, and these change seldom.
+        ///
+        /// `SHUTTLE_TIMES` makes them so many times more, `SHUTTLE_RANDOM_SEED` others.
+        /// An order that fails is printed, and is run again, alone, if it is given as
+        /// `SHUTTLE_REPLAY`.
+        pub(crate) fn check_many(orders: usize, model: impl Fn() + Send + Sync + 'static) {
+            let times = env::var("SHUTTLE_TIMES").map_or(1, |times| times.parse().unwrap());
+            let orders = orders * times;
+            let model = Arc::new(model);
+            if let Ok(order) = env::var("SHUTTLE_REPLAY") {
+                return run(ReplayScheduler::new_from_encoded(&order), model);
+            }
+            run(
+                RandomScheduler::new_from_seed(SEED, orders / 2),
+                Arc::clone(&model),
+            );
+            let by_priority = PctScheduler::new_from_seed(SEED, CHANGES_OF_PRIORITY, orders / 2);
+            run(by_priority, model);
+        }
+
+        fn run(scheduler: impl Scheduler + 'static, model: Arc<impl Fn() + Send + Sync + 'static>) {
+            let mut config = shuttle::Config::new();
+            config.stack_size = STACK_BYTES;
+            config.silence_warnings = true; // what it does not see, `src/models` says
+            let steps = Arc::new(Mutex::new(0));
+            let counted = Arc::clone(&steps);
+            let orders = shuttle::Runner::new(scheduler, config).run(move || {
+                model();
+                *counted.lock().unwrap() += shuttle::current::context_switches();
+            });
+            println!("{orders} orders of {} steps in all", steps.lock().unwrap());
+        }
+
+        pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+            let thread = shuttle::thread::Builder::new().stack_size(STACK_BYTES);
+            thread.spawn(work).expect("shuttle always has one")
+        }
+
+        /// A number below another, as the order that is tried has it.
+        pub(crate) fn random(below: usize) -> usize {
+            thread_rng().gen_range(0..below)
+        }
+    }
 }
 
 pub(crate) use imp::*;
@@ -318,23 +553,35 @@ impl Counter {
 
     /// Counts events where several threads write.
     pub(crate) fn add(&self, events: usize) {
+        // Relaxed: see `Counter`.
         self.0.fetch_add(events as _, Ordering::Relaxed);
     }
 
     /// Raises the count to `least` if it is below, and returns what it is then.
     #[allow(clippy::unnecessary_cast)] // `Count` is `AtomicUsize` on some machines
     pub(crate) fn raise_to(&self, least: u64) -> u64 {
+        // Relaxed: see `Counter`.
         let before = self.0.fetch_max(least as _, Ordering::Relaxed) as u64;
         before.max(least)
     }
 
     #[allow(clippy::unnecessary_cast)] // `Count` is `AtomicUsize` on some machines
     pub(crate) fn get(&self) -> u64 {
+        // Relaxed: see `Counter`.
         self.0.load(Ordering::Relaxed) as u64
     }
 }
 
-#[cfg(all(test, not(loom)))]
+/// The models. Declared here, as none can be built without a checker.
+#[cfg(all(test, any(loom, shuttle)))]
+#[path = "models/mod.rs"]
+mod models;
+/// Those of which only shuttle can run any.
+#[cfg(all(test, shuttle, not(loom)))]
+#[path = "models/schedules.rs"]
+mod schedules;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

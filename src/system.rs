@@ -71,7 +71,7 @@ pub(crate) fn malloc_trim() {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -16,12 +16,13 @@
 //! | Linux 4.14 and later | compiler fence | `membarrier(PRIVATE_EXPEDITED)` |
 //! | Linux, `membarrier` refused | `SeqCst` fence | `SeqCst` fence |
 //! | Windows | compiler fence | `FlushProcessWriteBuffers` |
-//! | others, and Miri and loom | `SeqCst` fence | `SeqCst` fence |
+//! | others, Miri, and the models | `SeqCst` fence | `SeqCst` fence |
 
-#[cfg(all(any(target_os = "linux", windows), not(any(miri, loom))))]
-use crate::sync::compiler_fence;
-use crate::sync::{Ordering, StaticBool, fence};
+use crate::sync::{self, MODELLED, Ordering, StaticBool, compiler_fence, fence};
 use std::sync::Once;
+
+/// Whether this system may run barriers for us.
+const ASKS_THE_SYSTEM: bool = system::MAY_BE_ASKED && !MODELLED;
 
 /// Whether the operating system runs barriers for us. Only ever goes from
 /// `false` to `true`, inside [`prepare`].
@@ -34,7 +35,10 @@ pub(super) fn prepare() {
     static DECIDED: Once = Once::new();
     // Relaxed: whoever reaches a cache got there through an engine that was
     // built after this call returned, and sharing the engine ordered the two.
-    DECIDED.call_once(|| ASYMMETRIC.store(system::register(), Ordering::Relaxed));
+    DECIDED.call_once(|| {
+        let asymmetric = ASKS_THE_SYSTEM && system::register();
+        ASYMMETRIC.store(asymmetric, Ordering::Relaxed);
+    });
 }
 
 /// Whether [`light`] is enough on the frequent side. If not, that side must run
@@ -42,7 +46,7 @@ pub(super) fn prepare() {
 #[inline]
 pub(super) fn light_is_enough() -> bool {
     // Relaxed: see `prepare`.
-    system::light_is_a_fence() || ASYMMETRIC.load(Ordering::Relaxed)
+    !ASKS_THE_SYSTEM && sync::light_is_a_fence() || ASYMMETRIC.load(Ordering::Relaxed)
 }
 
 /// The frequent side: the caller's earlier stores come before its later loads,
@@ -52,12 +56,11 @@ pub(super) fn light_is_enough() -> bool {
 /// nothing, and the caller must find out before it relies on it.
 #[inline(always)]
 pub(super) fn light() {
-    // SeqCst: pairs with the full barrier that `heavy` makes every processor
-    // run; here only the compiler has to be held.
-    #[cfg(all(any(target_os = "linux", windows), not(any(miri, loom))))]
-    compiler_fence(Ordering::SeqCst);
-    #[cfg(not(all(any(target_os = "linux", windows), not(any(miri, loom)))))]
-    if light_is_enough() {
+    if ASKS_THE_SYSTEM {
+        // SeqCst: pairs with the full barrier that `heavy` makes every processor
+        // run; here only the compiler has to be held.
+        compiler_fence(Ordering::SeqCst);
+    } else if light_is_enough() {
         full();
     }
 }
@@ -81,15 +84,14 @@ pub(super) fn heavy() -> bool {
     fence(Ordering::SeqCst);
     // Relaxed: see `prepare`.
     let done = !ASYMMETRIC.load(Ordering::Relaxed) || system::barrier_on_all_threads();
+    // SeqCst: as above, for what comes after.
     fence(Ordering::SeqCst);
     done
 }
 
-#[cfg(all(target_os = "linux", not(any(miri, loom))))]
+#[cfg(all(target_os = "linux", not(miri)))]
 mod system {
-    pub(super) const fn light_is_a_fence() -> bool {
-        false
-    }
+    pub(super) const MAY_BE_ASKED: bool = true;
 
     fn membarrier(command: libc::c_int) -> bool {
         // SAFETY: `membarrier` takes a command, flags and a processor number
@@ -106,11 +108,9 @@ mod system {
     }
 }
 
-#[cfg(all(windows, not(any(miri, loom))))]
+#[cfg(all(windows, not(miri)))]
 mod system {
-    pub(super) const fn light_is_a_fence() -> bool {
-        false
-    }
+    pub(super) const MAY_BE_ASKED: bool = true;
 
     #[link(name = "kernel32")]
     unsafe extern "system" {
@@ -129,15 +129,9 @@ mod system {
     }
 }
 
-#[cfg(any(miri, loom, not(any(target_os = "linux", windows))))]
+#[cfg(any(miri, not(any(target_os = "linux", windows))))]
 mod system {
-    #[cfg(not(loom))]
-    pub(super) const fn light_is_a_fence() -> bool {
-        true
-    }
-
-    #[cfg(loom)]
-    pub(super) use crate::sync::light_is_a_fence;
+    pub(super) const MAY_BE_ASKED: bool = false;
 
     pub(super) fn register() -> bool {
         false

@@ -47,6 +47,7 @@ impl Account {
 
     /// How often there is room for `weight`; a hint.
     pub(super) fn room_for(&self, weight: usize) -> usize {
+        // Relaxed: a hint, as said.
         match self.limit {
             UNLIMITED => usize::MAX,
             limit => (limit - self.leased.load(Ordering::Relaxed)) / weight,

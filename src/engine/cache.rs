@@ -39,7 +39,8 @@ use super::local::Token;
 use super::tally::{Return, Tally};
 use super::{ClassLimits, Idle, Item, Levels};
 use crate::sync::{
-    AtomicBool, AtomicUsize, Counter, Exclusive, Ordering, fence, load_unshared, yield_now,
+    AtomicBool, AtomicUsize, Counter, Exclusive, MODELLED, Ordering, fence, load_unshared,
+    yield_now,
 };
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -108,7 +109,7 @@ pub(super) struct Cache<T> {
 }
 
 const _: () = assert!(
-    std::mem::offset_of!(Cache<Box<()>>, rounds) <= 64 || cfg!(loom),
+    std::mem::offset_of!(Cache<Box<()>>, rounds) <= 64 || MODELLED,
     "what every get and drop uses is in one cache line"
 );
 
@@ -360,7 +361,7 @@ impl<T: Item> Cache<T> {
         // Acquire: the owner's writes to the items; pairs with the Release in `leave`.
         while self.busy.load(Ordering::Acquire) {
             spins = spins.saturating_add(1);
-            if cfg!(loom) {
+            if MODELLED {
                 yield_now();
             } else if spins < 64 {
                 std::hint::spin_loop();
@@ -512,6 +513,7 @@ impl<T: Item> Cache<T> {
     }
 
     fn limit(&self) -> usize {
+        // Relaxed: see `resting`.
         self.limit.load(Ordering::Relaxed)
     }
 
@@ -520,6 +522,8 @@ impl<T: Item> Cache<T> {
             limit + self.resting() <= CACHE_ROUNDS && limit >= self.len(),
             "what is initialised lies before the limit, or rests behind it"
         );
+        // Relaxed: nobody who is not inside makes anything of it; who is inside has it
+        // from the last one's `leave`, `unclaim` or `release`.
         self.limit.store(limit, Ordering::Relaxed);
     }
 
@@ -624,7 +628,7 @@ impl<T: Item> Cache<T> {
         }
         self.set_resting(len); // before the length: see `levels`
         self.set_len(0);
-        self.limit.store(0, Ordering::Relaxed);
+        self.limit.store(0, Ordering::Relaxed); // Relaxed: see `set_limit`
     }
 
     /// # Safety

@@ -219,6 +219,7 @@ impl<T: Item> Depot<T> {
     }
 
     fn left(&self, item: T) -> T {
+        // Relaxed: for `Stats`.
         self.loose_weight
             .fetch_sub(item.weight(), Ordering::Relaxed);
         item

@@ -113,6 +113,8 @@ impl<T> Store<T> {
     /// Takes an item that has not been needed since the last
     /// [`reset_low`](Self::reset_low), if there is one.
     pub(super) fn pop_idle(&self) -> Option<T> {
+        // Relaxed: one exchange promises one item to one caller; what orders the item is
+        // the segment that it is popped from.
         let lower = |low: usize| low.checked_sub(1);
         self.low
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower)
@@ -136,6 +138,8 @@ impl<T> Store<T> {
 
     /// Has [`pop_idle`](Self::pop_idle) find what is not needed from now on.
     pub(super) fn reset_low(&self) {
+        // Relaxed: the mark orders nothing. What is popped meanwhile may be promised once
+        // more: `pop_idle` finds nothing then, or what came since.
         self.low.store(self.len(), Ordering::Relaxed);
     }
 

@@ -7,10 +7,13 @@
 //! drop finds in the number that it stores anyway whether somebody must look. Who
 //! looks, takes what was counted, and grants the next batch.
 
-use crate::sync::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, MODELLED, Ordering};
+use std::array;
 
 /// How many kinds of items there are: as many as a `usize` has bit lengths.
-pub(crate) const KINDS: usize = usize::BITS as usize;
+///
+/// In a model two, each of which it must look at.
+pub(crate) const KINDS: usize = if MODELLED { 2 } else { usize::BITS as usize };
 
 /// The most items of one kind that a cache takes back until somebody looks.
 ///
@@ -43,8 +46,8 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new() -> Self {
         Tally {
-            left: [const { AtomicU8::new(0) }; KINDS],
-            batch: [const { AtomicU8::new(0) }; KINDS],
+            left: array::from_fn(|_| AtomicU8::new(0)),
+            batch: array::from_fn(|_| AtomicU8::new(0)),
             used: AtomicBool::new(false),
         }
     }
@@ -68,16 +71,19 @@ impl Tally {
     /// For the owner, which then adds it to a count of its own, and must [grant](Self::grant)
     /// the next batch before it takes again.
     pub(super) fn take(&self, kind: usize) -> u8 {
+        // Relaxed: the owner's own.
         let came = self.batch[kind].load(Ordering::Relaxed) - self.left(kind);
-        // Before what it is added to is written: see `counts`.
+        // Before what it is added to is written: see `counts`. Relaxed: what that is added
+        // to is written with Release.
         self.batch[kind].store(0, Ordering::Relaxed);
         came
     }
 
     /// Has the next look come after `batch` items more.
     pub(super) fn grant(&self, kind: usize, batch: u8) {
+        // Relaxed: seen too late, it hides a batch; `counts` may be too low.
         self.used.store(true, Ordering::Relaxed);
-        // In this order: see `counts`.
+        // In this order, and each Release: pair with the Acquire loads in `counts`.
         self.left[kind].store(batch, Ordering::Release);
         self.batch[kind].store(batch, Ordering::Release);
     }
@@ -89,6 +95,7 @@ impl Tally {
     /// adds them to, with `Release`, was read before, with `Acquire`: whoever finds
     /// a batch there finds it gone from here.
     pub(super) fn counts(&self) -> impl Iterator<Item = (usize, usize)> {
+        // Relaxed: see `grant`.
         let kinds = match self.used.load(Ordering::Relaxed) {
             true => KINDS,
             false => 0,
@@ -97,7 +104,8 @@ impl Tally {
             // Acquire: pairs with the Release in `grant` and `count_down`. A batch is seen
             // with the `left` that it begins with, or a later one; and if that is of
             // another batch, the second load sees it, or one of the same size, of
-            // which no more have come than it says.
+            // which no more have come than it says. Relaxed: that second load comes after
+            // the Acquire one of `left`, which brings what was stored before that.
             let batch = self.batch[kind].load(Ordering::Acquire);
             let left = self.left[kind].load(Ordering::Acquire);
             let same = batch == self.batch[kind].load(Ordering::Relaxed);
@@ -107,10 +115,10 @@ impl Tally {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use crate::sync::{AtomicBool, AtomicUsize};
     use std::thread;
 
     const KIND: usize = 7;

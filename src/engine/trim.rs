@@ -133,6 +133,7 @@ impl Trims {
     /// Notes a miss that more room would have spared, for which a trim of
     /// `scope` would make it.
     fn note_shortage(&self, scope: usize) {
+        // Relaxed: see `is_due`.
         let shortages = self.shortages.fetch_add(1, Ordering::Relaxed) + 1;
         if shortages >= self.shortages_limit.load(Ordering::Relaxed) {
             self.due.fetch_max(scope, Ordering::Relaxed);
@@ -141,6 +142,7 @@ impl Trims {
 
     fn round_is_over(&self, round: &mut Round) {
         round.running = false;
+        // Relaxed, here and below: see `is_due`. The lock of the round is the caller's.
         let before = self.shortages_limit.load(Ordering::Relaxed);
         let limit = match round.freed_any {
             true => SHORTAGES_LEAST,
@@ -154,7 +156,7 @@ impl Trims {
                 timer.restart();
             }
         } else {
-            // What is due for other classes stays due, by time as well.
+            // What is due for other classes stays due, by time as well. Relaxed: as above.
             let _more_is_due =
                 self.due
                     .compare_exchange(round.scope, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -207,6 +209,7 @@ impl<T: Item> Engine<T> {
             // what was not needed in no time at all.
             let scope = match self.trims.is_time() {
                 true => Scope::All.number(),
+                // Relaxed: see `is_due`.
                 false => self.trims.due.load(Ordering::Relaxed),
             };
             if scope == 0 {
@@ -247,6 +250,7 @@ impl<T: Item> Engine<T> {
         } else {
             return;
         };
+        // Relaxed: see `note_miss`.
         depot.refused.store(scope.number(), Ordering::Relaxed);
     }
 

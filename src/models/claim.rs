@@ -3,7 +3,7 @@
 use super::{
     CLASS, Held, Number, Pool, check, limits, limits_of_whole_magazines, put_local, spawn, went_in,
 };
-use crate::engine::Freed;
+use crate::engine::{Freed, Return};
 use crate::sync::set_light_is_a_fence;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ fn claim_races_get_without_a_light_barrier() {
 /// The quick way of a drop; what finds no room there is freed.
 fn push(held: Held) {
     let number = held.item.0.number;
-    if put_local(held.item, Some(held.origin)).is_ok() {
+    if put_local(held.item, Some(held.origin), Return::Plain).is_ok() {
         went_in(number);
     }
 }
@@ -139,6 +139,23 @@ fn claim_races_refill() {
     }
 }
 
+// What is not needed is freed once, whoever finds it.
+#[test]
+fn trim_races_trim() {
+    check(6, || {
+        let pool = Pool::stocked(&limits(), 2);
+        assert_eq!(trim(&pool).items, 0);
+        let other = Arc::clone(&pool);
+        let trimmer = spawn(move || {
+            trim(&other);
+        });
+        trim(&pool);
+        trimmer.join().unwrap();
+        assert_eq!(pool.engine.trimmed(CLASS), 2);
+        pool.assert_accounted(0);
+    });
+}
+
 #[test]
 fn trim_races_clear() {
     check(6, || {
@@ -177,6 +194,50 @@ fn trim_on_the_slow_path_races_clear() {
         pool.put(again);
         pool.assert_accounted(2);
         drop((missed, trims));
+    });
+}
+
+// Freed or put to rest by another thread, an item is no hit.
+#[test]
+fn stats_race_claim() {
+    for (claim, resting) in CLAIMS {
+        check(4, move || {
+            let pool = Pool::stocked(&limits(), 2);
+            if resting {
+                trim(&pool);
+            }
+            let other = Arc::clone(&pool);
+            let claimer = spawn(move || {
+                claim(&other);
+            });
+            let levels = pool.engine.levels(CLASS);
+            assert_eq!(levels.local_hits, 0, "more hits than there were");
+            // Put to rest meanwhile, it may be seen in both places.
+            assert!(levels.idle_items <= 4, "more idle items than can be");
+            claimer.join().unwrap();
+            assert_eq!(pool.engine.levels(CLASS).local_hits, 0);
+            pool.assert_accounted(0);
+        });
+    }
+}
+
+#[test]
+fn stats_race_refill_and_flush() {
+    check(3, || {
+        let pool = Pool::new(&limits_of_whole_magazines());
+        assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
+        let other = Arc::clone(&pool);
+        let user = spawn(move || {
+            let held: Vec<_> = (0..3).map(|_| other.get()).collect(); // the second: a local hit
+            held.into_iter().for_each(|held| other.put(held)); // the third flushes two
+        });
+        let levels = pool.engine.levels(CLASS);
+        assert!(levels.local_hits <= 1, "more hits than there were");
+        assert!(levels.depot_hits <= 1, "more hits than there were");
+        user.join().unwrap();
+        let levels = pool.engine.levels(CLASS);
+        assert_eq!((levels.local_hits, levels.depot_hits), (1, 1));
+        pool.assert_accounted(0);
     });
 }
 

@@ -45,42 +45,36 @@
 //! - The orderings in `Account`: no item is reached through a lease.
 
 mod budget;
+mod calibrate;
 mod claim;
 mod close;
 mod depot;
 mod exit;
 
 use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
-use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread};
-use loom::thread::JoinHandle;
+use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// What loom's threads may use of the stack: 256 KiB.
-const STACK_WORDS: usize = 32 * 1024;
-
 /// Runs a model in every order that at most `preemptions` allow.
 fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.max_branches = 20_000;
-    builder.max_threads = 4;
-    builder.preemption_bound.get_or_insert(preemptions);
-    let orders = Arc::new(std::sync::Mutex::new(0));
-    let counted = Arc::clone(&orders);
+    model::check(preemptions, whole(model));
+}
+
+/// A model from its beginning to its threads' ends.
+pub(super) fn whole(model: impl Fn() + Send + Sync + 'static) -> impl Fn() + Send + Sync + 'static {
     let model = Arc::new(model);
-    builder.check(move || {
-        *counted.lock().unwrap() += 1;
+    move || {
         LEDGER.take();
         let model = Arc::clone(&model);
         spawn(move || model()).join().unwrap();
         assert_eq!(alive(), 0, "items are lost");
-    });
-    println!("{} orders", orders.lock().unwrap());
+    }
 }
 
 /// A thread that ends before it can be joined, with all that it does then.
-fn spawn(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> model::JoinHandle<()> {
     spawn_endless(move || {
         work();
         end_thread();
@@ -88,10 +82,8 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 }
 
 /// A thread that leaves its caches as they are.
-fn spawn_endless(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    // Words: enough to say what has failed. That of the first thread is not.
-    let thread = loom::thread::Builder::new().stack_size(STACK_WORDS);
-    thread.spawn(work).expect("loom always has one")
+fn spawn_endless(work: impl FnOnce() + Send + 'static) -> model::JoinHandle<()> {
+    model::spawn(work)
 }
 
 // ---- items ----
@@ -151,7 +143,7 @@ fn ledger<R>(look: impl FnOnce(&mut Ledger) -> R) -> R {
 }
 
 /// How many items there are.
-fn alive() -> usize {
+pub(super) fn alive() -> usize {
     ledger(|ledger| {
         let items = ledger.items.iter();
         items.filter(|&&state| state != State::Freed).count()
@@ -162,7 +154,7 @@ fn alive() -> usize {
 ///
 /// A reference, so that an engine gone wrong drops it twice and not a part of
 /// the heap; and small, as loom's threads have small stacks.
-struct Number(&'static Numbered);
+pub(super) struct Number(&'static Numbered);
 
 /// What an item is. Never freed: it is a few words, and a model is run some
 /// thousand times.
@@ -182,7 +174,7 @@ impl Number {
         Self::of_weight(WEIGHT)
     }
 
-    fn of_weight(weight: usize) -> Self {
+    pub(super) fn of_weight(weight: usize) -> Self {
         let number = ledger(|ledger| {
             ledger.items.push(State::Out);
             ledger.items.len() - 1
@@ -286,9 +278,9 @@ fn limits_without_caches() -> Limits {
 }
 
 /// An engine as the byte pool uses it (`src/shared.rs`), without bytes.
-struct Pool {
-    engine: Engine<Number>,
-    limit: usize,
+pub(super) struct Pool {
+    pub(super) engine: Engine<Number>,
+    pub(super) limit: usize,
     /// See [`Handle`].
     handles: AtomicUsize,
 }
@@ -302,13 +294,13 @@ impl HasEngine for Pool {
 }
 
 /// An item in a caller's hands, and where it came from.
-struct Held {
-    item: Number,
-    origin: Origin<Number>,
+pub(super) struct Held {
+    pub(super) item: Number,
+    pub(super) origin: Origin<Number>,
 }
 
 impl Pool {
-    fn new(limits: &Limits) -> Arc<Self> {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
         let pool = Arc::new_cyclic(|this| Pool {
             engine: Engine::new(limits, true, this.clone()),
             limit: limits.weight,
@@ -329,33 +321,60 @@ impl Pool {
     }
 
     fn get(&self) -> Held {
-        let (item, origin) = match self.engine.take_local(CLASS) {
-            Some((item, origin)) => (Some(item), origin),
-            None => self.engine.take(CLASS),
-        };
-        let item = match item {
-            Some(item) => {
-                item.came_out();
-                item
-            }
-            None => Number::new(),
-        };
+        let (item, origin) = self.take(CLASS);
+        let item = item.unwrap_or_else(Number::new);
         Held { item, origin }
     }
 
+    pub(super) fn take(&self, class: ClassIndex) -> (Option<Number>, Origin<Number>) {
+        let (item, origin) = match self.engine.take_local(class) {
+            Some((item, origin)) => (Some(item), origin),
+            None => self.engine.take(class),
+        };
+        if let Some(item) = &item {
+            item.came_out();
+        }
+        (item, origin)
+    }
+
     fn put(&self, held: Held) {
+        self.put_to(CLASS, held);
+    }
+
+    /// Says whether it was kept.
+    pub(super) fn put_to(&self, class: ClassIndex, held: Held) -> bool {
         let number = held.item.0.number;
         held.item.0.alone.touch();
-        let item = match put_local(held.item, Some(held.origin)) {
-            Ok(()) => return went_in(number),
-            Err(back) => back,
-        };
-        let item = match put_local(item, self.engine.local(CLASS)) {
-            Ok(()) => return went_in(number),
-            Err(back) => back,
-        };
-        if self.engine.keep(CLASS, item).is_ok() {
+        let local = put_local(held.item, Some(held.origin), Return::Plain);
+        let local = local.or_else(|item| put_local(item, self.engine.local(class), Return::Plain));
+        let kept = local.or_else(|item| self.engine.keep(class, item)).is_ok();
+        if kept {
             went_in(number);
+        }
+        kept
+    }
+
+    /// As [`put_to`](Self::put_to), but counted by its kind, as far as that goes the
+    /// quick way; `next` is told when a batch is at its end, and says how large the next is.
+    pub(super) fn put_counted(
+        &self,
+        class: ClassIndex,
+        held: Held,
+        kind: usize,
+        next: impl FnOnce(usize) -> u8,
+    ) -> bool {
+        let number = held.item.0.number;
+        held.item.0.alone.touch();
+        match put_local(held.item, Some(held.origin), Return::OfKind(kind)) {
+            Ok(()) => {
+                went_in(number);
+                true
+            }
+            Err(item) => {
+                self.engine.next_batch(class, kind, next);
+                let origin = Origin::NONE;
+                self.put_to(class, Held { item, origin })
+            }
         }
     }
 
@@ -393,11 +412,11 @@ impl Pool {
     }
 }
 
-fn put_local(item: Number, origin: Option<Origin<Number>>) -> Result<(), Number> {
+fn put_local(item: Number, origin: Option<Origin<Number>>, count: Return) -> Result<(), Number> {
     match origin {
         // SAFETY: it is local. Either the caller or the item keeps the pool alive.
         Some(origin) if origin.is_local() && unsafe { origin.unit() } == item.weight() => unsafe {
-            origin.push(item, Return::Plain)
+            origin.push(item, count)
         },
         _ => Err(item),
     }

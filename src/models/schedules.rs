@@ -1,0 +1,305 @@
+//! Schedules too long for loom: threads that do at random what threads do, on two pools
+//! of two size classes, with magazines of more than one item.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg shuttle -C debug-assertions" cargo test --release --lib schedules
+//! ```
+//!
+//! What each thread does is drawn by shuttle, as the order is, so that an order that fails
+//! is run again with the same. See `check_many` in `src/sync.rs` for how, and how to try more.
+
+use super::models::{Held, Number, Pool, alive, spawn, whole};
+use crate::engine::{ClassIndex, ClassLimits, KINDS, Limits};
+use crate::sync::model::{JoinHandle, check_many, random};
+use crate::sync::{AtomicUsize, Ordering, set_light_is_a_fence};
+use std::sync::{Arc, Mutex};
+
+const POOLS: usize = 2;
+const CLASSES: [ClassIndex; 2] = [ClassIndex(0), ClassIndex(1)];
+/// How many threads there are at once.
+const SEATS: usize = 4;
+/// How many threads have a seat, one after the other.
+const LIVES: usize = 2;
+/// How much each of these does.
+const ACTS: usize = 10;
+/// The most items of a thread's at once.
+const HELD_MAX: usize = 6;
+
+/// So many orders take about 15 seconds on one processor.
+const ORDERS: usize = 4000;
+
+fn limits() -> Limits {
+    let class = |items, cache_rounds, weight| ClassLimits {
+        items,
+        cache_rounds,
+        magazine_rounds: cache_rounds / 2,
+        weight,
+    };
+    Limits {
+        classes: Box::new([class(10, 4, 2), class(6, 4, 3)]),
+        weight: 24, // less than the classes' items
+        thread_weight: 11,
+        trim_interval: None,
+    }
+}
+
+/// A pool, and what is known of it.
+struct Used {
+    pool: Arc<Pool>,
+    /// As the calibrator is told.
+    told: [AtomicUsize; KINDS],
+    /// Of the standard library's, and not kept over any operation of the pool's.
+    known: Mutex<Known>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    /// Per class.
+    gets: [u64; CLASSES.len()],
+    made: [u64; CLASSES.len()],
+    kept: [u64; CLASSES.len()],
+    stocked: [u64; CLASSES.len()],
+    /// Per kind: returns that were begun.
+    counted: [usize; KINDS],
+    closing: bool,
+    closed: bool,
+}
+
+/// An item that is out, of which pool, and of which class.
+struct Out {
+    of: usize,
+    class: ClassIndex,
+    held: Held,
+}
+
+struct World {
+    pools: [Used; POOLS],
+    /// What threads pass to each other.
+    passed: Mutex<Vec<Out>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Used {
+    fn new() -> Self {
+        Used {
+            pool: Pool::new(&limits()),
+            told: std::array::from_fn(|_| AtomicUsize::new(0)),
+            known: Mutex::default(),
+        }
+    }
+
+    fn know<R>(&self, note: impl FnOnce(&mut Known) -> R) -> R {
+        note(&mut self.known.lock().unwrap())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.know(|known| known.closed)
+    }
+
+    fn get(&self, of: usize, class: ClassIndex) -> Out {
+        let closed = self.is_closed();
+        self.know(|known| known.gets[class.get()] += 1);
+        let (item, origin) = self.pool.take(class);
+        assert!(!closed || item.is_none(), "a closed engine had an item");
+        let item = item.unwrap_or_else(|| {
+            self.know(|known| known.made[class.get()] += 1);
+            self.pool.engine.reserve(class, 1);
+            Number::of_weight(weight(class))
+        });
+        let held = Held { item, origin };
+        Out { of, class, held }
+    }
+
+    fn put(&self, class: ClassIndex, held: Held) {
+        let closed = self.is_closed();
+        let kept = match random(3) {
+            0 => self.pool.put_to(class, held),
+            _ => {
+                let kind = random(KINDS);
+                self.know(|known| known.counted[kind] += 1);
+                self.pool.put_counted(class, held, kind, |came| {
+                    // AcqRel: whoever finds it here finds it gone from the tally.
+                    self.told[kind].fetch_add(came + 1, Ordering::AcqRel);
+                    random(3) as u8
+                })
+            }
+        };
+        assert!(!closed || !kept, "a closed engine kept an item");
+        self.know(|known| known.kept[class.get()] += u64::from(kept));
+    }
+
+    fn stock(&self, class: ClassIndex) {
+        if self.know(|known| known.closing) {
+            return; // the byte pool has a handle when it does this
+        }
+        let make = || Number::of_weight(weight(class));
+        let stocked = self.pool.engine.stock(class, 1 + random(3), make) as u64;
+        self.know(|known| known.stocked[class.get()] += stocked);
+    }
+
+    fn close(&self) {
+        let closing = self.know(|known| std::mem::replace(&mut known.closing, true));
+        if !closing {
+            // SAFETY: once, as was just seen.
+            unsafe { self.pool.engine.close() };
+            self.know(|known| known.closed = true);
+        }
+    }
+
+    /// Asserts what holds at any time.
+    fn look(&self, class: ClassIndex) {
+        assert!(
+            self.pool.engine.leased() <= self.pool.limit,
+            "leased above the limit"
+        );
+        let levels = self.pool.engine.levels(class);
+        let known = self.know(|known| known.clone());
+        let of = class.get();
+        let hits = known.gets[of];
+        assert!(
+            levels.local_hits + levels.depot_hits <= hits,
+            "more hits than gets"
+        );
+        let told: [_; KINDS] = std::array::from_fn(|kind| self.told[kind].load(Ordering::Acquire));
+        let tally = self.pool.engine.tally();
+        let counted = self.know(|known| known.counted);
+        for kind in 0..KINDS {
+            let came = told[kind] + tally[kind];
+            assert!(came <= counted[kind], "more returns than there were");
+        }
+    }
+
+    /// Asserts what holds when no thread uses the pool any more, and empties it.
+    fn assert_exact(&self) {
+        let known = self.know(|known| known.clone());
+        let tally = self.pool.engine.tally();
+        for kind in 0..KINDS {
+            let came = self.told[kind].load(Ordering::Acquire) + tally[kind];
+            assert_eq!(came, known.counted[kind], "returns are lost or doubled");
+        }
+        let (mut items, mut weight) = (0, 0);
+        for class in CLASSES {
+            let levels = self.pool.engine.levels(class);
+            items += levels.idle_items;
+            weight += levels.idle_weight;
+            let of = class.get();
+            let hits = levels.local_hits + levels.depot_hits;
+            if known.closed {
+                continue; // what `close` frees, it does not count
+            }
+            assert_eq!(hits + known.made[of], known.gets[of], "gets");
+            assert_eq!(levels.returns, known.kept[of], "returns");
+            let came = levels.returns + known.stocked[of];
+            let went = hits + levels.trimmed + levels.idle_items as u64;
+            assert_eq!(came, went, "items");
+        }
+        if known.closed {
+            assert_eq!((items, weight), (0, 0), "a closed engine holds items");
+            return;
+        }
+        let leased = self.pool.engine.leased();
+        assert!(weight <= leased, "retained without a lease");
+        assert!(leased <= self.pool.limit, "leased above the limit");
+        let alive_before = alive();
+        self.pool.engine.clear();
+        assert_eq!(
+            alive_before - alive(),
+            items,
+            "`clear` freed other than it held"
+        );
+        assert_eq!(self.pool.engine.leased(), 0, "leases that nobody has");
+    }
+}
+
+fn weight(class: ClassIndex) -> usize {
+    limits().classes[class.get()].weight
+}
+
+fn one_of<T: Copy>(some: &[T]) -> T {
+    some[random(some.len())]
+}
+
+impl World {
+    fn act(&self, mine: &mut Vec<Out>) {
+        let of = random(POOLS);
+        let (used, class) = (&self.pools[of], one_of(&CLASSES));
+        match random(40) {
+            0..14 if mine.len() < HELD_MAX => mine.push(used.get(of, class)),
+            0..26 if !mine.is_empty() => self.put(mine.swap_remove(random(mine.len()))),
+            26..29 => {
+                let passed = self.passed.lock().unwrap().pop();
+                mine.extend(passed);
+            }
+            29..31 => self.passed.lock().unwrap().extend(mine.pop()),
+            31 => {
+                // As a buffer that has grown.
+                let origin = crate::engine::Origin::NONE;
+                let item = Number::of_weight(weight(class) + 1);
+                let closed = used.is_closed();
+                let kept = used.pool.put_to(class, Held { item, origin });
+                assert!(!closed || !kept, "a closed engine kept an item");
+                used.know(|known| known.kept[class.get()] += u64::from(kept));
+            }
+            32 => used.pool.engine.give_up(class),
+            33 => used.stock(class),
+            34 => drop(used.pool.engine.clear()),
+            35..37 => drop(used.pool.engine.trim()),
+            37 if random(4) == 0 => used.close(),
+            _ => used.look(class),
+        }
+    }
+
+    fn put(&self, out: Out) {
+        self.pools[out.of].put(out.class, out.held);
+    }
+}
+
+/// A thread, which has `mine`, and those that come after it.
+fn live(world: Arc<World>, mut mine: Vec<Out>, lives: usize) {
+    let here = Arc::clone(&world);
+    let thread = spawn(move || {
+        for _ in 0..ACTS {
+            here.act(&mut mine);
+        }
+        // The next begins, and perhaps inherits, while this one ends.
+        match lives.checked_sub(1) {
+            Some(lives) => live(here, mine, lives),
+            None => mine.into_iter().for_each(|out| here.put(out)),
+        }
+    });
+    world.threads.lock().unwrap().push(thread);
+}
+
+fn threads_use_pools() {
+    let world = Arc::new(World {
+        pools: std::array::from_fn(|_| Used::new()),
+        passed: Mutex::default(),
+        threads: Mutex::default(),
+    });
+    for _ in 0..SEATS {
+        live(Arc::clone(&world), Vec::new(), LIVES - 1);
+    }
+    loop {
+        let thread = world.threads.lock().unwrap().pop();
+        match thread {
+            Some(thread) => thread.join().unwrap(),
+            None => break,
+        }
+    }
+    world.passed.lock().unwrap().clear();
+    for used in &world.pools {
+        used.assert_exact();
+    }
+    assert_eq!(alive(), 0, "items are lost");
+}
+
+#[test]
+fn threads_use_two_pools_at_random() {
+    check_many(ORDERS, whole(threads_use_pools));
+}
+
+#[test]
+fn threads_use_two_pools_at_random_without_a_light_barrier() {
+    set_light_is_a_fence(false);
+    check_many(ORDERS, whole(threads_use_pools));
+}
