@@ -1,6 +1,7 @@
 //! When a pool calibrates, from what, and what it hands out and grows to then.
 
-use crate::{options, rounds, targets_after, total};
+use crate::model::targets_after;
+use crate::{options, rounds, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 use std::cell::RefCell;

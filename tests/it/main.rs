@@ -14,6 +14,7 @@ mod config;
 mod drop_rule;
 mod fit;
 mod growth;
+#[path = "../model/mod.rs"]
 mod model;
 mod oversize;
 mod panics;
@@ -26,7 +27,7 @@ mod trim;
 mod try_get;
 mod zero_on_return;
 
-use tierpool::{Builder, Calibration, Counts, Histogram, Pool, PooledBuf};
+use tierpool::{Builder, Counts, Pool, PooledBuf};
 
 /// Options for a pool that frees nothing by time, so that its counts are exact
 /// however slow the machine is.
@@ -53,40 +54,6 @@ fn class(pool: &Pool, capacity: usize) -> Counts {
         .iter()
         .find(|class| class.capacity == capacity);
     found.expect("one of the pool's classes").counts
-}
-
-/// The targets that must come of these lengths, where those before were `current`.
-fn targets_after(
-    current: Option<Calibration>,
-    lengths: &Histogram,
-    percentile: f64,
-) -> Option<Calibration> {
-    let (Some(new), Some(current)) = (lengths.calibrate(percentile), current) else {
-        return lengths.calibrate(percentile).or(current);
-    };
-    let calls = |size: usize| {
-        let step = (0..20).find(|&step| 64 << step == size).expect("a step");
-        lengths.steps()[step]
-    };
-    let (now, before) = (calls(new.default_size), calls(current.default_size));
-    let by_chance = 4.0 * ((now + before) as f64).sqrt();
-    let clear = 4 * now > 5 * before && now as f64 - before as f64 > by_chance;
-    let default_size = match clear || before == 0 {
-        true => new.default_size,
-        false => current.default_size,
-    };
-    let out = (1.0 - percentile) / 2.0;
-    let by_chance = 4.0 * (out / lengths.calls() as f64).sqrt();
-    let stricter = 1.0 - (out - by_chance).max(0.0);
-    let agreed = lengths.calibrate(stricter).expect("it has calls").max_size;
-    let max_size = match new.max_size < current.max_size {
-        true => current.max_size.min(agreed),
-        false => new.max_size,
-    };
-    Some(Calibration {
-        default_size,
-        max_size: max_size.max(default_size),
-    })
 }
 
 /// All that must hold while the program is quiet.

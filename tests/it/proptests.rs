@@ -1,6 +1,6 @@
 //! Random operations on two pools, checked against the model.
 
-use crate::model::{Bounds, Model, Op};
+use crate::model::{self, Bounds, Model, Op, Options, THREADS};
 use crate::{options, total};
 use proptest::prelude::*;
 use tierpool::Counts;
@@ -92,6 +92,45 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Two pools, the second of which wipes what is returned.
+fn two(bounds: [Bounds; 2], thresholds: [u64; 2]) -> [Options; 2] {
+    [0, 1].map(|pool| Options {
+        bounds: bounds[pool],
+        threshold: thresholds[pool],
+        zero_on_return: pool == 1,
+        ..Options::PLAIN
+    })
+}
+
+fn any_options() -> impl Strategy<Value = Options> {
+    let ladder = prop_oneof![2 => Just(0), 1 => 0_usize..4];
+    let percentile = prop::sample::select(vec![0.9, 0.95, 0.5, 1.0]);
+    let zero_on_return = prop::bool::weighted(0.2);
+    let profile_of = prop::option::weighted(0.3, 0_usize..2);
+    let how = (any_bounds(), any_threshold(), percentile);
+    (ladder, zero_on_return, profile_of, how).prop_map(
+        |(ladder, zero_on_return, profile_of, (bounds, threshold, percentile))| Options {
+            ladder,
+            bounds,
+            zero_on_return,
+            threshold,
+            percentile,
+            profile_of,
+        },
+    )
+}
+
+/// As [`any_op`], on several threads and pools.
+fn any_op_anywhere() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        40 => any_op(),
+        10 => (0..THREADS).prop_map(|thread| Op::On { thread }),
+        1 => (0..THREADS).prop_map(|thread| Op::EndThread { thread }),
+        1 => (0_usize..2, any_options())
+            .prop_map(|(pool, options)| Op::NewPool { pool, options }),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if crate::SLOW { 4 } else { 128 },
@@ -105,11 +144,41 @@ proptest! {
         thresholds in [any_threshold(), any_threshold()],
         ops in prop::collection::vec(any_op(), 1..if crate::SLOW { 30 } else { 200 }),
     ) {
-        let mut model = Model::calibrating(bounds, thresholds);
+        let mut model = Model::new(&two(bounds, thresholds));
         // More handles, so that most runs are not over early.
         for pool in [0, 0, 1, 1] {
             model.apply(&Op::NewHandle { pool });
         }
+        for op in &ops {
+            model.apply(op);
+            model.check();
+        }
+        model.finish();
+    }
+
+    #[test]
+    fn threads_that_take_turns_agree_with_the_model(
+        options in [any_options(), any_options()],
+        ops in prop::collection::vec(any_op_anywhere(), 1..if cfg!(miri) { 30 } else { 300 }),
+    ) {
+        let mut model = Model::new(&options);
+        for pool in [0, 0, 1, 1] {
+            model.apply(&Op::NewHandle { pool });
+        }
+        for op in &ops {
+            model.apply(op);
+            model.check();
+        }
+        model.finish();
+    }
+
+    // As the fuzz target does it.
+    #[test]
+    fn what_any_byte_string_stands_for_agrees_with_the_model(
+        bytes in prop::collection::vec(any::<u8>(), 0..if cfg!(miri) { 100 } else { 800 }),
+    ) {
+        let (options, ops) = model::bytes::run(&bytes);
+        let mut model = Model::new(&options);
         for op in &ops {
             model.apply(op);
             model.check();
@@ -149,7 +218,7 @@ proptest! {
 
 /// What each pool has done before all that is left is dropped.
 fn run(bounds: Bounds, ops: &[Op]) -> [Counts; 2] {
-    let mut model = Model::new([bounds; 2]);
+    let mut model = Model::new(&two([bounds; 2], [u64::MAX; 2]));
     for op in ops {
         model.apply(op);
         model.check();

@@ -1,0 +1,227 @@
+//! Any byte string as a run: how two pools are made, and what is done to them.
+//!
+//! Owns how often each operation comes where the bytes are random. Every string means
+//! something, and what is missing at its end is 0.
+
+use super::op::{Bounds, LADDERS, Op, Options};
+
+/// The rest of a byte string.
+struct Rest<'a>(&'a [u8]);
+
+/// The run that a byte string stands for.
+pub fn run(bytes: &[u8]) -> ([Options; 2], Vec<Op>) {
+    let mut rest = Rest(bytes);
+    let options = [rest.options(), rest.options()];
+    let mut ops = Vec::new();
+    while !rest.0.is_empty() {
+        ops.push(rest.op());
+    }
+    (options, ops)
+}
+
+impl Rest<'_> {
+    fn byte(&mut self) -> usize {
+        let Some((&byte, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        usize::from(byte)
+    }
+
+    fn two_bytes(&mut self) -> usize {
+        self.byte() + 256 * self.byte()
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() % 2 == 1
+    }
+
+    /// A place in a list.
+    fn place(&mut self) -> usize {
+        self.byte()
+    }
+
+    /// Sizes of every magnitude, those at and around the classes, and oversize.
+    fn size(&mut self) -> usize {
+        match self.byte() {
+            small @ 0..=127 => 2 * small,
+            128..=191 => self.two_bytes() % 3000,
+            192..=239 => {
+                let ladder = LADDERS[self.byte() % LADDERS.len()];
+                let at = self.byte();
+                // Of the largest, few.
+                let few = ladder.len().min(3);
+                ladder[at / 3 % few] + at % 3 - 1
+            }
+            240..=251 => self.two_bytes(),
+            _ => {
+                let ladder = LADDERS[self.byte() % LADDERS.len()];
+                ladder[ladder.len() - 1 - self.byte() % 2 % ladder.len()] + self.byte() % 2
+            }
+        }
+    }
+
+    /// How much is written: not much.
+    fn len(&mut self) -> usize {
+        match self.byte() {
+            small @ 0..=199 => small,
+            200..=249 => self.two_bytes() % 3000,
+            _ => self.two_bytes() % 10_000,
+        }
+    }
+
+    fn bounds(&mut self) -> Bounds {
+        let retain_bytes = match self.byte() % 8 {
+            0..=2 => usize::MAX,
+            3 => self.two_bytes() % 300,
+            4 | 5 => self.two_bytes() % 20_000,
+            6 => 300_000 + 16 * self.two_bytes(),
+            _ => (3 << 20) + 1024 * self.two_bytes(),
+        };
+        let max_per_class = match self.byte() % 8 {
+            0..=5 => usize::MAX,
+            6 => self.byte() % 4,
+            _ => self.byte() % 100,
+        };
+        let thread_cache_bytes = match self.byte() % 8 {
+            0..=3 => usize::MAX,
+            4 => 0,
+            5 | 6 => self.two_bytes() % 6000,
+            _ => 300_000 + 128 * self.two_bytes(),
+        };
+        Bounds {
+            retain_bytes,
+            max_per_class,
+            thread_cache_bytes,
+        }
+    }
+
+    fn options(&mut self) -> Options {
+        let sort = self.byte();
+        Options {
+            ladder: if sort % 2 == 0 { 0 } else { self.byte() },
+            bounds: self.bounds(),
+            zero_on_return: sort / 2 % 4 == 1,
+            // None, few, and so many that it is the quick way that counts most of them.
+            threshold: match sort / 8 % 4 {
+                0 | 1 => u64::MAX,
+                2 => self.byte() as u64 % 10,
+                _ => self.byte() as u64 % 60,
+            },
+            percentile: [0.9, 0.95, 0.5, 1.0][sort / 32 % 4],
+            profile_of: (sort / 128 == 1).then(|| self.byte()),
+        }
+    }
+
+    fn op(&mut self) -> Op {
+        let op = self.byte();
+        let pool = op % 2;
+        match op / 2 {
+            0..=14 => Op::Get {
+                pool,
+                size: self.size(),
+            },
+            15 | 16 => Op::GetDefault { pool },
+            17..=20 => Op::GetMany {
+                pool,
+                size: self.size(),
+                count: self.byte() % 80,
+            },
+            21..=24 => Op::Adopt {
+                pool,
+                capacity: self.size(),
+                len: self.len(),
+            },
+            25 | 26 => Op::AdoptPart {
+                pool,
+                part: self.place(),
+            },
+            27..=34 => Op::Write {
+                guard: self.place(),
+                len: self.len(),
+            },
+            35..=37 => Op::WriteInside {
+                guard: self.place(),
+                len: self.len(),
+            },
+            38..=40 => Op::Reserve {
+                guard: self.place(),
+                additional: self.size(),
+            },
+            41 | 42 => Op::Resize {
+                guard: self.place(),
+                len: self.len(),
+            },
+            43 | 44 => Op::Truncate {
+                guard: self.place(),
+                len: self.len(),
+            },
+            45..=48 => Op::Advance {
+                guard: self.place(),
+                count: self.two_bytes(),
+            },
+            49..=51 => Op::SplitTo {
+                guard: self.place(),
+                at: self.two_bytes(),
+                keep: self.flag(),
+            },
+            52..=54 => Op::SplitOff {
+                guard: self.place(),
+                at: self.two_bytes(),
+                keep: self.flag(),
+            },
+            55 | 56 => Op::CopyToBytes {
+                guard: self.place(),
+                at: self.two_bytes(),
+                keep: self.flag(),
+            },
+            57 | 58 => Op::Swap {
+                guard: self.place(),
+                other: self.place(),
+            },
+            59..=74 => Op::Drop {
+                guard: self.place(),
+            },
+            75..=79 => Op::DropMany {
+                count: self.byte() % 100,
+            },
+            80 | 81 => Op::Detach {
+                guard: self.place(),
+            },
+            82 => Op::Forget {
+                guard: self.place(),
+            },
+            83..=85 => Op::Freeze {
+                guard: self.place(),
+            },
+            86 | 87 => Op::Slice {
+                frozen: self.place(),
+                from: self.two_bytes(),
+            },
+            88..=91 => Op::DropFrozen {
+                frozen: self.place(),
+            },
+            92..=94 => Op::DropPart { part: self.place() },
+            95..=98 => Op::Trim { pool },
+            99 => Op::Clear { pool },
+            100 | 101 => Op::Prefill {
+                pool,
+                size: self.size(),
+                count: self.byte() % 80,
+            },
+            102..=105 => Op::Calibrate { pool },
+            106 | 107 => Op::NewHandle { pool },
+            108 => Op::DropHandle { pool },
+            109 => Op::NewPool {
+                pool,
+                options: self.options(),
+            },
+            110..=124 => Op::On {
+                thread: self.byte(),
+            },
+            _ => Op::EndThread {
+                thread: self.byte(),
+            },
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What can be done to the model's pools, and how these are made.
+
+/// The size classes that a pool may have. Of the first: one of which the levels hold
+/// plenty, some between, and two of which they hold few.
+pub const LADDERS: [&[usize]; 4] = [
+    &[64, 200, 1024, 300_000, 3 << 20],
+    &[100, 512, 3000, 16_384],
+    &[1, 64, 65, 128, 4096, 5000, 8192, 65_536, 1 << 20],
+    &[256],
+];
+
+/// What a pool of the model may retain, as given to its builder.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub retain_bytes: usize,
+    pub max_per_class: usize,
+    pub thread_cache_bytes: usize,
+}
+
+impl Bounds {
+    pub const NONE: Bounds = Bounds {
+        retain_bytes: usize::MAX,
+        max_per_class: usize::MAX,
+        thread_cache_bytes: usize::MAX,
+    };
+}
+
+/// How a pool of the model is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which of [`LADDERS`].
+    pub ladder: usize,
+    pub bounds: Bounds,
+    pub zero_on_return: bool,
+    /// How many returns of one step are not enough for a calibration.
+    pub threshold: u64,
+    /// Of which part of the lengths `max_size` holds at least.
+    pub percentile: f64,
+    /// In which place the pool is whose profile it begins with, if that has not ended.
+    pub profile_of: Option<usize>,
+}
+
+impl Options {
+    /// Of the first ladder, without bounds; calibrates when it is told to.
+    pub const PLAIN: Options = Options {
+        ladder: 0,
+        bounds: Bounds::NONE,
+        zero_on_return: false,
+        threshold: u64::MAX,
+        percentile: 0.9,
+        profile_of: None,
+    };
+}
+
+/// One operation. Places in lists count round their length, so that every
+/// number means something; on an empty list the operation does nothing.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Get {
+        pool: usize,
+        size: usize,
+    },
+    GetDefault {
+        pool: usize,
+    },
+    GetMany {
+        pool: usize,
+        size: usize,
+        count: usize,
+    },
+    /// A new `BytesMut` of this capacity, with this much in it at most.
+    Adopt {
+        pool: usize,
+        capacity: usize,
+        len: usize,
+    },
+    /// A part that was split off or detached.
+    AdoptPart {
+        pool: usize,
+        part: usize,
+    },
+    /// `extend_from_slice` on the guard.
+    Write {
+        guard: usize,
+        len: usize,
+    },
+    /// `extend_from_slice` on the `BytesMut` inside.
+    WriteInside {
+        guard: usize,
+        len: usize,
+    },
+    Reserve {
+        guard: usize,
+        additional: usize,
+    },
+    Resize {
+        guard: usize,
+        len: usize,
+    },
+    Truncate {
+        guard: usize,
+        len: usize,
+    },
+    Advance {
+        guard: usize,
+        count: usize,
+    },
+    SplitTo {
+        guard: usize,
+        at: usize,
+        keep: bool,
+    },
+    SplitOff {
+        guard: usize,
+        at: usize,
+        keep: bool,
+    },
+    CopyToBytes {
+        guard: usize,
+        at: usize,
+        keep: bool,
+    },
+    /// Exchanges the `BytesMut`s of two guards.
+    Swap {
+        guard: usize,
+        other: usize,
+    },
+    Drop {
+        guard: usize,
+    },
+    DropMany {
+        count: usize,
+    },
+    Detach {
+        guard: usize,
+    },
+    /// Never dropped, until all is compared; a few times at most.
+    Forget {
+        guard: usize,
+    },
+    Freeze {
+        guard: usize,
+    },
+    Slice {
+        frozen: usize,
+        from: usize,
+    },
+    DropFrozen {
+        frozen: usize,
+    },
+    DropPart {
+        part: usize,
+    },
+    Trim {
+        pool: usize,
+    },
+    Clear {
+        pool: usize,
+    },
+    Prefill {
+        pool: usize,
+        size: usize,
+        count: usize,
+    },
+    Calibrate {
+        pool: usize,
+    },
+    NewHandle {
+        pool: usize,
+    },
+    /// The last handle ends the pool; guards stay.
+    DropHandle {
+        pool: usize,
+    },
+    /// Ends the pool in this place, if it has not ended, and makes another there.
+    NewPool {
+        pool: usize,
+        options: Options,
+    },
+    /// All operations from now on are this thread's, until the next of these. If it has
+    /// not begun, or has ended, it begins. The first is the one that has the model.
+    On {
+        thread: usize,
+    },
+    /// Ends a thread, unless it is the first. If it was at work, that is next.
+    EndThread {
+        thread: usize,
+    },
+}

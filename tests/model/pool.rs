@@ -1,0 +1,839 @@
+//! One pool: what each get, drop, trim and calibration must do to it, on any thread.
+//!
+//! Owns the rules: classes, the drop rule, leases, trims, which thread has which cache,
+//! and every counter. Knows nothing of the operations, or of what guards contain.
+//!
+//! Where it says `me`, that is the thread which does it.
+
+use super::learned::{Learned, Saved, class_for_request};
+use super::levels::{Cache, CacheSet, Depot, Idle, Life};
+use super::memory::{Memory, View};
+use super::op::{LADDERS, Options};
+use std::mem;
+use tierpool::{Calibrated, Calibration, Counts, Pool, PooledBuf};
+
+/// How many buffers one part of a trim frees at least, if there are so many.
+const PART: usize = 64;
+
+/// What a trim visits. All comes last, as it is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Class(usize),
+    All,
+}
+
+/// How far a trim has got that is done in parts.
+#[derive(Debug)]
+struct Round {
+    scope: Scope,
+    /// The first class that it visits.
+    first: usize,
+    /// The cache sets yet to be visited, the last one first.
+    sets: Vec<usize>,
+    /// The class whose depot is next, and the one before which to end.
+    class: usize,
+    end: usize,
+    freed_any: bool,
+}
+
+/// Which way a buffer goes that returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Back to this thread's cache from which it came, and nothing is asked.
+    Quick,
+    /// To this thread's cache, if it has room; and else it is judged.
+    Local,
+    /// It is judged.
+    Slow,
+}
+
+#[derive(Debug)]
+pub(super) struct GuardModel {
+    pub(super) view: View,
+    /// The whole buffer, as the pool last saw it; 0 where it did not.
+    base: usize,
+    capacity: usize,
+    /// Where it is counted as outstanding.
+    pub(super) class: usize,
+    /// The thread to whose cache it may go back the quick way.
+    origin: Option<Life>,
+}
+
+impl GuardModel {
+    /// How much was taken from the front, as far as the pool knows where that was.
+    fn consumed(&self, memory: &Memory) -> usize {
+        let address = memory.address(&self.view);
+        let known = self.base != 0 && (self.base..=self.base + self.capacity).contains(&address);
+        if known { address - self.base } else { 0 }
+    }
+
+    /// Whether it is as it left.
+    fn is_as_it_left(&self, memory: &Memory) -> bool {
+        memory.address(&self.view) == self.base && self.view.capacity == self.capacity
+    }
+
+    /// Empties the buffer. Its capacity if it is the whole of its allocation
+    /// then; `None` if a part is in use elsewhere.
+    fn make_whole(&mut self, memory: &mut Memory) -> Option<usize> {
+        self.view.contents.clear();
+        if self.is_as_it_left(memory) {
+            return Some(self.capacity);
+        }
+        let (address, view) = (memory.address(&self.view), &mut self.view);
+        if self.base != 0 && (self.base..=self.base + self.capacity).contains(&address) {
+            if memory.try_reclaim(view, self.capacity)
+                && memory.address(view) == self.base
+                && view.capacity == self.capacity
+            {
+                return Some(self.capacity);
+            }
+        } else if view.capacity == 0 && !memory.try_reclaim(view, 1) {
+            return Some(0); // taken out, and nothing left in its place
+        }
+        if !memory.is_alone(view) {
+            return None;
+        }
+        let allocation = memory.allocations.get_mut(&view.allocation).unwrap();
+        allocation.counted = false;
+        Some(allocation.capacity)
+    }
+}
+
+pub(super) struct OnePool {
+    pub(super) handles: Vec<Pool>,
+    capacities: &'static [usize],
+    pub(super) options: Options,
+    pub(super) learned: Learned,
+    depots: Vec<Depot>,
+    /// In the order in which they were made; none is removed.
+    sets: Vec<CacheSet>,
+    /// One per class, and one for what has none.
+    pub(super) counts: Vec<Counts>,
+    /// What a trim would have to visit to make room for a class, if one was refused for
+    /// want of it, and no miss since.
+    refused: Vec<Option<Scope>>,
+    /// The trim that the slow way of a get or a drop has begun.
+    round: Option<Round>,
+    /// What the trim that is due is to visit.
+    due: Option<Scope>,
+    /// Misses since the last trim of classes of which one had been refused.
+    shortages: usize,
+    /// How many of these begin a trim.
+    shortages_limit: usize,
+    /// Fewest idle buffers of each class that `Stats` has shown since the last
+    /// trim: no trim frees more.
+    pub(super) fewest: Vec<u64>,
+    /// Whether a trim has begun these anew.
+    trimmed: bool,
+    /// Whether the thread that uses it now has surely gone the slow way, on which it
+    /// remembers this pool.
+    pub(super) is_remembered: bool,
+}
+
+impl OnePool {
+    /// A pool that begins with what another has saved, if that is given: really, and as
+    /// the model has it.
+    pub(super) fn new(options: &Options, saved: Option<(tierpool::Profile, Saved)>) -> Self {
+        let capacities = LADDERS[options.ladder % LADDERS.len()];
+        let (profile, saved) = saved.unzip();
+        let bounds = options.bounds;
+        let pool = Pool::builder()
+            .classes(capacities.iter().copied())
+            .retain_bytes(bounds.retain_bytes)
+            .max_per_class(bounds.max_per_class)
+            .thread_cache_bytes(bounds.thread_cache_bytes)
+            .trim_interval(None) // time plays no part in the model
+            .calibrate_interval(None)
+            .calibrate_after(options.threshold)
+            .calibrate_percentile(options.percentile)
+            .zero_on_return(options.zero_on_return)
+            .profile(profile.unwrap_or_default())
+            .build()
+            .unwrap();
+        let (percentile, threshold) = (options.percentile, options.threshold);
+        let depot = |&capacity: &usize| Depot::new(capacity, bounds.thread_cache_bytes);
+        OnePool {
+            handles: vec![pool],
+            capacities,
+            options: options.clone(),
+            learned: Learned::new(capacities, percentile, threshold, saved.as_ref()),
+            depots: capacities.iter().map(depot).collect(),
+            sets: Vec::new(),
+            counts: vec![Counts::default(); capacities.len() + 1],
+            refused: vec![None; capacities.len()],
+            round: None,
+            due: None,
+            shortages: 0,
+            shortages_limit: 1,
+            fewest: vec![0; capacities.len()],
+            trimmed: false,
+            is_remembered: false,
+        }
+    }
+
+    /// The index of what is in no class, in every list by class.
+    pub(super) fn unclassed(&self) -> usize {
+        self.capacities.len()
+    }
+
+    /// The largest class's capacity.
+    pub(super) fn largest(&self) -> usize {
+        self.capacities[self.capacities.len() - 1]
+    }
+
+    fn class_for_request(&self, request: usize) -> usize {
+        class_for_request(self.capacities, request)
+    }
+
+    pub(super) fn class_for_capacity(&self, capacity: usize) -> usize {
+        let filled = self.capacities.partition_point(|&class| class <= capacity);
+        match filled.checked_sub(1) {
+            Some(class) if capacity <= self.largest() => class,
+            _ => self.unclassed(),
+        }
+    }
+
+    /// All that the pool holds of a class.
+    fn idle_of(&self, class: usize) -> impl Iterator<Item = &Idle> {
+        let caches = self.sets.iter().flat_map(move |set| &set.caches[class].held);
+        caches.chain(self.depots[class].idle())
+    }
+
+    /// All that the pool holds.
+    pub(super) fn idle(&self) -> impl Iterator<Item = &Idle> {
+        (0..self.unclassed()).flat_map(|class| self.idle_of(class))
+    }
+
+    // ---- threads ----
+
+    /// The cache set that a thread has, if it has one.
+    fn set_of(&self, me: Life) -> Option<usize> {
+        self.sets.iter().position(|set| set.owner == Some(me))
+    }
+
+    pub(super) fn has_caches(&self, me: Life) -> bool {
+        self.set_of(me).is_some()
+    }
+
+    /// The cache set that a thread has, or is given now: the first that an ended thread
+    /// has left, or else a new one.
+    fn attach(&mut self, me: Life) -> usize {
+        self.is_remembered = true;
+        self.set_of(me).unwrap_or_else(|| {
+            let left = self.sets.iter().position(|set| set.owner.is_none());
+            let at = left.unwrap_or_else(|| {
+                let caches = self.depots.iter().map(|_| Cache::default()).collect();
+                let owner = None;
+                self.sets.push(CacheSet { owner, caches });
+                self.sets.len() - 1
+            });
+            self.sets[at].owner = Some(me);
+            at
+        })
+    }
+
+    /// A thread ends: what it cached goes to the depots, and its cache set to the next.
+    pub(super) fn thread_ends(&mut self, me: Life) {
+        if let Some(set) = self.set_of(me) {
+            for (cache, depot) in self.sets[set].caches.iter_mut().zip(&mut self.depots) {
+                cache.hand_on(depot, cache.held.len());
+            }
+            self.sets[set].owner = None;
+        }
+    }
+
+    /// Whether a get by this thread may go the quick way though the class is retired:
+    /// it was not this thread that calibrated.
+    pub(super) fn caches_retired(&self, me: Life) -> bool {
+        self.set_of(me).is_some_and(|set| {
+            let mut caches = self.sets[set].caches.iter().enumerate();
+            caches.any(|(class, cache)| cache.has_needed() && self.learned.is_retired(class))
+        })
+    }
+
+    fn cache(&self, me: Life, class: usize) -> Option<&Cache> {
+        let set = self.set_of(me)?;
+        self.sets[set].caches.get(class)
+    }
+
+    /// Moves all that this thread's cache holds of a class to the depot.
+    fn give_up(&mut self, me: Life, class: usize) {
+        if let Some(set) = self.set_of(me) {
+            let cache = &mut self.sets[set].caches[class];
+            cache.hand_on(&mut self.depots[class], cache.held.len());
+        }
+    }
+
+    // ---- out ----
+
+    /// What a guard that was just taken for `request` must be, which somebody
+    /// `asked` for or not.
+    ///
+    /// It may have contents already, if another guard grew into it.
+    pub(super) fn took(
+        &mut self,
+        memory: &mut Memory,
+        me: Life,
+        buf: &PooledBuf,
+        request: usize,
+        asked: bool,
+    ) -> GuardModel {
+        let class = self.class_for_request(request);
+        let (idle, origin) = match class == self.unclassed() {
+            true => (None, None),
+            false => self.take_idle(memory, me, class, asked),
+        };
+        let counts = &mut self.counts[class];
+        counts.gets += 1;
+        counts.outstanding += 1;
+        let capacity = match &idle {
+            Some(idle) => idle.capacity,
+            None if class == self.capacities.len() => {
+                counts.oversize += 1;
+                request
+            }
+            None => {
+                counts.misses += 1;
+                self.capacities[class]
+            }
+        };
+        assert_eq!(buf.capacity(), capacity);
+        let view = match idle.and_then(|idle| idle.view) {
+            Some(view) => {
+                let address = buf.as_ptr().addr();
+                assert_eq!(address, memory.address(&view), "not the one that was next");
+                view
+            }
+            None => memory.seen(buf, 0, false),
+        };
+        let view = View {
+            contents: Vec::new(),
+            ..view
+        };
+        // Of no ordinary capacity: looked at whenever it comes home.
+        let irregular = self
+            .capacities
+            .get(class)
+            .is_some_and(|&c| c != view.capacity);
+        GuardModel {
+            base: if irregular { 0 } else { memory.address(&view) },
+            capacity: view.capacity,
+            view,
+            class,
+            origin,
+        }
+    }
+
+    /// An idle buffer for a request, if there is one, and the thread to whose cache the
+    /// guard may go back the quick way.
+    fn take_idle(
+        &mut self,
+        memory: &mut Memory,
+        me: Life,
+        class: usize,
+        asked: bool,
+    ) -> (Option<Idle>, Option<Life>) {
+        if self.handles.is_empty() {
+            return (None, None);
+        }
+        let retired = self.learned.is_retired(class);
+        self.learned.requests[class] += usize::from(asked);
+        let has_needed = self.cache(me, class).is_some_and(Cache::has_needed);
+        if has_needed && !self.options.zero_on_return && (asked || !retired) {
+            self.counts[class].local_hits += 1;
+            let set = self.set_of(me).unwrap();
+            return (self.sets[set].caches[class].held.pop(), Some(me));
+        }
+        if asked && retired {
+            self.learned.request(class, 1); // noted on the slow way alone
+        }
+        self.trim_if_due(memory);
+        let set = self.attach(me);
+        let idle = self.take_slow(set, class);
+        if self.learned.is_retired(class) {
+            // What came along from the depot goes back there.
+            self.give_up(me, class);
+            return (idle, None);
+        }
+        (idle, (!self.options.zero_on_return).then_some(me))
+    }
+
+    fn take_slow(&mut self, set: usize, class: usize) -> Option<Idle> {
+        let thread_room = self.lease_of_thread(set, class, usize::MAX);
+        let counts = &mut self.counts[class];
+        let cache = &mut self.sets[set].caches[class];
+        let depot = &mut self.depots[class];
+        if let Some(idle) = cache.held.pop() {
+            counts.local_hits += 1;
+            return Some(idle);
+        }
+        // Where half a magazine has no room, none is broken up without need.
+        if cache.room.saturating_add(thread_room) < depot.magazine.div_ceil(2) {
+            if let Some(idle) = depot.loose.pop() {
+                counts.depot_hits += 1;
+                return Some(idle);
+            }
+        }
+        if let Some(mut magazine) = depot.magazines.pop() {
+            counts.depot_hits += 1;
+            let idle = magazine.pop();
+            // Room for that one, too: it will come back.
+            cache.room += depot.magazine.saturating_sub(cache.room).min(thread_room);
+            let rest = magazine.split_off(cache.room.min(magazine.len()));
+            cache.held = magazine;
+            depot.keep_loose(rest);
+            return idle;
+        }
+        if let Some(idle) = depot.loose.pop() {
+            counts.depot_hits += 1;
+            return Some(idle);
+        }
+        if let Some(scope) = self.refused[class].take() {
+            self.shortages += 1;
+            if self.shortages >= self.shortages_limit {
+                self.due = self.due.max(Some(scope));
+            }
+        }
+        None
+    }
+
+    // ---- back ----
+
+    /// Whether a guard may go back to this thread's cache with nothing asked but whether
+    /// the batch of such returns is at its end.
+    fn may_be_quick(&self, memory: &Memory, me: Life, guard: &GuardModel) -> bool {
+        let cache = self.cache(me, guard.class);
+        guard.origin == Some(me)
+            && !self.handles.is_empty()
+            && guard.is_as_it_left(memory)
+            && cache.is_some_and(Cache::has_room)
+    }
+
+    /// A guard that ends, with its contents.
+    pub(super) fn returned(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
+        let used = guard.consumed(memory) + guard.view.contents.len();
+        let quick = self.may_be_quick(memory, me, &guard);
+        let retired = self.learned.is_retired(guard.class);
+        self.learned.count(self.set_of(me), guard.class, used);
+        let calibrated = self.see_calibration(me);
+        let way = match retired {
+            false => Way::Local,
+            // Whether the batch was at its end is not predicted, but looked at. At a
+            // calibration it was.
+            true if quick && !calibrated && self.shows_one_more_return(guard.class) => Way::Quick,
+            true => Way::Slow,
+        };
+        self.comes_home(memory, me, guard, way);
+    }
+
+    /// A guard that was exchanged for a larger one.
+    pub(super) fn outgrown(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
+        let way = if self.may_be_quick(memory, me, &guard) {
+            Way::Quick
+        } else if self.learned.is_retired(guard.class) {
+            Way::Slow
+        } else {
+            Way::Local
+        };
+        self.counts[guard.class].growths += 1;
+        self.comes_home(memory, me, guard, way);
+    }
+
+    /// Whether the pool has counted a return to a class that the model has not.
+    fn shows_one_more_return(&self, class: usize) -> bool {
+        let handle = self.handles.first().expect("not ended");
+        let returns = handle.stats().classes[class].counts.returns;
+        let more = returns - self.counts[class].returns;
+        assert!(more <= 1, "{more} returns of one buffer");
+        more == 1
+    }
+
+    /// Finds out whether the return of just now has made the pool calibrate, which
+    /// comes before that one is judged.
+    fn see_calibration(&mut self, me: Life) -> bool {
+        let Some(handle) = self.handles.first() else {
+            return false;
+        };
+        let now = handle.calibration();
+        let is_new = now.at != self.learned.at;
+        if is_new {
+            let (most, threshold) = (self.learned.most_calls(), self.learned.threshold);
+            assert!(most > threshold, "early: {most} of {threshold}");
+            self.calibrated(me, now);
+        }
+        let (most, late) = (self.learned.most_calls(), self.learned.late());
+        assert!(most <= late, "late: {most}, {late} may be");
+        is_new
+    }
+
+    /// The pool has calibrated on this thread: what must have come of that.
+    pub(super) fn calibrated(&mut self, me: Life, now: Calibrated) {
+        for class in self.learned.calibrate() {
+            self.give_up(me, class);
+        }
+        self.learned.at = now.at;
+        self.check_calibration(now);
+    }
+
+    /// A buffer that a guard has given up.
+    fn comes_home(&mut self, memory: &mut Memory, me: Life, mut guard: GuardModel, way: Way) {
+        self.counts[guard.class].outstanding -= 1;
+        match guard.make_whole(memory) {
+            // Kept, with its view of the allocation.
+            Some(capacity) if self.keep(memory, me, &guard, capacity, way) => {}
+            Some(_) => memory.end(&guard.view),
+            None => {
+                self.counts[guard.class].discards.shared += 1;
+                memory.end(&guard.view);
+            }
+        }
+    }
+
+    /// Keeps what is whole, or counts why not.
+    fn keep(
+        &mut self,
+        memory: &mut Memory,
+        me: Life,
+        guard: &GuardModel,
+        capacity: usize,
+        way: Way,
+    ) -> bool {
+        if self.handles.is_empty() {
+            return false;
+        }
+        let idle = Idle {
+            capacity,
+            view: Some(View {
+                offset: 0,
+                capacity,
+                ..guard.view.clone()
+            }),
+            unneeded: false,
+        };
+        let mine = self.set_of(me);
+        if let (Way::Quick, Some(set)) = (way, mine) {
+            self.sets[set].caches[guard.class].held.push(idle);
+            self.counts[guard.class].returns += 1;
+            return true;
+        }
+        let would_hold = self.class_for_request(capacity);
+        let discards = &mut self.counts[guard.class].discards;
+        if would_hold == self.capacities.len() || self.learned.is_retired(would_hold) {
+            discards.above_max += 1;
+            return false;
+        }
+        let at = self.class_for_capacity(capacity);
+        if at == self.unclassed() {
+            self.counts[guard.class].discards.below_min += 1;
+            return false;
+        }
+        let ordinary = capacity == self.capacities[at];
+        let has_room = self.cache(me, at).is_some_and(Cache::has_room);
+        let local = way == Way::Local && ordinary && at == guard.class && has_room;
+        if !local {
+            self.trim_if_due(memory);
+        }
+        if ordinary {
+            let set = match mine {
+                Some(set) if local => set,
+                _ => self.attach(me),
+            };
+            let has_room = |pool: &OnePool| pool.sets[set].caches[at].has_room();
+            if has_room(self) || self.widen(set, at) || self.flush_full(set, at) {
+                self.sets[set].caches[at].held.push(idle);
+                self.counts[at].returns += 1;
+                return true;
+            }
+        }
+        if self.lease(at, capacity, 1) == 1 {
+            self.depots[at].loose.push(idle);
+            self.counts[at].returns += 1;
+            return true;
+        }
+        let bounds = &self.options.bounds;
+        let of_class = self.leased(at).0;
+        if of_class >= bounds.max_per_class && bounds.max_per_class > 0 {
+            self.refused[at] = Some(Scope::Class(at));
+        } else if of_class < bounds.max_per_class && capacity <= bounds.retain_bytes {
+            self.refused[at] = Some(Scope::All);
+        }
+        self.counts[guard.class].discards.full += 1;
+        false
+    }
+
+    /// Doubles a full cache's room, as far as may be.
+    fn widen(&mut self, set: usize, at: usize) -> bool {
+        let (room, most) = (
+            self.sets[set].caches[at].room,
+            self.depots[at].cache_most,
+        );
+        if room == most {
+            return false;
+        }
+        let more = room.max(1).min(most - room);
+        let mut leased = self.lease_of_thread(set, at, more);
+        if leased == 0 {
+            // What this thread has not needed, of any class, makes way.
+            for (cache, depot) in self.sets[set].caches.iter_mut().zip(&mut self.depots) {
+                cache.hand_on(depot, cache.unneeded());
+            }
+            leased = self.lease_of_thread(set, at, more);
+        }
+        leased = self.lease(at, self.capacities[at], leased);
+        self.sets[set].caches[at].room += leased;
+        leased > 0
+    }
+
+    /// Moves a magazine of a full cache to the depot, if there is room for what
+    /// comes instead.
+    fn flush_full(&mut self, set: usize, at: usize) -> bool {
+        let magazine = self.depots[at].magazine;
+        let more = self.lease(at, self.capacities[at], magazine);
+        let cache = &mut self.sets[set].caches[at];
+        if cache.held.len() < magazine || more == 0 {
+            return false;
+        }
+        let batch = cache.flush(magazine);
+        cache.room += more;
+        self.depots[at].magazines.push(batch);
+        true
+    }
+
+    pub(super) fn prefill(&mut self, request: usize, count: usize) -> usize {
+        let at = self.class_for_request(request);
+        if at == self.unclassed() {
+            return 0;
+        }
+        let capacity = self.capacities[at];
+        let mut made = 0;
+        while made < count {
+            let batch = self.depots[at].magazine.max(1).min(count - made);
+            let leased = self.lease(at, capacity, batch);
+            if leased == 0 {
+                break;
+            }
+            let new = || Idle {
+                capacity,
+                view: None,
+                unneeded: false,
+            };
+            self.depots[at].keep((0..leased).map(|_| new()).collect());
+            made += leased;
+        }
+        self.counts[at].prefilled += made as u64;
+        self.learned.requests[at] += made;
+        self.learned.request(at, count);
+        made
+    }
+
+    // ---- leases ----
+
+    /// What is leased for a class: as many, and of so many bytes. All room in the caches
+    /// is, whether it holds something or not.
+    fn leased(&self, at: usize) -> (usize, usize) {
+        let room: usize = self.sets.iter().map(|set| set.caches[at].room).sum();
+        let (buffers, bytes) = self.depots[at].leased();
+        (room + buffers, room * self.capacities[at] + bytes)
+    }
+
+    /// For how many of `count` buffers of a class, each of `capacity` bytes,
+    /// the budget and the class have room.
+    fn lease(&self, at: usize, capacity: usize, count: usize) -> usize {
+        let bounds = &self.options.bounds;
+        let all: usize = (0..self.unclassed()).map(|at| self.leased(at).1).sum();
+        let of_class = bounds.max_per_class - self.leased(at).0;
+        let of_budget = (bounds.retain_bytes - all) / capacity;
+        count.min(of_class).min(of_budget)
+    }
+
+    /// For how many of `count` ordinary buffers of a class the caches of one thread have
+    /// room.
+    fn lease_of_thread(&self, set: usize, at: usize, count: usize) -> usize {
+        let caches = self.sets[set].caches.iter().zip(self.capacities);
+        let all: usize = caches.map(|(cache, capacity)| cache.room * capacity).sum();
+        count.min((self.options.bounds.thread_cache_bytes - all) / self.capacities[at])
+    }
+
+    // ---- trims ----
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.is_some() && !self.handles.is_empty()
+    }
+
+    /// Does what the slow way of a get or a drop does of a trim: until 64 are
+    /// free, or as much was done otherwise.
+    fn trim_if_due(&mut self, memory: &mut Memory) {
+        if !self.is_due() {
+            return;
+        }
+        if self.round.is_none() {
+            self.begin(self.due.unwrap());
+        }
+        let mut done = 0;
+        while done < PART {
+            let round = self.round.as_ref().unwrap();
+            done += if round.sets.is_empty() { 1 } else { PART / 4 };
+            match self.free_part(memory, false) {
+                Some((buffers, _)) => done += buffers,
+                None => return self.end_round(),
+            }
+        }
+    }
+
+    /// Frees what was not needed, or all that is idle: how many, and their bytes.
+    pub(super) fn free_idle(&mut self, memory: &mut Memory, all: bool) -> (usize, usize) {
+        self.due = Some(Scope::All);
+        self.begin(Scope::All); // one that had got half way, too
+        if all {
+            self.depots.iter_mut().for_each(Depot::reset_low);
+        }
+        let mut freed = (0, 0);
+        while let Some((buffers, bytes)) = self.free_part(memory, all) {
+            freed = (freed.0 + buffers, freed.1 + bytes);
+        }
+        self.end_round();
+        freed
+    }
+
+    fn begin(&mut self, scope: Scope) {
+        let (first, end) = match scope {
+            Scope::Class(at) => (at, at + 1),
+            Scope::All => (0, self.unclassed()),
+        };
+        self.round = Some(Round {
+            scope,
+            first,
+            sets: (0..self.sets.len()).collect(),
+            class: first,
+            end,
+            freed_any: false,
+        });
+    }
+
+    /// Frees the next part: one thread's caches, or at most some of one class's depot.
+    fn free_part(&mut self, memory: &mut Memory, all: bool) -> Option<(usize, usize)> {
+        self.trimmed = true;
+        let round = self.round.as_mut().expect("it has begun");
+        let mut freed: Vec<(usize, Vec<Idle>)> = Vec::new();
+        if let Some(set) = round.sets.pop() {
+            for at in round.first..round.end {
+                let cache = &mut self.sets[set].caches[at];
+                let room = cache.room;
+                freed.push((at, cache.free(all)));
+                round.freed_any |= cache.room < room;
+            }
+        } else {
+            let depot = self.depots[..round.end].get_mut(round.class)?;
+            freed.push((round.class, depot.free(PART)));
+            if freed[0].1.len() < PART {
+                depot.reset_low();
+                round.class += 1;
+            }
+        }
+        let (mut buffers, mut bytes) = (0, 0);
+        for (at, idle) in freed {
+            self.counts[at].trimmed += idle.len() as u64;
+            for idle in idle {
+                buffers += 1;
+                bytes += idle.capacity;
+                idle.end(memory);
+            }
+        }
+        round.freed_any |= buffers > 0;
+        Some((buffers, bytes))
+    }
+
+    /// The more trims in a row free nothing, the rarer they are.
+    fn end_round(&mut self) {
+        let round = self.round.take().expect("it has begun");
+        // What has come to be due for more than was visited stays due.
+        self.due = self.due.filter(|&due| due > round.scope);
+        self.shortages_limit = match round.freed_any {
+            true => 8,
+            false => (2 * self.shortages_limit).clamp(8, 256),
+        };
+        self.shortages = 0;
+    }
+
+    /// Notes how few are idle in fact, begun anew at each trim.
+    pub(super) fn note_fewest(&mut self) {
+        let Some(handle) = self.handles.first() else {
+            return;
+        };
+        let anew = mem::take(&mut self.trimmed);
+        for (fewest, class) in self.fewest.iter_mut().zip(handle.stats().classes) {
+            let now = class.counts.retained_buffers;
+            *fewest = if anew { now } else { now.min(*fewest) };
+        }
+    }
+
+    // ---- the comparisons ----
+
+    pub(super) fn check(&self) {
+        let Some(handle) = self.handles.first() else {
+            return;
+        };
+        self.check_calibration(handle.calibration());
+        let bounds = &self.options.bounds;
+        let stats = handle.stats();
+        let mut sum = Counts::default();
+        let lines = stats.classes.iter().map(|class| class.counts);
+        for (class, real) in lines.chain([stats.unclassed]).enumerate() {
+            let mut expected = self.counts[class];
+            if class < self.unclassed() {
+                expected.retained_buffers = self.idle_of(class).count() as u64;
+                let bytes = self.idle_of(class).map(|idle| idle.capacity as u64);
+                expected.retained_bytes = bytes.sum();
+            }
+            assert_eq!(real, expected, "line {class}");
+            assert!(real.retained_buffers <= bounds.max_per_class as u64);
+            sum.retained_bytes += real.retained_bytes;
+            sum.gets += real.gets;
+            sum.adopted += real.adopted;
+            sum.returns += real.returns;
+            sum.detached += real.detached;
+            sum.outstanding += real.outstanding;
+            assert_eq!(real.gets, real.hits() + real.misses + real.oversize);
+            assert_eq!(
+                real.returns + real.prefilled,
+                real.hits() + real.trimmed + real.retained_buffers
+            );
+        }
+        let total = stats.total;
+        assert_eq!(total.gets, sum.gets);
+        assert_eq!(total.outstanding, sum.outstanding);
+        // The total itself never shows more than is leased.
+        assert_eq!(total.retained_bytes, sum.retained_bytes);
+        assert!(sum.retained_bytes <= bounds.retain_bytes as u64);
+        assert_eq!(
+            sum.gets + sum.adopted,
+            sum.returns + total.discards.total() + sum.detached + sum.outstanding
+        );
+    }
+
+    fn check_calibration(&self, now: Calibrated) {
+        let largest = self.largest();
+        let expected = self.learned.targets.unwrap_or(Calibration {
+            default_size: largest.min(4096),
+            max_size: largest,
+        });
+        assert_eq!((now.targets, now.calls), (expected, self.learned.calls));
+        assert_eq!(now.at, self.learned.at);
+    }
+
+    // ---- guards that were not taken ----
+
+    /// A guard for a buffer that the pool did not make.
+    pub(super) fn adopted(&mut self, view: View) -> GuardModel {
+        let class = self.class_for_capacity(view.capacity);
+        self.counts[class].adopted += 1;
+        self.counts[class].outstanding += 1;
+        GuardModel {
+            view,
+            base: 0,
+            capacity: 0,
+            class,
+            origin: None,
+        }
+    }
+}

@@ -1,0 +1,661 @@
+//! Pools and what was taken from them, real and modelled, on whichever thread acts.
+//!
+//! Owns what each operation does to guards, and the comparison of all that can be seen.
+//! Knows nothing of how threads take turns.
+
+use super::THREADS;
+use super::levels::Life;
+use super::memory::{Memory, View};
+use super::op::{Op, Options};
+use super::pool::{GuardModel, OnePool};
+use bytes::{Buf, Bytes, BytesMut};
+use std::mem;
+use tierpool::{Counts, Pool, PooledBuf};
+
+/// Guards out at once: bounds what a run allocates.
+const GUARDS_MAX: usize = 150;
+
+/// Idle buffers above which there is no prefill, for the same reason.
+const IDLE_MAX: usize = 300;
+
+/// Pools that a run makes, ended ones included.
+const POOLS_MAX: usize = 8;
+
+/// Guards that are forgotten.
+const FORGOTTEN_MAX: usize = 2;
+
+struct Guard {
+    real: PooledBuf,
+    model: GuardModel,
+    pool: usize,
+}
+
+impl Guard {
+    /// What `BytesMut::reserve` did.
+    fn heap_grew(&mut self, memory: &mut Memory, additional: usize) {
+        let view = &mut self.model.view;
+        if memory.try_reclaim(view, additional) {
+            return;
+        }
+        let contents = mem::take(&mut view.contents);
+        let (alone, counted) = (memory.is_alone(view), memory.of(view).counted);
+        memory.end(view);
+        // Alone, the allocation moves as it is; from a shared one it parts.
+        let offset = if alone { view.offset } else { 0 };
+        let grown = memory.seen(&self.real, offset, alone && counted);
+        assert!(grown.capacity >= contents.len() + additional);
+        self.model.view = View { contents, ..grown };
+    }
+}
+
+enum PartKind {
+    Mut(BytesMut),
+    Frozen(Bytes),
+}
+
+struct Part {
+    real: PartKind,
+    view: View,
+}
+
+struct Frozen {
+    slices: Vec<(Bytes, Vec<u8>)>,
+    model: GuardModel,
+    pool: usize,
+}
+
+/// All of it.
+pub(super) struct World {
+    /// In the order in which they were made, ended ones included: their guards may be out.
+    pools: Vec<OnePool>,
+    /// Which of these the operations mean.
+    places: [usize; 2],
+    guards: Vec<Guard>,
+    parts: Vec<Part>,
+    frozen: Vec<Frozen>,
+    forgotten: Vec<Guard>,
+    memory: Memory,
+    /// The next byte to write.
+    next: u8,
+    /// Who is at work.
+    acting: usize,
+    /// Who each thread is now.
+    lives: [Life; THREADS],
+    /// The last of these.
+    last: Life,
+    /// The pool of which each thread surely knows where its caches are, if it has any. Of
+    /// some others it may, since a thread remembers a few, by a number that cannot be seen.
+    remembered: [Option<usize>; THREADS],
+}
+
+fn round(at: usize, len: usize) -> Option<usize> {
+    at.checked_rem(len)
+}
+
+impl World {
+    pub(super) fn new(options: &[Options; 2]) -> Self {
+        let mut world = World {
+            pools: Vec::new(),
+            places: [0, 1],
+            guards: Vec::new(),
+            parts: Vec::new(),
+            frozen: Vec::new(),
+            forgotten: Vec::new(),
+            memory: Memory::default(),
+            next: 0,
+            acting: 0,
+            lives: std::array::from_fn(Life),
+            last: Life(THREADS - 1),
+            remembered: [None; THREADS],
+        };
+        world.pools.push(OnePool::new(&options[0], None));
+        let saved = world.saved(&options[1]);
+        world.pools.push(OnePool::new(&options[1], saved));
+        world
+    }
+
+    /// What a pool has done; all 0 if it has ended.
+    pub(super) fn total(&self, pool: usize) -> Counts {
+        let handle = self.pools[self.places[pool % 2]].handles.first();
+        handle.map_or(Counts::default(), |handle| handle.stats().total)
+    }
+
+    /// From now on the operations are this thread's; it has just begun, or not.
+    pub(super) fn act_on(&mut self, thread: usize, begins: bool) {
+        self.acting = thread;
+        if begins {
+            self.last.0 += 1;
+            self.lives[thread] = self.last;
+            self.remembered[thread] = None;
+        }
+    }
+
+    /// A thread has ended, and all its thread-locals have.
+    pub(super) fn thread_ended(&mut self, thread: usize) {
+        let life = self.lives[thread];
+        self.pools.iter_mut().for_each(|pool| pool.thread_ends(life));
+        self.note_fewest();
+    }
+
+    /// Runs one operation on the pools and on the model, on the thread that acts.
+    pub(super) fn apply(&mut self, op: &Op) {
+        self.run(op);
+        self.note_fewest();
+    }
+
+    fn note_fewest(&mut self) {
+        self.pools.iter_mut().for_each(OnePool::note_fewest);
+    }
+
+    fn run(&mut self, op: &Op) {
+        match *op {
+            Op::Get { pool, size } => self.get(pool, size),
+            Op::GetDefault { pool } => {
+                let size = self.pools[self.places[pool % 2]].learned.default_size();
+                self.get_by(pool, size, Pool::get_default);
+            }
+            Op::GetMany { pool, size, count } => (0..count).for_each(|_| self.get(pool, size)),
+            Op::Adopt {
+                pool,
+                capacity,
+                len,
+            } => {
+                let mut buf = BytesMut::with_capacity(capacity);
+                let bytes = self.bytes(len.min(capacity));
+                buf.extend_from_slice(&bytes);
+                let view = self.memory.seen(&buf, 0, false);
+                self.adopt(self.places[pool % 2], buf, view);
+            }
+            Op::AdoptPart { pool, part } => {
+                let Some(at) = round(part, self.parts.len()) else {
+                    return;
+                };
+                let pool = self.places[pool % 2];
+                if self.pools[pool].handles.is_empty() {
+                    return;
+                }
+                let part = self.parts.swap_remove(at);
+                match part.real {
+                    PartKind::Mut(buf) => self.adopt(pool, buf, part.view),
+                    PartKind::Frozen(_) => self.parts.push(part),
+                }
+            }
+            Op::Write { guard, len } => {
+                let bytes = self.bytes(len);
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let before = self.observe(at);
+                self.guards[at].real.extend_from_slice(&bytes);
+                self.guard_needed(at, len, false, before);
+                self.guards[at]
+                    .model
+                    .view
+                    .contents
+                    .extend_from_slice(&bytes);
+            }
+            Op::Resize { guard, len } => {
+                let value = self.bytes(1)[0];
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let before = self.observe(at);
+                let more = len.saturating_sub(self.guards[at].real.len());
+                self.guards[at].real.resize(len, value);
+                self.guard_needed(at, more, false, before);
+                self.guards[at].model.view.contents.resize(len, value);
+            }
+            Op::Reserve { guard, additional } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let before = self.observe(at);
+                self.guards[at].real.reserve(additional);
+                self.guard_needed(at, additional, true, before);
+            }
+            Op::WriteInside { guard, len } => {
+                let bytes = self.bytes(len);
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let guard = &mut self.guards[at];
+                BytesMut::extend_from_slice(&mut guard.real, &bytes);
+                let real = guard.real.to_vec();
+                guard.heap_grew(&mut self.memory, len);
+                guard.model.view.contents.extend_from_slice(&bytes);
+                assert_eq!(real, guard.model.view.contents);
+            }
+            Op::Truncate { guard, len } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                self.guards[at].real.truncate(len);
+                self.guards[at].model.view.contents.truncate(len);
+            }
+            Op::Advance { guard, count } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let Guard { real, model, .. } = &mut self.guards[at];
+                let count = count % (real.len() + 1);
+                real.advance(count);
+                model.view.contents.drain(..count);
+                model.view.offset += count;
+                model.view.capacity -= count;
+            }
+            Op::SplitTo { guard, at, keep } => {
+                self.split(guard, keep, |memory, Guard { real, model, .. }| {
+                    let at = at % (real.len() + 1);
+                    let part = PartKind::Mut(real.split_to(at));
+                    (part, memory.split_to(&mut model.view, at))
+                });
+            }
+            Op::SplitOff { guard, at, keep } => {
+                self.split(guard, keep, |memory, Guard { real, model, .. }| {
+                    let at = at % (real.capacity() + 1);
+                    let part = PartKind::Mut(real.split_off(at));
+                    (part, memory.split_off(&mut model.view, at))
+                });
+            }
+            Op::CopyToBytes { guard, at, keep } => {
+                self.split(guard, keep, |memory, Guard { real, model, .. }| {
+                    let at = at % (real.len() + 1);
+                    let part = PartKind::Frozen(real.copy_to_bytes(at));
+                    (part, memory.split_to(&mut model.view, at))
+                });
+            }
+            Op::Swap { guard, other } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let other = other % self.guards.len();
+                if at == other {
+                    return;
+                }
+                let (low, high) = self.guards.split_at_mut(at.max(other));
+                let (one, two) = (&mut low[at.min(other)], &mut high[0]);
+                mem::swap(&mut *one.real, &mut *two.real);
+                mem::swap(&mut one.model.view, &mut two.model.view);
+            }
+            Op::Drop { guard } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let guard = self.guards.swap_remove(at);
+                self.drop_guard(guard);
+            }
+            Op::DropMany { count } => {
+                for _ in 0..count {
+                    let Some(guard) = self.guards.pop() else {
+                        return;
+                    };
+                    self.drop_guard(guard);
+                }
+            }
+            Op::Detach { guard } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let Guard { real, model, pool } = self.guards.swap_remove(at);
+                let counts = &mut self.pools[pool].counts[model.class];
+                counts.outstanding -= 1;
+                counts.detached += 1;
+                self.parts.push(Part {
+                    real: PartKind::Mut(real.detach()),
+                    view: model.view,
+                });
+            }
+            Op::Forget { guard } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                // To the pool, that is as good as `mem::forget`; but at the end it can be
+                // taken back, and is no leak.
+                if self.forgotten.len() < FORGOTTEN_MAX {
+                    self.forgotten.push(self.guards.swap_remove(at));
+                }
+            }
+            Op::Freeze { guard } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let Guard { real, model, pool } = self.guards.swap_remove(at);
+                let contents = model.view.contents.clone();
+                let slices = vec![(real.freeze(), contents)];
+                self.frozen.push(Frozen {
+                    slices,
+                    model,
+                    pool,
+                });
+            }
+            Op::Slice { frozen, from } => {
+                let Some(at) = round(frozen, self.frozen.len()) else {
+                    return;
+                };
+                let slices = &mut self.frozen[at].slices;
+                let (bytes, contents) = &slices[from % slices.len()];
+                let from = from % (contents.len() + 1);
+                // Not an empty one: `Bytes` lets go of the buffer for that.
+                if from < contents.len() {
+                    let slice = (bytes.slice(from..), contents[from..].to_vec());
+                    slices.push(slice);
+                }
+            }
+            Op::DropFrozen { frozen } => {
+                let Some(at) = round(frozen, self.frozen.len()) else {
+                    return;
+                };
+                self.turn_to(self.frozen[at].pool);
+                self.frozen[at].slices.pop();
+                if self.frozen[at].slices.is_empty() {
+                    let Frozen { model, pool, .. } = self.frozen.swap_remove(at);
+                    self.returned(pool, model);
+                }
+            }
+            Op::DropPart { part } => {
+                let Some(at) = round(part, self.parts.len()) else {
+                    return;
+                };
+                let part = self.parts.swap_remove(at);
+                self.memory.end(&part.view);
+            }
+            Op::Trim { pool } => self.free_idle(self.places[pool % 2], false),
+            Op::Clear { pool } => self.free_idle(self.places[pool % 2], true),
+            Op::Prefill { pool, size, count } => {
+                let pool = &mut self.pools[self.places[pool % 2]];
+                let idle = pool.idle().count();
+                if let (Some(handle), true) = (pool.handles.last(), idle <= IDLE_MAX) {
+                    let made = handle.prefill(size, count);
+                    assert_eq!(made, pool.prefill(size, count));
+                }
+            }
+            Op::Calibrate { pool } => {
+                let (at, me) = (self.places[pool % 2], self.me());
+                self.turn_to(at); // it gives up caches
+                let pool = &mut self.pools[at];
+                if let Some(handle) = pool.handles.last() {
+                    let now = handle.calibrate();
+                    let made = now.at != pool.learned.at;
+                    assert_eq!(made, !pool.learned.lengths.is_empty());
+                    if made {
+                        pool.calibrated(me, now);
+                    }
+                }
+            }
+            Op::NewHandle { pool } => {
+                let handles = &mut self.pools[self.places[pool % 2]].handles;
+                if let Some(handle) = handles.first() {
+                    let handle = handle.clone();
+                    handles.push(handle);
+                }
+            }
+            Op::DropHandle { pool } => self.drop_handle(self.places[pool % 2]),
+            Op::NewPool { pool, ref options } => {
+                if self.pools.len() == POOLS_MAX {
+                    return;
+                }
+                let saved = self.saved(options);
+                let before = self.places[pool % 2];
+                while !self.pools[before].handles.is_empty() {
+                    self.drop_handle(before);
+                }
+                self.places[pool % 2] = self.pools.len();
+                self.pools.push(OnePool::new(options, saved));
+            }
+            Op::On { .. } | Op::EndThread { .. } => unreachable!("these are the crew's"),
+        }
+    }
+
+    /// Compares everything that can be seen.
+    ///
+    /// # Panics
+    ///
+    /// - If pool and model differ.
+    pub(super) fn check(&self) {
+        for Guard { real, model, .. } in &self.guards {
+            assert_eq!(real[..], model.view.contents);
+            assert_eq!(real.capacity(), model.view.capacity);
+            assert_eq!(real.as_ptr().addr(), self.memory.address(&model.view));
+        }
+        for Part { real, view } in &self.parts {
+            match real {
+                PartKind::Mut(real) => assert_eq!(real[..], view.contents),
+                PartKind::Frozen(real) => assert_eq!(real[..], view.contents),
+            }
+        }
+        for (real, contents) in self.frozen.iter().flat_map(|frozen| &frozen.slices) {
+            assert_eq!(real[..], contents[..]);
+        }
+        self.check_memory();
+        self.pools.iter().for_each(OnePool::check);
+    }
+
+    /// Drops what has not been dropped, with a check after each; that which was forgotten,
+    /// too.
+    pub(super) fn finish(&mut self) {
+        for _ in 0..2 {
+            while !self.guards.is_empty() {
+                self.apply(&Op::Drop { guard: 0 });
+                self.check();
+            }
+            self.guards.append(&mut self.forgotten);
+        }
+        while !self.frozen.is_empty() {
+            self.apply(&Op::DropFrozen { frozen: 0 });
+            self.check();
+        }
+        self.parts.clear();
+        for handle in self.pools.iter().filter_map(|pool| pool.handles.first()) {
+            assert_eq!(handle.stats().total.outstanding, 0);
+        }
+    }
+
+    // ---- the operations ----
+
+    /// Bytes that were not written just before.
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len)
+            .map(|_| {
+                self.next = self.next.wrapping_add(1);
+                self.next
+            })
+            .collect()
+    }
+
+    /// Who is at work.
+    fn me(&self) -> Life {
+        self.lives[self.acting]
+    }
+
+    /// Before a pool's thread cache is used: the thread may have forgotten where it is,
+    /// since it remembers some by their number only. What it does then goes the slow way,
+    /// and finds out if a trim is due, or takes note of a request for a retired class. So
+    /// where that makes a difference, the thread is reminded: by the return of what is too
+    /// small for any class, which looks for the thread's caches, and for nothing else.
+    fn turn_to(&mut self, pool: usize) {
+        let (me, of) = (self.me(), &self.pools[pool]);
+        if self.remembered[self.acting] == Some(pool) {
+            return;
+        }
+        let matters = of.is_due() || of.caches_retired(me);
+        self.remembered[self.acting] = None; // this may take the place of another
+        if matters && of.has_caches(me) && !of.handles.is_empty() {
+            let buf = BytesMut::new();
+            let view = self.memory.seen(&buf, 0, false);
+            self.adopt(pool, buf, view);
+            let Guard { real, model, .. } = self.guards.pop().unwrap();
+            drop(real);
+            self.pools[pool].returned(&mut self.memory, me, model);
+            self.remembered[self.acting] = Some(pool);
+        }
+    }
+
+    /// After its use: the thread may surely know now.
+    fn turn_is_over(&mut self, pool: usize) {
+        if mem::take(&mut self.pools[pool].is_remembered) {
+            self.remembered[self.acting] = Some(pool);
+        }
+    }
+
+    /// What a new pool begins with, really and as the model has it.
+    fn saved(&self, options: &Options) -> Option<(tierpool::Profile, super::learned::Saved)> {
+        let from = self.pools.get(self.places[options.profile_of? % 2])?;
+        Some((from.handles.first()?.profile(), from.learned.saved()))
+    }
+
+    fn drop_handle(&mut self, pool: usize) {
+        let pool = &mut self.pools[pool];
+        if pool.handles.pop().is_some() && pool.handles.is_empty() {
+            pool.free_idle(&mut self.memory, true);
+        }
+    }
+
+    /// A trim, or a clear.
+    fn free_idle(&mut self, pool: usize, all: bool) {
+        let of = &mut self.pools[pool];
+        let Some(handle) = of.handles.last() else {
+            return;
+        };
+        let before = handle.stats();
+        let freed = if all { handle.clear() } else { handle.trim() };
+        let after = handle.stats();
+        let classes = before.classes.iter().zip(&after.classes);
+        for ((before, after), &fewest) in classes.zip(&of.fewest) {
+            let trimmed = after.counts.trimmed - before.counts.trimmed;
+            assert!(
+                all || trimmed <= fewest,
+                "{trimmed} freed, {fewest} unneeded"
+            );
+            assert!(!all || after.counts.retained_buffers == 0);
+        }
+        let expected = of.free_idle(&mut self.memory, all);
+        assert_eq!((freed.buffers, freed.bytes), expected);
+    }
+
+    fn get(&mut self, pool: usize, size: usize) {
+        self.get_by(pool, size, |pool| pool.get(size));
+    }
+
+    /// Takes a buffer of `size` bytes in some way.
+    fn get_by(&mut self, pool: usize, size: usize, take: impl FnOnce(&Pool) -> PooledBuf) {
+        let pool = self.places[pool % 2];
+        self.turn_to(pool);
+        if !self.pools[pool].handles.is_empty() && self.guards.len() < GUARDS_MAX {
+            let guard = self.take(pool, size, take);
+            self.guards.push(guard);
+        }
+    }
+
+    fn take(&mut self, pool: usize, size: usize, take: impl FnOnce(&Pool) -> PooledBuf) -> Guard {
+        let (me, of) = (self.me(), &mut self.pools[pool]);
+        let real = take(&of.handles[0]);
+        assert!(real.is_empty(), "a new guard is empty");
+        let model = of.took(&mut self.memory, me, &real, size, true);
+        self.turn_is_over(pool);
+        Guard { real, model, pool }
+    }
+
+    fn adopt(&mut self, pool: usize, buf: BytesMut, view: View) {
+        let of = &mut self.pools[pool];
+        let Some(handle) = of.handles.last() else {
+            self.memory.end(&view);
+            return;
+        };
+        let real = handle.adopt(buf);
+        let model = of.adopted(view);
+        self.guards.push(Guard { real, model, pool });
+    }
+
+    fn split(
+        &mut self,
+        guard: usize,
+        keep: bool,
+        split: impl FnOnce(&mut Memory, &mut Guard) -> (PartKind, View),
+    ) {
+        let Some(at) = round(guard, self.guards.len()) else {
+            return;
+        };
+        let (real, view) = split(&mut self.memory, &mut self.guards[at]);
+        if keep {
+            self.parts.push(Part { real, view });
+        } else {
+            drop(real);
+            self.memory.end(&view);
+        }
+    }
+
+    fn drop_guard(&mut self, guard: Guard) {
+        self.turn_to(guard.pool);
+        drop(guard.real);
+        self.returned(guard.pool, guard.model);
+    }
+
+    fn returned(&mut self, pool: usize, guard: GuardModel) {
+        let me = self.me();
+        self.pools[pool].returned(&mut self.memory, me, guard);
+        self.turn_is_over(pool);
+    }
+
+    /// Spare room before an operation that may grow.
+    fn observe(&mut self, at: usize) -> usize {
+        self.turn_to(self.guards[at].pool);
+        let real = &self.guards[at].real;
+        real.capacity() - real.len()
+    }
+
+    /// What a guard must have done that had room for `spare` bytes and needed
+    /// `additional`, which somebody `asked` for or not.
+    fn guard_needed(&mut self, at: usize, additional: usize, asked: bool, spare: usize) {
+        let me = self.me();
+        let guard = &mut self.guards[at];
+        let view = &mut guard.model.view;
+        if spare >= additional || self.memory.try_reclaim(view, additional) {
+            return;
+        }
+        let pool = &mut self.pools[guard.pool];
+        let needed = view.contents.len() + additional;
+        let request = if needed <= pool.largest() {
+            let expected = match (asked, pool.handles.is_empty()) {
+                (true, _) => 0,
+                (false, false) => pool.learned.larger_than(view.capacity).min(pool.largest()),
+                // What an ended pool still learns, nobody can see.
+                (false, true) => guard.real.capacity(),
+            };
+            needed.max(expected)
+        } else if guard.model.class == pool.unclassed() && !pool.options.zero_on_return {
+            return guard.heap_grew(&mut self.memory, additional);
+        } else {
+            needed.max(view.capacity * 2)
+        };
+        let contents = view.contents.clone();
+        // Taken before the old one is given back. The real one has its contents
+        // already; the model's come from the caller.
+        let mut grown = pool.took(&mut self.memory, me, &guard.real, request, asked);
+        grown.view.contents = contents;
+        let old = mem::replace(&mut guard.model, grown);
+        pool.outgrown(&mut self.memory, me, old);
+        let pool = guard.pool;
+        self.turn_is_over(pool);
+    }
+
+    // ---- the comparisons ----
+
+    fn check_memory(&self) {
+        let out = self.guards.iter().map(|guard| &guard.model.view);
+        let parts = self.parts.iter().map(|part| &part.view);
+        let frozen = self.frozen.iter().map(|frozen| &frozen.model.view);
+        let forgotten = self.forgotten.iter().map(|guard| &guard.model.view);
+        let idle = self.pools.iter().flat_map(OnePool::idle);
+        let idle = idle.filter_map(|idle| idle.view.as_ref());
+        let taken = out.chain(parts).chain(frozen).chain(forgotten);
+        let mut ranges: Vec<(usize, usize)> = taken
+            .chain(idle)
+            .map(|view| (self.memory.address(view), view.capacity))
+            .filter(|&(_, capacity)| capacity > 0)
+            .collect();
+        ranges.sort_unstable();
+        for pair in ranges.windows(2) {
+            assert!(pair[0].0 + pair[0].1 <= pair[1].0, "two owners: {pair:x?}");
+        }
+    }
+}
