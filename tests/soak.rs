@@ -1,5 +1,7 @@
 //! Everything at once for a while: no guard shares memory, no budget is passed,
-//! the accounts balance, and nothing is left.
+//! the accounts balance, and nothing is left. Beside that, the operations of the reference
+//! model, on pools and threads of their own and checked exactly: what they share with the
+//! rest, the process has once.
 //!
 //! A fixed number of operations, a few seconds of them. More with
 //! `TIERPOOL_SOAK_ROUNDS=100 cargo test --release --test soak`.
@@ -8,10 +10,13 @@
 //! own threads allocated, wherever they are freed.
 
 mod booking;
+#[allow(dead_code, unused_imports)] // the property tests use more of it
+mod model;
 
 use booking::{Booking, Books};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crossbeam_queue::ArrayQueue;
+use model::Model;
 use std::alloc::Layout;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -66,6 +71,8 @@ fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thre
 const SLOW: bool = cfg!(any(miri, slow));
 
 const THREADS: usize = if SLOW { 3 } else { 8 };
+/// Models at once, each with up to four threads of which one is at work.
+const MODELS: usize = if SLOW { 1 } else { 2 };
 const CLASSES: [usize; 5] = [100, 512, 3000, 16_384, 100_000];
 
 /// Numbers that look random and are the same each time.
@@ -272,7 +279,25 @@ fn assert_accounts_balance(pool: &Pool) {
     );
 }
 
-/// Threads that use one pool of a known budget, and others that they make.
+/// Runs of the model, one after the other, until the free-for-all is `done`; one at least.
+fn follow_model(mut random: Random, done: &AtomicBool) {
+    const LEN: usize = if SLOW { 100 } else { 1000 };
+    loop {
+        let bytes: Vec<u8> = (0..LEN).map(|_| random.below(256) as u8).collect();
+        let (options, ops) = model::bytes::run(&bytes);
+        let mut model = Model::with_threads(&options, || booking::join(COUNTED));
+        for op in &ops {
+            model.apply(op);
+            model.check();
+        }
+        model.finish();
+        if done.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+/// Threads that use one pool of a known budget, and others that they make; and models.
 fn round(seed: u64, steps: usize) {
     let budget = BUDGETS[seed as usize % BUDGETS.len()];
     let pool = Pool::builder()
@@ -310,9 +335,17 @@ fn round(seed: u64, steps: usize) {
             }
         }
     });
+    let models: Vec<_> = (0..MODELS as u64)
+        .map(|at| {
+            let random = Random((seed * 100 + at + 51).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let done = Arc::clone(&done);
+            counted(move || follow_model(random, &done))
+        })
+        .collect();
     let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
     done.store(true, Ordering::Relaxed);
     watcher.join().unwrap();
+    models.into_iter().for_each(|model| model.join().unwrap());
     ended.into_iter().for_each(|end| end.unwrap());
     while let Some(one) = mail.pop() {
         one.verify();

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-#[allow(dead_code)] // the property tests use more of it
+#[allow(dead_code, unused_imports)] // the property tests use more of it
 #[path = "../../tests/model/mod.rs"]
 mod model;
 

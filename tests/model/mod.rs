@@ -89,7 +89,9 @@ impl Model {
             _ => {
                 let (world, op) = (self.world.take(), op.clone());
                 let world = world.expect("no panic came before");
-                let world = self.crew.act(self.acting, world, move |world| world.apply(&op));
+                let world = self
+                    .crew
+                    .act(self.acting, world, move |world| world.apply(&op));
                 self.world = Some(world);
             }
         }

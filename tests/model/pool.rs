@@ -195,7 +195,10 @@ impl OnePool {
 
     /// All that the pool holds of a class.
     fn idle_of(&self, class: usize) -> impl Iterator<Item = &Idle> {
-        let caches = self.sets.iter().flat_map(move |set| &set.caches[class].held);
+        let caches = self
+            .sets
+            .iter()
+            .flat_map(move |set| &set.caches[class].held);
         caches.chain(self.depots[class].idle())
     }
 
@@ -563,10 +566,7 @@ impl OnePool {
 
     /// Doubles a full cache's room, as far as may be.
     fn widen(&mut self, set: usize, at: usize) -> bool {
-        let (room, most) = (
-            self.sets[set].caches[at].room,
-            self.depots[at].cache_most,
-        );
+        let (room, most) = (self.sets[set].caches[at].room, self.depots[at].cache_most);
         if room == most {
             return false;
         }

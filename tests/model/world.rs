@@ -133,7 +133,9 @@ impl World {
     /// A thread has ended, and all its thread-locals have.
     pub(super) fn thread_ended(&mut self, thread: usize) {
         let life = self.lives[thread];
-        self.pools.iter_mut().for_each(|pool| pool.thread_ends(life));
+        self.pools
+            .iter_mut()
+            .for_each(|pool| pool.thread_ends(life));
         self.note_fewest();
     }
 
