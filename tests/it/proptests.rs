@@ -1,4 +1,5 @@
-//! Random operations on two pools, checked against the model.
+//! Random operations on two pools, checked against the model: on one thread, and on several
+//! that take turns.
 
 use crate::model::{self, Bounds, Model, Op, Options, THREADS};
 use crate::{options, total};
@@ -133,7 +134,7 @@ fn any_op_anywhere() -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if crate::SLOW { 4 } else { 128 },
+        cases: if crate::SLOW { 4 } else { 64 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

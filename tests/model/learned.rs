@@ -11,6 +11,9 @@ use tierpool::{Calibration, Histogram};
 /// the pool has not looked at.
 const BATCH: u64 = 255;
 
+/// Steps of lengths: up to 64 bytes, up to 128, and so on; the last has no end.
+const STEPS: usize = 20;
+
 /// What a pool gives to the next.
 #[derive(Clone, Debug)]
 pub(super) struct Saved {
@@ -32,6 +35,8 @@ pub(super) struct Learned {
     pub(super) at: Option<Instant>,
     /// The lengths that came back since.
     pub(super) lengths: Histogram,
+    /// How many of these were of each step: to add them up at each return takes too long.
+    steps: [u64; STEPS],
     /// To which caches, of which classes and sorts, ever: each of them is counted apart.
     sorts: BTreeSet<(usize, usize, u32)>,
     /// How often each class was asked for since.
@@ -57,6 +62,7 @@ impl Learned {
             calls: saved.map_or(0, |saved| saved.calls),
             at: None,
             lengths: Histogram::new(),
+            steps: [0; STEPS],
             sorts: BTreeSet::new(),
             requests: vec![0; capacities.len()],
             retired: vec![false; capacities.len()],
@@ -122,6 +128,8 @@ impl Learned {
     /// A return of contents of this length, by a thread that has this cache set, or none.
     pub(super) fn count(&mut self, set: Option<usize>, class: usize, len: usize) {
         self.lengths.record(len);
+        let step = (0..STEPS - 1).find(|&step| len <= 64 << step);
+        self.steps[step.unwrap_or(STEPS - 1)] += 1;
         if let Some(set) = set {
             // By the power of two; none at all is a sort of its own.
             let sort = if len == 0 {
@@ -135,7 +143,7 @@ impl Learned {
 
     /// The most calls that one step has had.
     pub(super) fn most_calls(&self) -> u64 {
-        self.lengths.steps().into_iter().max().unwrap_or(0)
+        self.steps.into_iter().max().unwrap_or(0)
     }
 
     /// The most calls that one step may have had without a calibration.
@@ -152,6 +160,7 @@ impl Learned {
         self.targets = targets_after(self.targets, &self.lengths, self.percentile);
         self.calls = self.lengths.calls();
         self.lengths = Histogram::new();
+        self.steps = [0; STEPS];
         let classes = 0..self.capacities.len();
         for at in classes.clone() {
             self.retired[at] = self.is_above(at) && self.requests[at] < 2;
@@ -177,7 +186,7 @@ pub fn targets_after(
         return lengths.calibrate(percentile).or(current);
     };
     let calls = |size: usize| {
-        let step = (0..20).find(|&step| 64 << step == size).expect("a step");
+        let step = (0..STEPS).find(|&step| 64 << step == size).expect("a step");
         lengths.steps()[step]
     };
     let (now, before) = (calls(new.default_size), calls(current.default_size));

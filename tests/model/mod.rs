@@ -102,8 +102,8 @@ impl Model {
     /// # Panics
     ///
     /// - If pool and model differ.
-    pub fn check(&self) {
-        self.world().check();
+    pub fn check(&mut self) {
+        self.world_mut().check();
     }
 
     /// Ends the other threads and drops all that is out, with a check after each.

@@ -123,8 +123,8 @@ pub(super) struct OnePool {
     /// Fewest idle buffers of each class that `Stats` has shown since the last
     /// trim: no trim frees more.
     pub(super) fewest: Vec<u64>,
-    /// Whether a trim has begun these anew.
-    trimmed: bool,
+    /// Whether a trim has begun these anew, and none was shown since.
+    pub(super) trimmed: bool,
     /// Whether the thread that uses it now has surely gone the slow way, on which it
     /// remembers this pool.
     pub(super) is_remembered: bool,
@@ -755,21 +755,9 @@ impl OnePool {
         self.shortages = 0;
     }
 
-    /// Notes how few are idle in fact, begun anew at each trim.
-    pub(super) fn note_fewest(&mut self) {
-        let Some(handle) = self.handles.first() else {
-            return;
-        };
-        let anew = mem::take(&mut self.trimmed);
-        for (fewest, class) in self.fewest.iter_mut().zip(handle.stats().classes) {
-            let now = class.counts.retained_buffers;
-            *fewest = if anew { now } else { now.min(*fewest) };
-        }
-    }
-
     // ---- the comparisons ----
 
-    pub(super) fn check(&self) {
+    pub(super) fn check(&mut self) {
         let Some(handle) = self.handles.first() else {
             return;
         };
@@ -809,6 +797,12 @@ impl OnePool {
             sum.gets + sum.adopted,
             sum.returns + total.discards.total() + sum.detached + sum.outstanding
         );
+        // Begun anew at each trim.
+        let anew = mem::take(&mut self.trimmed);
+        for (fewest, class) in self.fewest.iter_mut().zip(&stats.classes) {
+            let now = class.counts.retained_buffers;
+            *fewest = if anew { now } else { now.min(*fewest) };
+        }
     }
 
     fn check_calibration(&self, now: Calibrated) {
