@@ -143,7 +143,9 @@ impl World {
         match *op {
             Op::Get { pool, size } => self.get(pool, size),
             Op::GetDefault { pool } => {
-                let size = self.pools[self.places[pool % 2]].learned.default_size();
+                let at = self.places[pool % 2];
+                self.turn_to(at); // first: it may calibrate
+                let size = self.pools[at].learned.default_size();
                 self.get_by(pool, size, Pool::get_default);
             }
             Op::GetMany { pool, size, count } => (0..count).for_each(|_| self.get(pool, size)),
