@@ -1,7 +1,5 @@
 //! What the public interface promises, one module per promise.
 
-#[path = "../forget/mod.rs"]
-mod forget;
 #[path = "../secret/mod.rs"]
 mod secret;
 

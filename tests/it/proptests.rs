@@ -56,6 +56,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     let pool = || 0_usize..2;
     prop_oneof![
         10 => (pool(), any_size()).prop_map(|(pool, size)| Op::Get { pool, size }),
+        2 => (pool(), any_size()).prop_map(|(pool, size)| Op::TryGet { pool, size }),
         2 => pool().prop_map(|pool| Op::GetDefault { pool }),
         3 => pool().prop_map(|pool| Op::Calibrate { pool }),
         2 => (pool(), any_size(), 1_usize..80)
@@ -160,7 +161,7 @@ proptest! {
     #[test]
     fn threads_that_take_turns_agree_with_the_model(
         options in [any_options(), any_options()],
-        ops in prop::collection::vec(any_op_anywhere(), 1..if cfg!(miri) { 30 } else { 300 }),
+        ops in prop::collection::vec(any_op_anywhere(), 1..if crate::SLOW { 30 } else { 300 }),
     ) {
         let mut model = Model::new(&options);
         for pool in [0, 0, 1, 1] {
@@ -176,7 +177,7 @@ proptest! {
     // As the fuzz target does it.
     #[test]
     fn what_any_byte_string_stands_for_agrees_with_the_model(
-        bytes in prop::collection::vec(any::<u8>(), 0..if cfg!(miri) { 100 } else { 800 }),
+        bytes in prop::collection::vec(any::<u8>(), 0..if crate::SLOW { 100 } else { 800 }),
     ) {
         let (options, ops) = model::bytes::run(&bytes);
         let mut model = Model::new(&options);
@@ -497,4 +498,30 @@ fn the_model_and_the_pool_agree_while_another_thread_caches_what_is_too_large() 
     let total = run(Bounds::NONE, &ops)[0];
     assert!(total.discards.above_max >= 2, "{total:?}");
     assert!(total.depot_hits > 0, "{total:?}");
+}
+
+// Seldom, too: a trim goes from thread to thread in parts, and each of them goes on.
+#[test]
+fn the_model_and_the_pool_agree_while_a_trim_in_parts_visits_several_threads() {
+    let bounds = Bounds {
+        retain_bytes: 300 * 64,
+        ..Bounds::NONE
+    };
+    let on = |thread| Op::On { thread };
+    let mut ops = Vec::new();
+    for thread in 1..THREADS {
+        ops.extend([on(thread), get_many(0, 64, 60), DROP_ALL]);
+    }
+    ops.push(Op::Prefill {
+        pool: 0,
+        size: 64,
+        count: 1000,
+    });
+    for cycle in 0..60 {
+        ops.extend([on(0), get(0, 1024), DROP_ALL]);
+        ops.extend([on(1 + cycle % 3), get_many(0, 64, cycle % 4), DROP_ALL]);
+    }
+    let total = run(bounds, &ops)[0];
+    assert!(total.trimmed >= 2 * 64, "{total:?}");
+    assert!(total.local_hits >= 60, "{total:?}");
 }

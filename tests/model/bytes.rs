@@ -121,7 +121,11 @@ impl Rest<'_> {
                 pool,
                 size: self.size(),
             },
-            15 | 16 => Op::GetDefault { pool },
+            15 => Op::TryGet {
+                pool,
+                size: self.size(),
+            },
+            16 => Op::GetDefault { pool },
             17..=20 => Op::GetMany {
                 pool,
                 size: self.size(),

@@ -60,6 +60,10 @@ pub enum Op {
         pool: usize,
         size: usize,
     },
+    TryGet {
+        pool: usize,
+        size: usize,
+    },
     GetDefault {
         pool: usize,
     },

@@ -142,6 +142,10 @@ impl World {
     pub(super) fn apply(&mut self, op: &Op) {
         match *op {
             Op::Get { pool, size } => self.get(pool, size),
+            Op::TryGet { pool, size } => {
+                let take = |pool: &Pool| pool.try_get(size).expect("there is memory");
+                self.get_by(pool, size, take);
+            }
             Op::GetDefault { pool } => {
                 let at = self.places[pool % 2];
                 self.turn_to(at); // first: it may calibrate
