@@ -478,26 +478,30 @@ fn the_model_and_the_pool_agree_on_a_long_buffer_of_which_an_empty_part_is_kept(
 fn the_model_and_the_pool_agree_while_another_thread_caches_what_is_too_large() {
     let on = |thread| Op::On { thread };
     let (calibrate, drop_one) = (Op::Calibrate { pool: 0 }, Op::Drop { guard: 2 });
-    let mut ops = vec![on(1)];
-    for _ in 0..6 {
-        ops.extend([get_many(0, 1024, 60), DROP_ALL]);
+    for asked in [0, 1, 40] {
+        let mut ops = vec![on(1)];
+        for _ in 0..6 {
+            ops.extend([get_many(0, 1024, 60), DROP_ALL]);
+        }
+        // Two are the first thread's. The second calibration finds that nobody asks for
+        // these.
+        ops.extend([on(0), get_many(0, 1024, 2)]);
+        for _ in 0..2 {
+            ops.extend([get_many(0, 64, 60), Op::DropMany { count: 60 }]);
+            ops.push(calibrate.clone());
+        }
+        ops.push(on(1));
+        for _ in 0..asked {
+            ops.extend([get(0, 1024), drop_one.clone()]);
+        }
+        // Another calibration, on the thread that caches them, if they are still too large.
+        ops.extend([DROP_ALL, get(0, 64), DROP_ALL, calibrate.clone()]);
+        ops.extend([get(0, 1024), DROP_ALL, Op::EndThread { thread: 1 }]);
+        ops.extend([on(2), get_many(0, 1024, 3), DROP_ALL]);
+        let total = run(Bounds::NONE, &ops)[0];
+        assert!(total.discards.above_max >= 2, "{total:?}");
+        assert!(total.depot_hits > 0, "{total:?}");
     }
-    // Two are the first thread's. The second calibration finds that nobody asks for these.
-    ops.extend([on(0), get_many(0, 1024, 2)]);
-    for _ in 0..2 {
-        ops.extend([get_many(0, 64, 60), Op::DropMany { count: 60 }]);
-        ops.push(calibrate.clone());
-    }
-    ops.push(on(1));
-    for _ in 0..40 {
-        ops.extend([get(0, 1024), drop_one.clone()]);
-    }
-    ops.extend([DROP_ALL, get(0, 64), DROP_ALL, calibrate.clone()]);
-    ops.extend([get(0, 1024), DROP_ALL, Op::EndThread { thread: 1 }]);
-    ops.extend([on(2), get_many(0, 1024, 3), DROP_ALL]);
-    let total = run(Bounds::NONE, &ops)[0];
-    assert!(total.discards.above_max >= 2, "{total:?}");
-    assert!(total.depot_hits > 0, "{total:?}");
 }
 
 // Seldom, too: a trim goes from thread to thread in parts, and each of them goes on.
