@@ -118,9 +118,10 @@ else
     trap 'rm -rf "$scratch"' EXIT
 fi
 
-# The number that follows a word in the last line of a log that has it.
+# The number that follows a word in the last line of a log that has it and begins as given.
 last() {
-    { grep -o "$1 *[0-9]*" "$2" || true; } | tail -n 1 | grep -o '[0-9]*$' || echo '?'
+    { grep -a "^$1" "$3" | grep -a -o "$2 *[0-9]*" || true; } |
+        tail -n 1 | grep -o '[0-9]*$' || echo '?'
 }
 
 failed=0
@@ -142,19 +143,20 @@ for target in "${targets[@]}"; do
         -rss_limit_mb=$memory_mb_max -print_final_stats=1 \
         -artifact_prefix="$artifacts/" $(dictionary "$target") >"$log" 2>&1 || status=$?
     mapfile -t found < <(find "$artifacts" -type f -newer "$scratch/before" | sort)
-    runs=$(last 'stat::number_of_executed_units:' "$log")
+    runs=$(last stat:: number_of_executed_units: "$log")
     if [ "$status" -ne 0 ] || [ ${#found[@]} -gt 0 ]; then
         failed=1
+        grep -a -A 8 -E 'panicked at|ERROR: |SUMMARY: ' "$log" | cut -c 1-1000 || true
         # Without what the fuzzer says of its progress.
-        grep -vE '^#[0-9]+|Uses: ' "$log" | tail -n 80 || true
+        grep -a -vE '^#[0-9]+|Uses: ' "$log" | tail -n 60 || true
         echo "$target FAILED (exit $status)"
         for file in "${found[@]}"; do
             echo "reproduce with: cargo +nightly fuzz run $target $file"
         done
     fi
     table+=("$(printf '%-10s %12s %9s %8s %10s %8s %9s' "$target" "$runs" \
-        "$(last 'stat::average_exec_per_sec:' "$log")" "$(last 'cov:' "$log")" \
-        "$(last 'ft:' "$log")" "$(find "$corpus" -type f | wc -l)" "${#found[@]}")")
+        "$(last stat:: average_exec_per_sec: "$log")" "$(last '#' ' cov:' "$log")" \
+        "$(last '#' ' ft:' "$log")" "$(find "$corpus" -type f | wc -l)" "${#found[@]}")")
 done
 
 printf '\n%-10s %12s %9s %8s %10s %8s %9s\n' \

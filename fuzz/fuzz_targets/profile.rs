@@ -332,8 +332,8 @@ fn value(u: &mut Unstructured, index: usize) -> Result<String> {
             4 => {
                 let mut list = Vec::new();
                 let mut last = (64 << u.int_in_range(0..=19)?) + u.int_in_range(0..=2)?;
-                let count = match seldom(u, 16)? {
-                    true => u.int_in_range(127..=129)?,
+                let count = match seldom(u, 4)? {
+                    true => u.int_in_range(128..=129)?,
                     false => u.int_in_range(0..=5)?,
                 };
                 for _ in 0..count {

@@ -573,7 +573,12 @@ fuzz_target!(|data: &[u8]| {
     let sizes = &said.sizes[..said.sizes.len().min(REPLAYED_MAX)];
     if flag(2) && !sizes.is_empty() {
         let outstanding = usize::from(how >> 5) + 1;
-        let fitted = [1, 2, usize::from(classes % 128) + 1];
+        // With as many as there are sizes there is nothing to choose: few are asked for.
+        let more = match classes {
+            255 => 128,
+            few => 3 + usize::from(few % 8),
+        };
+        let fitted = [1, 2, more];
         check_replay(sizes, &fitted, outstanding, flag(3));
     }
 });
