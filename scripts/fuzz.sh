@@ -32,13 +32,14 @@ ready() {
     if ! cargo fuzz --version >/dev/null 2>&1; then
         cargo install --locked "cargo-fuzz@$cargo_fuzz_version"
     fi
+    # cargo-fuzz would bring a lock file up to date without a word.
+    cargo metadata --locked --manifest-path fuzz/Cargo.toml --format-version 1 >/dev/null
     host=$(rustc +nightly -vV | sed -n 's/^host: //p')
     [ -n "$host" ] || exit 1
     built="fuzz/target/$host/release"
 }
 
 # Builds one target. Overflow checks, debug assertions and AddressSanitizer are on.
-# Offline or not, the lock file is what it was.
 build() {
     cargo +nightly fuzz build "$1"
 }

@@ -305,7 +305,8 @@ impl Options {
             return Err(Refusal::ZeroInterval("calibrate_interval"));
         }
         match self.calibrate_percentile {
-            Some(part) if part.is_nan() || part < 0.0 || part > 1.0 => {
+            // What is not a number is no bound of itself, either.
+            Some(part) if part.clamp(0.0, 1.0) != part => {
                 return Err(Refusal::Percentile(format!("{part}")));
             }
             _ => {}

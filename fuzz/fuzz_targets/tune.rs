@@ -430,7 +430,10 @@ fn best(candidates: &[Candidate], outcomes: &[Outcome]) -> usize {
 /// Of outcomes that no replay would give: four bytes each say what a choice depends on.
 fn check_choice(bytes: &[u8]) {
     let (mut candidates, mut outcomes) = (Vec::new(), Vec::new());
-    for &[hits, waste, memory, classes] in bytes.as_chunks().0.iter().take(8) {
+    for of in bytes.chunks_exact(4).take(8) {
+        let &[hits, waste, memory, classes] = of else {
+            unreachable!("it has four bytes");
+        };
         candidates.push(Candidate {
             name: String::new(),
             options: Options::Fitted,
