@@ -1,4 +1,4 @@
-//! Models of the engine's races, checked by loom: every order in which the
+//! Models of the races between threads, checked by loom: every order in which the
 //! threads' atomic operations can take effect, up to a number of preemptions.
 //!
 //! ```text
@@ -6,8 +6,11 @@
 //! ```
 //!
 //! Owns the numbered items and what is asserted of them. The code that runs is
-//! `src/engine` itself, with loom's atomics and locks (`src/sync.rs`) and tiny
-//! limits; no part of it is copied. A test is named by its race.
+//! `src/engine` and `src/calibrator.rs` themselves, with loom's atomics and locks
+//! (`src/sync.rs`) and tiny limits; no part of it is copied. A test is named by its race.
+//!
+//! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. That is
+//! for `schedules.rs`, which is too large for loom; the rest comes along.
 //!
 //! # What is asserted
 //!
@@ -17,6 +20,26 @@
 //! - When the threads are done, what is leased is not less than what is idle, and
 //!   not more than the limit; after `clear` nothing is idle and nothing is leased.
 //! - A closed engine holds nothing.
+//! - Who reads the counts of busy threads never finds too many hits or returns.
+//!
+//! # Which threads meet
+//!
+//! | threads | models |
+//! |---|---|
+//! | a claim (trim, clear) and the cache's owner in a get or a drop, quick or slow | `claim` |
+//! | a claim and a claim | `claim`: `trim_races_trim`, `trim_races_clear`, `trim_on_the_slow_path_races_clear` |
+//! | a claim and a thread's end, or who inherits from it | `exit` |
+//! | closing and everything that puts something in, or claims, or ends | `close` |
+//! | get, drop and trim at a depot | `depot` |
+//! | two who lease the last room, or one and who ends a lease | `budget` |
+//! | who reads counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
+//! | a calibration, and returns, or requests of a retired class | `calibrate` |
+//! | all of these at once, in long runs | `schedules` |
+//!
+//! Without a model: the last two handles. Their count is one atomic number that reaches 0
+//! once, and `close`, which follows, has what other threads did from the locks and barriers
+//! that it takes, whatever the count orders. And the thread of `background.rs`, which meets
+//! others under one lock.
 //!
 //! # What loom cannot see
 //!
@@ -33,6 +56,13 @@
 //!   ("out of thin air"), and machines that are weaker than C11.
 //! - Memory: what is read through a dangling pointer, or not initialised.
 //! - Clocks: a trim that is due by time is here one that is due by shortage.
+//!
+//! # What shuttle cannot see
+//!
+//! All of that but long orders and many threads; and whatever an ordering allows: to shuttle,
+//! each is `SeqCst`, a fence is nothing, and no load is old. So it finds what is wrong in the
+//! steps of a protocol and in their order, and nothing that is wrong in an ordering. Nor does it try
+//! all orders: what it has not found in some thousands may be there.
 //!
 //! # What no model needs
 //!

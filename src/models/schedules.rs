@@ -25,7 +25,7 @@ const ACTS: usize = 10;
 /// The most items of a thread's at once.
 const HELD_MAX: usize = 6;
 
-/// So many orders take about 15 seconds on one processor.
+/// So many orders take about 6 seconds on one processor.
 const ORDERS: usize = 4000;
 
 fn limits() -> Limits {
