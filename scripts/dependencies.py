@@ -160,7 +160,7 @@ def metadata(manifest):
 
 
 def built_with(name, *features):
-    """The names and versions of what is built with a package, and for `--cfg loom`."""
+    """The names and versions of what is built with a package, and for `--cfg loom` or shuttle."""
     lines = cargo(
         *["tree", "--locked", "--package", name, *features],
         *["--edges", "normal,build", "--target", "all", "--prefix", "none", "--format", "{p}"],
@@ -212,7 +212,7 @@ def note_duplicates(meta):
 def shipped(meta, name, *features):
     """The packages that a program which depends on `name` builds, each with its condition.
 
-    Not those for tests, and not those for `--cfg loom`, which builds the models.
+    Not those for tests, and not those for `--cfg loom` or `shuttle`, which build the models.
     """
     built = built_with(name, *features)
     packages = {package["id"]: package for package in meta["packages"]}
@@ -225,7 +225,7 @@ def shipped(meta, name, *features):
         at, inherited = queue.pop(0)
         for dependency in nodes[at]["deps"]:
             for kind in dependency["dep_kinds"]:
-                if kind["kind"] == "dev" or kind["target"] == "cfg(loom)":
+                if kind["kind"] == "dev" or kind["target"] in ("cfg(loom)", "cfg(shuttle)"):
                     continue
                 package = packages[dependency["pkg"]]
                 condition = inherited
