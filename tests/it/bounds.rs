@@ -82,7 +82,7 @@ fn the_budget_is_one_for_all_threads_and_classes() {
         .map(|at| {
             let (pool, step) = (pool.clone(), Arc::clone(&step));
             thread::spawn(move || {
-                for round in 0..rounds(50, 3) {
+                for round in 0..rounds(50, 12) {
                     let capacity = CLASSES[(at + round) % CLASSES.len()];
                     let held: Vec<PooledBuf> = (0..70).map(|_| pool.get(capacity)).collect();
                     step.wait();
@@ -93,7 +93,7 @@ fn the_budget_is_one_for_all_threads_and_classes() {
             })
         })
         .collect();
-    for _ in 0..rounds(50, 3) {
+    for _ in 0..rounds(50, 12) {
         step.wait();
         step.wait();
         let stats = pool.stats();

@@ -231,7 +231,7 @@ fn two_requests_before_the_first_calibration_count_as_well() {
 #[test]
 fn a_program_that_asks_for_large_ones_in_3_percent_of_its_gets_keeps_them() {
     const GETS: usize = rounds(60_000, 700);
-    for threshold in [200, 2000] {
+    for threshold in [200, rounds(2000, 300) as u64] {
         for wipe in [false, true] {
             let pool = by_hand()
                 .calibrate_after(threshold)

@@ -380,8 +380,8 @@ mod saved {
     #[test]
     fn what_is_changed_in_any_byte_is_an_error_or_a_profile_that_a_pool_can_begin_with() {
         let mut read_anyway = 0;
-        for at in (0..VERSION_1.len()).step_by(rounds(1, 10)) {
-            for byte in (0..=u8::MAX).step_by(rounds(1, 40)) {
+        for at in (0..VERSION_1.len()).step_by(rounds(1, 7)) {
+            for byte in (0..=u8::MAX).step_by(rounds(1, 3)) {
                 let mut saved = VERSION_1.as_bytes().to_vec();
                 saved[at] = byte;
                 let Ok(profile) = serde_json::from_slice::<Profile>(&saved) else {

@@ -343,7 +343,8 @@ fn trims_and_clears_are_safe_while_threads_are_busy_and_hold_up_none_of_them() {
     for worker in workers {
         worker.join().unwrap();
     }
-    assert!(freed > 0, "in {trims} trims");
+    // Where each thread runs for long before the next one does, perhaps none.
+    assert!(freed > 0 || crate::SLOW, "in {trims} trims");
     assert_eq!(total(&pool).trimmed, freed);
     assert_eq!(total(&pool).outstanding, 0);
     assert_nothing_is_lost(&pool);
