@@ -142,7 +142,10 @@ impl<H> Slot<H> {
             return true;
         }
         if wipe {
-            self.wipe(UNSEEN); // what is lost to us below
+            // With what lies before it, as far as nobody holds a part: below it may be
+            // lost to us.
+            let _before = self.buf.try_reclaim(self.capacity);
+            self.wipe(UNSEEN);
         }
         if self.examine() {
             if wipe {

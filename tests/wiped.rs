@@ -63,6 +63,8 @@ static FREED_WITH_SECRET: [AtomicUsize; WATCHES] = [const { AtomicUsize::new(0) 
 
 thread_local! {
     static WATCH: Cell<usize> = const { Cell::new(UNWATCHED) };
+    /// Whether small blocks are refused.
+    static REFUSING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Allocates nothing while it is held.
@@ -116,6 +118,9 @@ unsafe impl GlobalAlloc for Watching {
         if watch == UNWATCHED {
             // SAFETY: as the caller promises.
             return unsafe { System.alloc(layout) };
+        }
+        if REFUSING.get() && layout.size() < CAPACITY / 2 {
+            return std::ptr::null_mut();
         }
         // SAFETY: as above.
         let start = unsafe { System.alloc_zeroed(layout) };
@@ -547,6 +552,29 @@ fn with_secret(work: impl FnOnce(&Pool, PooledBuf, Watch) + Send) {
 
 const ONE_ALIVE: Found = Found { alive: 1, freed: 0 };
 const ONE_FREED: Found = Found { alive: 0, freed: 1 };
+
+// To look whether a buffer is whole takes a few words.
+#[test]
+fn what_was_advanced_over_is_wiped_where_there_is_no_memory_to_look_whether_it_is_whole() {
+    for zero_on_return in [true, false] {
+        let watch = Watch::new();
+        watch.run(|| {
+            let pool = options(&[CAPACITY])
+                .zero_on_return(zero_on_return)
+                .build()
+                .unwrap();
+            let mut buf = pool.adopt(BytesMut::with_capacity(CAPACITY));
+            buf.put_slice(SECRET);
+            buf.advance(SECRET.len());
+            REFUSING.set(true);
+            drop(buf);
+            REFUSING.set(false);
+            assert_eq!(pool.stats().total.discards.shared, 1, "it could not look");
+            let freed = usize::from(!zero_on_return);
+            assert_eq!(watch.look(), Found { alive: 0, freed });
+        });
+    }
+}
 
 #[test]
 fn what_is_detached_is_not_wiped() {
