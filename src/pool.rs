@@ -80,7 +80,7 @@ impl Pool {
     ///
     /// If the heap refuses a buffer, all that the pool holds idle is freed, as by
     /// [`clear`](Self::clear), and the heap is asked once more. A call that fails counts
-    /// nothing in [`Stats`]. What the pool needs for itself never makes it fail: a
+    /// nothing in [`Stats`] but what it freed. What the pool needs for itself never makes it fail: a
     /// thread for whose caches there is no memory does without, and queues that cannot
     /// grow have what comes back freed.
     ///
@@ -90,12 +90,13 @@ impl Pool {
     ///
     /// # What else takes memory
     ///
-    /// - Never: a guard's drop, [`trim`](Self::trim), `clear`, the clone or the drop of a
-    ///   handle, the end of a thread. (Where a buffer comes back that was adopted or that
-    ///   grew on the heap, the heap is asked first for the few words that it takes to look
-    ///   whether it is whole, and the buffer is freed if they are not there. Between that
-    ///   and the use of them, another thread may take the last. So it is with the pool's
-    ///   queues.)
+    /// - Nothing: [`trim`](Self::trim), `clear`, the clone or the drop of a handle.
+    /// - What can be done without: a guard's drop, a calibration and the end of a thread may
+    ///   make the thread's caches and the pool's queues larger, and what finds no room there
+    ///   is freed. Where a buffer comes back that was adopted or that grew on the heap, it
+    ///   takes a few words to look whether it is whole, and it is freed if they are not
+    ///   there. (The heap is asked whether it has the words, or the queue, and then in
+    ///   earnest. In between, another thread may take the last, and then the process ends.)
     /// - As `Vec`, ending the process if there is none: `get`, [`adopt`](Self::adopt),
     ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile),
     ///   a guard that grows or is [frozen](PooledBuf::freeze), and making a pool. To have a
@@ -169,7 +170,8 @@ impl Pool {
     /// round in magazines, and up to a full thread cache and a few magazines more
     /// than needed stay.
     ///
-    /// No get or drop waits for it. One whose thread's cache is being looked at
+    /// No get or drop waits for it, but a [`try_get`](Self::try_get) that the heap has
+    /// refused. One whose thread's cache is being looked at
     /// is served by the depot, or by the heap. Another trim waits. Not to be
     /// called from inside an allocator or a signal handler: it takes locks, and
     /// frees memory.

@@ -204,10 +204,11 @@ impl Shared {
         }
         let make = |capacity| {
             let make = || Slot::try_with_capacity(capacity, Arc::clone(self));
-            // What is idle here may be what is wanting.
-            let made = make().or_else(|| match self.clear().items {
-                0 => None,
-                _ => make(),
+            let made = make().or_else(|| {
+                // What is idle here may be what is wanting. Asked again also if nothing
+                // was: another thread may have freed it just now.
+                self.clear();
+                make()
             });
             made.ok_or(GetError::OutOfMemory { size: request })
         };
@@ -228,9 +229,6 @@ impl Shared {
             counters.oversize.bump();
             return Ok((slot, BufferOrigin::NONE));
         }
-        if self.calibrator.is_retired(class) && !to_grow {
-            self.calibrator.note_requests(class, 1);
-        }
         let (slot, origin) = self.engine.take(class);
         let slot = match slot {
             Some(slot) => slot,
@@ -241,6 +239,9 @@ impl Shared {
                 slot
             }
         };
+        if self.calibrator.is_retired(class) && !to_grow {
+            self.calibrator.note_requests(class, 1);
+        }
         let retired = self.calibrator.is_retired(class);
         if retired {
             // What came along from the depot: the next request must not go the quick

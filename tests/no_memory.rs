@@ -644,8 +644,35 @@ fn what_cannot_be_looked_at_for_want_of_memory_is_freed_as_shared() {
     });
 }
 
+// Another thread may have freed what was wanting.
 #[test]
-fn trims_handles_and_the_end_of_a_thread_ask_for_no_memory() {
+fn the_heap_is_asked_again_where_the_pool_holds_nothing_idle() {
+    with_books(15, |books| {
+        let pool = options().build().unwrap();
+        drop(pool.get(64)); // the thread has its caches
+        pool.clear();
+        for size in [900, 1 << 30] {
+            books.refuse(How::From {
+                granted: 0,
+                refused: 1,
+            });
+            let asked = books.asked.load(SeqCst);
+            let got = tried(|| pool.try_get(size));
+            assert!(books.asked.load(SeqCst) > asked + 1, "it was refused once");
+            assert!(got.is_ok(), "{size}: {got:?}");
+            books.refuse(How::Nothing);
+        }
+        // Where it is refused twice, nothing is noted of the request.
+        let before = pool.stats();
+        books.refuse(How::Above(0));
+        assert!(tried(|| pool.try_get(1 << 30)).is_err());
+        books.refuse(How::Nothing);
+        assert_eq!(pool.stats(), before);
+    });
+}
+
+#[test]
+fn trims_and_handles_ask_for_no_memory_nor_does_the_end_of_a_thread_that_caches_few() {
     with_books(12, |books| {
         let pool = options().build().unwrap();
         let held: Vec<_> = (0..3 * MANY)
