@@ -95,6 +95,7 @@ struct Steps {
 fn one_of_many(steps: &Steps, number: usize) {
     let pool = &steps.pool;
     let stamp = number as u8;
+    steps.barrier.wait(); // 0
     steps.barrier.wait(); // 1
     let mut held = pool.get(CAPACITY);
     held.put_bytes(stamp, CAPACITY);
@@ -131,8 +132,9 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
                 counted(move || one_of_many(&steps, number))
             })
             .collect();
-        steps.barrier.wait(); // 1: all have begun, and not used the pool
+        steps.barrier.wait(); // 0: all have begun, and not used the pool
         let before = live_bytes();
+        steps.barrier.wait(); // 1
         steps.barrier.wait(); // 2
         let now = total(&pool);
         assert_eq!((now.outstanding, now.misses, now.gets), (many, many, many));
