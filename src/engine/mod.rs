@@ -157,9 +157,9 @@ pub(crate) struct Engine<T: Item> {
     /// What [`take_local`](Self::take_local) recalls: `id`, or what no memo holds.
     quick: EngineId,
     /// As many as there were threads at once. None is removed while the engine
-    /// lives. Locked when a thread first uses the engine, when it ends, for
-    /// `Stats`, and at the beginning of a trim; never for a get or a drop beside
-    /// these.
+    /// lives. Locked when a thread first uses the engine and when it ends; and, for
+    /// one thread's at a time, for `Stats`, calibrations and trims. Never for a get or a
+    /// drop that does no part of these.
     threads: Mutex<Vec<ThreadCaches<T>>>,
     depots: Box<[Depot<T>]>,
     /// What all levels together lease from.
@@ -886,4 +886,33 @@ impl<T: Item> Engine<T> {
     pub(crate) fn leased(&self) -> usize {
         self.account.leased()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cache, Origin};
+    use std::rc::Rc;
+
+    /// Does not compile if `$type` is `$bound`: then two implementations fit, and neither
+    /// is chosen.
+    macro_rules! assert_is_not {
+        ($type:ty: $bound:ident) => {
+            const _: fn() = || {
+                trait Ambiguous<A> {
+                    fn chosen() {}
+                }
+                struct Is;
+                impl<T> Ambiguous<()> for T {}
+                impl<T: $bound> Ambiguous<Is> for T {}
+                let _ = <$type as Ambiguous<_>>::chosen;
+            };
+        };
+    }
+
+    // What must stay on its thread makes nothing that holds it go to another one.
+    type StaysHere = Rc<()>;
+    assert_is_not!(Cache<StaysHere>: Send);
+    assert_is_not!(Cache<StaysHere>: Sync);
+    assert_is_not!(Origin<StaysHere>: Send);
+    assert_is_not!(Origin<StaysHere>: Sync);
 }
