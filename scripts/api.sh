@@ -24,7 +24,7 @@ if ! rustup toolchain list | grep -q '^nightly'; then
     echo "a nightly toolchain is missing: it writes the JSON that the listing is made of" >&2
     exit 1
 fi
-if ! command -v cargo-public-api >/dev/null; then
+if ! cargo public-api --version >/dev/null 2>&1; then
     echo "cargo-public-api is missing: scripts/tools.sh" >&2
     exit 1
 fi

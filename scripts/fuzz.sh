@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 
 cargo_fuzz_version=0.13.2 # what is installed where there is none
 input_bytes_max=4096      # of one input
-input_seconds_max=10
+input_seconds_max=30 # of the clock, and other work may be going on
 memory_mb_max=2048
 committed_bytes_max=2048   # of one committed input
 

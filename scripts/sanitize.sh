@@ -30,16 +30,22 @@ tests_but() {
     done
 }
 
+# Some optimisation: else most of the time goes to proptest. Overflows and debug assertions
+# are checked as in any test.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1
+
 asan() {
     local host tests
     host=$(rustc -vV | sed -n 's/^host: //p')
     mapfile -t tests < <(tests_but rss)
     export RUSTFLAGS='-Zsanitizer=address' RUSTDOCFLAGS='-Zsanitizer=address'
-    export ASAN_OPTIONS='detect_leaks=1:detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1'
+    export ASAN_OPTIONS='detect_leaks=1:detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1:allocator_may_return_null=1'
     local cargo=(cargo +nightly test --locked --all-features
         --target "$host" --target-dir target/asan)
+    step "AddressSanitizer: building"
+    "${cargo[@]}" -p tierpool --lib "${tests[@]}" --no-run
     step "AddressSanitizer: the pool"
-    # `timeout`: a pool gone wrong may wait for ever.
+    # `timeout`: a pool gone wrong may wait for ever. A heap that refuses is an answer here.
     timeout 900 "${cargo[@]}" -p tierpool --lib "${tests[@]}"
     step "AddressSanitizer: tierpool-tune"
     # That test limits the address space, of which AddressSanitizer takes 16 TiB.
@@ -58,9 +64,8 @@ valgrind_memcheck() {
     mapfile -t tests < <(tests_but rss membarrier fork wiped)
     step "valgrind: building"
     # With fewer rounds where there are many: valgrind is some 30 times slower, and runs
-    # one thread at a time. With some optimisation, or most of the time goes to proptest;
-    # overflows and debug assertions are checked as in any test.
-    said=$(RUSTFLAGS='--cfg slow' CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --all-features --no-run \
+    # one thread at a time.
+    said=$(RUSTFLAGS='--cfg slow' cargo test --locked --all-features --no-run \
         --target-dir target/valgrind -p tierpool --lib "${tests[@]}" 2>&1) ||
         { printf '%s\n' "$said"; return 1; }
     mapfile -t binaries < <(printf '%s\n' "$said" | sed -n 's/.*Executable .*(\(.*\))$/\1/p')

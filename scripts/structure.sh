@@ -14,7 +14,7 @@ fail() {
 
 # Comments may name them; code may not, but in one file. (`cfg` of a checker, its crate,
 # and every path to the standard library's or the core's atomics.)
-names='(^|[^a-z_])(loom|shuttle)([^a-z_]|$)|(std|core)::sync::(\{[^}]*)?atomic|sync::\{[^}]*atomic|(std|core)::sync::\*'
+names='(^|[^a-z_])(loom|shuttle)([^a-z_]|$)|(^|[^a-z_])atomic(::|;|,|}| as )|(std|core)::sync::\*'
 found=$(find "$src" -name '*.rs' ! -path "$src/sync.rs" -print0 | sort -z |
     xargs -0 awk -v names="$names" '
         { code = $0; sub(/\/\/.*/, "", code) }
@@ -44,6 +44,13 @@ found=$(find "$src" -name '*.rs' ! -path "$src/models/*" -print0 | sort -z |
         BEGIN { split("Relaxed Acquire Release AcqRel SeqCst", words, " ") }')
 if [ -n "$found" ]; then
     fail "No comment near these names the ordering, and its partner or why it has none:
+$found"
+fi
+
+# So that the above sees each.
+found=$(grep -rnE 'Ordering::(\{|\*)' --include='*.rs' "$src" || true)
+if [ -n "$found" ]; then
+    fail "Name each ordering as Ordering::NAME where it is used:
 $found"
 fi
 

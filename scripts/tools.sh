@@ -54,14 +54,15 @@ if [ "${1:-}" = mutants ]; then
     tool cargo-mutants "$cargo_mutants"
 fi
 
-if ! command -v valgrind >/dev/null; then
+if ! command -v valgrind >/dev/null ||
+    { command -v dpkg >/dev/null && ! dpkg -s libc6-dbg >/dev/null 2>&1; }; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq
         # libc6-dbg: valgrind needs the symbols of the dynamic linker.
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
             valgrind libc6-dbg >/dev/null
     else
-        echo "valgrind is missing, and only root can install it: apt-get install valgrind libc6-dbg" >&2
+        echo "valgrind or libc6-dbg is missing, and only root can install it: apt-get install valgrind libc6-dbg" >&2
         exit 1
     fi
 fi
