@@ -1,13 +1,12 @@
 //! What is learned from returns and from requests, read and decided while they come.
 
-use super::{CLASS, Held, Pool, check, limits, spawn};
+use super::{Begun, CLASS, Held, Pool, check, limits, spawn};
 use crate::calibrate::STEPS;
 use crate::calibrator::{Calibrator, Counted};
 use crate::config::Calibrating;
 use crate::engine::ClassIndex;
 use crate::profile::Profile;
 use crate::size_class::SizeClasses;
-use crate::sync::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 const KIND: usize = 0;
@@ -36,27 +35,6 @@ fn put(pool: &Pool, calibrator: &Calibrator, held: Held) {
         calibrator.note_returns(STEP, came + 1);
         BATCH
     });
-}
-
-/// Counts events before they happen, where it orders nothing but itself.
-#[derive(Clone)]
-struct Begun(Arc<AtomicUsize>);
-
-impl Begun {
-    fn new() -> Self {
-        Begun(Arc::new(AtomicUsize::new(0)))
-    }
-
-    fn one_more(&self) {
-        // Relaxed: so that no model passes because of it.
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// All that were counted up to now: an exchange sees the last.
-    fn now(&self) -> usize {
-        // Relaxed: as above.
-        self.0.fetch_add(0, Ordering::Relaxed)
-    }
 }
 
 // One too many would be learned twice.

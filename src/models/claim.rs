@@ -1,7 +1,8 @@
 //! Claims against the cache's owner, against whoever looks, and against claims.
 
 use super::{
-    CLASS, Held, Number, Pool, check, limits, limits_of_whole_magazines, put_local, spawn, went_in,
+    Begun, CLASS, Held, Number, Pool, check, limits, limits_of_whole_magazines, put_local, spawn,
+    went_in,
 };
 use crate::engine::{Freed, Return};
 use crate::sync::set_light_is_a_fence;
@@ -96,10 +97,9 @@ fn claim_races_the_slow_path_of_a_drop() {
 }
 
 // The owner comes in again after a claim: it must see what the claimer did.
-#[test]
-fn end_of_a_claim_races_get_and_drop() {
+fn end_of_claims_against_get_and_drop(preemptions: usize) {
     for (claim, _) in CLAIMS {
-        check(4, move || {
+        check(preemptions, move || {
             let pool = Pool::stocked(&limits(), 2);
             let other = Arc::clone(&pool);
             let claimer = spawn(move || {
@@ -115,6 +115,17 @@ fn end_of_a_claim_races_get_and_drop() {
             pool.assert_accounted(0);
         });
     }
+}
+
+#[test]
+fn end_of_a_claim_races_get_and_drop() {
+    end_of_claims_against_get_and_drop(4);
+}
+
+#[test]
+fn end_of_a_claim_races_get_and_drop_without_a_light_barrier() {
+    set_light_is_a_fence(false);
+    end_of_claims_against_get_and_drop(3);
 }
 
 // 1: as above.
@@ -226,13 +237,19 @@ fn stats_race_refill_and_flush() {
     check(3, || {
         let pool = Pool::new(&limits_of_whole_magazines());
         assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
-        let other = Arc::clone(&pool);
+        let (hits, other) = (Begun::new(), Arc::clone(&pool));
+        let begun = hits.clone();
         let user = spawn(move || {
-            let held: Vec<_> = (0..3).map(|_| other.get()).collect(); // the second: a local hit
+            let one = other.get();
+            begun.one_more(); // what came along
+            let held = [one, other.get(), other.get()];
             held.into_iter().for_each(|held| other.put(held)); // the third flushes two
         });
         let levels = pool.engine.levels(CLASS);
-        assert!(levels.local_hits <= 1, "more hits than there were");
+        assert!(
+            levels.local_hits <= hits.now() as u64,
+            "more hits than there were"
+        );
         assert!(levels.depot_hits <= 1, "more hits than there were");
         user.join().unwrap();
         let levels = pool.engine.levels(CLASS);

@@ -274,6 +274,27 @@ impl Drop for Number {
     }
 }
 
+/// Counts events before they happen, where it orders nothing but itself.
+#[derive(Clone)]
+struct Begun(Arc<AtomicUsize>);
+
+impl Begun {
+    fn new() -> Self {
+        Begun(Arc::new(AtomicUsize::new(0)))
+    }
+
+    fn one_more(&self) {
+        // Relaxed: so that no model passes because of it.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All that were counted up to now: an exchange sees the last.
+    fn now(&self) -> usize {
+        // Relaxed: as above.
+        self.0.fetch_add(0, Ordering::Relaxed)
+    }
+}
+
 // ---- pools ----
 
 const CLASS: ClassIndex = ClassIndex(0);
