@@ -7,6 +7,7 @@ use crate::config::Calibrating;
 use crate::engine::ClassIndex;
 use crate::profile::Profile;
 use crate::size_class::SizeClasses;
+use crate::sync::model::JoinHandle;
 use std::sync::Arc;
 
 const KIND: usize = 0;
@@ -37,22 +38,25 @@ fn put(pool: &Pool, calibrator: &Calibrator, held: Held) {
     });
 }
 
+/// Reads what came back on another thread, as a calibration does.
+fn read(pool: &Arc<Pool>, calibrator: &Arc<Calibrator>, begun: &Begun) -> JoinHandle<()> {
+    let (pool, calibrator) = (Arc::clone(pool), Arc::clone(calibrator));
+    let begun = begun.clone();
+    spawn(move || {
+        let told = calibrator.told()[STEP]; // first, as `Shared::returns` does
+        let came = told + pool.engine.tally()[KIND];
+        let most = begun.now();
+        assert!(came <= most, "{came} of {most} returns");
+    })
+}
+
 // One too many would be learned twice.
 #[test]
 fn calibration_races_counted_drops() {
     check(3, || {
         let (pool, calibrator) = (Pool::stocked(&limits(), 1), calibrator());
         let begun = Begun::new();
-        let reader = {
-            let (pool, calibrator) = (Arc::clone(&pool), Arc::clone(&calibrator));
-            let begun = begun.clone();
-            spawn(move || {
-                let told = calibrator.told()[STEP]; // first, as `Shared::returns` does
-                let came = told + pool.engine.tally()[KIND];
-                let most = begun.now();
-                assert!(came <= most, "{came} of {most} returns");
-            })
-        };
+        let reader = read(&pool, &calibrator, &begun);
         for _ in 0..4 {
             let held = pool.get();
             begun.one_more();
@@ -60,6 +64,28 @@ fn calibration_races_counted_drops() {
         }
         reader.join().unwrap();
         assert_eq!(calibrator.told()[STEP] + pool.engine.tally()[KIND], 4);
+        pool.assert_accounted(0);
+    });
+}
+
+// What goes the slow way takes the batch before its end, and the next is smaller: of the
+// one as much is left as if all of the other had come.
+#[test]
+fn calibration_races_the_early_end_of_a_batch() {
+    check(3, || {
+        let (pool, calibrator) = (Pool::stocked(&limits(), 1), calibrator());
+        pool.engine.next_batch(CLASS, KIND, |_| 2);
+        let begun = Begun::new();
+        let reader = read(&pool, &calibrator, &begun);
+        for batch in [0, 1] {
+            begun.one_more();
+            pool.engine.next_batch(CLASS, KIND, |came| {
+                calibrator.note_returns(STEP, came + 1);
+                batch
+            });
+        }
+        reader.join().unwrap();
+        assert_eq!(calibrator.told()[STEP] + pool.engine.tally()[KIND], 2);
         pool.assert_accounted(0);
     });
 }

@@ -48,7 +48,7 @@ fn claim_races_get() {
 #[test]
 fn claim_races_get_without_a_light_barrier() {
     set_light_is_a_fence(false);
-    get_against_claims(5);
+    get_against_claims(4);
 }
 
 /// The quick way of a drop; what finds no room there is freed.

@@ -1,6 +1,6 @@
 //! The end of a thread, and the inheritance of its caches, against claims.
 
-use super::{Pool, check, limits, spawn};
+use super::{CLASS, Pool, check, limits, limits_of_whole_magazines, spawn};
 use crate::engine::Freed;
 use crate::sync::end_thread;
 use std::sync::Arc;
@@ -81,4 +81,25 @@ fn thread_exit_races_join() {
         heir.join().unwrap();
         pool.assert_accounted(0);
     });
+}
+
+// Where nothing claims them, what the thread had are another one's at once.
+#[test]
+fn thread_exit_comes_before_a_get() {
+    for limits in [limits, limits_of_whole_magazines] {
+        check(2, move || {
+            let pool = Pool::new(&limits());
+            let mine = pool.get(); // so that this thread inherits nothing
+            let other = Arc::clone(&pool);
+            let first = spawn(move || {
+                let held = other.get();
+                other.put(held);
+            });
+            first.join().unwrap();
+            let (item, _) = pool.take(CLASS);
+            assert!(item.is_some(), "an ended thread keeps it");
+            pool.assert_accounted(2);
+            drop((mine, item));
+        });
+    }
 }

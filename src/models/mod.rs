@@ -325,6 +325,7 @@ fn limits_of_whole_magazines() -> Limits {
 fn limits_without_caches() -> Limits {
     let mut limits = limits();
     limits.classes[0].cache_rounds = 0;
+    limits.classes[0].magazine_rounds = 0;
     limits
 }
 
