@@ -70,9 +70,12 @@
 //!
 //! - The orderings of `Cache::acquire`, `release` and `claim`: the lock of the
 //!   threads lies between two owners, and the barriers between owner and claimer.
+//! - Either fence of `heavy`: without a system call between them one is enough, and without
+//!   both `claim_races_get` fails. With one, the first comes after the claim, and the
+//!   second before the look at `busy`.
 //! - The fence at the end of `close`: the heavy barrier before it is one, too.
 //! - `trim` of a closed engine: its caches have no room, so none is claimed again.
-//! - The orderings in `Account`: no item is reached through a lease.
+//! - The orderings in `Account` (`lease`, `give_back`): no item is reached through a lease.
 
 mod budget;
 mod calibrate;
