@@ -686,3 +686,63 @@ impl<T> Drop for Cache<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::UNLIMITED;
+    use std::sync::Arc;
+
+    /// An item whose end can be seen.
+    struct Seen {
+        _end: Arc<()>,
+    }
+
+    impl Item for Seen {
+        fn weight(&self) -> usize {
+            1
+        }
+
+        fn free(self) {}
+    }
+
+    #[test]
+    fn a_cache_that_ends_frees_what_it_holds_resting_or_not() {
+        barrier::prepare();
+        let me = Token::of_this_thread().expect("this thread is not at its end");
+        let limits = ClassLimits {
+            items: UNLIMITED,
+            cache_rounds: CACHE_ROUNDS,
+            magazine_rounds: MAGAZINE_ROUNDS,
+            weight: 1,
+        };
+        let account = Account::new(UNLIMITED);
+        // SAFETY: the account is dropped after the cache.
+        let cache = unsafe { Cache::new(limits, NonNull::from(&account)) };
+        cache.acquire(me);
+        let end = Arc::new(());
+        let put = |count| {
+            assert_eq!(cache.add_room(me, count), count);
+            for _ in 0..count {
+                let item = Seen {
+                    _end: Arc::clone(&end),
+                };
+                // SAFETY: the token is this thread's, and the cache lives on.
+                let kept = unsafe { Cache::push(&cache, me, item, Return::Plain) };
+                assert!(kept.is_ok());
+            }
+        };
+        put(5);
+        cache.claim();
+        assert!(barrier::heavy());
+        // SAFETY: claimed, and then the barrier, by the lines above.
+        let taken = unsafe { cache.take_idle(Idle::Unneeded) };
+        cache.unclaim();
+        assert_eq!(taken.rounds, 0, "they rest from now on");
+        put(3);
+        assert_eq!((cache.held(), cache.resting()), (8, 5));
+        assert_eq!(Arc::strong_count(&end), 9);
+        drop(cache);
+        assert_eq!(Arc::strong_count(&end), 1);
+    }
+}
