@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All that CI checks, for a developer to run as well: scripts/check.sh
 #
-# Needs a Rust toolchain with rustfmt and clippy, and nothing else.
+# Needs a Rust toolchain with rustfmt and clippy, a nightly beside it, python3, and what
+# scripts/tools.sh installs. `docs/assurance.md` says what each part is for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,11 +20,18 @@ if [ "$(printf '%s\n' "$test_command" | wc -l)" -ne 1 ] || [ -z "$test_command" 
 fi
 
 run cargo fmt --all --check
+run cargo fmt --manifest-path fuzz/Cargo.toml --check
+run scripts/structure.sh
+run scripts/breakages.py check
+run scripts/dependencies.py
 run cargo clippy --locked --all-targets -- -D warnings
 run cargo clippy --locked --all-targets --all-features -- -D warnings
+run cargo hack clippy --locked --workspace --feature-powerset -- -D warnings
+run scripts/api.sh
 RUSTDOCFLAGS='-D warnings' run cargo doc --locked --all-features --no-deps --document-private-items
 step "the README's test command: $test_command"
-$test_command
+# `timeout`, here and below: an engine gone wrong may wait for ever.
+timeout 1800 $test_command
 
 # The main job, on a small directory.
 run cargo run --locked --release --example relay -- src
@@ -48,11 +56,24 @@ grep -q 'short of memory.* freed [1-9]' "$cgroup/said"
 # Benches compile, and each workload runs once.
 run cargo test --locked --release --bench hot_path --bench trim
 
-# Every order of the engine's races, within the bounds that the models name.
-# `timeout`: an engine gone wrong may wait for ever.
-step "models"
-RUSTFLAGS='--cfg loom -C debug-assertions' timeout 600 \
+run scripts/instructions.sh
+
+# 2^32 gets and drops: what counts in 32 bits has wrapped by then.
+run cargo test --locked --release --test scale -- --ignored
+
+# Every order of the engine's races, within the bounds that the models name; and long orders
+# drawn at random.
+step "models, every order"
+RUSTFLAGS='--cfg loom -C debug-assertions' timeout 900 \
     cargo test --locked --release --lib --target-dir target/loom models
+step "models, random orders"
+RUSTFLAGS='--cfg shuttle -C debug-assertions' timeout 900 \
+    cargo test --locked --release --lib --target-dir target/shuttle schedules
+
+run scripts/sanitize.sh all
+
+# A quarter of a minute for each of the four targets.
+run scripts/fuzz.sh 0.25
 
 step "minimum supported Rust version"
 msrv=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
