@@ -12,8 +12,10 @@
 //! that moment, and it is exact when all is quiet; the highest that it ever was
 //! must not be above the budget.
 
+mod accounts;
 mod booking;
 
+use accounts::assert_accounts_balance;
 use booking::Booking;
 use bytes::BytesMut;
 use crossbeam_queue::ArrayQueue;
@@ -274,31 +276,6 @@ fn builder() -> Builder {
     Pool::builder().classes(CLASSES).trim_interval(None)
 }
 
-/// All that must hold while the program is quiet and no guard is out.
-fn assert_accounts_balance(pool: &Pool) {
-    let stats = pool.stats();
-    let total = stats.total;
-    assert_eq!(total.outstanding, 0);
-    assert_eq!(
-        total.gets + total.adopted,
-        total.returns + total.discards.total() + total.detached,
-        "{total:?}"
-    );
-    let all = stats.classes.iter().map(|class| &class.counts);
-    for counts in all.chain([&stats.unclassed, &total]) {
-        assert_eq!(
-            counts.gets,
-            counts.hits() + counts.misses + counts.oversize,
-            "{counts:?}"
-        );
-        assert_eq!(
-            counts.returns + counts.prefilled,
-            counts.hits() + counts.trimmed + counts.retained_buffers,
-            "{counts:?}"
-        );
-    }
-}
-
 // ---- at every moment ----
 
 const THREADS: usize = rounds(8, 3);
@@ -436,6 +413,7 @@ fn assert_books_agree(ledger: Ledger, pool: &Pool) {
         assert_eq!(class.counts.retained_buffers, idle.now() as u64);
     }
     assert_accounts_balance(pool);
+    assert_eq!(pool.stats().total.outstanding, 0);
 }
 
 #[test]
@@ -675,6 +653,7 @@ fn gets_and_drops_wait_for_no_trim_that_is_stopped_in_its_middle() {
     worker.join().unwrap();
     assert!(went_on && stopped_all_the_time);
     assert_accounts_balance(&pool);
+    assert_eq!(pool.stats().total.outstanding, 0);
 }
 
 // ---- nothing is left ----

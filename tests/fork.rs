@@ -15,7 +15,11 @@ fn main() {
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
+mod accounts;
+
+#[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
+    use crate::accounts::assert_accounts_balance;
     use bytes::{Bytes, BytesMut};
     use std::process;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,19 +79,6 @@ mod linux {
 
     fn total(pool: &Pool) -> Counts {
         pool.stats().total
-    }
-
-    fn assert_accounts_balance(pool: &Pool) {
-        let total = total(pool);
-        assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
-        assert_eq!(
-            total.gets + total.adopted,
-            total.returns + total.discards.total() + total.detached + total.outstanding
-        );
-        assert_eq!(
-            total.returns + total.prefilled,
-            total.hits() + total.trimmed + total.retained_buffers
-        );
     }
 
     fn filled(pool: &Pool, value: u8) -> PooledBuf {

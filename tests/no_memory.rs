@@ -3,8 +3,10 @@
 //!
 //! After each, nothing is corrupt, nothing is leaked, and the accounts balance.
 
+mod accounts;
 mod booking;
 
+use accounts::assert_accounts_balance;
 use booking::Books;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::alloc::Layout;
@@ -352,30 +354,6 @@ fn run(ledger: usize, options: Builder) -> usize {
 
 fn total(pool: &Pool) -> Counts {
     pool.stats().total
-}
-
-/// All that must hold while the program is quiet.
-fn assert_accounts_balance(pool: &Pool) {
-    let stats = pool.stats();
-    let all = stats.classes.iter().map(|class| &class.counts);
-    for counts in all.chain([&stats.unclassed, &stats.total]) {
-        assert_eq!(
-            counts.gets,
-            counts.hits() + counts.misses + counts.oversize,
-            "{counts:?}"
-        );
-        assert_eq!(
-            counts.returns + counts.prefilled,
-            counts.hits() + counts.trimmed + counts.retained_buffers,
-            "{counts:?}"
-        );
-    }
-    let total = stats.total;
-    assert_eq!(
-        total.gets + total.adopted,
-        total.returns + total.discards.total() + total.detached + total.outstanding,
-        "{total:?}"
-    );
 }
 
 /// What one run of the script came to.

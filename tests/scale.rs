@@ -2,16 +2,16 @@
 //!
 //! The test of 2^32 operations takes half a minute with optimisation, and is run by
 //! `cargo test --release --test scale -- --ignored`.
-//!
-//! Owns a global allocator that counts the bytes of all blocks which the test's own
-//! threads allocated, wherever they are freed.
 
+mod accounts;
 mod booking;
+#[path = "booking/live.rs"]
+mod live;
 
-use booking::{Booking, Books};
+use accounts::assert_accounts_balance;
 use bytes::BufMut;
-use std::alloc::Layout;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use live::live_bytes;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use tierpool::{Counts, Pool};
@@ -20,63 +20,14 @@ use tierpool::{Counts, Pool};
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 const SLOW: bool = cfg!(any(miri, slow));
 
-// ---- the allocator ----
-
-static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
-
-/// The ledger of counted threads. All others have 0.
-const COUNTED: usize = 1;
-
-struct LiveBytes;
-
-impl Books for LiveBytes {
-    fn allocated(ledger: usize, layout: Layout) {
-        if ledger == COUNTED {
-            LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        }
-    }
-
-    fn freed(ledger: usize, layout: Layout) {
-        if ledger == COUNTED {
-            LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Booking<LiveBytes> = Booking::new();
-
-fn live_bytes() -> i64 {
-    LIVE_BYTES.load(Ordering::Relaxed)
-}
-
+/// A thread whose allocations are counted, wherever they are freed.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     // Small: there are many.
-    let builder = thread::Builder::new().stack_size(256 << 10);
-    let thread = builder.spawn(move || {
-        booking::join(COUNTED);
-        work()
-    });
-    thread.expect("this machine lets a process have so many threads")
+    live::counted(thread::Builder::new().stack_size(256 << 10), work)
 }
 
 fn total(pool: &Pool) -> Counts {
     pool.stats().total
-}
-
-fn assert_accounts_balance(pool: &Pool) {
-    let total = total(pool);
-    assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
-    assert_eq!(
-        total.gets + total.adopted,
-        total.returns + total.discards.total() + total.detached + total.outstanding,
-        "{total:?}"
-    );
-    assert_eq!(
-        total.returns + total.prefilled,
-        total.hits() + total.trimmed + total.retained_buffers,
-        "{total:?}"
-    );
 }
 
 // ---- threads ----

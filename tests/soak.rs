@@ -5,63 +5,28 @@
 //!
 //! A fixed number of operations, a few seconds of them. More with
 //! `TIERPOOL_SOAK_ROUNDS=100 cargo test --release --test soak`.
-//!
-//! Owns a global allocator that counts the bytes of all blocks which the test's
-//! own threads allocated, wherever they are freed.
 
+mod accounts;
 mod booking;
+#[path = "booking/live.rs"]
+mod live;
 #[allow(dead_code, unused_imports)] // the property tests use more of it
 mod model;
 
-use booking::{Booking, Books};
+use accounts::assert_accounts_balance;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crossbeam_queue::ArrayQueue;
+use live::live_bytes;
 use model::Model;
-use std::alloc::Layout;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 use tierpool::{Pool, PooledBuf};
 
-// ---- the allocator ----
-
-/// Bytes of blocks that counted threads allocated.
-static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
-
-/// The ledger of counted threads. All others have 0.
-const COUNTED: usize = 1;
-
-struct LiveBytes;
-
-impl Books for LiveBytes {
-    fn allocated(ledger: usize, layout: Layout) {
-        if ledger == COUNTED {
-            LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        }
-    }
-
-    fn freed(ledger: usize, layout: Layout) {
-        if ledger == COUNTED {
-            LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Booking<LiveBytes> = Booking::new();
-
-fn live_bytes() -> i64 {
-    LIVE_BYTES.load(Ordering::Relaxed)
-}
-
-/// Runs `work` on a thread whose allocations are counted, to the end of its
-/// thread-locals.
+/// A thread whose allocations are counted, wherever they are freed.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
-    thread::spawn(move || {
-        booking::join(COUNTED);
-        work()
-    })
+    live::counted(thread::Builder::new(), work)
 }
 
 // ---- what is done ----
@@ -262,30 +227,13 @@ fn new_pool(random: &mut Random) -> Pool {
     builder.build().unwrap()
 }
 
-/// All that must hold while nothing is out and no thread is inside.
-fn assert_accounts_balance(pool: &Pool) {
-    let total = pool.stats().total;
-    assert_eq!(total.outstanding, 0, "{total:?}");
-    assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
-    assert_eq!(
-        total.gets + total.adopted,
-        total.returns + total.discards.total() + total.detached,
-        "{total:?}"
-    );
-    assert_eq!(
-        total.returns + total.prefilled,
-        total.hits() + total.trimmed + total.retained_buffers,
-        "{total:?}"
-    );
-}
-
 /// Runs of the model, one after the other, until the free-for-all is `done`; one at least.
 fn follow_model(mut random: Random, done: &AtomicBool) {
     const LEN: usize = if SLOW { 100 } else { 1000 };
     loop {
         let bytes: Vec<u8> = (0..LEN).map(|_| random.below(256) as u8).collect();
         let (options, ops) = model::bytes::run(&bytes);
-        let mut model = Model::with_threads(&options, || booking::join(COUNTED));
+        let mut model = Model::with_threads(&options, live::count_here);
         for op in &ops {
             model.apply(op);
             model.check();
@@ -350,8 +298,10 @@ fn round(seed: u64, steps: usize) {
     while let Some(one) = mail.pop() {
         one.verify();
     }
-    assert_accounts_balance(&pool);
-    assert_accounts_balance(&shared.lock().unwrap());
+    for pool in [&pool, &shared.lock().unwrap()] {
+        assert_accounts_balance(pool);
+        assert_eq!(pool.stats().total.outstanding, 0);
+    }
     // In one thread's hands now, it works as at first.
     pool.clear();
     assert_eq!(pool.stats().total.retained_bytes, 0);

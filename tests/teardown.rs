@@ -3,8 +3,10 @@
 //! A panic in a destructor of a thread-local aborts the process, so a test here
 //! can also fail by taking the whole binary with it.
 
+mod accounts;
 mod forget;
 
+use accounts::assert_accounts_balance;
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,22 +59,6 @@ fn one_class(capacity: usize) -> Pool {
 
 fn total(pool: &Pool) -> Counts {
     pool.stats().total
-}
-
-/// All that must hold while the program is quiet.
-fn assert_accounts_balance(pool: &Pool) {
-    let total = total(pool);
-    assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
-    assert_eq!(
-        total.gets + total.adopted,
-        total.returns + total.discards.total() + total.detached + total.outstanding,
-        "{total:?}"
-    );
-    assert_eq!(
-        total.returns + total.prefilled,
-        total.hits() + total.trimmed + total.retained_buffers,
-        "{total:?}"
-    );
 }
 
 /// Whether each step costs microseconds: under Miri, and under valgrind, for which

@@ -1,5 +1,7 @@
 //! What the public interface promises, one module per promise.
 
+#[path = "../accounts/mod.rs"]
+mod accounts;
 #[path = "../secret/mod.rs"]
 mod secret;
 
@@ -25,6 +27,7 @@ mod trim;
 mod try_get;
 mod zero_on_return;
 
+use accounts::assert_accounts_balance;
 use tierpool::{Builder, Counts, Pool, PooledBuf};
 
 /// Options for a pool that frees nothing by time, so that its counts are exact
@@ -52,30 +55,6 @@ fn class(pool: &Pool, capacity: usize) -> Counts {
         .iter()
         .find(|class| class.capacity == capacity);
     found.expect("one of the pool's classes").counts
-}
-
-/// All that must hold while the program is quiet.
-fn assert_accounts_balance(pool: &Pool) {
-    let stats = pool.stats();
-    let total = stats.total;
-    assert_eq!(
-        total.gets + total.adopted,
-        total.returns + total.discards.total() + total.detached + total.outstanding,
-        "{total:?}"
-    );
-    let all = stats.classes.iter().map(|class| &class.counts);
-    for counts in all.chain([&stats.unclassed, &total]) {
-        assert_eq!(
-            counts.gets,
-            counts.hits() + counts.misses + counts.oversize,
-            "{counts:?}"
-        );
-        assert_eq!(
-            counts.returns + counts.prefilled,
-            counts.hits() + counts.trimmed + counts.retained_buffers,
-            "{counts:?}"
-        );
-    }
 }
 
 /// The addresses of the bytes that a guard may write, as a range.

@@ -1,17 +1,20 @@
 //! The scenarios, each with what `docs/memory.md` says of it.
 
+#[path = "../accounts/mod.rs"]
+mod accounts;
 #[path = "../booking/mod.rs"]
 mod booking;
 #[path = "../forget/mod.rs"]
 mod forget;
+#[path = "../booking/live.rs"]
+mod live;
 
-use booking::{Booking, Books};
+use accounts::assert_accounts_balance;
 use bytes::BufMut;
 use crossbeam_queue::ArrayQueue;
-use std::alloc::Layout;
+use live::live_bytes;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use tierpool::{Pool, PooledBuf};
@@ -63,7 +66,7 @@ const SCENARIOS: [(&str, End, fn()); 5] = [
 pub fn main() {
     if let Ok(name) = std::env::var(SCENARIO) {
         let scenario = SCENARIOS.iter().find(|scenario| scenario.0 == name);
-        booking::join(COUNTED);
+        live::count_here();
         return scenario.expect("a scenario's name").2();
     }
     let mut cannot = false;
@@ -181,42 +184,9 @@ fn cannot(why: &str) -> ! {
     std::process::exit(CANNOT.into());
 }
 
-// ---- what is counted ----
-
-/// Bytes of blocks that counted threads allocated.
-static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
-
-/// The ledger of counted threads.
-const COUNTED: usize = 1;
-
-struct LiveBytes;
-
-impl Books for LiveBytes {
-    fn allocated(ledger: usize, layout: Layout) {
-        if ledger == COUNTED {
-            LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        }
-    }
-
-    fn freed(ledger: usize, layout: Layout) {
-        if ledger == COUNTED {
-            LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Booking<LiveBytes> = Booking::new();
-
-fn live_bytes() -> i64 {
-    LIVE_BYTES.load(Ordering::Relaxed)
-}
-
+/// A thread whose allocations are counted, wherever they are freed.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
-    thread::spawn(move || {
-        booking::join(COUNTED);
-        work()
-    })
+    live::counted(thread::Builder::new(), work)
 }
 
 // ---- pools ----
@@ -242,21 +212,6 @@ fn fill_cache(pool: &Pool, buffers: usize) {
 
 fn retained(pool: &Pool) -> u64 {
     pool.stats().total.retained_buffers
-}
-
-fn assert_accounts_balance(pool: &Pool) {
-    let total = pool.stats().total;
-    assert_eq!(total.gets, total.hits() + total.misses + total.oversize);
-    assert_eq!(
-        total.gets + total.adopted,
-        total.returns + total.discards.total() + total.detached + total.outstanding,
-        "{total:?}"
-    );
-    assert_eq!(
-        total.returns + total.prefilled,
-        total.hits() + total.trimmed + total.retained_buffers,
-        "{total:?}"
-    );
 }
 
 /// A thread that has done something and waits, with what it has in its caches, until it
