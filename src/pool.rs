@@ -79,7 +79,8 @@ impl Pool {
     /// want of memory.
     ///
     /// If the heap refuses a buffer, all that the pool holds idle is freed, as by
-    /// [`clear`](Self::clear), and the heap is asked once more. A call that fails counts
+    /// [`clear`](Self::clear), and the heap is asked once more. So check a size that
+    /// comes from outside first: one that no heap has empties the pool. A call that fails counts
     /// nothing in [`Stats`] but what it freed. What the pool needs for itself never makes it fail: a
     /// thread for whose caches there is no memory does without, and queues that cannot
     /// grow have what comes back freed.
