@@ -6,6 +6,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What is built once need not be kept for the next build, nor all that a debugger asks for.
+if [ -n "${CI:-}" ]; then
+    export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only
+fi
+
 step() { printf '\n== %s\n' "$*"; }
 run() {
     step "$@"

@@ -31,8 +31,8 @@ tests_but() {
 }
 
 # Some optimisation: else most of the time goes to proptest. Overflows and debug assertions
-# are checked as in any test.
-export CARGO_PROFILE_DEV_OPT_LEVEL=1
+# are checked as in any test. Of debugging, what a trace of calls needs.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only
 
 asan() {
     local host tests
