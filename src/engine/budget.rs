@@ -83,3 +83,29 @@ impl Account {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Which of two accounts is short decides which trim makes room.
+    #[test]
+    fn an_account_is_short_where_what_is_leased_leaves_no_room_and_nothing_leased_would() {
+        for (limit, leased, weight, short) in [
+            (10, 10, 1, true),
+            (10, 9, 1, false),
+            (10, 7, 4, true),
+            (10, 6, 4, false),
+            (10, 1, 10, true),
+            (10, 0, 10, false),
+            (10, 10, 11, false), // too large in any case
+            (0, 0, 1, false),
+            (UNLIMITED, 1000, 1, false),
+        ] {
+            let account = Account::new(limit);
+            assert_eq!(account.lease(1, leased), leased);
+            let told = account.is_short_of(weight);
+            assert_eq!(told, short, "{weight} more than {leased} of {limit}");
+        }
+    }
+}
