@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Times are noisy, counts are not: the same binary gives the same count in each run. So a
-//! count that grew by more than 5 % (1 % for a local get and drop, 0.5 % for a miss) fails
+//! count that grew by more than 5 % (1 % for a local get and drop) fails
 //! CI. What is counted is the body of the functions marked `#[library_benchmark]`, all that
 //! it calls included; what `setup` does before, and the drop of what a function returns, is
 //! not. The name of each case says how often the operation is done in it: `x1000`, a thousand

@@ -2,11 +2,11 @@
 # How many instructions the pool's operations take, beside what is recorded:
 #
 #   scripts/instructions.sh            fails if one takes over 5 % more than recorded,
-#                                      a local get and drop over 1 %, a miss over 0.5 %
+#                                      a local get and drop over 1 %
 #   scripts/instructions.sh --update   writes the record anew
 #
-# 1 %: one store more is 1.3 % of a local get and drop. 0.5 %: a small allocation more is 1 %
-# of a miss, which is long.
+# 1 %: one store more is 1.3 % of a local get and drop. A miss is mostly the heap's, and what that
+# takes depends on where its blocks lie: the same sources, built at another path, gave 5 % less.
 #
 # With another compiler, glibc or valgrind than those of the record, what is compared with is
 # counted anew, of the commit that made the record.
@@ -101,7 +101,7 @@ awk -F, '
         }
         was = recorded[$1, $2]
         change = 100 * ($3 - was) / was
-        limit = $1 ~ /^local/ ? 1 : ($1 ~ /^miss/ ? 0.5 : 5)
+        limit = $1 ~ /^local/ ? 1 : 5
         verdict = ""
         if (change > limit) {
             verdict = "  FAILED: more than " limit " % above the record"
