@@ -706,43 +706,125 @@ mod tests {
         fn free(self) {}
     }
 
-    #[test]
-    fn a_cache_that_ends_frees_what_it_holds_resting_or_not() {
-        barrier::prepare();
-        let me = Token::of_this_thread().expect("this thread is not at its end");
-        let limits = ClassLimits {
-            items: UNLIMITED,
-            cache_rounds: CACHE_ROUNDS,
-            magazine_rounds: MAGAZINE_ROUNDS,
-            weight: 1,
-        };
-        let account = Account::new(UNLIMITED);
-        // SAFETY: the account is dropped after the cache.
-        let cache = unsafe { Cache::new(limits, NonNull::from(&account)) };
-        cache.acquire(me);
-        let end = Arc::new(());
-        let put = |count| {
-            assert_eq!(cache.add_room(me, count), count);
+    /// The cache of the thread that made it, and how many of its items are left.
+    struct Owned {
+        cache: Cache<Seen>,
+        me: Token,
+        /// After the cache, which has its address.
+        _account: Box<Account>,
+        end: Arc<()>,
+    }
+
+    impl Owned {
+        fn new() -> Self {
+            barrier::prepare();
+            let me = Token::of_this_thread().expect("this thread is not at its end");
+            let limits = ClassLimits {
+                items: UNLIMITED,
+                cache_rounds: CACHE_ROUNDS,
+                magazine_rounds: MAGAZINE_ROUNDS,
+                weight: 1,
+            };
+            let account = Box::new(Account::new(UNLIMITED));
+            // SAFETY: the account is dropped after the cache, by the order of the fields.
+            let cache = unsafe { Cache::new(limits, NonNull::from(&*account)) };
+            cache.acquire(me);
+            Owned {
+                cache,
+                me,
+                _account: account,
+                end: Arc::new(()),
+            }
+        }
+
+        fn item(&self) -> Seen {
+            Seen {
+                _end: Arc::clone(&self.end),
+            }
+        }
+
+        fn alive(&self) -> usize {
+            Arc::strong_count(&self.end) - 1
+        }
+
+        /// Puts in so many, after making room for as many.
+        fn put(&self, count: usize) {
+            assert_eq!(self.cache.add_room(self.me, count), count);
             for _ in 0..count {
-                let item = Seen {
-                    _end: Arc::clone(&end),
-                };
                 // SAFETY: the token is this thread's, and the cache lives on.
-                let kept = unsafe { Cache::push(&cache, me, item, Return::Plain) };
+                let kept = unsafe { Cache::push(&self.cache, self.me, self.item(), Return::Plain) };
                 assert!(kept.is_ok());
             }
-        };
-        put(5);
+        }
+
+        fn magazine(&self, count: usize) -> Magazine<Seen> {
+            let mut magazine = Magazine::new();
+            for _ in 0..count {
+                magazine.push(self.item());
+            }
+            magazine
+        }
+    }
+
+    #[test]
+    fn a_cache_that_ends_frees_what_it_holds_resting_or_not() {
+        let owned = Owned::new();
+        let cache = &owned.cache;
+        owned.put(5);
         cache.claim();
         assert!(barrier::heavy());
         // SAFETY: claimed, and then the barrier, by the lines above.
         let taken = unsafe { cache.take_idle(Idle::Unneeded) };
         cache.unclaim();
         assert_eq!(taken.rounds, 0, "they rest from now on");
-        put(3);
+        owned.put(3);
         assert_eq!((cache.held(), cache.resting()), (8, 5));
-        assert_eq!(Arc::strong_count(&end), 9);
-        drop(cache);
+        assert_eq!(owned.alive(), 8);
+        let end = Arc::clone(&owned.end);
+        drop(owned);
         assert_eq!(Arc::strong_count(&end), 1);
+    }
+
+    #[test]
+    fn a_refill_of_a_cache_that_holds_some_stops_where_its_room_does() {
+        let owned = Owned::new();
+        owned.put(3);
+        let mut magazine = owned.magazine(7);
+        assert_eq!(owned.cache.refill(owned.me, &mut magazine, 2), 2);
+        assert_eq!((owned.cache.held(), owned.cache.room()), (5, 5));
+        assert_eq!(magazine.len(), 5);
+        assert_eq!(owned.alive(), 10);
+        assert_eq!(owned.cache.refill(owned.me, &mut magazine, 0), 0);
+        assert_eq!((owned.cache.held(), magazine.len()), (5, 5));
+    }
+
+    #[test]
+    fn a_flush_that_cannot_be_whole_moves_nothing() {
+        let owned = Owned::new();
+        let held = MAGAZINE_ROUNDS + 2;
+        owned.put(held);
+        for (out, before) in [
+            (0, 0),
+            (MAGAZINE_ROUNDS + 1, 0), // more than a magazine takes
+            (2, 1),                   // a magazine that is not empty
+        ] {
+            let mut magazine = owned.magazine(before);
+            assert!(!owned.cache.flush(owned.me, out, 9, &mut magazine));
+            assert_eq!((owned.cache.held(), owned.cache.room()), (held, held));
+            assert_eq!(magazine.len(), before);
+        }
+        let mut magazine = Magazine::new();
+        assert!(
+            owned
+                .cache
+                .flush(owned.me, MAGAZINE_ROUNDS, 9, &mut magazine)
+        );
+        assert_eq!((owned.cache.held(), owned.cache.room()), (2, 11));
+        assert_eq!(magazine.len(), MAGAZINE_ROUNDS);
+        // More than there are.
+        let mut magazine = Magazine::new();
+        assert!(!owned.cache.flush(owned.me, 3, 9, &mut magazine));
+        assert_eq!((owned.cache.held(), owned.cache.room()), (2, 11));
+        assert_eq!(magazine.len(), 0);
     }
 }

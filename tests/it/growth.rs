@@ -176,6 +176,20 @@ fn appending_stops_at_the_largest_class_while_that_holds_the_contents() {
 }
 
 #[test]
+fn what_just_fits_the_largest_class_is_not_oversize_where_twice_the_last_one_is() {
+    let pool = pool_of(&[512, 768]);
+    for grow in [(|buf| buf.reserve(256)) as fn(&mut PooledBuf), |buf| {
+        buf.put_bytes(1, 256)
+    }] {
+        let mut buf = pool.get(512);
+        buf.put_bytes(1, 512);
+        grow(&mut buf);
+        assert_eq!(buf.capacity(), 768);
+    }
+    assert_eq!(total(&pool).oversize, 0);
+}
+
+#[test]
 fn reserve_takes_the_smallest_class_that_holds_the_contents_and_what_was_asked() {
     let pool = Pool::default();
     let mut buf = pool.get(512);
