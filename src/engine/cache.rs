@@ -796,6 +796,8 @@ mod tests {
         assert_eq!(owned.alive(), 10);
         assert_eq!(owned.cache.refill(owned.me, &mut magazine, 0), 0);
         assert_eq!((owned.cache.held(), magazine.len()), (5, 5));
+        drop(magazine);
+        assert_eq!(owned.alive(), 5, "what is in a magazine ends with it");
     }
 
     #[test]

@@ -127,7 +127,7 @@ struct ThreadCaches<T> {
     // itself, what it holds is not touched.
     caches: Vec<Cache<T>>,
     /// The one account that the caches lease from. After them, so that it is freed last.
-    _account: Vec<Account>,
+    account: Vec<Account>,
 }
 
 impl<T: Item> ThreadCaches<T> {
@@ -146,7 +146,7 @@ impl<T: Item> ThreadCaches<T> {
         Some(ThreadCaches {
             in_use: true,
             caches,
-            _account: account,
+            account,
         })
     }
 }
@@ -885,6 +885,34 @@ impl<T: Item> Engine<T> {
     /// What is leased now, never less than the weight of all that is retained.
     pub(crate) fn leased(&self) -> usize {
         self.account.leased()
+    }
+}
+
+/// In debug builds: what is leased is for what is here, or for room in a cache, and for
+/// nothing else. After a race whose end leaves a lease too many or too few, this fails.
+#[cfg(debug_assertions)]
+impl<T: Item> Drop for Engine<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let threads = lock(&self.threads);
+        let mut leased = 0;
+        for (class, depot) in self.depots.iter().enumerate() {
+            let rooms = threads.iter().map(|thread| thread.caches[class].room());
+            let rooms: usize = rooms.sum();
+            let (items, weight) = depot.idle();
+            depot.account.assert_leased(rooms + items);
+            leased += rooms * depot.limits().weight + weight;
+        }
+        self.account.assert_leased(leased);
+        for thread in &*threads {
+            let rooms = thread
+                .caches
+                .iter()
+                .map(|cache| cache.room() * cache.unit());
+            thread.account[0].assert_leased(rooms.sum());
+        }
     }
 }
 

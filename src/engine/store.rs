@@ -151,3 +151,46 @@ impl<T> Store<T> {
         self.segments.iter().map_while(|made| Some(&**made.get()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first two segments are of one size, and each other is as large as all before it.
+    fn room(store: &Store<u8>) -> usize {
+        match store.made().count() {
+            0 => 0,
+            made => store.first << (made - 1),
+        }
+    }
+
+    #[test]
+    fn what_is_reserved_has_room_in_as_few_segments_as_can_be() {
+        for first in [1, 3, 16] {
+            for len in 0..=10 * first {
+                let store = Store::new(first);
+                store.reserve(len);
+                let made = room(&store);
+                let mut least = first;
+                while least < len {
+                    least *= 2;
+                }
+                assert_eq!(made, if len == 0 { 0 } else { least }, "{len} by {first}");
+                for item in 0..len {
+                    assert_eq!(store.push(item as u8), Ok(()));
+                }
+                assert_eq!(room(&store), made, "there was room");
+            }
+        }
+    }
+
+    #[test]
+    fn to_reserve_less_than_there_is_changes_nothing() {
+        let store = Store::new(4);
+        store.reserve(9);
+        assert_eq!(room(&store), 16);
+        store.reserve(3);
+        store.reserve(0);
+        assert_eq!(room(&store), 16);
+    }
+}

@@ -388,18 +388,19 @@ impl<T: Item> Engine<T> {
             threads
                 .clone()
                 .filter_map(|at| self.nth_caches(at))
-                .flatten()
+                .flat_map(|caches| self.depots.iter().zip(caches))
         };
-        for cache in caches() {
+        for (_, cache) in caches() {
             cache.claim(); // for good
         }
         // One barrier for all of them: nobody takes from this pool now. If the
         // system refuses it, what they hold is leaked: to look would be a race.
         if barrier::heavy() {
-            for cache in caches() {
+            for (depot, cache) in caches() {
                 // SAFETY: claimed above, before the barrier.
                 let taken = unsafe { cache.take_idle(Idle::All) };
                 taken.items.into_iter().for_each(Magazine::free);
+                self.end_leases(depot, Some(cache.account()), taken.rounds);
             }
         }
         // SeqCst: pairs with the fence in `settle`. Here the store comes from the
@@ -412,10 +413,14 @@ impl<T: Item> Engine<T> {
     pub(super) fn empty_depots(&self) {
         for depot in &self.depots {
             while let Some(magazine) = depot.pop() {
+                let items = magazine.len();
                 magazine.free();
+                self.end_leases(depot, None, items);
             }
             while let Some(item) = depot.pop_loose() {
+                let weight = item.weight();
                 item.free();
+                self.end_loose_lease(depot, weight);
             }
         }
     }
