@@ -425,3 +425,87 @@ impl<T: Item> Engine<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{ClassIndex, ClassLimits, HasEngine, Limits, UNLIMITED};
+    use std::sync::Arc;
+
+    struct Thing;
+
+    impl Item for Thing {
+        fn weight(&self) -> usize {
+            1
+        }
+
+        fn free(self) {}
+    }
+
+    struct Home {
+        engine: Engine<Thing>,
+    }
+
+    impl HasEngine for Home {
+        type Item = Thing;
+
+        fn engine(&self) -> &Engine<Thing> {
+            &self.engine
+        }
+    }
+
+    const CLASS: ClassIndex = ClassIndex(0);
+
+    #[test]
+    fn trims_come_after_fewer_shortages_once_one_freed_items_or_room() {
+        let class = ClassLimits {
+            items: 100,
+            cache_rounds: 8,
+            magazine_rounds: 4,
+            weight: 1,
+        };
+        let limits = Limits {
+            classes: [class].into(),
+            weight: UNLIMITED,
+            thread_weight: UNLIMITED,
+            trim_interval: None,
+        };
+        let home = Arc::new_cyclic(|home| Home {
+            engine: Engine::new(&limits, true, home.clone()),
+        });
+        let engine = home.engine();
+        let put = |items| {
+            for _ in 0..items {
+                assert!(engine.keep(CLASS, Thing).is_ok());
+            }
+        };
+        // What it is after a trim that found it at this.
+        let limit_after = |before| {
+            engine
+                .trims
+                .shortages_limit
+                .store(before, Ordering::Relaxed);
+            let freed = engine.trim().items;
+            (freed, engine.trims.shortages_limit.load(Ordering::Relaxed))
+        };
+        assert_eq!(limit_after(SHORTAGES_FIRST), (0, SHORTAGES_LEAST));
+        assert_eq!(limit_after(64), (0, 128));
+        assert_eq!(limit_after(SHORTAGES_MOST), (0, SHORTAGES_MOST));
+        // In this thread's cache: the second trim frees them.
+        put(1);
+        assert_eq!(limit_after(64), (0, 128));
+        assert_eq!(limit_after(64), (1, SHORTAGES_LEAST));
+        // In the depot, where a thread at its end leaves them.
+        std::thread::scope(|scope| {
+            // Joined, so that its caches are at their end, too.
+            scope.spawn(|| put(1)).join().expect("it has put one");
+        });
+        assert_eq!(limit_after(64), (0, 128));
+        assert_eq!(limit_after(64), (1, SHORTAGES_LEAST));
+        // Room in the cache for what was taken out of it.
+        put(1);
+        assert!(engine.take(CLASS).0.is_some());
+        assert_eq!(limit_after(64), (0, SHORTAGES_LEAST));
+        assert_eq!(limit_after(64), (0, 128), "there is none left");
+    }
+}
