@@ -786,6 +786,33 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_lets_nobody_in_but_its_owner() {
+        let owned = Owned::new();
+        owned.put(2);
+        let cache = &owned.cache;
+        std::thread::scope(|scope| {
+            let stranger = || {
+                let me = Token::of_this_thread().expect("this thread is not at its end");
+                assert!(cache.pop(me).is_none());
+                assert!(cache.pop_resting(me).is_none());
+                assert_eq!(cache.add_room(me, 1), 0);
+                assert_eq!(cache.cut_room(me), 0);
+                assert!(!cache.flush(me, 1, 0, &mut Magazine::new()));
+            };
+            scope.spawn(stranger).join().expect("it was not let in");
+        });
+        assert_eq!((cache.held(), cache.room()), (2, 2));
+        cache.claim();
+        assert!(cache.pop(owned.me).is_none());
+        assert_eq!(cache.add_room(owned.me, 1), 0);
+        cache.unclaim();
+        cache.release();
+        assert!(cache.pop(owned.me).is_none());
+        cache.acquire(owned.me);
+        assert!(cache.pop(owned.me).is_some());
+    }
+
+    #[test]
     fn a_refill_of_a_cache_that_holds_some_stops_where_its_room_does() {
         let owned = Owned::new();
         owned.put(3);

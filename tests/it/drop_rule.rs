@@ -525,6 +525,25 @@ fn what_lies_idle_in_a_retired_class_goes_with_the_second_trim() {
 }
 
 #[test]
+fn what_grows_into_a_class_that_another_thread_retired_is_freed() {
+    for (name, pool) in pools() {
+        // So often that lengths are counted in batches, and returns go the quick way.
+        (0..200).for_each(|_| drop(grown(&pool)));
+        drop((grown(&pool), grown(&pool)));
+        thread::scope(|scope| {
+            scope.spawn(|| calibrate_to_small(&pool)).join().unwrap();
+        });
+        // In this thread's cache, if it has one.
+        assert_eq!(large(&pool), (0, 2), "{name}");
+        drop(grown(&pool));
+        assert_eq!(large(&pool), (1, 1), "{name}");
+        drop(grown(&pool));
+        assert_eq!(large(&pool), (2, 0), "{name}");
+        assert_accounts_balance(&pool);
+    }
+}
+
+#[test]
 fn other_threads_caches_of_a_retired_class_go_with_trims() {
     let pool = by_hand().build().unwrap();
     let step = Barrier::new(2);
