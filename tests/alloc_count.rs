@@ -194,6 +194,27 @@ fn a_buffer_that_was_advanced_comes_home_without_allocating() {
     assert_eq!(pool.stats().total.misses, 1);
 }
 
+// What is allocated between a burst's buffers and after them would pin them on the heap.
+#[test]
+fn a_burst_comes_home_without_allocating() {
+    for thread_cache_bytes in [0, 8 << 20] {
+        let ledger = Ledger::open();
+        let pool = Pool::builder()
+            .retain_bytes(usize::MAX)
+            .thread_cache_bytes(thread_cache_bytes)
+            .trim_interval(None)
+            .build()
+            .unwrap();
+        for buffers in [1000, rounds(20_000, 2000)] {
+            let held: Vec<PooledBuf> = (0..buffers).map(|_| pool.get(512)).collect();
+            let (allocations, _) = ledger.events();
+            drop(held);
+            assert_eq!(ledger.events().0, allocations, "{buffers}");
+            assert_eq!(pool.stats().total.retained_buffers, buffers as u64);
+        }
+    }
+}
+
 #[test]
 fn growth_into_a_class_that_has_a_buffer_allocates_and_frees_nothing() {
     let pool = many_classes();

@@ -261,3 +261,19 @@ pub(super) fn attach(token: Token, id: EngineId, engine: Weak<dyn ThreadExit>, c
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Else they would forget each other, and each get after the other go the slow way.
+    #[test]
+    fn pools_that_were_made_one_after_another_have_places_of_their_own() {
+        let mut taken = [false; RECENT];
+        for id in 100..100 + RECENT as u64 {
+            let place = EngineId(id).place();
+            assert!(!taken[place], "{place} twice");
+            taken[place] = true;
+        }
+    }
+}
