@@ -42,7 +42,7 @@ struct Ledger {
 }
 
 /// Ledger 0 is of whoever joined none.
-static LEDGERS: [Ledger; 16] = [const { Ledger::new() }; 16];
+static LEDGERS: [Ledger; 17] = [const { Ledger::new() }; 17];
 
 /// A block that the calling thread got or gave back just now.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -532,6 +532,29 @@ fn a_thread_without_memory_for_caches_is_served_and_gets_them_later() {
         assert_eq!(so_far.local_hits, 2, "it has caches now");
         assert_accounts_balance(&pool);
     });
+}
+
+// What it keeps of pools that are gone is looked through at times, for a smaller list.
+#[test]
+fn a_thread_that_has_used_many_pools_needs_no_memory_for_the_next() {
+    const LEDGER: usize = 16;
+    for many in 60..70 {
+        with_books(LEDGER, |books| {
+            let pool = options().build().unwrap();
+            on_a_thread(LEDGER, || drop(pool.get(64))); // its caches are inherited
+            let mut others: Vec<Pool> = (0..many).map(|_| options().build().unwrap()).collect();
+            others.iter().for_each(|other| drop(other.get(64)));
+            others.truncate(1);
+            books.refuse(How::Above(0));
+            tried(|| drop(pool.try_get(64).unwrap()));
+            books.refuse(How::Nothing);
+            let so_far = total(&pool);
+            assert_eq!((so_far.misses, so_far.depot_hits), (1, 1));
+            tried(|| drop(others[0].try_get(64).unwrap()));
+            assert_eq!(total(&others[0]).misses, 1);
+            assert_accounts_balance(&pool);
+        });
+    }
 }
 
 #[test]

@@ -430,7 +430,13 @@ impl<T: Item> Engine<T> {
 mod tests {
     use super::*;
     use crate::engine::{ClassIndex, ClassLimits, HasEngine, Limits, UNLIMITED};
+    use std::cell::Cell;
     use std::sync::Arc;
+
+    thread_local! {
+        /// On this thread.
+        static FREED: Cell<usize> = const { Cell::new(0) };
+    }
 
     struct Thing;
 
@@ -439,7 +445,9 @@ mod tests {
             1
         }
 
-        fn free(self) {}
+        fn free(self) {
+            FREED.set(FREED.get() + 1);
+        }
     }
 
     struct Home {
@@ -507,5 +515,6 @@ mod tests {
         assert!(engine.take(CLASS).0.is_some());
         assert_eq!(limit_after(64), (0, SHORTAGES_LEAST));
         assert_eq!(limit_after(64), (0, 128), "there is none left");
+        assert_eq!(FREED.get(), 2, "each in the way that is best for the heap");
     }
 }
