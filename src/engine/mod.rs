@@ -918,8 +918,80 @@ impl<T: Item> Drop for Engine<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cache, Origin};
+    use super::*;
+    use std::cell::Cell;
     use std::rc::Rc;
+
+    thread_local! {
+        /// Things that this thread freed.
+        static FREED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// An item of which only the number counts.
+    pub(super) struct Thing;
+
+    impl Thing {
+        pub(super) const WEIGHT: usize = 3;
+
+        pub(super) fn freed() -> usize {
+            FREED.get()
+        }
+    }
+
+    impl Item for Thing {
+        fn weight(&self) -> usize {
+            Thing::WEIGHT
+        }
+
+        fn free(self) {
+            FREED.set(FREED.get() + 1);
+        }
+    }
+
+    pub(super) struct Home {
+        pub(super) engine: Engine<Thing>,
+    }
+
+    impl HasEngine for Home {
+        type Item = Thing;
+
+        fn engine(&self) -> &Engine<Thing> {
+            &self.engine
+        }
+    }
+
+    pub(super) const CLASS: ClassIndex = ClassIndex(0);
+    const CACHE: usize = 8;
+
+    /// An engine of one class, with these limits on the weight of all, and of a thread's.
+    pub(super) fn engine_of(weight: usize, thread_weight: usize) -> Arc<Home> {
+        let class = ClassLimits {
+            items: UNLIMITED,
+            cache_rounds: CACHE,
+            magazine_rounds: CACHE / 2,
+            weight: Thing::WEIGHT,
+        };
+        let limits = Limits {
+            classes: [class].into(),
+            weight,
+            thread_weight,
+            trim_interval: None,
+        };
+        Arc::new_cyclic(|home| Home {
+            engine: Engine::new(&limits, true, home.clone()),
+        })
+    }
+
+    // What is leased is compared when the engine ends.
+    #[test]
+    fn a_magazine_that_goes_for_less_room_than_it_had_gives_the_threads_leases_back() {
+        for more in 0..=CACHE / 2 {
+            let home = engine_of((CACHE + more) * Thing::WEIGHT, 1000 * Thing::WEIGHT);
+            let kept = (0..2 * CACHE).filter(|_| home.engine.keep(CLASS, Thing).is_ok());
+            assert_eq!(kept.count(), CACHE + more);
+            assert_eq!(home.engine.levels(CLASS).idle_items, CACHE + more);
+        }
+    }
 
     /// Does not compile if `$type` is `$bound`: then two implementations fit, and neither
     /// is chosen.

@@ -429,64 +429,14 @@ impl<T: Item> Engine<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{ClassIndex, ClassLimits, HasEngine, Limits, UNLIMITED};
-    use std::cell::Cell;
-    use std::sync::Arc;
-
-    thread_local! {
-        /// On this thread.
-        static FREED: Cell<usize> = const { Cell::new(0) };
-    }
-
-    struct Thing;
-
-    impl Item for Thing {
-        fn weight(&self) -> usize {
-            1
-        }
-
-        fn free(self) {
-            FREED.set(FREED.get() + 1);
-        }
-    }
-
-    struct Home {
-        engine: Engine<Thing>,
-    }
-
-    impl HasEngine for Home {
-        type Item = Thing;
-
-        fn engine(&self) -> &Engine<Thing> {
-            &self.engine
-        }
-    }
-
-    const CLASS: ClassIndex = ClassIndex(0);
+    use crate::engine::UNLIMITED;
+    use crate::engine::tests::{CLASS, Thing, engine_of};
 
     #[test]
     fn trims_come_after_fewer_shortages_once_one_freed_items_or_room() {
-        let class = ClassLimits {
-            items: 100,
-            cache_rounds: 8,
-            magazine_rounds: 4,
-            weight: 1,
-        };
-        let limits = Limits {
-            classes: [class].into(),
-            weight: UNLIMITED,
-            thread_weight: UNLIMITED,
-            trim_interval: None,
-        };
-        let home = Arc::new_cyclic(|home| Home {
-            engine: Engine::new(&limits, true, home.clone()),
-        });
-        let engine = home.engine();
-        let put = |items| {
-            for _ in 0..items {
-                assert!(engine.keep(CLASS, Thing).is_ok());
-            }
-        };
+        let home = engine_of(UNLIMITED, UNLIMITED);
+        let engine = &home.engine;
+        let put = || assert!(engine.keep(CLASS, Thing).is_ok());
         // What it is after a trim that found it at this.
         let limit_after = |before| {
             engine
@@ -496,25 +446,27 @@ mod tests {
             let freed = engine.trim().items;
             (freed, engine.trims.shortages_limit.load(Ordering::Relaxed))
         };
+        let freed_before = Thing::freed();
         assert_eq!(limit_after(SHORTAGES_FIRST), (0, SHORTAGES_LEAST));
         assert_eq!(limit_after(64), (0, 128));
         assert_eq!(limit_after(SHORTAGES_MOST), (0, SHORTAGES_MOST));
-        // In this thread's cache: the second trim frees them.
-        put(1);
+        // In this thread's cache: the second trim frees it.
+        put();
         assert_eq!(limit_after(64), (0, 128));
         assert_eq!(limit_after(64), (1, SHORTAGES_LEAST));
-        // In the depot, where a thread at its end leaves them.
+        // In the depot, where a thread at its end leaves it.
         std::thread::scope(|scope| {
             // Joined, so that its caches are at their end, too.
-            scope.spawn(|| put(1)).join().expect("it has put one");
+            scope.spawn(put).join().expect("it has put one");
         });
         assert_eq!(limit_after(64), (0, 128));
         assert_eq!(limit_after(64), (1, SHORTAGES_LEAST));
         // Room in the cache for what was taken out of it.
-        put(1);
+        put();
         assert!(engine.take(CLASS).0.is_some());
         assert_eq!(limit_after(64), (0, SHORTAGES_LEAST));
         assert_eq!(limit_after(64), (0, 128), "there is none left");
-        assert_eq!(FREED.get(), 2, "each in the way that is best for the heap");
+        let freed = Thing::freed() - freed_before;
+        assert_eq!(freed, 2, "each in the way that is best for the heap");
     }
 }
