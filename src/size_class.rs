@@ -486,6 +486,21 @@ mod tests {
         any_size().prop_map(|size| size.clamp(1, CAPACITY_MAX))
     }
 
+    // What the quick way of a get has instead of a search.
+    #[test]
+    fn where_classes_double_from_a_power_of_two_the_first_that_is_looked_at_serves() {
+        for (min, max) in [(1, 1 << 20), (512, 1 << 20), (4096, 4096)] {
+            let classes = SizeClasses::doubling(min, max).expect("powers of two");
+            for bit in 1..20 {
+                let first = usize::from(classes.start[bit]);
+                for request in [(1 << bit) + 1, 2 << bit] {
+                    assert_eq!(classes.for_request(request), ClassIndex(first), "{request}");
+                    assert!(classes.capacities[first] >= request, "{request}");
+                }
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if crate::SLOW { 8 } else { 512 }))]
 
