@@ -38,17 +38,21 @@ impl<T> Store<T> {
     /// buffers on the heap, and pin them there after they are freed. So it is
     /// told of each item before that is made.
     pub(super) fn reserve(&self, len: usize) {
-        if len == 0 {
-            return;
+        if let Some(last) = self.last_of(len) {
+            if self.segments[last].get().is_none() {
+                let _all_made = (0..=last).all(|at| self.segment(at).is_some());
+            }
         }
-        let last = match (len - 1) / self.first {
+    }
+
+    /// The last of the segments that have room for `len` items together, or the last that
+    /// there may be.
+    fn last_of(&self, len: usize) -> Option<usize> {
+        let last = match len.checked_sub(1)? / self.first {
             0 => 0,
             times => 1 + times.ilog2() as usize,
         };
-        let last = last.min(SEGMENTS - 1);
-        if self.segments[last].get().is_none() {
-            let _all_made = (0..=last).all(|at| self.segment(at).is_some());
-        }
+        Some(last.min(SEGMENTS - 1))
     }
 
     /// One of the segments, made if need be; `None` if the heap has no room for it.
@@ -181,6 +185,21 @@ mod tests {
                 }
                 assert_eq!(room(&store), made, "there was room");
             }
+        }
+    }
+
+    #[test]
+    fn a_store_has_so_many_segments_and_no_more() {
+        let store = Store::<u8>::new(16);
+        let most = 16 << (SEGMENTS - 1);
+        for (len, last) in [
+            (most / 2, SEGMENTS - 2),
+            (most / 2 + 1, SEGMENTS - 1),
+            (most, SEGMENTS - 1),
+            (most + 1, SEGMENTS - 1),
+            (usize::MAX, SEGMENTS - 1),
+        ] {
+            assert_eq!(store.last_of(len), Some(last), "{len}");
         }
     }
 
