@@ -141,3 +141,33 @@ mod system {
         unreachable!("`register` said that there is no such barrier")
     }
 }
+
+#[cfg(all(test, target_os = "linux", not(miri)))]
+mod tests {
+    use super::*;
+    use std::env;
+    use std::process::Command;
+
+    /// Set for the process that decides under the eyes of the test.
+    const ALONE: &str = "TIERPOOL_BARRIER_ALONE";
+
+    // Until the system has promised barriers, and where it does not, the frequent side must
+    // make its own: a process that took the other way would fail once in a very long time.
+    #[test]
+    fn the_light_barrier_is_enough_from_when_the_system_has_promised_the_heavy_one() {
+        if env::var_os(ALONE).is_none() {
+            // Other tests of this process have decided already.
+            let name = "the_light_barrier_is_enough_from_when";
+            let own = env::current_exe().expect("a test has a path");
+            let ran = Command::new(own).arg(name).env(ALONE, "1").output();
+            let ran = ran.expect("a test binary can be run");
+            let said = String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        assert!(!light_is_enough());
+        prepare();
+        assert_eq!(light_is_enough(), system::register());
+        assert!(heavy());
+    }
+}
