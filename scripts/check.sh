@@ -31,6 +31,7 @@ run scripts/breakages.py check
 run scripts/dependencies.py
 run cargo clippy --locked --all-targets -- -D warnings
 run cargo clippy --locked --all-targets --all-features -- -D warnings
+run cargo clippy --locked --release -- -D warnings # where nothing is asserted
 run cargo hack clippy --locked --workspace --feature-powerset -- -D warnings
 run scripts/api.sh
 RUSTDOCFLAGS='-D warnings' run cargo doc --locked --all-features --no-deps --document-private-items

@@ -13,8 +13,9 @@ use tierpool::{Pool, Trimmed};
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// In the place of glibc's, since what is linked into the program itself comes first.
-// SAFETY: no other function of this name is linked into the program, and whoever calls it
-// must not care whether pages are given back.
+// SAFETY: no other function of this name is in the program itself; glibc's, which this one
+// stands in for, has the same signature; and whoever calls it must not care whether pages
+// are given back.
 #[unsafe(no_mangle)]
 extern "C" fn malloc_trim(_keep: usize) -> c_int {
     CALLS.fetch_add(1, Ordering::Relaxed);

@@ -538,6 +538,7 @@ fn a_thread_without_memory_for_caches_is_served_and_gets_them_later() {
 #[test]
 fn a_thread_that_has_used_many_pools_needs_no_memory_for_the_next() {
     const LEDGER: usize = 16;
+    // After the 64th it is looked through; the others, so that it may come a bit earlier or later.
     for many in 60..70 {
         with_books(LEDGER, |books| {
             let pool = options().build().unwrap();

@@ -84,7 +84,6 @@ impl Account {
     }
 
     /// Fails if another number is leased, where it is counted.
-    #[cfg(debug_assertions)]
     pub(super) fn assert_leased(&self, leased: usize) {
         if self.limit != UNLIMITED {
             assert_eq!(self.leased(), leased, "leased, and what it is for");

@@ -710,8 +710,8 @@ mod tests {
     struct Owned {
         cache: Cache<Seen>,
         me: Token,
-        /// After the cache, which has its address.
-        _account: Box<Account>,
+        /// After the cache, which has its address. In a vector, as those of threads are.
+        _account: Vec<Account>,
         end: Arc<()>,
     }
 
@@ -725,9 +725,10 @@ mod tests {
                 magazine_rounds: MAGAZINE_ROUNDS,
                 weight: 1,
             };
-            let account = Box::new(Account::new(UNLIMITED));
-            // SAFETY: the account is dropped after the cache, by the order of the fields.
-            let cache = unsafe { Cache::new(limits, NonNull::from(&*account)) };
+            let account = vec![Account::new(UNLIMITED)];
+            // SAFETY: the account stays where it is when its vector is moved, is only ever
+            // read, and is dropped after the cache, by the order of the fields.
+            let cache = unsafe { Cache::new(limits, NonNull::from(&account[0])) };
             cache.acquire(me);
             Owned {
                 cache,
@@ -797,6 +798,7 @@ mod tests {
                 assert!(cache.pop_resting(me).is_none());
                 assert_eq!(cache.add_room(me, 1), 0);
                 assert_eq!(cache.cut_room(me), 0);
+                assert_eq!(cache.refill(me, &mut Magazine::new(), 1), 0);
                 assert!(!cache.flush(me, 1, 0, &mut Magazine::new()));
             };
             scope.spawn(stranger).join().expect("it was not let in");

@@ -18,7 +18,8 @@
 //! - Nobody touches the items of a cache while another thread may.
 //! - Nothing is freed while another thread may still write to it.
 //! - When the threads are done, what is leased is not less than what is idle, and
-//!   not more than the limit; after `clear` nothing is idle and nothing is leased.
+//!   not more than the limit; after `clear` nothing is idle and nothing is leased. When
+//!   the engine ends, it is just what is there: see its `drop`.
 //! - A closed engine holds nothing.
 //! - Who reads the counts of busy threads never finds too many hits or returns.
 //!
