@@ -142,10 +142,9 @@ mod system {
     }
 }
 
+#[cfg(all(target_os = "linux", not(miri)))]
 #[cfg(test)]
 mod tests {
-    #![cfg(all(target_os = "linux", not(miri)))]
-
     use super::*;
     use std::env;
     use std::process::Command;
