@@ -984,6 +984,24 @@ mod tests {
     }
 
     #[test]
+    #[cfg(debug_assertions)]
+    fn an_engine_that_ends_with_a_lease_for_nothing_says_so() {
+        type Lease = fn(&Engine<Thing>) -> usize;
+        let leases: [Lease; 3] = [
+            |engine| engine.account.lease(Thing::WEIGHT, 1),
+            |engine| lock(&engine.threads)[0].account[0].lease(Thing::WEIGHT, 1),
+            |_| 0,
+        ];
+        for lease in leases {
+            let home = engine_of(100, 100);
+            assert!(home.engine.keep(CLASS, Thing).is_ok());
+            let leased = lease(&home.engine);
+            let end = std::panic::AssertUnwindSafe(|| drop(home));
+            assert_eq!(std::panic::catch_unwind(end).is_err(), leased > 0);
+        }
+    }
+
+    #[test]
     fn a_magazine_that_goes_for_less_room_than_it_had_gives_the_threads_leases_back() {
         for more in 0..=CACHE / 2 {
             let home = engine_of((CACHE + more) * Thing::WEIGHT, 1000 * Thing::WEIGHT);
