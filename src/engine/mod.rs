@@ -964,10 +964,11 @@ mod tests {
     pub(super) const CLASS: ClassIndex = ClassIndex(0);
     const CACHE: usize = 8;
 
-    /// An engine of one class, with these limits on the weight of all, and of a thread's.
+    /// An engine of one class of up to a hundred, with these limits on the weight of all, and
+    /// of a thread's.
     pub(super) fn engine_of(weight: usize, thread_weight: usize) -> Arc<Home> {
         let class = ClassLimits {
-            items: UNLIMITED,
+            items: 100,
             cache_rounds: CACHE,
             magazine_rounds: CACHE / 2,
             weight: Thing::WEIGHT,
@@ -987,14 +988,20 @@ mod tests {
     #[cfg(debug_assertions)]
     fn an_engine_that_ends_with_a_lease_for_nothing_says_so() {
         type Lease = fn(&Engine<Thing>) -> usize;
-        let leases: [Lease; 3] = [
+        let leases: [Lease; 4] = [
             |engine| engine.account.lease(Thing::WEIGHT, 1),
+            |engine| engine.depots[CLASS.get()].account.lease(1, 1),
             |engine| lock(&engine.threads)[0].account[0].lease(Thing::WEIGHT, 1),
             |_| 0,
         ];
         for lease in leases {
             let home = engine_of(100, 100);
-            assert!(home.engine.keep(CLASS, Thing).is_ok());
+            // In the depot, from a thread that has ended, and in this thread's cache.
+            let keep = || assert!(home.engine.keep(CLASS, Thing).is_ok());
+            std::thread::scope(|scope| {
+                (0..2).for_each(|_| scope.spawn(keep).join().expect("it has kept one"));
+            });
+            keep();
             let leased = lease(&home.engine);
             let end = std::panic::AssertUnwindSafe(|| drop(home));
             assert_eq!(std::panic::catch_unwind(end).is_err(), leased > 0);
