@@ -389,6 +389,7 @@ impl Builder {
             weight: self.retain_bytes,
             thread_weight: self.thread_cache_bytes,
             trim_interval: by_calls,
+            piece_weight: config::PIECE_BYTES,
         };
         Ok(Config {
             classes,

@@ -21,7 +21,7 @@
 use crate::calibrate::{Calibration, STEPS};
 use crate::clock::Timer;
 use crate::config::Calibrating;
-use crate::engine::{BATCH_MAX, ClassIndex};
+use crate::engine::{BATCH_MAX, ClassIndex, Wait};
 use crate::profile::Profile;
 use crate::size_class::SizeClasses;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock, try_lock};
@@ -61,6 +61,18 @@ const BATCH_PART: u64 = 16;
 /// 1000: then the 95th percentile rests on 50 of them, of which chance moves 7.
 const CALLS_BY_TIME_LEAST: u64 = 1000;
 
+/// After how many discards by the drop rule the targets are looked at.
+///
+/// 256: few beside what they cost, and enough for [`DISCARDS_PART`] not to be chance.
+const DISCARDS_LEAST: usize = 256;
+
+/// The targets are made anew if more of the returns were discarded than this many times what
+/// the percentile leaves out.
+///
+/// 2: with a percentile of 0.95, if more than 10 % were. A workload at the percentile has
+/// 256 of these in 5120 returns; to have them in 2560 is eight standard deviations from it.
+const DISCARDS_PART: f64 = 2.0;
+
 /// The targets of a pool, and where they come from; from
 /// [`Pool::calibration`](crate::Pool::calibration).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +99,8 @@ pub(crate) struct Calibrator {
     /// The present `max_size`; above all sizes before the first calibration.
     max_size: AtomicUsize,
     told: Told,
+    /// Buffers that the drop rule discarded since the targets were made, or looked at for that.
+    discards: AtomicUsize,
     /// One per size class, and one for what has none.
     classes: Box<[ClassUse]>,
     state: Mutex<State>,
@@ -125,6 +139,8 @@ struct State {
     calls: u64,
     at: Option<Instant>,
     returns: [usize; STEPS],
+    /// What was counted when the targets were last made, or looked at because of discards.
+    at_discards: [usize; STEPS],
     /// One per size class.
     requests: Box<[u64]>,
     /// Room for as many, so that a calibration allocates nothing.
@@ -134,9 +150,11 @@ struct State {
 /// What a calibration must know of the pool, and tell it.
 pub(crate) trait Counted {
     /// How many buffers came back with contents of each step, from the beginning. Wraps.
-    fn returns(&self) -> [usize; STEPS];
-    /// How often each size class was asked for, from the beginning.
-    fn requests(&self, classes: &mut [u64]);
+    /// `None` if that would take a wait.
+    fn returns(&self, wait: Wait) -> Option<[usize; STEPS]>;
+    /// How often each size class was asked for, from the beginning. Returns `false` if that
+    /// would take a wait.
+    fn requests(&self, wait: Wait, classes: &mut [u64]) -> bool;
     /// A class is retired: what returns to it from now on is to be judged.
     fn give_up(&self, class: ClassIndex);
 }
@@ -153,6 +171,7 @@ impl Calibrator {
                 all: std::array::from_fn(|_| AtomicUsize::new(0)),
                 before: std::array::from_fn(|_| AtomicUsize::new(0)),
             },
+            discards: AtomicUsize::new(0),
             classes: classes
                 .iter()
                 .chain([classes.unclassed()])
@@ -163,6 +182,7 @@ impl Calibrator {
                 calls: config.profile.calls,
                 at: None,
                 returns: [0; STEPS],
+                at_discards: [0; STEPS],
                 requests: classes.iter().map(|_| 0).collect(),
                 requests_now: classes.iter().map(|_| 0).collect(),
             }),
@@ -289,12 +309,15 @@ impl Calibrator {
         let Some(mut state) = try_lock(&self.state) else {
             return;
         };
+        let Some(returns) = counted.returns(Wait::Never) else {
+            return;
+        };
         let by_time = self.is_time();
-        let lately = state.lately(&counted.returns());
+        let lately = since(&state.returns, &returns);
         let enough = lately.iter().any(|&calls| self.is_over(calls))
             || by_time && total(&lately) >= CALLS_BY_TIME_LEAST;
         if enough {
-            self.calibrate_from(&mut state, classes, lately, counted);
+            self.calibrate_from(&mut state, classes, &lately, &lately, counted, Wait::Never);
         } else {
             self.set_lately(&lately);
             if by_time {
@@ -303,34 +326,90 @@ impl Calibrator {
         }
     }
 
+    /// Notes that the drop rule has discarded a buffer. Returns whether the targets are to be
+    /// [looked at](Self::calibrate_if_many_discarded) for that.
+    pub(crate) fn note_discard(&self) -> bool {
+        // Relaxed: a hint; who looks, looks again under the lock.
+        self.threshold.is_some()
+            && self.discards.fetch_add(1, Ordering::Relaxed) + 1 >= DISCARDS_LEAST
+    }
+
+    /// Calibrates by what came back since the last of these looks, or since the last
+    /// calibration, if the drop rule has discarded much of it: the sizes have risen. Does
+    /// nothing while another thread is at it.
+    pub(crate) fn calibrate_if_many_discarded(
+        &self,
+        classes: &SizeClasses,
+        counted: &impl Counted,
+    ) {
+        let Some(mut state) = try_lock(&self.state) else {
+            return;
+        };
+        // Relaxed: see `note_discard`.
+        let discards = self.discards.load(Ordering::Relaxed);
+        if discards < DISCARDS_LEAST {
+            return;
+        }
+        let Some(returns) = counted.returns(Wait::Never) else {
+            return;
+        };
+        // Not what came before: the sizes were others then.
+        let risen = since(&state.at_discards, &returns);
+        self.look_at_discards_from(&mut state, returns);
+        let left_out = DISCARDS_PART * (1.0 - self.percentile) * total(&risen) as f64;
+        if discards as f64 > left_out {
+            let lately = since(&state.returns, &returns);
+            self.calibrate_from(&mut state, classes, &risen, &lately, counted, Wait::Never);
+        }
+    }
+
+    /// Begins to count discards anew, where so many returns of each step have come.
+    fn look_at_discards_from(&self, state: &mut State, returns: [usize; STEPS]) {
+        // Relaxed: see `note_discard`.
+        self.discards.store(0, Ordering::Relaxed);
+        state.at_discards = returns;
+    }
+
     /// Calibrates by what was counted since the last time, if that is anything.
     pub(crate) fn calibrate(&self, classes: &SizeClasses, counted: &impl Counted) {
         let mut state = lock(&self.state);
-        let lately = state.lately(&counted.returns());
-        self.calibrate_from(&mut state, classes, lately, counted);
+        let returns = counted.returns(Wait::ForLock);
+        let lately = since(&state.returns, &returns.expect("it waits"));
+        self.calibrate_from(
+            &mut state,
+            classes,
+            &lately,
+            &lately,
+            counted,
+            Wait::ForLock,
+        );
     }
 
+    /// Makes targets from `calls`, a part of those that came `lately`: all since the last time.
     fn calibrate_from(
         &self,
         state: &mut State,
         classes: &SizeClasses,
-        lately: [u64; STEPS],
+        calls: &[u64; STEPS],
+        lately: &[u64; STEPS],
         counted: &impl Counted,
+        wait: Wait,
     ) {
         self.restart_timer();
-        if total(&lately) == 0 {
+        if total(calls) == 0 || !counted.requests(wait, &mut state.requests_now) {
             return;
         }
-        let targets = Calibration::after(state.targets, &lately, self.percentile);
+        let targets = Calibration::after(state.targets, calls, self.percentile);
         state.targets = targets;
-        state.calls = total(&lately);
+        state.calls = total(calls);
         state.at = Some(Instant::now());
-        for (counted, &calls) in state.returns.iter_mut().zip(&lately) {
+        for (counted, &calls) in state.returns.iter_mut().zip(lately) {
             // Not what was read, which may be too low while threads are busy: those
             // would be counted again.
             *counted = counted.wrapping_add(calls as usize);
         }
         self.set_lately(&[0; STEPS]);
+        self.look_at_discards_from(state, state.returns);
         if let Some(targets) = targets {
             self.aim_at(targets);
             self.retire_above(state, classes, targets.max_size, counted);
@@ -345,7 +424,7 @@ impl Calibrator {
     }
 
     /// Retires the classes above `max_size` that were not asked for since the last
-    /// calibration, and brings back all others.
+    /// calibration, and brings back all others. The requests were counted just now.
     fn retire_above(
         &self,
         state: &mut State,
@@ -354,7 +433,6 @@ impl Calibrator {
         counted: &impl Counted,
     ) {
         let largest = classes.for_request(max_size);
-        counted.requests(&mut state.requests_now);
         for class in classes.iter() {
             let before = &mut state.requests[class.get()];
             let now = state.requests_now[class.get()];
@@ -415,16 +493,14 @@ impl Calibrator {
     }
 }
 
-impl State {
-    /// Returns of each step since the last calibration.
-    fn lately(&self, returns: &[usize; STEPS]) -> [u64; STEPS] {
-        std::array::from_fn(|step| {
-            // Not below 0: counts that are read while threads are busy may be lower
-            // than they were.
-            let more = returns[step].wrapping_sub(self.returns[step]) as isize;
-            u64::try_from(more).unwrap_or(0)
-        })
-    }
+/// Returns of each step since they were counted `before`.
+fn since(before: &[usize; STEPS], returns: &[usize; STEPS]) -> [u64; STEPS] {
+    std::array::from_fn(|step| {
+        // Not below 0: counts that are read while threads are busy may be lower
+        // than they were.
+        let more = returns[step].wrapping_sub(before[step]) as isize;
+        u64::try_from(more).unwrap_or(0)
+    })
 }
 
 fn total(calls: &[u64; STEPS]) -> u64 {
@@ -441,11 +517,13 @@ mod tests {
     struct AllTold<'a>(&'a Calibrator);
 
     impl Counted for AllTold<'_> {
-        fn returns(&self) -> [usize; STEPS] {
-            self.0.told()
+        fn returns(&self, _: Wait) -> Option<[usize; STEPS]> {
+            Some(self.0.told())
         }
 
-        fn requests(&self, _: &mut [u64]) {}
+        fn requests(&self, _: Wait, _: &mut [u64]) -> bool {
+            true
+        }
 
         fn give_up(&self, _: ClassIndex) {}
     }
@@ -520,7 +598,11 @@ mod tests {
             let state = lock(&calibrator.state);
             for (read, lately) in [(-3, 0), (-1, 0), (0, 0), (1, 1), (150, 150)] {
                 let returns = [start.wrapping_add_signed(read); STEPS];
-                assert_eq!(state.lately(&returns), [lately; STEPS], "{start}, {read}");
+                assert_eq!(
+                    since(&state.returns, &returns),
+                    [lately; STEPS],
+                    "{start}, {read}"
+                );
             }
         }
     }

@@ -63,6 +63,7 @@
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 mod background;
+mod backoff;
 mod builder;
 mod calibrate;
 mod calibrator;

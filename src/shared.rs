@@ -5,10 +5,11 @@
 //! is worth. Knows nothing of how users hold buffers.
 
 use crate::background::{self, Stop};
+use crate::backoff::Backoff;
 use crate::calibrate::{self, STEPS};
 use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
-use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return};
+use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return, UNLIMITED, Wait};
 use crate::error::GetError;
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
@@ -24,6 +25,12 @@ use std::sync::Arc;
 /// From how many freed bytes on it is worth having the heap look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
 
+/// For a buffer of how many times all that is idle it is worth freeing that.
+///
+/// 16: the heap refused it, so it has less than the buffer takes. What is idle makes up for the
+/// difference in one of 16 cases at most.
+const CLEAR_FOR_TIMES: usize = 16;
+
 /// The cell that a buffer of a pool lives in.
 pub(crate) type BufferSlot = Slot<Shared>;
 
@@ -37,6 +44,8 @@ pub(crate) struct Shared {
     calibrator: Calibrator,
     zero_on_return: bool,
     malloc_trim: bool,
+    /// Which refusals of the heap pass without a clear.
+    clears: Backoff,
     /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
     /// `Pool`s alive. The last one closes the engine.
@@ -55,22 +64,25 @@ impl HasEngine for Shared {
 
 impl Counted for Shared {
     /// Exact while no thread is inside the pool, and never too many.
-    fn returns(&self) -> [usize; STEPS] {
+    fn returns(&self, wait: Wait) -> Option<[usize; STEPS]> {
         let mut returns = self.calibrator.told(); // before the rest: see `Engine::tally`
-        for (kind, count) in self.engine.tally().into_iter().enumerate() {
+        for (kind, count) in self.engine.tally(wait)?.into_iter().enumerate() {
             let step = &mut returns[calibrate::step_of_kind(kind)];
             *step = step.wrapping_add(count);
         }
-        returns
+        Some(returns)
     }
 
-    fn requests(&self, classes: &mut [u64]) {
-        self.engine.hits_not_in_exchange(classes);
+    fn requests(&self, wait: Wait, classes: &mut [u64]) -> bool {
+        if !self.engine.hits_not_in_exchange(wait, classes) {
+            return false;
+        }
         for (class, requests) in self.classes.iter().zip(classes) {
             let counters = self.counters(class);
             let more = counters.misses.get() + counters.prefilled.get();
             *requests = (*requests + more).saturating_sub(counters.grown_into.get());
         }
+        true
     }
 
     fn give_up(&self, class: ClassIndex) {
@@ -95,6 +107,7 @@ impl Shared {
             classes: config.classes,
             zero_on_return: config.zero_on_return,
             malloc_trim: config.malloc_trim,
+            clears: Backoff::new(),
             handles: AtomicUsize::new(1),
             background: background.clone(),
         });
@@ -205,14 +218,33 @@ impl Shared {
         let make = |capacity| {
             let make = || Slot::try_with_capacity(capacity, Arc::clone(self));
             let made = make().or_else(|| {
-                // What is idle here may be what is wanting. Asked again also if nothing
-                // was: another thread may have freed it just now.
-                self.clear();
-                make()
+                let cleared = self.may_clear_for(capacity);
+                if cleared {
+                    self.clear();
+                }
+                // Asked again in any case: another thread may have freed it just now.
+                let made = make();
+                if cleared {
+                    self.clears.note(made.is_some());
+                }
+                made
             });
             made.ok_or(GetError::OutOfMemory { size: request })
         };
         self.find_or_make(class, request, false, make)
+    }
+
+    /// Whether to free all idle buffers, since the heap has refused one of `capacity` bytes:
+    /// not where that is far more than they are, or where it was of no use lately.
+    fn may_clear_for(&self, capacity: usize) -> bool {
+        let idle = match self.engine.leased() {
+            UNLIMITED => {
+                let levels = self.classes.iter().map(|class| self.engine.levels(class));
+                levels.map(|levels| levels.idle_weight).sum()
+            }
+            leased => leased,
+        };
+        capacity <= idle.saturating_mul(CLEAR_FOR_TIMES) && !self.clears.skips()
     }
 
     /// Finds a buffer, or has one of a capacity made, and counts that once it is there.
@@ -364,7 +396,12 @@ impl Shared {
     fn keep_slow(&self, slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
         if let Err((slot, reason)) = self.keep_or_refuse(slot, held, whole) {
             self.counters(held).discards.of(reason).bump();
+            let by_drop_rule = reason == Discard::AboveMax && self.has_class(&slot);
             slot.free();
+            if by_drop_rule && self.calibrator.note_discard() {
+                self.calibrator
+                    .calibrate_if_many_discarded(&self.classes, self);
+            }
         }
     }
 
@@ -505,6 +542,11 @@ impl Shared {
             Some(class) if capacity <= self.classes.max() => class,
             _ => self.classes.unclassed(),
         }
+    }
+
+    /// Whether a size class holds as much as a buffer.
+    fn has_class(&self, slot: &BufferSlot) -> bool {
+        slot.capacity() <= self.classes.max()
     }
 
     /// The rare counters of the class in which a buffer counts as outstanding.

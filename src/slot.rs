@@ -11,6 +11,7 @@ use crate::system;
 use bytes::{Bytes, BytesMut};
 use std::hint;
 use std::mem::{self, MaybeUninit};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A buffer with what its home must know of it.
@@ -36,6 +37,11 @@ const UNSEEN: usize = usize::MAX;
 /// At least as many words as `BytesMut::freeze` allocates at once: the address, the
 /// capacity and a count, and one to spare.
 const FREEZE_WORDS: usize = 4;
+
+/// How many bytes are worth a call of the system to give their pages back.
+///
+/// 64 KiB: 16 pages, or less where pages are larger.
+const RELEASE_LEAST: usize = 64 << 10;
 
 const _: () = assert!(
     mem::size_of::<Slot<()>>() == 64,
@@ -218,6 +224,18 @@ impl<H> Slot<H> {
         self.written = self.written.max(end.wrapping_add(self.buf.len()));
     }
 
+    /// Gives the pages in a part of the empty buffer back to the system. Returns `false` if
+    /// that cannot be done here.
+    fn release(&mut self, part: Range<usize>) -> bool {
+        if part.len() < RELEASE_LEAST {
+            return true;
+        }
+        match self.buf.spare_capacity_mut().get_mut(part) {
+            Some(part) => system::release_pages(part),
+            None => false,
+        }
+    }
+
     /// Overwrites the first `bytes` of the empty buffer with zeros, or all there are.
     fn wipe(&mut self, bytes: usize) {
         let spare = self.buf.spare_capacity_mut();
@@ -243,5 +261,9 @@ impl<H: Send + Sync + 'static> Item for Box<Slot<H>> {
         let buf = mem::take(&mut self.buf);
         drop(self);
         drop(buf);
+    }
+
+    fn release(&mut self, part: Range<usize>) -> bool {
+        Slot::release(self, part)
     }
 }

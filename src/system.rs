@@ -6,6 +6,7 @@
 
 use std::alloc::{self, Layout};
 use std::hint;
+use std::mem::MaybeUninit;
 
 /// So many bytes, all zero, which fill their vector; `None` if the heap has them not.
 ///
@@ -55,6 +56,35 @@ pub(crate) fn has_room_for<T>(count: usize) -> bool {
     // So that the compiler does not find the block useless, and leave it out.
     hint::black_box(probe.as_ptr());
     has_room
+}
+
+/// Gives the whole pages among some bytes back to the system. Returns whether this system can.
+///
+/// The bytes are uninitialised before and after, whatever they are.
+pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> bool {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    {
+        // SAFETY: takes a number, and cannot fail for this one.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let page = usize::try_from(page).unwrap_or(usize::MAX);
+        let pages = match bytes.as_ptr().align_offset(page) {
+            first if first < bytes.len() => &mut bytes[first..],
+            _ => &mut [],
+        };
+        let len = pages.len() / page * page;
+        if len > 0 {
+            // SAFETY: these are whole pages, and `bytes` is the only way to them. What they
+            // held may be lost, as they are uninitialised. If the system refuses, as it does
+            // for locked pages, nothing has changed.
+            unsafe { libc::madvise(pages.as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
+        }
+        true
+    }
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    {
+        let _bytes = bytes;
+        false
+    }
 }
 
 /// Has the heap give free pages back, if it is one that can be asked.

@@ -45,14 +45,58 @@ use crate::sync::{
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
+use std::thread;
 use std::time::Duration;
 
 /// Two magazines: after an exchange in either direction one remains, so a
 /// thread that alternates at the boundary does not go to the depot each time.
 pub(crate) const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
 
-/// How long a claimer sleeps that has waited in vain for an owner to leave.
+/// How long a claimer sleeps each time that it has waited in vain for an owner to leave.
 const OWNER_WAIT: Duration = Duration::from_micros(100);
+
+/// How long a claimer waits for an owner that is in the middle of a push or a pop.
+///
+/// These take some nanoseconds, unless the system stops the owner's thread just there. Then
+/// they take until that thread runs again.
+#[derive(Debug)]
+pub(super) enum Patience {
+    /// Some microseconds: what a get or a drop may spend.
+    Brief,
+    /// So many times [`OWNER_WAIT`] in all, for one claimer's caches together.
+    Naps(u32),
+    /// As long as it takes.
+    Endless,
+}
+
+impl Patience {
+    /// Waits a little, the longer the more often it has waited before. Returns `false` once
+    /// it waits no more.
+    fn wait(&mut self, waited: u32) -> bool {
+        const SPINS: u32 = 64;
+        const YIELDS: u32 = 1000;
+        if MODELLED {
+            if let Patience::Brief = self {
+                return false;
+            }
+            yield_now();
+            return true;
+        }
+        match (waited, self) {
+            (..SPINS, _) => std::hint::spin_loop(),
+            (_, Patience::Brief) => return false,
+            // An owner that the system stopped needs our processor.
+            (..YIELDS, _) => yield_now(),
+            (_, Patience::Naps(0)) => return false,
+            (_, Patience::Naps(left)) => {
+                *left -= 1;
+                thread::sleep(OWNER_WAIT); // one of lower priority, too
+            }
+            (_, Patience::Endless) => thread::sleep(OWNER_WAIT),
+        }
+        true
+    }
+}
 
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
@@ -119,7 +163,7 @@ const _: () = assert!(
 // cross threads that way, hence `T: Send`. For `account`, see below.
 unsafe impl<T: Send> Sync for Cache<T> {}
 // SAFETY: `account` is the one field that needs the argument. It is only read through
-// that address, which is good on any thread: an `Account` is made of atomics.
+// that address, which is good on any thread: an account is made of atomics.
 unsafe impl<T: Send> Send for Cache<T> {}
 
 /// What a claimer took out of a cache.
@@ -127,6 +171,19 @@ pub(super) struct Taken<T> {
     pub(super) items: [Magazine<T>; 2],
     /// How many rounds' leases the cache had and needs no more, these items' included.
     pub(super) rounds: usize,
+}
+
+impl<T> Taken<T> {
+    /// How many items there are.
+    pub(super) fn len(&self) -> usize {
+        self.items.iter().map(Magazine::len).sum()
+    }
+
+    /// Takes up to `full` of the items.
+    pub(super) fn next_magazine(&mut self, full: usize) -> Option<Magazine<T>> {
+        let mut rest = self.items.iter_mut().filter(|items| items.len() > 0);
+        rest.next().map(|items| items.split_first(full))
+    }
 }
 
 impl<T: Item> Cache<T> {
@@ -325,14 +382,21 @@ impl<T: Item> Cache<T> {
     /// heavy barrier, and all its room but for what it holds, and begins anew
     /// to mark what is needed.
     ///
-    /// Waits for an owner that is in the middle of a push or a pop.
+    /// `None` if the owner is in the middle of a push or a pop for longer than `patience`.
     ///
     /// # Safety
     ///
     /// - [`claim`](Self::claim) and then [`barrier::heavy`] ran on this thread,
     ///   and [`unclaim`](Self::unclaim) did not.
-    pub(super) unsafe fn take_idle(&self, idle: Idle) -> Taken<T> {
-        self.wait_for_owner();
+    pub(super) unsafe fn take_idle(&self, idle: Idle, patience: &mut Patience) -> Option<Taken<T>> {
+        let mut waited = 0_u32;
+        // Acquire: the owner's writes to the items; pairs with the Release in `leave`.
+        while self.busy.load(Ordering::Acquire) {
+            if !patience.wait(waited) {
+                return None;
+            }
+            waited = waited.saturating_add(1);
+        }
         let out = match idle {
             Idle::Unneeded => self.resting(),
             Idle::All => self.held(),
@@ -350,27 +414,10 @@ impl<T: Item> Cache<T> {
         let room = self.limit() - self.len();
         // SAFETY: as above; none is resting any more.
         unsafe { self.put_to_rest() };
-        Taken {
+        Some(Taken {
             items,
             rounds: out + room,
-        }
-    }
-
-    fn wait_for_owner(&self) {
-        let mut spins = 0_u32;
-        // Acquire: the owner's writes to the items; pairs with the Release in `leave`.
-        while self.busy.load(Ordering::Acquire) {
-            spins = spins.saturating_add(1);
-            if MODELLED {
-                yield_now();
-            } else if spins < 64 {
-                std::hint::spin_loop();
-            } else if spins < 1000 {
-                yield_now(); // an owner that the scheduler stopped needs our processor
-            } else {
-                std::thread::sleep(OWNER_WAIT); // one of lower priority, too
-            }
-        }
+        })
     }
 
     /// What this cache holds and what it has served.
@@ -475,8 +522,16 @@ impl<T: Item> Cache<T> {
     #[inline(always)]
     fn leave(&self) {
         // Release: publishes the work on the items; pairs with the Acquire in
-        // `wait_for_owner`.
+        // `take_idle`.
         self.busy.store(false, Ordering::Release);
+    }
+
+    /// Enters, as a push or a pop does, and stays there until `end` is called: as if the
+    /// system had stopped the owner's thread.
+    #[cfg(test)]
+    pub(super) fn stop_inside(&self, me: Token) -> impl FnOnce() {
+        assert!(self.enter(me));
+        || self.leave()
     }
 
     /// How many items are here. For the owner exact, unless the cache is
@@ -704,6 +759,10 @@ mod tests {
         }
 
         fn free(self) {}
+
+        fn release(&mut self, _part: std::ops::Range<usize>) -> bool {
+            false
+        }
     }
 
     /// The cache of the thread that made it, and how many of its items are left.
@@ -723,6 +782,7 @@ mod tests {
                 items: UNLIMITED,
                 cache_rounds: CACHE_ROUNDS,
                 magazine_rounds: MAGAZINE_ROUNDS,
+                keep_idle: 0,
                 weight: 1,
             };
             let account = vec![Account::new(UNLIMITED)];
@@ -775,8 +835,9 @@ mod tests {
         cache.claim();
         assert!(barrier::heavy());
         // SAFETY: claimed, and then the barrier, by the lines above.
-        let taken = unsafe { cache.take_idle(Idle::Unneeded) };
+        let taken = unsafe { cache.take_idle(Idle::Unneeded, &mut Patience::Brief) };
         cache.unclaim();
+        let taken = taken.expect("the owner is here, and in no push or pop");
         assert_eq!(taken.rounds, 0, "they rest from now on");
         owned.put(3);
         assert_eq!((cache.held(), cache.resting()), (8, 5));

@@ -5,6 +5,7 @@
 //! bytes, threads or closing: an item is opaque but for its weight.
 
 use super::budget::Account;
+use super::reclaim::Reclaims;
 use super::store::Store;
 use super::{ClassLimits, Item};
 use crate::sync::{AtomicUsize, Counter, Ordering};
@@ -81,6 +82,15 @@ impl<T> Magazine<T> {
         moved
     }
 
+    /// Moves the items that were first here, at most `max`, to a new magazine.
+    pub(super) fn split_first(&mut self, max: usize) -> Self {
+        let mut first = Magazine::new();
+        // SAFETY: no magazine holds more than another has room for, and the rounds of the new
+        // one are in nobody else's use. They are initialised by as many as the number says.
+        first.len = unsafe { self.move_to(first.rounds.as_mut_ptr(), max) };
+        first
+    }
+
     /// Adds an item on top.
     ///
     /// # Panics
@@ -120,13 +130,12 @@ pub(super) struct Depot<T> {
     magazines: Store<Magazine<T>>,
     loose: Store<T>,
     loose_weight: AtomicUsize,
+    /// Weight of the item that a trim is freeing in pieces; 0 if there is none.
+    pub(super) freeing: AtomicUsize,
     limits: ClassLimits,
     /// What all levels together lease from for this class, by number.
     pub(super) account: Account,
-    /// The scope of the trim that would make room, as a number, if a returned
-    /// item has been refused for want of it, and no miss has been put down to it
-    /// yet; 0 otherwise.
-    pub(super) refused: AtomicUsize,
+    pub(super) reclaims: Reclaims,
     /// Loose items handed to a caller.
     pub(super) hits: Counter,
     /// The most local hits of all caches that a snapshot has shown.
@@ -145,9 +154,10 @@ impl<T: Item> Depot<T> {
             magazines: Store::new(MAGAZINES_FIRST),
             loose: Store::new(LOOSE_FIRST),
             loose_weight: AtomicUsize::new(0),
+            freeing: AtomicUsize::new(0),
             limits,
             account: Account::new(limits.items),
-            refused: AtomicUsize::new(0),
+            reclaims: Reclaims::new(),
             hits: Counter::default(),
             local_hits_shown: Counter::default(),
             returns: Counter::default(),
@@ -187,14 +197,28 @@ impl<T: Item> Depot<T> {
 
     /// Stores one item of any weight, or hands it back if there is no room.
     pub(super) fn push_loose(&self, item: T) -> Result<(), T> {
+        self.add_loose(item, Store::push)
+    }
+
+    fn add_loose(&self, item: T, push: fn(&Store<T>, T) -> Result<(), T>) -> Result<(), T> {
         let weight = item.weight();
         // Relaxed: for `Stats`. Before the push, so as not to fall below zero.
         self.loose_weight.fetch_add(weight, Ordering::Relaxed);
-        let stored = self.loose.push(item);
+        let stored = push(&self.loose, item);
         if stored.is_err() {
             self.loose_weight.fetch_sub(weight, Ordering::Relaxed);
         }
         stored
+    }
+
+    /// As [`push`](Self::push), but does not grow.
+    pub(super) fn push_in_place(&self, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
+        self.magazines.push_in_place(magazine)
+    }
+
+    /// As [`push_loose`](Self::push_loose), but does not grow.
+    pub(super) fn push_loose_in_place(&self, item: T) -> Result<(), T> {
+        self.add_loose(item, Store::push_in_place)
     }
 
     /// Takes one loose item.
@@ -210,6 +234,12 @@ impl<T: Item> Depot<T> {
     /// Takes a loose item that was not needed since the last `reset_low`.
     pub(super) fn pop_idle_loose(&self) -> Option<T> {
         self.loose.pop_idle().map(|item| self.left(item))
+    }
+
+    /// Marks that many more magazines and loose items as not needed.
+    pub(super) fn raise_low(&self, magazines: usize, loose: usize) {
+        self.magazines.raise_low(magazines);
+        self.loose.raise_low(loose);
     }
 
     /// Begins anew to mark what is needed.
@@ -229,10 +259,11 @@ impl<T: Item> Depot<T> {
     pub(super) fn idle(&self) -> (usize, usize) {
         let in_magazines = self.magazines.len() * self.limits.magazine_rounds;
         // Relaxed: read for `Stats`.
+        let freeing = self.freeing.load(Ordering::Relaxed);
         let loose_weight = self.loose_weight.load(Ordering::Relaxed);
         (
-            in_magazines + self.loose.len(),
-            in_magazines * self.limits.weight + loose_weight,
+            in_magazines + self.loose.len() + usize::from(freeing > 0),
+            in_magazines * self.limits.weight + loose_weight + freeing,
         )
     }
 }

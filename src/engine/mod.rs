@@ -18,6 +18,7 @@ mod budget;
 mod cache;
 mod depot;
 mod local;
+mod reclaim;
 mod store;
 mod tally;
 mod trim;
@@ -27,11 +28,14 @@ pub(crate) use cache::CACHE_ROUNDS;
 pub(crate) use tally::{BATCH_MAX, KINDS, Return};
 pub(crate) use trim::Freed;
 
-use crate::sync::{AtomicBool, Mutex, Ordering, fence, lock};
+use crate::sync::{
+    AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, fence, lock, lock_briefly,
+};
 use budget::Account;
 use cache::Cache;
 use depot::{Depot, Magazine};
 use local::{EngineId, ThreadExit, Token};
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::{Arc, Weak};
@@ -57,6 +61,11 @@ pub(crate) trait Item: Send + 'static {
 
     /// Ends the item, in the order that is best for the heap.
     fn free(self);
+
+    /// Gives the memory that a part of an idle item takes back to the system, so that less is
+    /// left to do for [`free`](Self::free). The part is a range of its weight. Returns `false`
+    /// if that cannot be done here.
+    fn release(&mut self, part: Range<usize>) -> bool;
 }
 
 /// Index of a size class in an engine.
@@ -81,6 +90,9 @@ pub(crate) struct Limits {
     /// How long an item may go unneeded before the slow path of a get or a drop
     /// frees it; `None` if that is for others to do.
     pub(crate) trim_interval: Option<Duration>,
+    /// Weight that the slow path of a get or a drop frees at most for a trim, or one item if
+    /// that is heavier.
+    pub(crate) piece_weight: usize,
 }
 
 /// How much of one class the levels may hold.
@@ -92,9 +104,19 @@ pub(crate) struct ClassLimits {
     pub(crate) cache_rounds: usize,
     /// Items that move at once between cache and depot, at most half of [`CACHE_ROUNDS`].
     pub(crate) magazine_rounds: usize,
+    /// Items that trims leave idle in the depot.
+    pub(crate) keep_idle: usize,
     /// Weight of an ordinary item. Any other is kept loose in the depot, so
     /// that the thread caches need not look at what they hand out.
     pub(crate) weight: usize,
+}
+
+/// Whether to wait for a thread that the system has stopped while it had the list of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// For what gets and drops do.
+    Never,
+    ForLock,
 }
 
 /// Which idle items to free.
@@ -157,15 +179,17 @@ pub(crate) struct Engine<T: Item> {
     /// What [`take_local`](Self::take_local) recalls: `id`, or what no memo holds.
     quick: EngineId,
     /// As many as there were threads at once. None is removed while the engine
-    /// lives. Locked when a thread first uses the engine and when it ends; and, for
-    /// one thread's at a time, for `Stats`, calibrations and trims. Never for a get or a
-    /// drop that does no part of these.
+    /// lives. Locked for a moment: when a thread first uses the engine and when it ends;
+    /// and, to look at one thread's at a time, for `Stats`, calibrations, trims and
+    /// reclaims. A get or a drop does not wait for the lock: see [`lock_briefly`].
     threads: Mutex<Vec<ThreadCaches<T>>>,
+    /// How many of these are in use.
+    threads_in_use: AtomicUsize,
     depots: Box<[Depot<T>]>,
     /// What all levels together lease from.
     account: Account,
     thread_weight: usize,
-    trims: Trims,
+    trims: Trims<T>,
     closed: AtomicBool,
     /// The way back here, for threads to tell of their exit.
     home: Arc<dyn ThreadExit>,
@@ -289,10 +313,11 @@ impl<T: Item> Engine<T> {
             id,
             quick: if quick { id } else { EngineId::NOBODY },
             threads: Mutex::new(Vec::new()),
+            threads_in_use: AtomicUsize::new(0),
             depots: limits.classes.iter().copied().map(Depot::new).collect(),
             account: Account::new(limits.weight),
             thread_weight: limits.thread_weight,
-            trims: Trims::new(limits.trim_interval),
+            trims: Trims::new(limits.trim_interval, limits.piece_weight),
             closed: AtomicBool::new(false),
             home: Arc::new(Home(home)),
         }
@@ -326,43 +351,54 @@ impl<T: Item> Engine<T> {
         Some(Origin::new(cache, owner))
     }
 
-    /// Takes an item from this thread's cache or from the depot. Says also to
-    /// which cache it, or the one that the caller must make, may come back.
+    /// Takes an item from this thread's cache, from the depot, or from what other threads
+    /// cache and do not use. Returns also the cache to which it, or the one that the caller
+    /// must make, may come back.
     #[cold]
     #[inline(never)]
     pub(crate) fn take(&self, class: ClassIndex) -> (Option<T>, Origin<T>) {
         self.trim_if_due();
-        let depot = &self.depots[class.get()];
         let Some((me, caches)) = self.attach() else {
-            return (self.take_shared(depot, None), Origin::NONE);
+            return (self.take_shared(class, None), Origin::NONE);
         };
         // SAFETY: `attach` gave the address.
         let cache = unsafe { self.cache_at(caches, class) };
         let item = cache.pop_resting(me).or_else(|| {
             let cached = (!cache.is_claimed()).then_some((me, cache));
-            self.take_shared(depot, cached)
+            self.take_shared(class, cached)
         });
         (item, Origin::new(cache, me))
     }
 
-    /// Takes an item from the depot, and with it a magazine for this thread's
-    /// cache if it has one and may enter.
-    fn take_shared(&self, depot: &Depot<T>, cached: Option<(Token, &Cache<T>)>) -> Option<T> {
-        // A magazine is broken up where there is no room for it: a loose item
-        // first, then.
-        let half = depot.limits().magazine_rounds.div_ceil(2);
-        let roomy = cached.filter(|(_, cache)| {
-            let more = cache.account().room_for(cache.unit());
-            cache.room().saturating_add(more) >= half
-        });
-        let item = roomy
-            .and_then(|_| self.take_from_magazine(depot, cached))
-            .or_else(|| self.take_loose(depot))
-            .or_else(|| self.take_from_magazine(depot, cached));
+    /// Takes an item from the depot, if need be one that another thread has cached and does
+    /// not use.
+    fn take_shared(&self, class: ClassIndex, cached: Option<(Token, &Cache<T>)>) -> Option<T> {
+        let depot = &self.depots[class.get()];
+        let mut item = self.take_from_depot(depot, cached);
+        if item.is_none() && self.reclaim(depot, class, cached) {
+            item = self.take_from_depot(depot, cached);
+        }
         if item.is_none() {
             self.note_miss(depot);
         }
         item
+    }
+
+    /// Takes an item from the depot, and with it a magazine for this thread's
+    /// cache if it has one and may enter.
+    fn take_from_depot(&self, depot: &Depot<T>, cached: Option<(Token, &Cache<T>)>) -> Option<T> {
+        // A magazine is broken up where there is no room for it: a loose item
+        // first, then.
+        let half = depot.limits().magazine_rounds.div_ceil(2);
+        let roomy = cached.is_some_and(|(_, cache)| {
+            let more = cache.account().room_for(cache.unit());
+            cache.room().saturating_add(more).min(self.share(depot)) >= half
+        });
+        roomy
+            .then(|| self.take_from_magazine(depot, cached))
+            .flatten()
+            .or_else(|| self.take_loose(depot))
+            .or_else(|| self.take_from_magazine(depot, cached))
     }
 
     fn take_loose(&self, depot: &Depot<T>) -> Option<T> {
@@ -398,7 +434,7 @@ impl<T: Item> Engine<T> {
     fn refill(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, magazine: &mut Magazine<T>) {
         let came = depot.limits().magazine_rounds;
         // Room for the item that was taken, too: it will come back.
-        let more = came.saturating_sub(cache.room());
+        let more = came.min(self.share(depot)).saturating_sub(cache.room());
         let leased = cache.account().lease(cache.unit(), more);
         let kept = cache.refill(me, magazine, leased); // less if it was claimed meanwhile
         cache.account().give_back((leased - kept) * cache.unit());
@@ -465,7 +501,7 @@ impl<T: Item> Engine<T> {
             }
         }
         if self.lease(depot, item.weight(), 1) == 0 {
-            self.note_refused(class.get(), item.weight());
+            self.note_refused(depot, item.weight());
             return Err(item);
         }
         depot.push_loose(item).inspect_err(|item| {
@@ -493,7 +529,8 @@ impl<T: Item> Engine<T> {
             Err(item) => item,
         };
         let depot = &self.depots[class.get()];
-        if !(self.widen(me, caches, class) || self.flush_full(me, cache, depot)) {
+        let share = self.share(depot);
+        if !(self.widen(me, caches, class, share) || self.flush_full(me, cache, depot, share)) {
             return Err(item);
         }
         // SAFETY: as above.
@@ -501,51 +538,64 @@ impl<T: Item> Engine<T> {
     }
 
     /// Leases more room for this thread's cache of a class: as much again as it
-    /// has, since it has been too little. Says whether there is more now.
-    fn widen(&self, me: Token, caches: *const (), class: ClassIndex) -> bool {
+    /// has, since it has been too little. Returns whether there is more now.
+    fn widen(&self, me: Token, caches: *const (), class: ClassIndex, share: usize) -> bool {
         // SAFETY: `attach` gave the address.
         let cache = unsafe { self.cache_at(caches, class) };
         let depot = &self.depots[class.get()];
-        let (room, most) = (cache.room(), depot.limits().cache_rounds);
-        if cache.held() < room || room >= most {
+        let room = cache.room();
+        if cache.held() < room || room >= share {
             return false; // claimed just now, or as wide as it may be
         }
-        let more = room.clamp(1, most - room);
-        let mut granted = cache.account().lease(cache.unit(), more);
+        let more = room.clamp(1, share - room);
+        let account = cache.account();
+        let mut granted = account.lease(cache.unit(), more);
         if granted == 0 {
             self.hand_on_unneeded(me, caches);
-            granted = cache.account().lease(cache.unit(), more);
+            granted = account.lease(cache.unit(), more);
         }
         let leased = self.lease(depot, cache.unit(), granted);
-        cache.account().give_back((granted - leased) * cache.unit());
+        account.give_back((granted - leased) * cache.unit());
         if leased == 0 {
             return false;
         }
         let widened = cache.add_room(me, leased); // less if it was claimed meanwhile
-        self.end_leases(depot, Some(cache.account()), leased - widened);
+        self.end_leases(depot, Some(account), leased - widened);
         widened > 0
     }
 
-    /// Moves a magazine from this thread's cache to the depot. Says whether
-    /// there is room in the cache now.
-    fn flush_full(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>) -> bool {
-        let rounds = depot.limits().magazine_rounds;
-        if cache.held() < rounds {
+    /// Moves the items that came first from this thread's full cache to the depot: a
+    /// magazine, or half of what it holds if that is less. Returns whether there is room in
+    /// the cache now.
+    fn flush_full(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, share: usize) -> bool {
+        let (room, held) = (cache.room(), cache.held());
+        if held == 0 || held < room {
             return false;
         }
-        // The magazine takes its leases along. These are for what comes instead.
-        let more = self.lease(depot, cache.unit(), rounds);
-        if more == 0 {
-            return false;
+        // Room above the share is not leased anew.
+        let above = room.saturating_sub(share);
+        let full = depot.limits().magazine_rounds;
+        let out = match held >= full {
+            true => full,
+            false => held.div_ceil(2).max(above).min(held),
+        };
+        // The items take their leases along. These are for what comes instead.
+        let more = self.lease(depot, cache.unit(), out.saturating_sub(above));
+        if more == 0 && above == 0 {
+            return false; // the depot has its part of what may be kept
         }
         let mut magazine = Magazine::new();
-        if !cache.flush(me, rounds, more, &mut magazine) {
+        if !cache.flush(me, out, more, &mut magazine) {
             self.end_leases(depot, None, more); // claimed meanwhile
             return false;
         }
-        cache.account().give_back((rounds - more) * cache.unit());
-        self.keep_magazine(depot, magazine);
-        true
+        cache.account().give_back((out - more) * cache.unit());
+        if out == full {
+            self.keep_magazine(depot, magazine);
+        } else {
+            self.keep_rest(depot, &mut magazine);
+        }
+        more > 0
     }
 
     /// Keeps a full magazine, which has its leases, in the depot.
@@ -661,32 +711,33 @@ impl<T: Item> Engine<T> {
     }
 
     /// How many items of each kind came back the quick way and are in no batch that was
-    /// taken.
+    /// taken. `None` if that would take a [wait](Wait).
     ///
     /// Never too many, if what the batches were added to was read before.
-    pub(crate) fn tally(&self) -> [usize; KINDS] {
+    pub(crate) fn tally(&self, wait: Wait) -> Option<[usize; KINDS]> {
         let mut kinds = [0_usize; KINDS];
-        self.visit_caches(|caches| {
+        let visited = self.visit_caches(wait, |caches| {
             for (kind, count) in caches.iter().flat_map(Cache::counts) {
                 kinds[kind] += count;
             }
         });
-        kinds
+        visited.then_some(kinds)
     }
 
-    /// How many items of each class were taken from here, but for those in exchange for
-    /// another. Never too many, but for such as are just being taken.
-    pub(crate) fn hits_not_in_exchange(&self, classes: &mut [u64]) {
+    /// How many items of each class were taken from here, except those in exchange for
+    /// another. Never too many, except those that are being taken just now. Returns `false`
+    /// if that would take a [wait](Wait).
+    pub(crate) fn hits_not_in_exchange(&self, wait: Wait, classes: &mut [u64]) -> bool {
         for (sum, depot) in classes.iter_mut().zip(&self.depots) {
             *sum = depot.hits.get();
         }
-        self.visit_caches(|caches| {
+        self.visit_caches(wait, |caches| {
             for (sum, cache) in classes.iter_mut().zip(caches) {
                 let levels = cache.levels();
                 let hits = levels.local_hits + levels.depot_hits;
                 *sum += hits.saturating_sub(cache.taken_in_exchange.get());
             }
-        });
+        })
     }
 
     // ---- a thread's caches ----
@@ -719,32 +770,48 @@ impl<T: Item> Engine<T> {
         if !local::reserve() {
             return None;
         }
-        let mut threads = lock(&self.threads);
-        // `close` sets it before it takes the lock that we hold. Either we see
-        // it here, or `close` sees these caches in use.
-        if self.is_closed() {
-            return None;
-        }
-        let free = threads.iter_mut().position(|thread| !thread.in_use);
-        let at = match free {
-            Some(at) => {
-                threads[at].in_use = true;
-                at
-            }
-            None => {
-                threads.try_reserve(1).ok()?;
-                threads.push(ThreadCaches::new(&self.depots, self.thread_weight)?);
-                threads.len() - 1
-            }
+        let caches = match self.inherit()? {
+            Some(caches) => caches,
+            None => self.add_caches()?,
         };
-        let caches = self.caches_of(&threads[at]);
-        drop(threads);
+        // Relaxed: see `has_others`.
+        self.threads_in_use.fetch_add(1, Ordering::Relaxed);
         for cache in caches {
             cache.acquire(me);
         }
         let address = caches.as_ptr().cast::<()>();
         local::attach(me, self.id, Arc::downgrade(&self.home), address);
         Some(address)
+    }
+
+    /// The caches of a thread that has ended, now in use, if there are any; `None` if
+    /// the engine is closed, or another thread has the list of caches for too long.
+    fn inherit(&self) -> Option<Option<&[Cache<T>]>> {
+        let mut threads = self.threads(Wait::Never)?;
+        // `close` sets it before it takes the lock that we hold. Either we see
+        // it here, or `close` sees these caches in use.
+        if self.is_closed() {
+            return None;
+        }
+        let free = threads.iter_mut().find(|thread| !thread.in_use);
+        Some(free.map(|thread| {
+            thread.in_use = true;
+            self.caches_of(thread)
+        }))
+    }
+
+    /// New caches, in use; `None` as for [`inherit`](Self::inherit), or if the heap has no
+    /// room for them.
+    fn add_caches(&self) -> Option<&[Cache<T>]> {
+        // Before the lock is taken: the heap may take its time.
+        let made = ThreadCaches::new(&self.depots, self.thread_weight)?;
+        let mut threads = self.threads(Wait::Never)?;
+        if self.is_closed() {
+            return None; // as in `inherit`
+        }
+        threads.try_reserve(1).ok()?;
+        threads.push(made);
+        threads.last().map(|made| self.caches_of(made))
     }
 
     /// Moves what this thread cached to the depot, and leaves what it cannot
@@ -756,6 +823,8 @@ impl<T: Item> Engine<T> {
             self.hand_on(me, cache, depot, cache.held());
             cache.release();
         }
+        // Relaxed: see `has_others`.
+        self.threads_in_use.fetch_sub(1, Ordering::Relaxed);
         for thread in &mut *lock(&self.threads) {
             if ptr::addr_eq(thread.caches.as_ptr(), caches) {
                 thread.in_use = false;
@@ -810,20 +879,34 @@ impl<T: Item> Engine<T> {
     }
 
     /// Looks at each thread's caches, without allocating, and without keeping a new thread
-    /// waiting for long.
-    fn visit_caches(&self, visit: impl FnMut(&[Cache<T>])) {
-        (0..).map_while(|at| self.nth_caches(at)).for_each(visit);
+    /// waiting for long. Returns `false` if that would take a [wait](Wait).
+    fn visit_caches(&self, wait: Wait, mut visit: impl FnMut(&[Cache<T>])) -> bool {
+        let Some(count) = self.caches_len(wait) else {
+            return false;
+        };
+        (0..count).all(|at| {
+            let caches = self.nth_caches(at, wait);
+            caches.inspect(|caches| visit(caches)).is_some()
+        })
     }
 
     /// How many threads' caches there are. They are counted from 0 on, and none is removed.
-    fn caches_len(&self) -> usize {
-        lock(&self.threads).len()
+    /// `None` if that would take a [wait](Wait).
+    fn caches_len(&self, wait: Wait) -> Option<usize> {
+        self.threads(wait).map(|threads| threads.len())
     }
 
-    /// The caches of one of the threads.
-    fn nth_caches(&self, at: usize) -> Option<&[Cache<T>]> {
-        let threads = lock(&self.threads);
+    /// The caches of one of the threads. `None` if that would take a [wait](Wait).
+    fn nth_caches(&self, at: usize, wait: Wait) -> Option<&[Cache<T>]> {
+        let threads = self.threads(wait)?;
         threads.get(at).map(|thread| self.caches_of(thread))
+    }
+
+    fn threads(&self, wait: Wait) -> Option<MutexGuard<'_, Vec<ThreadCaches<T>>>> {
+        match wait {
+            Wait::Never => lock_briefly(&self.threads),
+            Wait::ForLock => Some(lock(&self.threads)),
+        }
     }
 
     /// A thread's caches, for longer than the lock is held under which they were found.
@@ -861,7 +944,7 @@ impl<T: Item> Engine<T> {
             idle_items,
             idle_weight,
         };
-        self.visit_caches(|caches| {
+        self.visit_caches(Wait::ForLock, |caches| {
             let cache = caches[class.get()].levels();
             sum.local_hits += cache.local_hits;
             sum.depot_hits += cache.depot_hits;
@@ -920,12 +1003,14 @@ impl<T: Item> Drop for Engine<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
     thread_local! {
         /// Things that this thread freed.
         static FREED: Cell<usize> = const { Cell::new(0) };
+        /// Which parts of things it released.
+        static RELEASED: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
     }
 
     /// An item of which only the number counts.
@@ -937,6 +1022,11 @@ mod tests {
         pub(super) fn freed() -> usize {
             FREED.get()
         }
+
+        /// The parts that this thread released since the last call.
+        pub(super) fn take_released() -> Vec<Range<usize>> {
+            RELEASED.take()
+        }
     }
 
     impl Item for Thing {
@@ -946,6 +1036,11 @@ mod tests {
 
         fn free(self) {
             FREED.set(FREED.get() + 1);
+        }
+
+        fn release(&mut self, part: Range<usize>) -> bool {
+            RELEASED.with_borrow_mut(|released| released.push(part));
+            true
         }
     }
 
@@ -967,10 +1062,20 @@ mod tests {
     /// An engine of one class of up to a hundred, with these limits on the weight of all, and
     /// of a thread's.
     pub(super) fn engine_of(weight: usize, thread_weight: usize) -> Arc<Home> {
+        engine_in_pieces(weight, thread_weight, usize::MAX)
+    }
+
+    /// The same, with trims in pieces of this weight.
+    pub(super) fn engine_in_pieces(
+        weight: usize,
+        thread_weight: usize,
+        piece_weight: usize,
+    ) -> Arc<Home> {
         let class = ClassLimits {
             items: 100,
             cache_rounds: CACHE,
             magazine_rounds: CACHE / 2,
+            keep_idle: 0,
             weight: Thing::WEIGHT,
         };
         let limits = Limits {
@@ -978,6 +1083,7 @@ mod tests {
             weight,
             thread_weight,
             trim_interval: None,
+            piece_weight,
         };
         Arc::new_cyclic(|home| Home {
             engine: Engine::new(&limits, true, home.clone()),

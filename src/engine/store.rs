@@ -92,6 +92,17 @@ impl<T> Store<T> {
         Err(item)
     }
 
+    /// As [`push`](Self::push), but does not grow.
+    pub(super) fn push_in_place(&self, mut item: T) -> Result<(), T> {
+        for segment in self.made() {
+            match segment.push(item) {
+                Ok(()) => return Ok(()),
+                Err(back) => item = back,
+            }
+        }
+        Err(item)
+    }
+
     /// Takes the item that has been in its segment longest.
     #[inline]
     pub(super) fn pop(&self) -> Option<T> {
@@ -138,6 +149,14 @@ impl<T> Store<T> {
             }
         }
         None
+    }
+
+    /// Has [`pop_idle`](Self::pop_idle) find that many more.
+    pub(super) fn raise_low(&self, more: usize) {
+        if more > 0 {
+            // Relaxed: see `reset_low`.
+            self.low.fetch_add(more, Ordering::Relaxed);
+        }
     }
 
     /// Has [`pop_idle`](Self::pop_idle) find what is not needed from now on.

@@ -1,33 +1,40 @@
 //! Frees idle items on purpose: trim, clear and close.
 //!
-//! Owns when a trim is due, and the claims: nothing else takes items out of
-//! another thread's cache. Knows nothing of bytes.
+//! Owns when a trim is due, and the claims: together with `reclaim.rs`, it is the only
+//! one that takes items out of another thread's cache. Knows nothing of bytes.
 //!
-//! A trim visits each thread's caches, and then each depot, and frees what was
-//! not needed since it was there last. One that comes by time, or because the
-//! budget is short, is done on the slow path of a get or a drop, and there in
-//! parts of a limited size, so that none of these waits for the whole.
+//! A trim has two parts. First it visits each thread's caches, and moves the items that were
+//! not needed since its last visit to the depot. Then it frees from each depot as many items
+//! as were not needed there. So an item that somebody needs meanwhile is served by the depot.
+//!
+//! A trim by time, or because the budget is short, is done on the slow path of gets and
+//! drops, in pieces of a limited size. None of these waits for the whole, or for a thread
+//! that the system has stopped.
 
 use super::barrier;
-use super::cache::{Cache, Taken};
+use super::cache::{Cache, Patience, Taken};
 use super::depot::{Depot, Magazine};
-use super::{Engine, Idle, Item};
+use super::{Engine, Idle, Item, Wait};
 use crate::clock::Timer;
-use crate::sync::{AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
+use std::array;
 use std::ops::{AddAssign, Range};
 use std::time::Duration;
 
-/// How much one part of a trim does at least, counted in items freed: as many as
-/// one thread caches of one class.
-const PART_ITEMS: usize = 64;
+/// How many items a piece of a trim frees at most: as many as one thread caches of one class.
+const PIECE_ITEMS: usize = 64;
 /// As how many of these it counts to visit a thread: a barrier, and a claim of
 /// each of its caches.
 const VISIT_ITEMS: usize = 16;
 
-/// How many caches of a thread are claimed at once: all, where a pool has so
-/// many classes at most. What is taken out of them lies on the stack, half a
-/// kilobyte each.
-const CLAIMED_AT_ONCE: usize = 16;
+/// How many caches are claimed at once: all of a thread's, where a pool has no more
+/// classes than that. What is taken out of them lies on the stack, half a kilobyte each.
+pub(super) const CLAIMED_AT_ONCE: usize = 16;
+
+/// How often a trim or a clear waits a tenth of a millisecond for owners that the system
+/// has stopped in the middle of a push or a pop: 10 ms in all. Then it leaves their
+/// caches to the next trim.
+const NAPS: u32 = 100;
 
 /// After how many misses that more room would have spared a trim is due.
 ///
@@ -39,24 +46,23 @@ const SHORTAGES_FIRST: usize = 1;
 const SHORTAGES_LEAST: usize = 8;
 const SHORTAGES_MOST: usize = 256;
 
-/// When to trim, and how far the present one has got.
-pub(super) struct Trims {
-    /// Held by whoever claims caches. A get or a drop tries at most.
-    round: Mutex<Round>,
+/// When to trim, and how far the present trim has got.
+pub(super) struct Trims<T> {
+    /// Held by the one thread that claims caches. A get or a drop tries at most.
+    pub(super) round: Mutex<Round<T>>,
     timer: Option<Timer>,
-    /// The [`Scope`] of the trim that is due, as a number; 0 for none.
-    due: AtomicUsize,
+    /// Whether the budget was short often enough for a trim.
+    due: AtomicBool,
     shortages: AtomicUsize,
     /// How many of these make a trim due.
     shortages_limit: AtomicUsize,
+    /// Weight that one piece frees, or one item if that is heavier.
+    piece_weight: usize,
 }
 
-/// One trim, done in parts.
-struct Round {
+/// One trim, done in pieces.
+pub(super) struct Round<T> {
     running: bool,
-    /// Its [`Scope`], as a number, and the classes that it therefore visits.
-    scope: usize,
-    classes: Range<usize>,
     /// How many threads' caches are yet to be visited: the first so many.
     // A number: a list would take memory, and a trim is for when there is none.
     threads: usize,
@@ -66,23 +72,35 @@ struct Round {
     marked: bool,
     /// Whether it has freed an item, or room that held none.
     freed_any: bool,
+    /// An item of the first of `depots` that is freed in pieces, and how much of its weight is
+    /// left.
+    freeing: Option<(T, usize)>,
 }
 
-/// What a trim is to make room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// All classes: the budget is short.
-    All,
-    /// One class, which holds as many items as it may.
-    Class(usize),
+/// How much a piece of a trim may yet do.
+struct Allowance {
+    items: usize,
+    weight: usize,
 }
 
-impl Scope {
-    /// Above 0; the highest for all.
-    pub(super) fn number(self) -> usize {
-        match self {
-            Scope::All => usize::MAX,
-            Scope::Class(class) => class + 1,
+impl Allowance {
+    const ALL: Self = Allowance {
+        items: usize::MAX,
+        weight: usize::MAX,
+    };
+
+    fn is_limited(&self) -> bool {
+        self.items < usize::MAX
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.items == 0 || self.weight == 0
+    }
+
+    fn use_up(&mut self, items: usize, weight: usize) {
+        if self.is_limited() {
+            self.items = self.items.saturating_sub(items);
+            self.weight = self.weight.saturating_sub(weight);
         }
     }
 }
@@ -101,46 +119,41 @@ impl AddAssign for Freed {
     }
 }
 
-impl Trims {
-    pub(super) fn new(interval: Option<Duration>) -> Self {
+impl<T> Trims<T> {
+    pub(super) fn new(interval: Option<Duration>, piece_weight: usize) -> Self {
         Trims {
             round: Mutex::new(Round {
                 running: false,
-                scope: 0,
-                classes: 0..0,
                 threads: 0,
                 depots: 0..0,
                 marked: false,
                 freed_any: false,
+                freeing: None,
             }),
             timer: interval.map(Timer::new),
-            due: AtomicUsize::new(0),
+            due: AtomicBool::new(false),
             shortages: AtomicUsize::new(0),
             shortages_limit: AtomicUsize::new(SHORTAGES_FIRST),
+            piece_weight,
         }
     }
 
     // Relaxed, here and below: what says when a trim is due decides nothing
     // but when; the lock of the round orders the rest.
     fn is_due(&self) -> bool {
-        self.due.load(Ordering::Relaxed) != 0 || self.is_time()
+        self.due.load(Ordering::Relaxed) || self.timer.as_ref().is_some_and(Timer::is_over)
     }
 
-    fn is_time(&self) -> bool {
-        self.timer.as_ref().is_some_and(Timer::is_over)
-    }
-
-    /// Notes a miss that more room would have spared, for which a trim of
-    /// `scope` would make it.
-    fn note_shortage(&self, scope: usize) {
+    /// Notes a miss that a larger budget would have spared.
+    pub(super) fn note_shortage(&self) {
         // Relaxed: see `is_due`.
         let shortages = self.shortages.fetch_add(1, Ordering::Relaxed) + 1;
         if shortages >= self.shortages_limit.load(Ordering::Relaxed) {
-            self.due.fetch_max(scope, Ordering::Relaxed);
+            self.due.store(true, Ordering::Relaxed);
         }
     }
 
-    fn round_is_over(&self, round: &mut Round) {
+    fn is_over(&self, round: &mut Round<T>) {
         round.running = false;
         // Relaxed, here and below: see `is_due`. The lock of the round is the caller's.
         let before = self.shortages_limit.load(Ordering::Relaxed);
@@ -150,21 +163,21 @@ impl Trims {
         };
         self.shortages_limit.store(limit, Ordering::Relaxed);
         self.shortages.store(0, Ordering::Relaxed);
-        if round.scope == Scope::All.number() {
-            self.due.store(0, Ordering::Relaxed);
-            if let Some(timer) = &self.timer {
-                timer.restart();
-            }
-        } else {
-            // What is due for other classes stays due, by time as well. Relaxed: as above.
-            let _more_is_due =
-                self.due
-                    .compare_exchange(round.scope, 0, Ordering::Relaxed, Ordering::Relaxed);
+        self.due.store(false, Ordering::Relaxed);
+        if let Some(timer) = &self.timer {
+            timer.restart();
         }
     }
 }
 
 impl<T: Item> Engine<T> {
+    fn round_is_over(&self, round: &mut Round<T>) {
+        self.trims.is_over(round);
+        for depot in &self.depots {
+            depot.reclaims.relax();
+        }
+    }
+
     /// Frees what was not needed since the last trim, on all levels.
     pub(crate) fn trim(&self) -> Freed {
         self.free_idle(Idle::Unneeded)
@@ -177,27 +190,29 @@ impl<T: Item> Engine<T> {
 
     fn free_idle(&self, idle: Idle) -> Freed {
         let mut round = lock(&self.trims.round);
-        let mut freed = Freed::default();
         if self.is_closed() {
-            return freed;
+            return Freed::default();
         }
-        self.begin(&mut round, Scope::All.number());
-        while let Some(part) = self.free_part(&mut round, idle) {
-            freed += part;
+        let mut freed = self.end_freeing(&mut round);
+        self.begin(&mut round, self.caches_len(Wait::ForLock).unwrap_or(0));
+        let mut patience = Patience::Naps(NAPS);
+        let mut allowance = Allowance::ALL;
+        while let Some(piece) = self.free_piece(&mut round, idle, &mut patience, &mut allowance) {
+            freed += piece;
         }
-        self.trims.round_is_over(&mut round);
+        self.round_is_over(&mut round);
         freed
     }
 
-    /// Does a part of a trim, if one is due and nobody is at it.
+    /// Does a piece of a trim, if one is due and no other thread is at it.
     pub(super) fn trim_if_due(&self) {
         if self.trims.is_due() {
-            self.trim_part();
+            self.trim_piece();
         }
     }
 
     #[cold]
-    fn trim_part(&self) {
+    fn trim_piece(&self) {
         let Some(mut round) = try_lock(&self.trims.round) else {
             return;
         };
@@ -207,76 +222,65 @@ impl<T: Item> Engine<T> {
         if !round.running {
             // Looked at again: it may have been done since. One more would free
             // what was not needed in no time at all.
-            let scope = match self.trims.is_time() {
-                true => Scope::All.number(),
-                // Relaxed: see `is_due`.
-                false => self.trims.due.load(Ordering::Relaxed),
-            };
-            if scope == 0 {
+            if !self.trims.is_due() {
                 return;
             }
-            self.begin(&mut round, scope);
-        }
-        let mut done = 0;
-        while done < PART_ITEMS {
-            done += match round.threads {
-                0 => 1,
-                _ => VISIT_ITEMS,
+            let Some(threads) = self.caches_len(Wait::Never) else {
+                return;
             };
-            match self.free_part(&mut round, Idle::Unneeded) {
-                Some(part) => done += part.items,
-                None => return self.trims.round_is_over(&mut round),
+            self.begin(&mut round, threads);
+        }
+        let mut allowance = Allowance {
+            items: PIECE_ITEMS,
+            weight: self.trims.piece_weight,
+        };
+        while !allowance.is_used_up() {
+            let visits = round.threads > 0;
+            let piece = self.free_piece(
+                &mut round,
+                Idle::Unneeded,
+                &mut Patience::Brief,
+                &mut allowance,
+            );
+            if piece.is_none() {
+                return self.round_is_over(&mut round);
             }
+            // The look at a depot counts, too, though it frees nothing.
+            allowance.use_up(if visits { VISIT_ITEMS } else { 1 }, 0);
         }
     }
 
-    /// Notes a miss of a class, which may be for want of room.
-    pub(super) fn note_miss(&self, depot: &Depot<T>) {
-        // Relaxed: says that a trim may help, and nothing else.
-        let scope = depot.refused.load(Ordering::Relaxed);
-        if scope != 0 {
-            depot.refused.store(0, Ordering::Relaxed);
-            self.trims.note_shortage(scope);
-        }
-    }
-
-    /// Notes that an item of `class` was refused, if a trim may help.
-    pub(super) fn note_refused(&self, class: usize, weight: usize) {
-        let depot = &self.depots[class];
-        let scope = if depot.account.is_short_of(1) {
-            Scope::Class(class)
-        } else if self.account.is_short_of(weight) {
-            Scope::All
-        } else {
-            return;
-        };
-        // Relaxed: see `note_miss`.
-        depot.refused.store(scope.number(), Ordering::Relaxed);
-    }
-
-    fn begin(&self, round: &mut Round, scope: usize) {
-        let classes = match scope == Scope::All.number() {
-            true => 0..self.depots.len(),
-            false => scope - 1..scope,
-        };
+    fn begin(&self, round: &mut Round<T>, threads: usize) {
         *round = Round {
             running: true,
-            scope,
-            classes: classes.clone(),
-            threads: self.caches_len(),
-            depots: classes,
+            threads,
+            depots: 0..self.depots.len(),
             marked: false,
             freed_any: false,
+            freeing: None,
         };
     }
 
-    /// One thread's caches, or up to [`PART_ITEMS`] of one depot; `None` at the end.
-    fn free_part(&self, round: &mut Round, idle: Idle) -> Option<Freed> {
+    /// Visits one thread's caches, or frees from one depot as far as is allowed. `None` at
+    /// the end.
+    fn free_piece(
+        &self,
+        round: &mut Round<T>,
+        idle: Idle,
+        patience: &mut Patience,
+        allowance: &mut Allowance,
+    ) -> Option<Freed> {
         let freed = if let Some(at) = round.threads.checked_sub(1) {
             round.threads = at;
-            let caches = self.nth_caches(at)?;
-            let (freed, rounds) = self.free_cached(caches, round.classes.clone(), idle);
-            round.freed_any |= rounds > 0;
+            let wait = match patience {
+                Patience::Brief => Wait::Never,
+                _ => Wait::ForLock,
+            };
+            let (freed, any) = match self.nth_caches(at, wait) {
+                Some(caches) => self.empty_caches(caches, idle, patience),
+                None => (Freed::default(), false), // left to the next trim
+            };
+            round.freed_any |= any;
             freed
         } else {
             let depot = self.depots[round.depots.clone()].first()?;
@@ -286,8 +290,8 @@ impl<T: Item> Engine<T> {
                 depot.reset_low();
                 round.marked = true;
             }
-            let freed = self.free_shared(depot);
-            if freed.items < PART_ITEMS {
+            let freed = self.free_shared(depot, idle, allowance, &mut round.freeing);
+            if !allowance.is_used_up() {
                 depot.reset_low();
                 round.depots.start += 1;
                 round.marked = false;
@@ -298,72 +302,215 @@ impl<T: Item> Engine<T> {
         Some(freed)
     }
 
-    /// Says what it freed, and for how many items it ended leases.
-    fn free_cached(
+    /// Moves a thread's idle items to the depots, and ends the leases of its room that holds
+    /// none. Returns what it freed because the depot's queues are full, and whether it has
+    /// moved or ended anything.
+    fn empty_caches(
         &self,
         caches: &[Cache<T>],
-        classes: Range<usize>,
         idle: Idle,
-    ) -> (Freed, usize) {
-        let (mut freed, mut rounds) = (Freed::default(), 0);
-        let depots = self.depots[classes.clone()].chunks(CLAIMED_AT_ONCE);
-        for (depots, caches) in depots.zip(caches[classes].chunks(CLAIMED_AT_ONCE)) {
-            if caches.iter().all(Cache::is_blank) {
-                continue;
-            }
-            let taken = self.take_claimed(caches, idle);
-            // Freed after all claims have ended: that takes longer than the rest.
+        patience: &mut Patience,
+    ) -> (Freed, bool) {
+        let (mut freed, mut any) = (Freed::default(), false);
+        let depots = self.depots.chunks(CLAIMED_AT_ONCE);
+        for (depots, caches) in depots.zip(caches.chunks(CLAIMED_AT_ONCE)) {
+            let claimed = array::from_fn(|at| caches.get(at).filter(|cache| !cache.is_blank()));
+            let taken = self.take_idle(claimed, idle, patience);
+            // After all claims have ended: this takes longer than the rest.
             for ((depot, cache), taken) in depots.iter().zip(caches).zip(taken) {
-                if let Some(taken) = taken {
-                    let items = taken.items.iter().map(Magazine::len).sum();
-                    taken.items.into_iter().for_each(Magazine::free);
-                    self.end_leases(depot, Some(cache.account()), taken.rounds);
-                    freed += self.note_freed(depot, items, items * depot.limits().weight);
-                    rounds += taken.rounds;
+                if let Some(mut taken) = taken {
+                    any |= taken.rounds > 0;
+                    self.end_taken_leases(depot, cache, &taken);
+                    let full = depot.limits().magazine_rounds;
+                    while let Some(magazine) = taken.next_magazine(full) {
+                        freed += self.store_unneeded(depot, magazine, idle);
+                    }
                 }
             }
         }
-        (freed, rounds)
+        (freed, any)
     }
 
-    fn take_claimed(&self, caches: &[Cache<T>], idle: Idle) -> [Option<Taken<T>>; CLAIMED_AT_ONCE] {
-        for cache in caches {
+    /// Takes the idle items out of other threads' caches, with one barrier for all of
+    /// them. `None` where there is no cache, or its owner is in the middle of a push or a pop
+    /// for too long.
+    ///
+    /// The lock of the round is the caller's.
+    pub(super) fn take_idle(
+        &self,
+        caches: [Option<&Cache<T>>; CLAIMED_AT_ONCE],
+        idle: Idle,
+        patience: &mut Patience,
+    ) -> [Option<Taken<T>>; CLAIMED_AT_ONCE] {
+        let mut claimed = caches;
+        if claimed.iter().all(Option::is_none) {
+            return [const { None }; CLAIMED_AT_ONCE];
+        }
+        for cache in claimed.iter().flatten() {
             cache.claim();
         }
-        // One barrier for all of these, and not for all threads, so that no
-        // thread is kept from its caches for long. If the system refuses it,
-        // they stay as they are: to look would be a race.
+        // If the system refuses it, the caches stay as they are: to look would be a race.
         let alone = barrier::heavy();
-        std::array::from_fn(|at| {
-            let cache = caches.get(at)?;
-            // SAFETY: claimed above, before the barrier.
-            let taken = alone.then(|| unsafe { cache.take_idle(idle) });
-            cache.unclaim();
-            taken
-        })
+        let mut taken = [const { None }; CLAIMED_AT_ONCE];
+        // At first without patience, so that one stopped owner keeps no other from its cache.
+        for patience in [&mut Patience::Brief, patience] {
+            for (claim, taken) in claimed.iter_mut().zip(&mut taken) {
+                if let Some(cache) = claim {
+                    // SAFETY: claimed above, before the barrier, and not unclaimed since.
+                    *taken = alone
+                        .then(|| unsafe { cache.take_idle(idle, patience) })
+                        .flatten();
+                    if taken.is_some() || !alone {
+                        cache.unclaim();
+                        *claim = None;
+                    }
+                }
+            }
+        }
+        claimed.into_iter().flatten().for_each(Cache::unclaim);
+        taken
     }
 
-    fn free_shared(&self, depot: &Depot<T>) -> Freed {
-        let mut freed = Freed::default();
-        while freed.items < PART_ITEMS {
-            let Some(magazine) = depot.pop_idle() else {
-                break;
-            };
-            let items = magazine.len();
-            magazine.free();
-            self.end_leases(depot, None, items);
-            freed += self.note_freed(depot, items, items * depot.limits().weight);
+    /// Ends the leases of what was taken out of a cache, but for those that the items take
+    /// along to the depot.
+    pub(super) fn end_taken_leases(&self, depot: &Depot<T>, cache: &Cache<T>, taken: &Taken<T>) {
+        let items = taken.len();
+        cache.account().give_back(items * cache.unit());
+        self.end_leases(depot, Some(cache.account()), taken.rounds - items);
+    }
+
+    /// Moves items that were not needed in a cache to the depot, whose queues do not grow
+    /// for it. Frees those for which there is no place, and returns what that was.
+    fn store_unneeded(&self, depot: &Depot<T>, mut magazine: Magazine<T>, idle: Idle) -> Freed {
+        let items = magazine.len();
+        if items == depot.limits().magazine_rounds {
+            match depot.push_in_place(magazine) {
+                Ok(()) => {
+                    if idle == Idle::Unneeded {
+                        depot.raise_low(1, 0);
+                    }
+                    return Freed::default();
+                }
+                Err(back) => magazine = back,
+            }
         }
-        while freed.items < PART_ITEMS {
-            let Some(item) = depot.pop_idle_loose() else {
+        let mut stored = 0;
+        while let Some(item) = magazine.pop() {
+            if let Err(item) = depot.push_loose_in_place(item) {
+                item.free();
                 break;
-            };
-            let weight = item.weight();
-            item.free();
-            self.end_loose_lease(depot, weight);
-            freed += self.note_freed(depot, 1, weight);
+            }
+            stored += 1;
+        }
+        if idle == Idle::Unneeded {
+            depot.raise_low(0, stored);
+        }
+        magazine.free();
+        let freed = items - stored;
+        self.end_leases(depot, None, freed);
+        self.note_freed(depot, freed, freed * depot.limits().weight)
+    }
+
+    /// Frees what was not needed from a depot, as far as is allowed.
+    fn free_shared(
+        &self,
+        depot: &Depot<T>,
+        idle: Idle,
+        allowance: &mut Allowance,
+        freeing: &mut Option<(T, usize)>,
+    ) -> Freed {
+        let keep = match idle {
+            Idle::Unneeded => depot.limits().keep_idle,
+            Idle::All => 0,
+        };
+        let mut freed = Freed::default();
+        while !allowance.is_used_up() {
+            if let Some((item, left)) = freeing.take() {
+                freed += self.go_on_freeing(depot, item, left, allowance, freeing);
+                continue;
+            }
+            let surplus = depot.idle().0.saturating_sub(keep);
+            if surplus == 0 {
+                break;
+            }
+            if let Some(mut magazine) = depot.pop_idle() {
+                let mut above = surplus;
+                // One item at a time is freed in parts.
+                while above > 0 && !allowance.is_used_up() && freeing.is_none() {
+                    let Some(item) = magazine.pop() else {
+                        break;
+                    };
+                    freed += self.free_item(depot, item, allowance, freeing);
+                    above -= 1;
+                }
+                let next = magazine.len().min(above);
+                self.keep_rest(depot, &mut magazine);
+                depot.raise_low(0, next);
+            } else if let Some(item) = depot.pop_idle_loose() {
+                freed += self.free_item(depot, item, allowance, freeing);
+            } else {
+                break;
+            }
         }
         freed
+    }
+
+    /// Frees an item that came out of a depot, or begins to, if it is too heavy for one piece.
+    fn free_item(
+        &self,
+        depot: &Depot<T>,
+        item: T,
+        allowance: &mut Allowance,
+        freeing: &mut Option<(T, usize)>,
+    ) -> Freed {
+        let weight = item.weight();
+        if weight > self.trims.piece_weight {
+            // Relaxed: read for `Stats`.
+            depot.freeing.store(weight, Ordering::Relaxed);
+        }
+        self.go_on_freeing(depot, item, weight, allowance, freeing)
+    }
+
+    /// Frees an item as far as is allowed. `left` of its weight has not been released yet.
+    fn go_on_freeing(
+        &self,
+        depot: &Depot<T>,
+        mut item: T,
+        left: usize,
+        allowance: &mut Allowance,
+        freeing: &mut Option<(T, usize)>,
+    ) -> Freed {
+        let weight = item.weight();
+        if allowance.is_limited() {
+            // From the end on. A heap that has collected many free items may give all of their
+            // memory back in the course of one `free`: it is to find little to do then.
+            let still_left = match weight > self.trims.piece_weight {
+                true => left.saturating_sub(allowance.weight),
+                false => 0,
+            };
+            let released = item.release(still_left..left);
+            if released && still_left > 0 {
+                allowance.use_up(0, left - still_left);
+                *freeing = Some((item, still_left));
+                return Freed::default();
+            }
+        }
+        allowance.use_up(1, left);
+        item.free();
+        // Relaxed: read for `Stats`.
+        depot.freeing.store(0, Ordering::Relaxed);
+        self.end_loose_lease(depot, weight);
+        self.note_freed(depot, 1, weight)
+    }
+
+    /// Frees the item that the last piece has begun to free, if there is one.
+    fn end_freeing(&self, round: &mut Round<T>) -> Freed {
+        let Some((item, left)) = round.freeing.take() else {
+            return Freed::default();
+        };
+        let depot = &self.depots[round.depots.start];
+        let mut allowance = Allowance::ALL;
+        self.go_on_freeing(depot, item, left, &mut allowance, &mut round.freeing)
     }
 
     pub(super) fn note_freed(&self, depot: &Depot<T>, items: usize, weight: usize) -> Freed {
@@ -375,32 +522,40 @@ impl<T: Item> Engine<T> {
 
     /// Frees everything that is idle, in all threads' caches, and keeps nothing from now on.
     ///
+    /// Waits for a trim that is going on, and for a thread that is in the middle of a push
+    /// or a pop, however long that thread is stopped there: what its cache holds could not be
+    /// freed later.
+    ///
     /// # Safety
     ///
     /// - Called once in the engine's life.
     pub(crate) unsafe fn close(&self) {
-        let _round = lock(&self.trims.round); // kept: no claim but these
+        let mut round = lock(&self.trims.round); // kept: no claim but these
+        self.end_freeing(&mut round);
         // Relaxed: the locks, and the fence below, order it.
         self.closed.store(true, Ordering::Relaxed);
-        // No more come: see `join`. No list of them, as in `Round`.
-        let threads = 0..self.caches_len();
+        // No more come: see `inherit`. No list of them, as in `Round`.
+        let threads = 0..self.caches_len(Wait::ForLock).unwrap_or(0);
         let caches = || {
             threads
                 .clone()
-                .filter_map(|at| self.nth_caches(at))
+                .filter_map(|at| self.nth_caches(at, Wait::ForLock))
                 .flat_map(|caches| self.depots.iter().zip(caches))
         };
         for (_, cache) in caches() {
             cache.claim(); // for good
         }
-        // One barrier for all of them: nobody takes from this pool now. If the
+        // One barrier for all of them: no thread takes from this pool now. If the
         // system refuses it, what they hold is leaked: to look would be a race.
         if barrier::heavy() {
             for (depot, cache) in caches() {
                 // SAFETY: claimed above, before the barrier.
-                let taken = unsafe { cache.take_idle(Idle::All) };
-                taken.items.into_iter().for_each(Magazine::free);
-                self.end_leases(depot, Some(cache.account()), taken.rounds);
+                let taken = unsafe { cache.take_idle(Idle::All, &mut Patience::Endless) };
+                if let Some(taken) = taken {
+                    let rounds = taken.rounds;
+                    taken.items.into_iter().for_each(Magazine::free);
+                    self.end_leases(depot, Some(cache.account()), rounds);
+                }
             }
         }
         // SeqCst: pairs with the fence in `settle`. Here the store comes from the
@@ -430,7 +585,177 @@ impl<T: Item> Engine<T> {
 mod tests {
     use super::*;
     use crate::engine::UNLIMITED;
-    use crate::engine::tests::{CLASS, Thing, engine_of};
+    use crate::engine::local::Token;
+    use crate::engine::tests::{CLASS, Home, Thing, engine_in_pieces, engine_of};
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+
+    /// Threads that have each cached `items` and go on until the scope is over.
+    fn threads_with(home: &Arc<Home>, threads: usize, items: usize, with_them: impl FnOnce()) {
+        let all_have_some = Barrier::new(threads + 1);
+        let over = Barrier::new(threads + 1);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for _ in 0..items {
+                        assert!(home.engine.keep(CLASS, Thing).is_ok());
+                    }
+                    all_have_some.wait();
+                    over.wait();
+                });
+            }
+            all_have_some.wait();
+            let _end = WaitAtEnd(&over);
+            with_them();
+        });
+    }
+
+    /// Waits at a barrier when it ends, by a panic or not.
+    struct WaitAtEnd<'a>(&'a Barrier);
+
+    impl Drop for WaitAtEnd<'_> {
+        fn drop(&mut self) {
+            self.0.wait();
+        }
+    }
+
+    /// How many threads' caches hold something that is not resting.
+    fn not_resting(home: &Home) -> usize {
+        let threads = lock(&home.engine.threads);
+        let caches = threads.iter().map(|thread| &thread.caches[CLASS.get()]);
+        caches
+            .filter(|cache| cache.held() > cache.resting())
+            .count()
+    }
+
+    fn make_due(home: &Home) {
+        home.engine.trims.due.store(true, Ordering::Relaxed);
+    }
+
+    // Failed once: a get visited all threads if these had few idle items.
+    #[test]
+    fn a_piece_of_a_trim_visits_a_few_threads() {
+        const THREADS: usize = if crate::SLOW { 9 } else { 40 };
+        const VISITED: usize = PIECE_ITEMS / VISIT_ITEMS;
+        let home = engine_of(UNLIMITED, UNLIMITED);
+        threads_with(&home, THREADS, 1, || {
+            make_due(&home);
+            for piece in 1..=THREADS / VISITED {
+                home.engine.trim_if_due();
+                assert_eq!(not_resting(&home), THREADS - piece * VISITED);
+            }
+        });
+    }
+
+    // Failed once: it was counted in items alone, and 64 buffers of 64 MiB took 0.2 s.
+    #[test]
+    fn a_piece_of_a_trim_frees_as_much_weight_as_it_may_and_one_item_in_parts() {
+        const ITEMS: usize = 4;
+        for (piece, at_once) in [(1, 0), (2, 0), (3, 1), (4, 2), (6, 2), (7, 3), (100, 4)] {
+            let home = engine_in_pieces(UNLIMITED, UNLIMITED, piece);
+            assert_eq!(home.engine.stock(CLASS, ITEMS, || Thing), ITEMS);
+            home.engine.trim(); // from now on they are not needed
+            Thing::take_released();
+            let before = Thing::freed();
+            let weight = |home: &Home| home.engine.levels(CLASS).idle_weight;
+            make_due(&home);
+            home.engine.trim_if_due();
+            assert_eq!(Thing::freed() - before, at_once, "{piece}");
+            let mut pieces = 1;
+            while weight(&home) > 0 {
+                let (freed, left) = (Thing::freed(), weight(&home));
+                make_due(&home);
+                home.engine.trim_if_due();
+                // What is half released is still there, until its end.
+                assert_eq!(
+                    left - weight(&home),
+                    (Thing::freed() - freed) * Thing::WEIGHT
+                );
+                pieces += 1;
+            }
+            assert_eq!(Thing::freed() - before, ITEMS, "{piece}");
+            assert!(
+                pieces >= (ITEMS * Thing::WEIGHT).div_ceil(piece + Thing::WEIGHT),
+                "{piece}"
+            );
+            // Each part of each item was released, once.
+            let released = Thing::take_released();
+            for at in 0..Thing::WEIGHT {
+                let times = released.iter().filter(|part| part.contains(&at)).count();
+                assert_eq!(times, ITEMS, "{piece}: {released:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trim_ends_what_a_piece_has_begun_to_free() {
+        for end in [Engine::trim, Engine::clear, |engine: &Engine<Thing>| {
+            // SAFETY: once in this engine's life.
+            unsafe { engine.close() };
+            Freed::default()
+        }] {
+            let home = engine_in_pieces(UNLIMITED, UNLIMITED, 1);
+            assert_eq!(home.engine.stock(CLASS, 1, || Thing), 1);
+            home.engine.trim();
+            make_due(&home);
+            home.engine.trim_if_due();
+            let before = Thing::freed();
+            assert_eq!(home.engine.levels(CLASS).idle_items, 1, "released in part");
+            end(&home.engine);
+            assert_eq!(Thing::freed() - before, 1);
+            assert_eq!(home.engine.levels(CLASS).idle_items, 0);
+        }
+    }
+
+    /// A thread that has cached two items, and that the system has stopped in the middle of a
+    /// push or a pop until `meanwhile` returns.
+    fn while_a_thread_is_stopped(home: &Arc<Home>, meanwhile: impl FnOnce()) {
+        let (stopped, over) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    assert!(home.engine.keep(CLASS, Thing).is_ok());
+                }
+                let me = Token::of_this_thread().expect("it is not at its end");
+                let cache = home.engine.nth_caches(0, Wait::ForLock);
+                let go_on = cache.expect("its own")[CLASS.get()].stop_inside(me);
+                stopped.wait();
+                over.wait();
+                go_on();
+            });
+            stopped.wait();
+            let _end = WaitAtEnd(&over);
+            meanwhile();
+        });
+    }
+
+    // Failed once: it waited until the system let the other thread go on.
+    #[test]
+    fn a_get_or_a_drop_waits_for_no_thread_that_the_system_has_stopped() {
+        let home = engine_of(3 * Thing::WEIGHT, UNLIMITED);
+        while_a_thread_is_stopped(&home, || {
+            for _ in 0..3 {
+                make_due(&home);
+                assert!(home.engine.take(CLASS).0.is_none()); // a trim, and a reclaim
+                make_due(&home);
+                assert!(home.engine.keep(CLASS, Thing).is_ok());
+                assert!(home.engine.take(CLASS).0.is_some());
+            }
+        });
+        assert_eq!(home.engine.levels(CLASS).idle_items, 2);
+    }
+
+    #[test]
+    fn a_trim_leaves_the_cache_of_a_thread_that_the_system_has_stopped_to_the_next() {
+        let home = engine_of(UNLIMITED, UNLIMITED);
+        while_a_thread_is_stopped(&home, || {
+            for _ in 0..3 {
+                assert_eq!(home.engine.trim().items, 0);
+                assert_eq!(home.engine.clear().items, 0);
+            }
+        });
+        assert_eq!(home.engine.clear().items, 2);
+    }
 
     #[test]
     fn trims_come_after_fewer_shortages_once_one_freed_items_or_room() {

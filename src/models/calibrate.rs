@@ -4,7 +4,7 @@ use super::{Begun, CLASS, Held, Pool, check, limits, spawn};
 use crate::calibrate::STEPS;
 use crate::calibrator::{Calibrator, Counted};
 use crate::config::Calibrating;
-use crate::engine::ClassIndex;
+use crate::engine::{ClassIndex, Wait};
 use crate::profile::Profile;
 use crate::size_class::SizeClasses;
 use crate::sync::model::JoinHandle;
@@ -44,7 +44,7 @@ fn read(pool: &Arc<Pool>, calibrator: &Arc<Calibrator>, begun: &Begun) -> JoinHa
     let begun = begun.clone();
     spawn(move || {
         let told = calibrator.told()[STEP]; // first, as `Shared::returns` does
-        let came = told + pool.engine.tally()[KIND];
+        let came = told + pool.engine.tally(Wait::ForLock).unwrap()[KIND];
         let most = begun.now();
         assert!(came <= most, "{came} of {most} returns");
     })
@@ -63,7 +63,10 @@ fn calibration_races_counted_drops() {
             put(&pool, &calibrator, held);
         }
         reader.join().unwrap();
-        assert_eq!(calibrator.told()[STEP] + pool.engine.tally()[KIND], 4);
+        assert_eq!(
+            calibrator.told()[STEP] + pool.engine.tally(Wait::ForLock).unwrap()[KIND],
+            4
+        );
         pool.assert_accounted(0);
     });
 }
@@ -85,7 +88,10 @@ fn calibration_races_the_early_end_of_a_batch() {
             });
         }
         reader.join().unwrap();
-        assert_eq!(calibrator.told()[STEP] + pool.engine.tally()[KIND], 2);
+        assert_eq!(
+            calibrator.told()[STEP] + pool.engine.tally(Wait::ForLock).unwrap()[KIND],
+            2
+        );
         pool.assert_accounted(0);
     });
 }
@@ -124,14 +130,15 @@ fn stats_race_counted_drops() {
 struct Returned(usize);
 
 impl Counted for Returned {
-    fn returns(&self) -> [usize; STEPS] {
+    fn returns(&self, _: Wait) -> Option<[usize; STEPS]> {
         let mut returns = [0; STEPS];
         returns[STEP] = self.0;
-        returns
+        Some(returns)
     }
 
-    fn requests(&self, classes: &mut [u64]) {
+    fn requests(&self, _: Wait, classes: &mut [u64]) -> bool {
         classes.fill(0);
+        true
     }
 
     fn give_up(&self, _class: ClassIndex) {}

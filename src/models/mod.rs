@@ -263,6 +263,10 @@ impl Item for Number {
     fn free(self) {
         drop(self);
     }
+
+    fn release(&mut self, _part: std::ops::Range<usize>) -> bool {
+        false
+    }
 }
 
 impl Drop for Number {
@@ -310,11 +314,13 @@ fn limits() -> Limits {
             items: 8,
             cache_rounds: 2,
             magazine_rounds: 1,
+            keep_idle: 0,
             weight: WEIGHT,
         }]),
         weight: 8 * WEIGHT,
         thread_weight: 2 * WEIGHT,
         trim_interval: None,
+        piece_weight: usize::MAX,
     }
 }
 

@@ -254,10 +254,10 @@ fn a_calibration_by_hand_begins_the_count_anew() {
             assert_eq!(made.calls, before);
         }
         for returns in 1..=THRESHOLD {
-            use_one(&pool, 100, 1000);
+            use_one(&pool, 1000, 1000);
             assert_eq!(pool.calibration(), made, "{before} before, {returns} since");
         }
-        use_one(&pool, 100, 1000);
+        use_one(&pool, 1000, 1000);
         let now = pool.calibration();
         assert_eq!((now.calls, now.targets), (THRESHOLD + 1, pure([1000])));
     }

@@ -312,8 +312,8 @@ fn the_model_and_the_pool_agree_while_a_short_budget_goes_from_one_class_to_anot
         ..Bounds::NONE
     };
     for pool in [0, 1] {
-        // In the depot, or first in the cache as far as there is room; and of
-        // these, so many that they are the whole first part of the trim, or one less.
+        // In the depot, or first in the cache as far as there is room; and as many as the cache
+        // holds, or one less.
         for (cached, needed_most) in [(0, 2), (150, 2), (64, 0), (63, 0)] {
             let prefill = Op::Prefill {
                 pool,
@@ -328,7 +328,7 @@ fn the_model_and_the_pool_agree_while_a_short_budget_goes_from_one_class_to_anot
             }
             let total = run(bounds, &ops)[pool];
             assert!(total.discards.full >= 8, "{total:?}");
-            assert!(total.trimmed >= 63, "{total:?}");
+            assert!(total.trimmed >= 47, "{total:?}");
             assert!(total.local_hits >= 18, "it has made way: {total:?}");
         }
     }

@@ -476,44 +476,6 @@ fn drops_that_find_no_room_trim_once_the_interval_is_over() {
     assert_nothing_is_lost(&pool);
 }
 
-// Failed once: a get visited all threads if these had less than 64 idle buffers.
-#[test]
-fn one_get_does_a_small_part_of_a_trim_by_time() {
-    const THREADS: usize = if crate::SLOW { 6 } else { 40 };
-    const VISITED_AT_MOST: u64 = 4;
-    let pool = pool_with_interval(Duration::from_millis(1));
-    let all_have_one = Arc::new(Barrier::new(THREADS + 1));
-    let done = Arc::new(Barrier::new(THREADS + 1));
-    let threads: Vec<_> = (0..THREADS)
-        .map(|_| {
-            let (pool, all_have_one) = (pool.clone(), Arc::clone(&all_have_one));
-            let done = Arc::clone(&done);
-            thread::spawn(move || {
-                burst(&pool, 1);
-                all_have_one.wait();
-                done.wait();
-            })
-        })
-        .collect();
-    all_have_one.wait();
-    pool.trim(); // frees what an earlier part has put to rest, and rests the others
-    let mut trimmed = total(&pool).trimmed;
-    wait_until("all is freed", || {
-        miss(&pool);
-        let before = std::mem::replace(&mut trimmed, total(&pool).trimmed);
-        let freed = trimmed - before;
-        assert!(
-            freed <= VISITED_AT_MOST,
-            "one get freed {freed} in as many threads"
-        );
-        trimmed == THREADS as u64
-    });
-    done.wait();
-    for thread in threads {
-        thread.join().unwrap();
-    }
-}
-
 // Failed once: each trim of the class that was short began the interval anew.
 #[test]
 fn a_class_that_is_always_short_keeps_no_trim_by_time_from_the_others() {

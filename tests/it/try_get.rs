@@ -143,34 +143,24 @@ fn what_the_heap_refuses_counts_nothing() {
     }
 }
 
+// Failed once: each such request freed all idle buffers.
 #[test]
-fn what_the_pool_holds_idle_is_freed_before_the_heap_is_asked_again() {
-    let pool = pool_of(&[64, 1000]);
-    let mut held = pool.get(900);
-    held.put_bytes(5, 900);
-    drop([60, 60, 900].map(|size| pool.get(size)));
-    // In another thread's cache, as well.
-    let (send, receive) = std::sync::mpsc::channel::<()>();
-    std::thread::scope(|scope| {
-        let (idle, is_idle) = std::sync::mpsc::channel();
-        let pool = &pool;
-        scope.spawn(move || {
-            drop(pool.get(60));
-            idle.send(()).unwrap();
-            receive.recv().unwrap();
-            drop(pool.get(60));
-        });
-        is_idle.recv().unwrap();
-        assert!(total(pool).retained_buffers >= 3);
-        pool.try_get(NO_HEAP_HAS).unwrap_err();
-        let after = total(pool);
-        assert_eq!(after.retained_buffers, 0);
-        assert!(after.trimmed >= 3);
-        send.send(()).unwrap();
-    });
-    assert_eq!(held[..], [5; 900]);
-    assert_accounts_balance(&pool);
-    assert_eq!(class(&pool, 1000).outstanding, 1);
+fn a_size_that_no_heap_has_leaves_the_idle_buffers_as_they_are() {
+    const IDLE: usize = 50;
+    // With a budget, and without one.
+    for budget in [1 << 20, usize::MAX] {
+        let pool = options(&[64, 1000]).retain_bytes(budget).build().unwrap();
+        assert_eq!(pool.prefill(1000, IDLE), IDLE);
+        let before = pool.stats();
+        for size in [NO_HEAP_HAS, NO_HEAP_HAS / 2] {
+            pool.try_get(size).unwrap_err();
+            assert_eq!(pool.stats(), before);
+        }
+        let held: Vec<_> = (0..IDLE).map(|_| pool.try_get(900).unwrap()).collect();
+        assert_eq!(total(&pool).misses, 0);
+        drop(held);
+        assert_accounts_balance(&pool);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! a pool calibrates, but how early and how late that may be.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::time::Instant;
 use tierpool::{Calibration, Histogram};
 
@@ -35,7 +36,11 @@ pub(super) struct Learned {
     pub(super) at: Option<Instant>,
     /// The lengths that came back since.
     pub(super) lengths: Histogram,
-    /// How many of these were of each step: to add them up at each return takes too long.
+    /// Buffers that the drop rule discarded since the pool last looked for that or chose
+    /// targets, and the lengths that came back since.
+    discards: u64,
+    since_look: Histogram,
+    /// How many of the lengths were of each step: to add them up at each return takes too long.
     steps: [u64; STEPS],
     /// To which caches, of which classes and sorts, ever: each of them is counted apart.
     sorts: BTreeSet<(usize, usize, u32)>,
@@ -62,6 +67,8 @@ impl Learned {
             calls: saved.map_or(0, |saved| saved.calls),
             at: None,
             lengths: Histogram::new(),
+            discards: 0,
+            since_look: Histogram::new(),
             steps: [0; STEPS],
             sorts: BTreeSet::new(),
             requests: vec![0; capacities.len()],
@@ -128,6 +135,7 @@ impl Learned {
     /// A return of contents of this length, by a thread that has this cache set, or none.
     pub(super) fn count(&mut self, set: Option<usize>, class: usize, len: usize) {
         self.lengths.record(len);
+        self.since_look.record(len);
         let step = (0..STEPS - 1).find(|&step| len <= 64 << step);
         self.steps[step.unwrap_or(STEPS - 1)] += 1;
         if let Some(set) = set {
@@ -152,14 +160,35 @@ impl Learned {
             .saturating_add(BATCH * self.sorts.len() as u64)
     }
 
-    /// Chooses targets. Says which classes are retired then.
+    /// Notes that the drop rule has discarded a buffer of a class. Returns the lengths from
+    /// which the pool chooses targets then, if it does.
+    pub(super) fn discard(&mut self) -> Option<Histogram> {
+        self.discards += 1;
+        if self.discards < 256 {
+            return None;
+        }
+        let risen = mem::take(&mut self.since_look);
+        let left_out = 2.0 * (1.0 - self.percentile) * risen.calls() as f64;
+        let many = mem::take(&mut self.discards) as f64 > left_out;
+        many.then_some(risen)
+    }
+
+    /// Chooses targets from all lengths since the last time. Returns the classes that are
+    /// retired then.
     pub(super) fn calibrate(&mut self) -> Vec<usize> {
-        if self.lengths.is_empty() {
+        let lengths = self.lengths.clone();
+        self.calibrate_from(&lengths)
+    }
+
+    pub(super) fn calibrate_from(&mut self, lengths: &Histogram) -> Vec<usize> {
+        if lengths.is_empty() {
             return Vec::new();
         }
-        self.targets = targets_after(self.targets, &self.lengths, self.percentile);
-        self.calls = self.lengths.calls();
+        self.targets = targets_after(self.targets, lengths, self.percentile);
+        self.calls = lengths.calls();
         self.lengths = Histogram::new();
+        self.since_look = Histogram::new();
+        self.discards = 0;
         self.steps = [0; STEPS];
         let classes = 0..self.capacities.len();
         for at in classes.clone() {

@@ -84,14 +84,49 @@ impl Cache {
         self.room = self.held.len();
     }
 
-    /// Frees what was not needed, or all, and gives up all room that holds nothing.
-    pub(super) fn free(&mut self, all: bool) -> Vec<Idle> {
-        let idle = mem::take(&mut self.held).into_iter();
-        let (freed, mut kept): (Vec<_>, Vec<_>) = idle.partition(|idle| all || idle.unneeded);
-        kept.iter_mut().for_each(|idle| idle.unneeded = true);
-        self.held = kept;
+    /// Takes out what was not needed, or all, in batches of the class's, and gives up all
+    /// room that holds nothing. The rest is not needed from now on.
+    pub(super) fn take_idle(&mut self, all: bool, full: usize) -> Vec<Vec<Idle>> {
+        /// The pool takes out as many at once.
+        const MOST: usize = 32;
+        let out = if all {
+            self.held.len()
+        } else {
+            self.unneeded()
+        };
+        let mut batches = Vec::new();
+        for mut taken in [out.min(MOST), out.saturating_sub(MOST)].map(|some| self.flush(some)) {
+            while !taken.is_empty() {
+                let rest = taken.split_off(full.min(taken.len()));
+                batches.push(mem::replace(&mut taken, rest));
+            }
+        }
+        self.held.iter_mut().for_each(|idle| idle.unneeded = true);
         self.room = self.held.len();
-        freed
+        batches
+    }
+}
+
+/// What a piece of a trim frees at most, which a get or a drop does.
+pub(super) const PIECE: Allowance = Allowance {
+    buffers: 64,
+    bytes: 512 << 10,
+};
+
+/// How much a piece of a trim may yet free.
+pub(super) struct Allowance {
+    pub(super) buffers: usize,
+    pub(super) bytes: usize,
+}
+
+impl Allowance {
+    pub(super) fn is_used_up(&self) -> bool {
+        self.buffers == 0 || self.bytes == 0
+    }
+
+    pub(super) fn use_up(&mut self, buffers: usize, bytes: usize) {
+        self.buffers = self.buffers.saturating_sub(buffers);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -101,6 +136,8 @@ impl Cache {
 pub(super) struct Queue<T> {
     segments: Vec<VecDeque<T>>,
     first: usize,
+    /// How many segments there are or were reserved.
+    made: usize,
     /// Fewest held since the last trim.
     low: usize,
 }
@@ -110,21 +147,49 @@ impl<T> Queue<T> {
         Queue {
             segments: Vec::new(),
             first,
+            made: 0,
             low: 0,
         }
     }
 
-    pub(super) fn push(&mut self, item: T) {
+    /// The first segment with room.
+    fn free_segment(&self) -> usize {
         let room = |at: usize| self.first << at.saturating_sub(1);
         let mut with_room = (0..).filter(|&at| {
             let segment = self.segments.get(at);
             segment.is_none_or(|segment| segment.len() < room(at))
         });
-        let at = with_room.next().unwrap();
+        with_room.next().unwrap()
+    }
+
+    pub(super) fn push(&mut self, item: T) {
+        let at = self.free_segment();
         if at == self.segments.len() {
             self.segments.push(VecDeque::new());
         }
+        self.made = self.made.max(at + 1);
         self.segments[at].push_back(item);
+    }
+
+    /// Pushes an item that was not needed, if no segment is to be made for it.
+    fn push_unneeded(&mut self, item: T, low: usize) -> Result<(), T> {
+        if self.free_segment() >= self.made {
+            return Err(item);
+        }
+        self.push(item);
+        self.low += low;
+        Ok(())
+    }
+
+    /// Makes segments for `len` items in all.
+    fn reserve(&mut self, len: usize) {
+        let mut segments = 0;
+        let mut room = 0;
+        while room < len {
+            room = self.first << segments;
+            segments += 1;
+        }
+        self.made = self.made.max(segments);
     }
 
     pub(super) fn pop(&mut self) -> Option<T> {
@@ -153,6 +218,8 @@ pub(super) struct Depot {
     pub(super) magazine: usize,
     pub(super) magazines: Queue<Vec<Idle>>,
     pub(super) loose: Queue<Idle>,
+    /// A buffer that is freed in pieces, and how many bytes of it are left.
+    freeing: Option<(Idle, usize)>,
 }
 
 impl Depot {
@@ -168,21 +235,26 @@ impl Depot {
             magazine: cache_most.div_ceil(2),
             magazines: Queue::new(16),
             loose: Queue::new(64),
+            freeing: None,
         }
     }
 
     /// What is leased for what is here: as many, and of so many bytes.
     pub(super) fn leased(&self) -> (usize, usize) {
         let ordinary = self.magazines.len() * self.magazine;
-        let loose: usize = self.loose.iter().map(|idle| idle.capacity).sum();
-        (
-            ordinary + self.loose.len(),
-            ordinary * self.capacity + loose,
-        )
+        let (buffers, bytes) = self.loose_idle().fold((0, 0), |(buffers, bytes), idle| {
+            (buffers + 1, bytes + idle.capacity)
+        });
+        (ordinary + buffers, ordinary * self.capacity + bytes)
+    }
+
+    fn loose_idle(&self) -> impl Iterator<Item = &Idle> {
+        let freeing = self.freeing.iter().map(|(idle, _)| idle);
+        self.loose.iter().chain(freeing)
     }
 
     pub(super) fn idle(&self) -> impl Iterator<Item = &Idle> {
-        self.magazines.iter().flatten().chain(self.loose.iter())
+        self.magazines.iter().flatten().chain(self.loose_idle())
     }
 
     /// Keeps ordinary ones, whole magazines as such.
@@ -201,18 +273,81 @@ impl Depot {
             .for_each(|idle| self.loose.push(idle));
     }
 
-    /// Frees what was not needed, until these are `most` or more.
-    pub(super) fn free(&mut self, most: usize) -> Vec<Idle> {
-        let mut freed = Vec::new();
-        while freed.len() < most && self.magazines.low > 0 {
-            self.magazines.low -= 1;
-            freed.extend(self.magazines.pop().unwrap());
+    /// Keeps ordinary ones that were not needed in a cache, as far as there is room without
+    /// growing. Returns the rest. Unless `all`, these are the next that a trim frees.
+    pub(super) fn keep_unneeded(&mut self, mut batch: Vec<Idle>, all: bool) -> Vec<Idle> {
+        let low = usize::from(!all);
+        if batch.len() == self.magazine {
+            match self.magazines.push_unneeded(batch, low) {
+                Ok(()) => return Vec::new(),
+                Err(back) => batch = back,
+            }
         }
-        while freed.len() < most && self.loose.low > 0 {
-            self.loose.low -= 1;
-            freed.push(self.loose.pop().unwrap());
+        while let Some(idle) = batch.pop() {
+            if let Err(idle) = self.loose.push_unneeded(idle, low) {
+                batch.push(idle);
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Makes room for `len` buffers in all.
+    pub(super) fn reserve(&mut self, len: usize) {
+        match self.magazine {
+            0 => self.loose.reserve(len),
+            full => {
+                self.magazines.reserve(len.div_ceil(full));
+                self.loose.reserve(len.min(1));
+            }
+        }
+    }
+
+    /// Frees buffers that were not needed, until `left` of the allowance is used up.
+    pub(super) fn free(&mut self, left: &mut Allowance) -> Vec<Idle> {
+        let mut freed = self.end_freeing(left);
+        while !left.is_used_up() {
+            let mut more = if self.magazines.low > 0 {
+                self.magazines.low -= 1;
+                self.magazines.pop().unwrap()
+            } else if self.loose.low > 0 {
+                self.loose.low -= 1;
+                vec![self.loose.pop().unwrap()]
+            } else {
+                break;
+            };
+            while !left.is_used_up() && self.freeing.is_none() {
+                let Some(idle) = more.pop() else {
+                    break;
+                };
+                if idle.capacity > PIECE.bytes {
+                    let bytes = idle.capacity;
+                    self.freeing = Some((idle, bytes));
+                    freed.extend(self.end_freeing(left));
+                } else {
+                    left.use_up(1, idle.capacity);
+                    freed.push(idle);
+                }
+            }
+            self.loose.low += more.len();
+            self.keep_loose(more);
         }
         freed
+    }
+
+    /// Goes on with the buffer that is freed in pieces, as far as is allowed.
+    pub(super) fn end_freeing(&mut self, left: &mut Allowance) -> Vec<Idle> {
+        let Some((idle, bytes)) = self.freeing.take() else {
+            return Vec::new();
+        };
+        // Elsewhere, no part of a buffer can be freed.
+        if cfg!(target_os = "linux") && bytes > left.bytes {
+            self.freeing = Some((idle, bytes - left.bytes));
+            left.use_up(0, left.bytes);
+            return Vec::new();
+        }
+        left.use_up(1, bytes);
+        vec![idle]
     }
 
     pub(super) fn reset_low(&mut self) {

@@ -6,33 +6,49 @@
 //! Where it says `me`, that is the thread which does it.
 
 use super::learned::{Learned, Saved, class_for_request};
-use super::levels::{Cache, CacheSet, Depot, Idle, Life};
+use super::levels::{Allowance, Cache, CacheSet, Depot, Idle, Life, PIECE};
 use super::memory::{Memory, View};
 use super::op::{LADDERS, Options};
 use std::mem;
 use tierpool::{Calibrated, Calibration, Counts, Pool, PooledBuf};
 
-/// How many buffers one part of a trim frees at least, if there are so many.
-const PART: usize = 64;
+/// How many caches a reclaim visits at most.
+const VISITS: usize = 16;
 
-/// What a trim visits. All comes last, as it is more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
-    Class(usize),
-    All,
+/// Why a returned buffer was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    ByClass,
+    ByBudget,
 }
 
-/// How far a trim has got that is done in parts.
+/// What a pool remembers of the reclaims of one class.
+#[derive(Debug, Default)]
+struct Reclaims {
+    /// Why a buffer was refused, if one was, and no miss has come since.
+    refused: Option<Refused>,
+    /// The cache set at which the next begins.
+    next: usize,
+    /// Misses without one.
+    skip: usize,
+    pause: usize,
+    /// How often what a thread may cache is halved.
+    halved: usize,
+}
+
+impl Reclaims {
+    fn tighten(&mut self) {
+        self.halved = (self.halved + 1).min(7);
+    }
+}
+
+/// How far a trim has got.
 #[derive(Debug)]
 struct Round {
-    scope: Scope,
-    /// The first class that it visits.
-    first: usize,
     /// The cache sets yet to be visited, the last one first.
     sets: Vec<usize>,
-    /// The class whose depot is next, and the one before which to end.
+    /// The class whose depot is next.
     class: usize,
-    end: usize,
     freed_any: bool,
 }
 
@@ -109,13 +125,12 @@ pub(super) struct OnePool {
     sets: Vec<CacheSet>,
     /// One per class, and one for what has none.
     pub(super) counts: Vec<Counts>,
-    /// What a trim would have to visit to make room for a class, if one was refused for
-    /// want of it, and no miss since.
-    refused: Vec<Option<Scope>>,
-    /// The trim that the slow way of a get or a drop has begun.
+    /// One per class.
+    reclaims: Vec<Reclaims>,
+    /// The trim that the slow path of a get or a drop has begun.
     round: Option<Round>,
-    /// What the trim that is due is to visit.
-    due: Option<Scope>,
+    /// Whether a trim is due.
+    due: bool,
     /// Misses since the last trim of classes of which one had been refused.
     shortages: usize,
     /// How many of these begin a trim.
@@ -160,9 +175,9 @@ impl OnePool {
             depots: capacities.iter().map(depot).collect(),
             sets: Vec::new(),
             counts: vec![Counts::default(); capacities.len() + 1],
-            refused: vec![None; capacities.len()],
+            reclaims: capacities.iter().map(|_| Reclaims::default()).collect(),
             round: None,
-            due: None,
+            due: false,
             shortages: 0,
             shortages_limit: 1,
             fewest: vec![0; capacities.len()],
@@ -353,6 +368,9 @@ impl OnePool {
         self.trim_if_due(memory);
         let set = self.attach(me);
         let idle = self.take_slow(set, class);
+        if idle.is_none() {
+            self.reserve(class, 1);
+        }
         if self.learned.is_retired(class) {
             // What came along from the depot goes back there.
             self.give_up(me, class);
@@ -362,42 +380,129 @@ impl OnePool {
     }
 
     fn take_slow(&mut self, set: usize, class: usize) -> Option<Idle> {
-        let thread_room = self.lease_of_thread(set, class, usize::MAX);
-        let counts = &mut self.counts[class];
-        let cache = &mut self.sets[set].caches[class];
-        let depot = &mut self.depots[class];
-        if let Some(idle) = cache.held.pop() {
-            counts.local_hits += 1;
+        if let Some(idle) = self.sets[set].caches[class].held.pop() {
+            self.counts[class].local_hits += 1;
             return Some(idle);
         }
-        // Where half a magazine has no room, none is broken up without need.
-        if cache.room.saturating_add(thread_room) < depot.magazine.div_ceil(2) {
-            if let Some(idle) = depot.loose.pop() {
-                counts.depot_hits += 1;
-                return Some(idle);
-            }
+        let mut found = self.take_from_depot(set, class);
+        if found.is_none() && self.reclaim(set, class) {
+            found = self.take_from_depot(set, class);
         }
-        if let Some(mut magazine) = depot.magazines.pop() {
-            counts.depot_hits += 1;
-            let idle = magazine.pop();
-            // Room for that one, too: it will come back.
-            cache.room += depot.magazine.saturating_sub(cache.room).min(thread_room);
-            let rest = magazine.split_off(cache.room.min(magazine.len()));
-            cache.held = magazine;
-            depot.keep_loose(rest);
-            return idle;
+        if found.is_some() {
+            self.counts[class].depot_hits += 1;
+            return found;
         }
-        if let Some(idle) = depot.loose.pop() {
-            counts.depot_hits += 1;
-            return Some(idle);
-        }
-        if let Some(scope) = self.refused[class].take() {
-            self.shortages += 1;
-            if self.shortages >= self.shortages_limit {
-                self.due = self.due.max(Some(scope));
+        if let Some(refused) = self.reclaims[class].refused.take() {
+            self.reclaims[class].tighten();
+            if refused == Refused::ByBudget {
+                self.shortages += 1;
+                self.due |= self.shortages >= self.shortages_limit;
             }
         }
         None
+    }
+
+    fn take_from_depot(&mut self, set: usize, class: usize) -> Option<Idle> {
+        let thread_room = self.lease_of_thread(set, class, usize::MAX);
+        let share = self.share(class);
+        let cache = &mut self.sets[set].caches[class];
+        let depot = &mut self.depots[class];
+        // Where half a magazine has no room, none is broken up without need.
+        let room = cache.room.saturating_add(thread_room).min(share);
+        if room < depot.magazine.div_ceil(2) {
+            if let Some(idle) = depot.loose.pop() {
+                return Some(idle);
+            }
+        }
+        let Some(mut magazine) = depot.magazines.pop() else {
+            return depot.loose.pop();
+        };
+        let idle = magazine.pop();
+        // Room for that one, too: it will come back.
+        let more = depot.magazine.min(share).saturating_sub(cache.room);
+        cache.room += more.min(thread_room);
+        let rest = magazine.split_off(cache.room.min(magazine.len()));
+        cache.held = magazine;
+        depot.keep_loose(rest);
+        idle
+    }
+
+    /// Whether threads besides the one at work have cache sets.
+    fn has_others(&self) -> bool {
+        self.sets.iter().filter(|set| set.owner.is_some()).count() > 1
+    }
+
+    /// How many buffers of a class the thread at work may cache now.
+    fn share(&self, at: usize) -> usize {
+        let most = self.depots[at].cache_most;
+        if !self.has_others() {
+            return most;
+        }
+        let bounds = &self.options.bounds;
+        let bound = bounds
+            .max_per_class
+            .min(bounds.retain_bytes / self.capacities[at]);
+        most.min(bound) >> self.reclaims[at].halved
+    }
+
+    /// Moves what threads cache and do not use to the depot, if room is short. Says whether
+    /// there was any.
+    fn reclaim(&mut self, set: usize, at: usize) -> bool {
+        let bounds = &self.options.bounds;
+        let capacity = self.capacities[at];
+        let short_of_class = bounds.max_per_class > 0 && self.lease(at, 0, 1) == 0;
+        let short_of_bytes = capacity <= bounds.retain_bytes && self.lease(at, capacity, 1) == 0;
+        let refused = self.reclaims[at].refused.is_some();
+        if !self.has_others() || !(refused || short_of_class || short_of_bytes) {
+            return false;
+        }
+        let own = &mut self.sets[set].caches[at];
+        own.room = own.held.len();
+        let reclaims = &mut self.reclaims[at];
+        if reclaims.skip > 0 {
+            reclaims.skip -= 1;
+            return false;
+        }
+        let (mut visits, mut moved, mut any) = (0, false, false);
+        let depot = &mut self.depots[at];
+        for _ in 0..self.sets.len() {
+            reclaims.next %= self.sets.len();
+            let cache = &mut self.sets[reclaims.next].caches[at];
+            if cache.room > 0 {
+                if visits == VISITS {
+                    break;
+                }
+                visits += 1;
+                self.trimmed = true; // what is there rests from now on
+                let room = cache.room;
+                for batch in cache.take_idle(false, depot.magazine) {
+                    moved = true;
+                    depot.keep(batch);
+                }
+                any |= cache.room < room;
+            }
+            reclaims.next += 1;
+        }
+        if any {
+            (reclaims.skip, reclaims.pause) = (0, 0);
+            reclaims.tighten();
+        } else {
+            reclaims.skip = reclaims.pause;
+            reclaims.pause = (2 * reclaims.pause + 1).min(63);
+        }
+        moved
+    }
+
+    /// Makes room in the depot's queues for `more` buffers than there are, and for some to come.
+    fn reserve(&mut self, at: usize, more: usize) {
+        let bounds = &self.options.bounds;
+        let there = self.counts[at].outstanding as usize + self.idle_of(at).count() + more;
+        let most = bounds
+            .max_per_class
+            .min(bounds.retain_bytes / self.capacities[at]);
+        let depot = &mut self.depots[at];
+        let ahead = (there * 7).min(4096 * depot.magazine);
+        depot.reserve((there + ahead).min(most));
     }
 
     // ---- back ----
@@ -469,9 +574,24 @@ impl OnePool {
         is_new
     }
 
+    /// The drop rule has discarded a buffer. If it has discarded many, the pool calibrates.
+    fn see_many_discarded(&mut self, me: Life) {
+        if let Some(risen) = self.learned.discard() {
+            let now = self.handles.first().expect("not ended").calibration();
+            assert_ne!(now.at, self.learned.at, "not calibrated");
+            let retired = self.learned.calibrate_from(&risen);
+            self.after_calibration(me, retired, now);
+        }
+    }
+
     /// The pool has calibrated on this thread: what must have come of that.
     pub(super) fn calibrated(&mut self, me: Life, now: Calibrated) {
-        for class in self.learned.calibrate() {
+        let retired = self.learned.calibrate();
+        self.after_calibration(me, retired, now);
+    }
+
+    fn after_calibration(&mut self, me: Life, retired: Vec<usize>, now: Calibrated) {
+        for class in retired {
             self.give_up(me, class);
         }
         self.learned.at = now.at;
@@ -523,6 +643,9 @@ impl OnePool {
         let discards = &mut self.counts[guard.class].discards;
         if would_hold == self.capacities.len() || self.learned.is_retired(would_hold) {
             discards.above_max += 1;
+            if would_hold < self.capacities.len() {
+                self.see_many_discarded(me);
+            }
             return false;
         }
         let at = self.class_for_capacity(capacity);
@@ -556,9 +679,9 @@ impl OnePool {
         let bounds = &self.options.bounds;
         let of_class = self.leased(at).0;
         if of_class >= bounds.max_per_class && bounds.max_per_class > 0 {
-            self.refused[at] = Some(Scope::Class(at));
+            self.reclaims[at].refused = Some(Refused::ByClass);
         } else if of_class < bounds.max_per_class && capacity <= bounds.retain_bytes {
-            self.refused[at] = Some(Scope::All);
+            self.reclaims[at].refused = Some(Refused::ByBudget);
         }
         self.counts[guard.class].discards.full += 1;
         false
@@ -566,8 +689,8 @@ impl OnePool {
 
     /// Doubles a full cache's room, as far as may be.
     fn widen(&mut self, set: usize, at: usize) -> bool {
-        let (room, most) = (self.sets[set].caches[at].room, self.depots[at].cache_most);
-        if room == most {
+        let (room, most) = (self.sets[set].caches[at].room, self.share(at));
+        if room >= most {
             return false;
         }
         let more = room.max(1).min(most - room);
@@ -584,19 +707,29 @@ impl OnePool {
         leased > 0
     }
 
-    /// Moves a magazine of a full cache to the depot, if there is room for what
-    /// comes instead.
+    /// Moves a magazine of a full cache to the depot, or half of it, and makes room again as
+    /// far as may be.
     fn flush_full(&mut self, set: usize, at: usize) -> bool {
-        let magazine = self.depots[at].magazine;
-        let more = self.lease(at, self.capacities[at], magazine);
-        let cache = &mut self.sets[set].caches[at];
-        if cache.held.len() < magazine || more == 0 {
+        let share = self.share(at);
+        let cache = &self.sets[set].caches[at];
+        let (held, above) = (cache.held.len(), cache.room.saturating_sub(share));
+        if held == 0 {
             return false;
         }
-        let batch = cache.flush(magazine);
+        let magazine = self.depots[at].magazine;
+        let out = match held >= magazine {
+            true => magazine,
+            false => held.div_ceil(2).max(above).min(held),
+        };
+        let more = self.lease(at, self.capacities[at], out.saturating_sub(above));
+        if more == 0 && above == 0 {
+            return false;
+        }
+        let cache = &mut self.sets[set].caches[at];
+        let batch = cache.flush(out);
         cache.room += more;
-        self.depots[at].magazines.push(batch);
-        true
+        self.depots[at].keep(batch);
+        more > 0
     }
 
     pub(super) fn prefill(&mut self, request: usize, count: usize) -> usize {
@@ -605,6 +738,7 @@ impl OnePool {
             return 0;
         }
         let capacity = self.capacities[at];
+        self.reserve(at, count);
         let mut made = 0;
         while made < count {
             let batch = self.depots[at].magazine.max(1).min(count - made);
@@ -642,8 +776,8 @@ impl OnePool {
         let bounds = &self.options.bounds;
         let all: usize = (0..self.unclassed()).map(|at| self.leased(at).1).sum();
         let of_class = bounds.max_per_class - self.leased(at).0;
-        let of_budget = (bounds.retain_bytes - all) / capacity;
-        count.min(of_class).min(of_budget)
+        let of_budget = (bounds.retain_bytes - all).checked_div(capacity);
+        count.min(of_class).min(of_budget.unwrap_or(count))
     }
 
     /// For how many of `count` ordinary buffers of a class the caches of one thread have
@@ -657,102 +791,118 @@ impl OnePool {
     // ---- trims ----
 
     pub(super) fn is_due(&self) -> bool {
-        self.due.is_some() && !self.handles.is_empty()
+        self.due && !self.handles.is_empty()
     }
 
-    /// Does what the slow way of a get or a drop does of a trim: until 64 are
-    /// free, or as much was done otherwise.
+    /// Does the piece of a trim that the slow path of a get or a drop does.
     fn trim_if_due(&mut self, memory: &mut Memory) {
         if !self.is_due() {
             return;
         }
         if self.round.is_none() {
-            self.begin(self.due.unwrap());
+            self.begin();
         }
-        let mut done = 0;
-        while done < PART {
-            let round = self.round.as_ref().unwrap();
-            done += if round.sets.is_empty() { 1 } else { PART / 4 };
-            match self.free_part(memory, false) {
-                Some((buffers, _)) => done += buffers,
-                None => return self.end_round(),
+        let mut left = PIECE;
+        while !left.is_used_up() {
+            let visits = !self.round.as_ref().unwrap().sets.is_empty();
+            if self.free_piece(memory, false, &mut left).is_none() {
+                return self.end_round();
             }
+            left.use_up(if visits { 16 } else { 1 }, 0);
         }
     }
 
     /// Frees what was not needed, or all that is idle: how many, and their bytes.
     pub(super) fn free_idle(&mut self, memory: &mut Memory, all: bool) -> (usize, usize) {
-        self.due = Some(Scope::All);
-        self.begin(Scope::All); // one that had got half way, too
-        if all {
-            self.depots.iter_mut().for_each(Depot::reset_low);
-        }
+        let mut left = Allowance {
+            buffers: usize::MAX,
+            bytes: usize::MAX,
+        };
         let mut freed = (0, 0);
-        while let Some((buffers, bytes)) = self.free_part(memory, all) {
+        // One that had got half way begins again, but with what it has begun to free.
+        for at in 0..self.depots.len() {
+            let begun = self.depots[at].end_freeing(&mut left);
+            let (buffers, bytes) = self.note_freed(memory, at, begun);
+            freed = (freed.0 + buffers, freed.1 + bytes);
+        }
+        self.begin();
+        while let Some((buffers, bytes)) = self.free_piece(memory, all, &mut left) {
             freed = (freed.0 + buffers, freed.1 + bytes);
         }
         self.end_round();
         freed
     }
 
-    fn begin(&mut self, scope: Scope) {
-        let (first, end) = match scope {
-            Scope::Class(at) => (at, at + 1),
-            Scope::All => (0, self.unclassed()),
-        };
+    fn begin(&mut self) {
         self.round = Some(Round {
-            scope,
-            first,
             sets: (0..self.sets.len()).collect(),
-            class: first,
-            end,
+            class: 0,
             freed_any: false,
         });
     }
 
-    /// Frees the next part: one thread's caches, or at most some of one class's depot.
-    fn free_part(&mut self, memory: &mut Memory, all: bool) -> Option<(usize, usize)> {
+    /// Moves what one thread caches to the depots, or frees some of one class's depot.
+    fn free_piece(
+        &mut self,
+        memory: &mut Memory,
+        all: bool,
+        left: &mut Allowance,
+    ) -> Option<(usize, usize)> {
         self.trimmed = true;
         let round = self.round.as_mut().expect("it has begun");
         let mut freed: Vec<(usize, Vec<Idle>)> = Vec::new();
         if let Some(set) = round.sets.pop() {
-            for at in round.first..round.end {
+            for (at, depot) in self.depots.iter_mut().enumerate() {
                 let cache = &mut self.sets[set].caches[at];
                 let room = cache.room;
-                freed.push((at, cache.free(all)));
+                for batch in cache.take_idle(all, depot.magazine) {
+                    freed.push((at, depot.keep_unneeded(batch, all)));
+                }
                 round.freed_any |= cache.room < room;
             }
         } else {
-            let depot = self.depots[..round.end].get_mut(round.class)?;
-            freed.push((round.class, depot.free(PART)));
-            if freed[0].1.len() < PART {
+            let depot = self.depots.get_mut(round.class)?;
+            if all {
+                depot.reset_low();
+            }
+            freed.push((round.class, depot.free(left)));
+            if !left.is_used_up() {
                 depot.reset_low();
                 round.class += 1;
             }
         }
         let (mut buffers, mut bytes) = (0, 0);
         for (at, idle) in freed {
-            self.counts[at].trimmed += idle.len() as u64;
-            for idle in idle {
-                buffers += 1;
-                bytes += idle.capacity;
-                idle.end(memory);
-            }
+            let more = self.note_freed(memory, at, idle);
+            (buffers, bytes) = (buffers + more.0, bytes + more.1);
         }
-        round.freed_any |= buffers > 0;
+        if buffers > 0 {
+            self.round.as_mut().expect("it goes on").freed_any = true;
+        }
         Some((buffers, bytes))
+    }
+
+    /// How many idle buffers of a class these are that a trim has freed, and their bytes.
+    fn note_freed(&mut self, memory: &mut Memory, at: usize, freed: Vec<Idle>) -> (usize, usize) {
+        self.counts[at].trimmed += freed.len() as u64;
+        let buffers = freed.len();
+        let bytes = freed.iter().map(|idle| idle.capacity).sum();
+        freed.into_iter().for_each(|idle| idle.end(memory));
+        (buffers, bytes)
     }
 
     /// The more trims in a row free nothing, the rarer they are.
     fn end_round(&mut self) {
         let round = self.round.take().expect("it has begun");
-        // What has come to be due for more than was visited stays due.
-        self.due = self.due.filter(|&due| due > round.scope);
+        self.due = false;
         self.shortages_limit = match round.freed_any {
             true => 8,
             false => (2 * self.shortages_limit).clamp(8, 256),
         };
         self.shortages = 0;
+        for reclaims in &mut self.reclaims {
+            reclaims.halved = reclaims.halved.saturating_sub(1);
+        }
     }
 
     // ---- the comparisons ----
