@@ -134,8 +134,9 @@ impl Builder {
     /// does what the pool needs for itself (`docs/memory.md`). With 0 the pool
     /// keeps nothing; with `usize::MAX` there is no budget.
     ///
-    /// Where it is short, what is used now takes the place of what lies idle: the
-    /// pool trims itself while it misses what it had no room for.
+    /// Where it is full, idle buffers serve whoever needs them: a get that would miss takes a
+    /// buffer that rests in another thread's cache. And buffers in use take the place of idle
+    /// ones of other sizes: the pool trims itself while it misses buffers that it has discarded.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -154,8 +155,8 @@ impl Builder {
     /// Sets how many idle buffers of one size class the pool keeps, on all levels
     /// together. Default: as many as the budget holds.
     ///
-    /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes), and where
-    /// it is short, the pool trims this class in the same way.
+    /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes). Where it is
+    /// reached, idle buffers of the class serve whoever needs them in the same way.
     pub fn max_per_class(mut self, buffers: usize) -> Self {
         self.max_per_class = buffers;
         self
@@ -178,9 +179,9 @@ impl Builder {
     /// for no [trims](Pool::trim) by time. Default: 10 seconds.
     ///
     /// At least a millisecond; a shorter one counts as that. A trim takes place each
-    /// interval, so what is not needed goes after one to two, or later if it is
-    /// much. It is done in small parts by gets and drops that do not find what
-    /// they need in their thread's cache. So a program that has gone quiet, or whose
+    /// interval, so a buffer that is not needed goes after one to two, or later if there are
+    /// many. It is done in small pieces by gets and drops that leave the fast path: each piece
+    /// frees at most 64 buffers or 512 KiB, and waits for no other thread. So a program that has gone quiet, or whose
     /// threads find all in their caches, keeps what it has: only
     /// [`background_trim`](Self::background_trim) reaches it then.
     ///
@@ -276,6 +277,8 @@ impl Builder {
     ///
     /// A calibration looks at the counts of each thread's caches. Made at each return, as
     /// with 0, that is what the program does most.
+    ///
+    /// The pool does not wait for that many if sizes rise: see [`Pool::calibration`].
     ///
     /// ```
     /// use tierpool::Pool;

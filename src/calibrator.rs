@@ -334,8 +334,8 @@ impl Calibrator {
             && self.discards.fetch_add(1, Ordering::Relaxed) + 1 >= DISCARDS_LEAST
     }
 
-    /// Calibrates by what came back since the last of these looks, or since the last
-    /// calibration, if the drop rule has discarded much of it: the sizes have risen. Does
+    /// Calibrates by the returns since the last of these looks, or since the last
+    /// calibration, if the drop rule has discarded many of them: the sizes have risen. Does
     /// nothing while another thread is at it.
     pub(crate) fn calibrate_if_many_discarded(
         &self,
@@ -353,7 +353,7 @@ impl Calibrator {
         let Some(returns) = counted.returns(Wait::Never) else {
             return;
         };
-        // Not what came before: the sizes were others then.
+        // Not the returns before these: the sizes were others then.
         let risen = since(&state.at_discards, &returns);
         self.look_at_discards_from(&mut state, returns);
         let left_out = DISCARDS_PART * (1.0 - self.percentile) * total(&risen) as f64;
@@ -363,7 +363,7 @@ impl Calibrator {
         }
     }
 
-    /// Begins to count discards anew, where so many returns of each step have come.
+    /// Begins to count discards anew, after `returns` of each step.
     fn look_at_discards_from(&self, state: &mut State, returns: [usize; STEPS]) {
         // Relaxed: see `note_discard`.
         self.discards.store(0, Ordering::Relaxed);

@@ -16,11 +16,15 @@ use std::sync::Arc;
 
 /// A pool of byte buffers in tiers of capacity, shared by all threads.
 ///
-/// Clones are handles to the same pool. When the last handle is dropped, what
-/// the pool retains is freed, in every thread's cache; buffers that are still
-/// out stay valid and are freed when they are dropped. (On Linux this takes the
+/// Clones are handles to the same pool. When the last handle is dropped, all idle
+/// buffers are freed, in every thread's cache. Buffers that are still
+/// out stay valid and are freed when they are dropped.
+///
+/// The drop of the last handle waits for a trim that is going on. It also waits for a thread
+/// that is inside a get or a drop of this pool: some nanoseconds, or until that thread runs
+/// again if the system has stopped it just there. (On Linux the drop takes the
 /// system call `membarrier`. If a sandbox forbids it after the process has made
-/// its first pool, what thread caches hold is leaked then.)
+/// its first pool, the buffers in thread caches are leaked.)
 ///
 /// ```
 /// use tierpool::Pool;
@@ -75,15 +79,17 @@ impl Pool {
         PooledBuf::take(&self.shared, size)
     }
 
-    /// As [`get`](Self::get), but says so where that would panic, or end the process for
-    /// want of memory.
+    /// Like [`get`](Self::get), but returns an error where `get` would panic, or end the process
+    /// because there is no memory.
     ///
-    /// If the heap refuses a buffer, all that the pool holds idle is freed, as by
-    /// [`clear`](Self::clear), and the heap is asked once more. So check a size that
-    /// comes from outside first: one that no heap has empties the pool. A call that fails counts
-    /// nothing in [`Stats`] but what it freed. What the pool needs for itself never makes it fail: a
-    /// thread for whose caches there is no memory does without, and queues that cannot
-    /// grow have what comes back freed.
+    /// If the heap refuses the buffer, all idle buffers are freed, as by
+    /// [`clear`](Self::clear), and the heap is asked once more. They are not freed for a buffer of
+    /// more than 16 times their bytes, which that could hardly help; and less and less often
+    /// while it does not help. So a size from outside that no heap has leaves the pool as it is.
+    ///
+    /// A call that fails counts nothing in [`Stats`], except the buffers that it freed. The pool's own
+    /// memory never makes it fail: a thread goes without caches if there is no memory for them,
+    /// and buffers that come back are freed if the pool's queues cannot grow.
     ///
     /// A hit costs what it costs `get`. A miss costs more: the heap is asked for a block of
     /// zeros, the one kind that can be refused and made a `BytesMut` of. Fresh pages are zero
@@ -155,26 +161,29 @@ impl Pool {
         PooledBuf::adopt(&self.shared, buf)
     }
 
-    /// Frees the idle buffers that were not needed since the last trim, and says
-    /// what that was.
+    /// Frees the idle buffers that were not needed since the last trim. Returns how many
+    /// those were.
     ///
     /// In each thread's cache and in the depot, that is the fewest that were
     /// there at any time since: a buffer that is used once between two trims
     /// stays for ever, and one that is not used between two trims is freed at the
-    /// second. It reaches the caches of all threads, of those too that are
+    /// second. It reaches the caches of all threads, also of those that are
     /// asleep, are blocked or have ended.
     ///
     /// The last trim is the last of any cause: a call of this, the
-    /// [interval](crate::Builder::trim_interval), or a budget that was short.
+    /// [interval](crate::Builder::trim_interval), or a
+    /// [budget](crate::Builder::retain_bytes) that was short.
     ///
     /// Where buffers are dropped on other threads than they are taken on, they go
     /// round in magazines, and up to a full thread cache and a few magazines more
     /// than needed stay.
     ///
-    /// No get or drop waits for it, but a [`try_get`](Self::try_get) that the heap has
-    /// refused. One whose thread's cache is being looked at
-    /// is served by the depot, or by the heap. Another trim waits. Not to be
-    /// called from inside an allocator or a signal handler: it takes locks, and
+    /// No get or drop waits for it, except a [`try_get`](Self::try_get) that the heap has
+    /// refused. A get whose thread's cache is being visited
+    /// is served by the depot, or by the heap. Another trim waits for this one. A thread that
+    /// the system has stopped in the middle of a get or a drop holds this up for 10 ms at most, all
+    /// such threads together. Then their caches are left to the next trim. Do not
+    /// call it from inside an allocator or a signal handler: it takes locks, and
     /// frees memory.
     ///
     /// ```
@@ -191,11 +200,11 @@ impl Pool {
         Trimmed::new(self.shared.trim())
     }
 
-    /// Frees all idle buffers at once, and says what that was.
+    /// Frees all idle buffers at once. Returns how many those were.
     ///
-    /// For memory pressure. The pool goes on working, and keeps what comes back
-    /// from now on. Reaches all threads' caches, and holds up no get or drop, as
-    /// [`trim`](Self::trim).
+    /// For memory pressure. The pool goes on working, and keeps buffers that come back
+    /// from now on. It reaches all threads' caches and holds up no get or drop, like
+    /// [`trim`](Self::trim), and waits as `trim` does.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -237,7 +246,9 @@ impl Pool {
     /// them, or some [time](crate::Builder::calibrate_interval), it takes the most
     /// frequent for `default_size`, and what holds 95 % of them for `max_size`, as
     /// `valyala/bytebufferpool` does. Later changes must be clear ones, or away from a size
-    /// that did not come back at all. The targets decide
+    /// that did not come back at all. If sizes rise, the pool does not wait: once it has
+    /// freed 256 returned buffers as too large, and these are more than a tenth of all, it makes
+    /// new targets from these returns. The targets decide
     ///
     /// - what [`get_default`](Self::get_default) asks for;
     /// - what a guard [grows](PooledBuf#growth) to;

@@ -11,7 +11,7 @@ mod imp {
     #[allow(unused_imports)] // each system has its own barrier
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
     // For what is in a static: a checker's are made and forgotten with each run.
-    pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
+    pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
     pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local;
@@ -65,7 +65,7 @@ mod imp {
     pub(crate) use super::checker::{
         ArrayQueue, Exclusive, Mutex, MutexGuard, Ordering, fence, yield_now,
     };
-    pub(crate) use std::sync::atomic::AtomicBool as StaticBool;
+    pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
     pub(crate) use std::sync::atomic::compiler_fence;
 
     use super::checker;

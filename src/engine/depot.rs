@@ -86,7 +86,7 @@ impl<T> Magazine<T> {
     pub(super) fn split_first(&mut self, max: usize) -> Self {
         let mut first = Magazine::new();
         // SAFETY: no magazine holds more than another has room for, and the rounds of the new
-        // one are in nobody else's use. They are initialised by as many as the number says.
+        // one are used by no other code. They are initialised by as many as the number says.
         first.len = unsafe { self.move_to(first.rounds.as_mut_ptr(), max) };
         first
     }

@@ -11,7 +11,7 @@
 //! pools has a destructor, and it empties the memo before it lets go of any
 //! cache; from then on the thread has no cache and is not given one again.
 
-use crate::sync::thread_local;
+use crate::sync::{Ordering, StaticUsize, thread_local};
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::ptr;
@@ -83,14 +83,14 @@ impl Token {
         })
     }
 
+    /// `None` if there are no more. Where `usize` has 32 bits, the thousand-millionth thread
+    /// goes without a cache.
     fn next() -> Option<Token> {
-        // A mutex: once per thread, and it must not wrap. Where `usize` has 32
-        // bits, the thousand-millionth thread goes without a cache.
-        static NEXT: Mutex<usize> = Mutex::new(Token::LEAST);
-        let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = Token::new(*next);
-        *next = next.checked_add(Token::STEP)?;
-        Some(token)
+        static NEXT: StaticUsize = StaticUsize::new(Token::LEAST);
+        let after = |next: usize| next.checked_add(Token::STEP);
+        // Relaxed: one exchange hands out one number, and nothing else is ordered by it.
+        let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        next.ok().map(Token::new)
     }
 }
 

@@ -352,8 +352,8 @@ impl<T: Item> Engine<T> {
     }
 
     /// Takes an item from this thread's cache, from the depot, or from what other threads
-    /// cache and do not use. Returns also the cache to which it, or the one that the caller
-    /// must make, may come back.
+    /// cache and do not use. Returns also the cache that it may come back to, as may the item that
+    /// the caller makes if there is none.
     #[cold]
     #[inline(never)]
     pub(crate) fn take(&self, class: ClassIndex) -> (Option<T>, Origin<T>) {
@@ -565,7 +565,7 @@ impl<T: Item> Engine<T> {
     }
 
     /// Moves the items that came first from this thread's full cache to the depot: a
-    /// magazine, or half of what it holds if that is less. Returns whether there is room in
+    /// magazine, or half of its items if these are fewer. Returns whether there is room in
     /// the cache now.
     fn flush_full(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, share: usize) -> bool {
         let (room, held) = (cache.room(), cache.held());
@@ -579,7 +579,7 @@ impl<T: Item> Engine<T> {
             true => full,
             false => held.div_ceil(2).max(above).min(held),
         };
-        // The items take their leases along. These are for what comes instead.
+        // The items take their leases along. These are for the items that come instead.
         let more = self.lease(depot, cache.unit(), out.saturating_sub(above));
         if more == 0 && above == 0 {
             return false; // the depot has its part of what may be kept
@@ -758,6 +758,9 @@ impl<T: Item> Engine<T> {
 
     /// Finds this thread's caches, if it has any, and remembers them.
     fn attached(&self) -> Option<(Token, *const ())> {
+        if let Some(recalled) = local::recall(self.id) {
+            return Some(recalled);
+        }
         let _not_torn_down = Token::of_this_thread()?;
         let (me, caches) = local::find(self.id)?;
         local::remember(self.id, caches);

@@ -371,7 +371,7 @@ impl<T: Item> Engine<T> {
         taken
     }
 
-    /// Ends the leases of what was taken out of a cache, but for those that the items take
+    /// Ends the leases of what was taken out of a cache, except those that the items take
     /// along to the depot.
     pub(super) fn end_taken_leases(&self, depot: &Depot<T>, cache: &Cache<T>, taken: &Taken<T>) {
         let items = taken.len();

@@ -30,6 +30,7 @@
 //! | a claim (trim, clear) and the cache's owner in a get or a drop, quick or slow | `claim` |
 //! | a claim and a claim | `claim`: `trim_races_trim`, `trim_races_clear`, `trim_on_the_slow_path_races_clear` |
 //! | a claim and a thread's end, or who inherits from it | `exit` |
+//! | a reclaim and the cache's owner, a trim, another reclaim, closing, or a thread's end | `reclaim` |
 //! | closing and everything that puts something in, or claims, or ends | `close` |
 //! | get, drop and trim at a depot | `depot` |
 //! | two who lease the last room, or one and who ends a lease | `budget` |
@@ -84,6 +85,7 @@ mod claim;
 mod close;
 mod depot;
 mod exit;
+mod reclaim;
 
 use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};

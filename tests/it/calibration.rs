@@ -1250,3 +1250,75 @@ fn without_an_interval_nothing_calibrates_by_time() {
         assert_eq!(pool.calibrate().calls, 400);
     }
 }
+
+// ---- sizes that rise ----
+
+/// A pool that calibrates by count as one with default options does.
+fn rising() -> Builder {
+    options(&[512, 1024, 4096, 16_384]).calibrate_interval(None)
+}
+
+/// Uses a buffer that grows to `len` bytes in pieces.
+fn grow_one(pool: &Pool, len: usize) {
+    let mut buf = pool.get(64);
+    while buf.len() < len {
+        buf.extend_from_slice(&[1; 512]);
+    }
+}
+
+// Failed once: each was freed until the next calibration by count, 42,001 of them.
+#[test]
+fn a_rise_in_size_is_learned_after_a_few_hundred_discards() {
+    // Where the last calibration was just now, and where it is long ago.
+    for returns in [42_001, 60_000, 83_000] {
+        let pool = rising().build().unwrap();
+        (0..returns).for_each(|_| use_one(&pool, 64, 600));
+        assert_eq!(pool.calibration().targets, pure([600]));
+        let before = total(&pool);
+        (0..2000).for_each(|_| grow_one(&pool, 7000));
+        let after = total(&pool);
+        assert_eq!(pool.calibration().targets, pure([7168]));
+        let discards = after.discards.above_max - before.discards.above_max;
+        assert!(discards <= 512, "{discards}, {returns}");
+        assert!(after.misses - before.misses <= discards + 2, "{returns}");
+        let before = after;
+        (0..100).for_each(|_| grow_one(&pool, 7000));
+        assert_eq!(total(&pool).misses, before.misses);
+    }
+}
+
+#[test]
+fn a_part_that_rises_is_learned_if_it_is_clearly_more_than_the_percentile_leaves_out() {
+    // Below 10 %, the next calibration decides.
+    for (each, learned) in [(2, true), (5, true), (9, true), (12, false), (20, false)] {
+        let pool = rising().build().unwrap();
+        (0..42_001).for_each(|_| use_one(&pool, 64, 600));
+        let made = pool.calibration();
+        for at in 0..20_000 {
+            match at % each {
+                0 => grow_one(&pool, 7000),
+                _ => use_one(&pool, 64, 600),
+            }
+        }
+        let now = pool.calibration();
+        assert_eq!(now != made, learned, "each {each}th: {now:?}");
+        if learned {
+            assert_eq!(now.targets.max_size, 8192, "each {each}th");
+        }
+    }
+}
+
+#[test]
+fn a_pool_that_does_not_calibrate_discards_no_less_after_many_discards() {
+    let learned = rising().build().unwrap();
+    (0..42_001).for_each(|_| use_one(&learned, 64, 600));
+    let pool = rising()
+        .profile(learned.profile())
+        .calibration(false)
+        .build()
+        .unwrap();
+    let made = pool.calibration();
+    (0..1000).for_each(|_| grow_one(&pool, 7000));
+    assert_eq!(pool.calibration(), made);
+    assert_eq!(total(&pool).discards.above_max, 1000);
+}

@@ -196,7 +196,7 @@ fn a_thread_at_work_keeps_what_it_works_with() {
     assert!(local_hits >= all - all / 50, "{local_hits} of {all}");
 }
 
-// A class of which nothing is left must get what another has and does not use.
+// Buffers of one class that no thread uses must make way for another class.
 #[test]
 fn memory_that_one_class_does_not_use_serves_another() {
     let pool = build(Pool::builder().retain_bytes(4 * MIB));

@@ -445,7 +445,7 @@ impl OnePool {
         most.min(bound) >> self.reclaims[at].halved
     }
 
-    /// Moves what threads cache and do not use to the depot, if room is short. Says whether
+    /// Moves what threads cache and do not use to the depot, if room is short. Returns whether
     /// there was any.
     fn reclaim(&mut self, set: usize, at: usize) -> bool {
         let bounds = &self.options.bounds;
@@ -473,7 +473,7 @@ impl OnePool {
                     break;
                 }
                 visits += 1;
-                self.trimmed = true; // what is there rests from now on
+                self.trimmed = true; // its buffers rest from now on
                 let room = cache.room;
                 for batch in cache.take_idle(false, depot.magazine) {
                     moved = true;
