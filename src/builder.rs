@@ -16,9 +16,11 @@ const MIN_SIZE_DEFAULT: usize = 512;
 /// 1 MiB: above this the work on the bytes outweighs getting the buffer.
 const MAX_SIZE_DEFAULT: usize = 1 << 20;
 /// 64 MiB: what a program may leave idle unasked, on machines where a container
-/// has a few hundred. Enough for 64 buffers of the largest class, or 16,384 of
-/// 4 KiB.
+/// has a few hundred. Enough for 64 buffers of 1 MiB, or 16,384 of 4 KiB.
 const RETAIN_BYTES_DEFAULT: usize = 64 << 20;
+/// 2: where one buffer of the largest class is in use, another one can be idle, or many
+/// smaller ones.
+const RETAIN_LARGEST_DEFAULT: usize = 2;
 /// 8 MiB: a thread that uses all classes from 512 bytes to 1 MiB never reaches it.
 const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 /// 10 s: long for a program at work, short for one whose burst is over.
@@ -48,7 +50,7 @@ pub struct Builder {
     min_size: Option<usize>,
     max_size: Option<usize>,
     classes: Option<Vec<usize>>,
-    retain_bytes: usize,
+    retain_bytes: Option<usize>,
     max_per_class: usize,
     thread_cache_bytes: usize,
     trim_interval: Option<Duration>,
@@ -68,7 +70,7 @@ impl Default for Builder {
             min_size: None,
             max_size: None,
             classes: None,
-            retain_bytes: RETAIN_BYTES_DEFAULT,
+            retain_bytes: None,
             max_per_class: UNLIMITED,
             thread_cache_bytes: THREAD_CACHE_BYTES_DEFAULT,
             trim_interval: Some(TRIM_INTERVAL_DEFAULT),
@@ -103,6 +105,9 @@ impl Builder {
     /// A request above it gets a plain allocation that is freed on drop, and a
     /// buffer that grew above it is freed on drop too. What is kept below it is learned,
     /// see [`Pool::calibration`].
+    ///
+    /// The default of [`retain_bytes`](Self::retain_bytes) grows with it: the budget
+    /// always holds a buffer of the largest class.
     pub fn max_size(mut self, bytes: usize) -> Self {
         self.max_size = Some(bytes);
         self
@@ -128,11 +133,14 @@ impl Builder {
     }
 
     /// Sets the budget: the capacity that the pool retains, in bytes, all threads'
-    /// caches and the depot together. Default: 64 MiB.
+    /// caches and the depot together. Default: 64 MiB, or twice the largest size class
+    /// if that is more.
     ///
     /// It is not exceeded at any moment. Guards that are out do not count, nor
     /// does what the pool needs for itself (`docs/memory.md`). With 0 the pool
-    /// keeps nothing; with `usize::MAX` there is no budget.
+    /// keeps nothing; with `usize::MAX` there is no budget. Any other budget must hold
+    /// one buffer of the largest size class: [`build`](Self::build) refuses a smaller
+    /// one. So a small budget takes a small [`max_size`](Self::max_size), too.
     ///
     /// Where it is short, what is used now takes the place of what lies idle: the
     /// pool trims itself while it misses what it had no room for.
@@ -140,19 +148,19 @@ impl Builder {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::builder().retain_bytes(8192).build()?;
+    /// let pool = Pool::builder().max_size(4096).retain_bytes(8192).build()?;
     /// drop([pool.get(4096), pool.get(4096), pool.get(4096)]);
     /// assert_eq!(pool.stats().total.retained_bytes, 8192);
     /// assert_eq!(pool.stats().total.discards.full, 1);
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn retain_bytes(mut self, bytes: usize) -> Self {
-        self.retain_bytes = bytes;
+        self.retain_bytes = Some(bytes);
         self
     }
 
     /// Sets how many idle buffers of one size class the pool keeps, on all levels
-    /// together. Default: as many as the budget holds.
+    /// together. Default: as many as the budget holds. With 0 the pool keeps nothing.
     ///
     /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes), and where
     /// it is short, the pool trims this class in the same way.
@@ -362,6 +370,7 @@ impl Builder {
                 SizeClasses::doubling(min, max)?
             }
         };
+        let retain_bytes = self.budget(&classes)?;
         for (field, interval) in [
             ("trim_interval", self.trim_interval),
             ("calibrate_interval", self.calibrate_interval),
@@ -386,7 +395,7 @@ impl Builder {
         };
         let limits = Limits {
             classes: config::class_limits(&classes, self.max_per_class, self.thread_cache_bytes),
-            weight: self.retain_bytes,
+            weight: retain_bytes,
             thread_weight: self.thread_cache_bytes,
             trim_interval: by_calls,
         };
@@ -406,6 +415,37 @@ impl Builder {
             malloc_trim: self.malloc_trim,
             zero_on_return: self.zero_on_return,
         })
+    }
+
+    /// The budget in bytes. It holds a buffer of the largest class, or nothing at all.
+    fn budget(&self, classes: &SizeClasses) -> Result<usize, ConfigError> {
+        let largest = classes.max();
+        match self.retain_bytes {
+            None => {
+                let largest = largest.saturating_mul(RETAIN_LARGEST_DEFAULT);
+                Ok(RETAIN_BYTES_DEFAULT.max(largest))
+            }
+            Some(retain_bytes) if 0 < retain_bytes && retain_bytes < largest => {
+                let (field, is_default) = self.largest_comes_from();
+                Err(ConfigError::RetainBelowLargest {
+                    retain_bytes,
+                    field,
+                    largest,
+                    is_default,
+                })
+            }
+            Some(retain_bytes) => Ok(retain_bytes),
+        }
+    }
+
+    /// The option that sets the largest class, and whether it does so by its default.
+    fn largest_comes_from(&self) -> (&'static str, bool) {
+        match (&self.classes, self.max_size, self.min_size) {
+            (Some(_), _, _) => ("classes", false),
+            (None, Some(_), _) => ("max_size", false),
+            (None, None, Some(min)) if min > MAX_SIZE_DEFAULT => ("min_size", false),
+            (None, None, _) => ("max_size", true),
+        }
     }
 }
 

@@ -58,6 +58,19 @@ pub enum ConfigError {
         /// Its value in bytes.
         value: usize,
     },
+    /// `retain_bytes` is not 0 and below the largest size class: the pool could never keep
+    /// a buffer of that class.
+    #[non_exhaustive]
+    RetainBelowLargest {
+        /// `retain_bytes`.
+        retain_bytes: usize,
+        /// The option that sets the largest class: `max_size`, `min_size` or `classes`.
+        field: &'static str,
+        /// The largest class's capacity in bytes.
+        largest: usize,
+        /// Whether that is the default of `field`.
+        is_default: bool,
+    },
     /// An interval is 0.
     #[non_exhaustive]
     ZeroInterval {
@@ -107,6 +120,22 @@ impl fmt::Display for ConfigError {
                 f,
                 "{field}: {value} bytes is set beside classes; set one or the other"
             ),
+            Self::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+            } => {
+                let below = Largest(field, *largest, *is_default);
+                write!(f, "retain_bytes: {retain_bytes} bytes is below {below}, ")?;
+                write!(f, "so no buffer of the largest size class could be kept; ")?;
+                write!(f, "set retain_bytes to {largest} or more, or ")?;
+                match *field {
+                    "classes" => write!(f, "leave out the classes above {retain_bytes}")?,
+                    field => write!(f, "{field} to {retain_bytes} or less")?,
+                }
+                write!(f, "; 0 keeps nothing")
+            }
             Self::ZeroInterval { field } => write!(
                 f,
                 "{field}: 0 is not an interval; use more, or None for none by time"
@@ -127,6 +156,21 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
+
+/// The largest size class: the option that sets it, its capacity in bytes, and whether that
+/// is the option's default.
+struct Largest<'a>(&'a str, usize, bool);
+
+impl fmt::Display for Largest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Largest(field, bytes, is_default) = *self;
+        match (field, is_default) {
+            (_, true) => write!(f, "the default of {field}, {bytes} bytes"),
+            ("classes", _) => write!(f, "the largest of classes, {bytes} bytes"),
+            _ => write!(f, "{field}, {bytes} bytes"),
+        }
+    }
+}
 
 /// Why no size classes can be [fitted](crate::SizeClasses::fit).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,6 +67,12 @@ enum Refusal {
     TooManyClasses(usize),
     NotAscending(usize, usize, usize),
     Conflict(&'static str, usize),
+    RetainBelowLargest {
+        retain_bytes: usize,
+        field: &'static str,
+        largest: usize,
+        is_default: bool,
+    },
     ZeroInterval(&'static str),
     Percentile(String),
     BackgroundWithoutInterval,
@@ -184,7 +190,8 @@ impl Arbitrary<'_> for Options {
             min_size: seldom(u, of, size)?,
             max_size: seldom(u, of, size)?,
             classes,
-            retain_bytes: seldom(u, 2, size)?,
+            // Most that are drawn are below the largest class, which is an error.
+            retain_bytes: seldom(u, 3, size)?,
             max_per_class: seldom(u, 3, |u| match u.ratio(3, 4)? {
                 true => u.int_in_range(0..=8),
                 false => size(u),
@@ -298,6 +305,26 @@ impl Options {
                 below.map(|size| size as usize).chain([max]).collect()
             }
         };
+        if let Some(retain_bytes) = self.retain_bytes {
+            let largest = classes[classes.len() - 1];
+            if (1..largest).contains(&retain_bytes) {
+                let (field, is_default) = if self.classes.is_some() {
+                    ("classes", false)
+                } else if self.max_size.is_none() && largest == 1 << 20 {
+                    ("max_size", true)
+                } else if self.max_size.is_none() {
+                    ("min_size", false)
+                } else {
+                    ("max_size", false)
+                };
+                return Err(Refusal::RetainBelowLargest {
+                    retain_bytes,
+                    field,
+                    largest,
+                    is_default,
+                });
+            }
+        }
         if self.trim_interval == Some(Some(Duration::ZERO)) {
             return Err(Refusal::ZeroInterval("trim_interval"));
         }
@@ -317,8 +344,10 @@ impl Options {
         Ok(classes)
     }
 
-    fn retain_bytes(&self) -> usize {
-        self.retain_bytes.unwrap_or(64 << 20)
+    /// The budget of a pool with these classes.
+    fn retain_bytes(&self, classes: &[usize]) -> usize {
+        let twice = (classes[classes.len() - 1] as u128 * 2).min(usize::MAX as u128);
+        self.retain_bytes.unwrap_or((twice as usize).max(64 << 20))
     }
 
     fn max_per_class(&self) -> usize {
@@ -375,6 +404,18 @@ impl Refusal {
                 ..
             } => Refusal::NotAscending(index, previous, value),
             ConfigError::Conflict { field, value, .. } => Refusal::Conflict(field, value),
+            ConfigError::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+                ..
+            } => Refusal::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+            },
             ConfigError::ZeroInterval { field, .. } => Refusal::ZeroInterval(field),
             ConfigError::Percentile { ref value, .. } => Refusal::Percentile(value.clone()),
             ConfigError::BackgroundWithoutInterval => Refusal::BackgroundWithoutInterval,
@@ -392,6 +433,19 @@ impl Refusal {
                 (field, text(&[*value]))
             }
             Refusal::MaxBelowMin { min, max } => ("max_size", text(&[*min, *max])),
+            &Refusal::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+            } => {
+                let mut parts = text(&[retain_bytes, largest]);
+                parts.push(String::from(field));
+                if is_default {
+                    parts.push(String::from("default"));
+                }
+                ("retain_bytes", parts)
+            }
             Refusal::NoClasses => ("classes", vec![String::from("empty")]),
             Refusal::TooManyClasses(max) => ("classes", text(&[*max])),
             Refusal::NotAscending(index, previous, value) => {
@@ -501,7 +555,7 @@ impl Use<'_> {
         let Some(class) = self.class_of(size).filter(|&class| class <= ALLOCATED_MAX) else {
             return Ok(());
         };
-        let room = options.max_per_class().min(options.retain_bytes() / class);
+        let room = options.max_per_class().min(options.retain_bytes(self.classes) / class);
         if u.ratio(1, 2)? {
             let count = u.int_in_range(0..=6)?;
             let made = self.pool.prefill(size, count);
@@ -624,7 +678,7 @@ impl Use<'_> {
         let options = self.options;
         let stats = self.pool.stats();
         let total = stats.total;
-        let budget = options.retain_bytes() as u64;
+        let budget = options.retain_bytes(self.classes) as u64;
         assert!(total.retained_bytes <= budget, "{total:?}");
         if options.background_trim {
             return;

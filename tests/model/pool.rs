@@ -8,7 +8,7 @@
 use super::learned::{Learned, Saved, class_for_request};
 use super::levels::{Cache, CacheSet, Depot, Idle, Life};
 use super::memory::{Memory, View};
-use super::op::{LADDERS, Options};
+use super::op::{Bounds, Options};
 use std::mem;
 use tierpool::{Calibrated, Calibration, Counts, Pool, PooledBuf};
 
@@ -134,9 +134,12 @@ impl OnePool {
     /// A pool that begins with what another has saved, if that is given: really, and as
     /// the model has it.
     pub(super) fn new(options: &Options, saved: Option<(tierpool::Profile, Saved)>) -> Self {
-        let capacities = LADDERS[options.ladder % LADDERS.len()];
+        let capacities = options.capacities();
         let (profile, saved) = saved.unzip();
-        let bounds = options.bounds;
+        let bounds = Bounds {
+            retain_bytes: options.retain_bytes(),
+            ..options.bounds
+        };
         let pool = Pool::builder()
             .classes(capacities.iter().copied())
             .retain_bytes(bounds.retain_bytes)
@@ -155,7 +158,10 @@ impl OnePool {
         OnePool {
             handles: vec![pool],
             capacities,
-            options: options.clone(),
+            options: Options {
+                bounds,
+                ..options.clone()
+            },
             learned: Learned::new(capacities, percentile, threshold, saved.as_ref()),
             depots: capacities.iter().map(depot).collect(),
             sets: Vec::new(),
