@@ -7,7 +7,7 @@ use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
 use crate::pool::Pool;
 use crate::profile::Profile;
-use crate::size_class::{CLASSES_MAX, SizeClasses};
+use crate::size_class::{CAPACITY_MAX, CLASSES_MAX, SizeClasses};
 use std::time::Duration;
 
 /// 512: below this, the 64 bytes that each buffer costs beside its capacity
@@ -51,6 +51,8 @@ pub struct Builder {
     max_size: Option<usize>,
     classes: Option<Vec<usize>>,
     retain_bytes: Option<usize>,
+    /// Sizes and counts, one pair for each call.
+    keep_idle: Vec<(usize, usize)>,
     max_per_class: usize,
     thread_cache_bytes: usize,
     trim_interval: Option<Duration>,
@@ -71,6 +73,7 @@ impl Default for Builder {
             max_size: None,
             classes: None,
             retain_bytes: None,
+            keep_idle: Vec::new(),
             max_per_class: UNLIMITED,
             thread_cache_bytes: THREAD_CACHE_BYTES_DEFAULT,
             trim_interval: Some(TRIM_INTERVAL_DEFAULT),
@@ -156,6 +159,45 @@ impl Builder {
     /// ```
     pub fn retain_bytes(mut self, bytes: usize) -> Self {
         self.retain_bytes = Some(bytes);
+        self
+    }
+
+    /// Keeps `count` buffers for requests of `size` bytes warm, however long nothing asks
+    /// for them. Default: none are.
+    ///
+    /// [`build`](Self::build) makes them. They lie in the depot, idle, for any thread. No
+    /// [trim](Pool::trim) of any cause frees them: it leaves that many idle buffers of the
+    /// class. [`Pool::clear`] frees them as all others, and so does the drop of the last
+    /// handle. After a `clear`, the first buffers that come back take their place.
+    ///
+    /// They are of the smallest size class that holds `size`, and have its capacity. Each call
+    /// adds to those before it: calls for the same class add their counts up.
+    ///
+    /// Their capacity is a part of the [budget](Self::retain_bytes), so set a budget that
+    /// leaves room for other classes, too. It reserves no room for one that is in use: if the
+    /// budget is full when that one comes back, it is freed as any other. A
+    /// [calibration](Pool::calibration) never finds their class too large to keep.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().keep_idle(16_384, 100).keep_idle(4096, 10).build()?;
+    /// assert_eq!(pool.stats().total.retained_buffers, 110);
+    /// let held: Vec<_> = (0..100).map(|_| pool.get(16_384)).collect();
+    /// assert_eq!((held.len(), pool.stats().total.misses), (100, 0));
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// From [`build`](Self::build), with what to set instead:
+    ///
+    /// - `size` is above the largest size class.
+    /// - The counts of a class are above [`max_per_class`](Self::max_per_class).
+    /// - The capacity of all of them is above [`retain_bytes`](Self::retain_bytes).
+    /// - The heap has no room for them.
+    pub fn keep_idle(mut self, size: usize, count: usize) -> Self {
+        self.keep_idle.push((size, count));
         self
     }
 
@@ -340,15 +382,14 @@ impl Builder {
 
     /// Checks the options and makes the pool.
     ///
-    /// Allocates no buffer. Starts a thread if
+    /// Allocates no buffer except those of [`keep_idle`](Self::keep_idle). Starts a thread if
     /// [`background_trim`](Self::background_trim) is set.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] that names the option and its values.
     pub fn build(self) -> Result<Pool, ConfigError> {
-        let config = self.check()?;
-        Pool::from_config(config).map_err(|error| ConfigError::Background { kind: error.kind() })
+        Pool::from_config(self.check()?)
     }
 
     fn check(&self) -> Result<Config, ConfigError> {
@@ -393,8 +434,16 @@ impl Builder {
             true => (interval, None),
             false => (None, interval),
         };
+        let keep_idle = self.idle_by_class(&classes, retain_bytes)?;
+        let kept_idle = classes.iter().filter(|class| keep_idle[class.get()] > 0);
+        let kept_idle = kept_idle.collect();
         let limits = Limits {
-            classes: config::class_limits(&classes, self.max_per_class, self.thread_cache_bytes),
+            classes: config::class_limits(
+                &classes,
+                self.max_per_class,
+                self.thread_cache_bytes,
+                &keep_idle,
+            ),
             weight: retain_bytes,
             thread_weight: self.thread_cache_bytes,
             trim_interval: by_calls,
@@ -410,6 +459,7 @@ impl Builder {
                     .filter(|_| self.calibration)
                     .map(|set| set.max(INTERVAL_LEAST)),
                 profile: self.profile.clone(),
+                kept_idle,
             },
             background_trim: in_background,
             malloc_trim: self.malloc_trim,
@@ -436,6 +486,53 @@ impl Builder {
             }
             Some(retain_bytes) => Ok(retain_bytes),
         }
+    }
+
+    /// How many buffers of each class are to be kept idle.
+    fn idle_by_class(
+        &self,
+        classes: &SizeClasses,
+        retain_bytes: usize,
+    ) -> Result<Vec<usize>, ConfigError> {
+        let mut counts = vec![0_usize; classes.capacities().len()];
+        for &(size, count) in &self.keep_idle {
+            let Some(sum) = counts.get_mut(classes.for_request(size).get()) else {
+                let (field, is_default) = self.largest_comes_from();
+                return Err(ConfigError::KeepIdleAboveLargest {
+                    size,
+                    field,
+                    largest: classes.max(),
+                    is_default,
+                });
+            };
+            *sum = sum.saturating_add(count);
+        }
+        let mut bytes = 0_usize;
+        for (&capacity, &count) in classes.capacities().iter().zip(&counts) {
+            if count > self.max_per_class {
+                return Err(ConfigError::KeepIdleAbovePerClass {
+                    capacity,
+                    count,
+                    max_per_class: self.max_per_class,
+                });
+            }
+            bytes = bytes.saturating_add(count.saturating_mul(capacity));
+        }
+        if bytes > retain_bytes {
+            return Err(ConfigError::KeepIdleAboveRetain {
+                bytes,
+                retain_bytes,
+                is_default: self.retain_bytes.is_none(),
+            });
+        }
+        if bytes > CAPACITY_MAX {
+            let field = "keep_idle";
+            return Err(ConfigError::TooLarge {
+                field,
+                value: bytes,
+            });
+        }
+        Ok(counts)
     }
 
     /// The option that sets the largest class, and whether it does so by its default.

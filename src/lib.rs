@@ -97,10 +97,14 @@ pub use stats::{ClassStats, Counts, Discards, Stats};
 #[cfg(test)]
 const SLOW: bool = cfg!(any(miri, slow));
 
-// The examples of the README and of the page on calibration are tested with the others.
+// The examples of the README and of the pages are tested with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/memory.md")]
+struct MemoryPage;
 
 #[cfg(all(doctest, feature = "serde"))]
 #[doc = include_str!("../docs/calibration.md")]

@@ -9,7 +9,7 @@ use crate::calibrate::{self, STEPS};
 use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
 use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return};
-use crate::error::GetError;
+use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
 use crate::slot::Slot;
@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// From how many freed bytes on it is worth having the heap look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
@@ -41,8 +42,14 @@ pub(crate) struct Shared {
     counters: Box<[Counters]>,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
-    /// Ends the thread that trims, if there is one.
-    background: Option<Arc<Stop>>,
+    /// The thread that trims, if there is to be one.
+    background: Option<Background>,
+}
+
+/// A thread that trims: how often, and what ends it.
+struct Background {
+    interval: Duration,
+    stop: Arc<Stop>,
 }
 
 impl HasEngine for Shared {
@@ -80,13 +87,8 @@ impl Counted for Shared {
 
 impl Shared {
     /// A pool with one handle.
-    ///
-    /// # Errors
-    ///
-    /// - If the thread that is to trim cannot be started.
-    pub(crate) fn new(config: Config) -> io::Result<Arc<Self>> {
-        let background = config.background_trim.map(|_| Arc::default());
-        let shared = Arc::new_cyclic(|this| Shared {
+    pub(crate) fn new(config: Config) -> Arc<Self> {
+        Arc::new_cyclic(|this| Shared {
             engine: Engine::new(&config.limits, !config.zero_on_return, this.clone()),
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
@@ -96,23 +98,33 @@ impl Shared {
             zero_on_return: config.zero_on_return,
             malloc_trim: config.malloc_trim,
             handles: AtomicUsize::new(1),
-            background: background.clone(),
-        });
-        if let (Some(interval), Some(stop)) = (config.background_trim, background) {
-            // Weak: the thread keeps no pool alive between two trims.
-            let pool = Arc::downgrade(&shared);
-            background::start("tierpool-trim", interval, stop, move || {
-                match pool.upgrade() {
-                    Some(pool) => {
-                        pool.trim();
-                        pool.calibrate_if_time();
-                        ControlFlow::Continue(())
-                    }
-                    None => ControlFlow::Break(()),
-                }
-            })?;
-        }
-        Ok(shared)
+            background: config.background_trim.map(|interval| Background {
+                interval,
+                stop: Arc::default(),
+            }),
+        })
+    }
+
+    /// Starts the thread that trims, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// - If it cannot be started.
+    pub(crate) fn trim_in_background(self: &Arc<Self>) -> io::Result<()> {
+        let Some(Background { interval, stop }) = &self.background else {
+            return Ok(());
+        };
+        // Weak: the thread keeps no pool alive between two trims.
+        let pool = Arc::downgrade(self);
+        let act = move || match pool.upgrade() {
+            Some(pool) => {
+                pool.trim();
+                pool.calibrate_if_time();
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        };
+        background::start("tierpool-trim", *interval, Arc::clone(stop), act)
     }
 
     pub(crate) fn zero_on_return(&self) -> bool {
@@ -456,7 +468,7 @@ impl Shared {
             // handle only.
             unsafe { self.engine.close() };
             if let Some(background) = &self.background {
-                background.stop();
+                background.stop.stop();
             }
         }
     }
@@ -496,6 +508,44 @@ impl Shared {
         made
     }
 
+    /// Makes the buffers that are to be kept idle. To be called before any other thread
+    /// has the pool.
+    ///
+    /// # Errors
+    ///
+    /// - If the heap has no room for them, or for their places in the depot.
+    pub(crate) fn stock_kept_idle(self: &Arc<Self>) -> Result<(), ConfigError> {
+        for class in self.classes.iter() {
+            let count = self.engine.keep_idle(class);
+            let capacity = self.classes.capacity(class);
+            if count > 0 && !self.stock_all(class, count) {
+                return Err(ConfigError::KeepIdleOutOfMemory { capacity, count });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `count` idle buffers of a class that has none. Returns `false` if the heap has
+    /// no room for all of them.
+    fn stock_all(self: &Arc<Self>, class: ClassIndex, count: usize) -> bool {
+        let capacity = self.classes.capacity(class);
+        let mut made = Vec::new();
+        if made.try_reserve_exact(count).is_err() {
+            return false;
+        }
+        self.reserve(class, count); // before they are made: see `Store::reserve`
+        while made.len() < count {
+            match Slot::try_with_capacity(capacity, Arc::clone(self)) {
+                Some(slot) => made.push(slot),
+                None => return false,
+            }
+        }
+        let next = || made.pop().expect("it is asked for `count` at most");
+        let stocked = self.engine.stock(class, count, next);
+        self.counters(class).prefilled.add(stocked);
+        self.engine.levels(class).idle_items == count
+    }
+
     // ---- what can be seen ----
 
     /// The class in which a buffer counts as outstanding: that of its
@@ -523,6 +573,7 @@ impl Shared {
                 self.classes.capacity(class),
                 self.counters(class),
                 self.engine.levels(class),
+                self.engine.keep_idle(class),
             )
         });
         let unclassed = self.counters(self.classes.unclassed());

@@ -121,6 +121,9 @@ pub struct Stats {
 pub struct ClassStats {
     /// The class's capacity in bytes.
     pub capacity: usize,
+    /// How many idle buffers of it no trim frees: what
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle) has set.
+    pub keep_idle: usize,
     /// What happened in it.
     pub counts: Counts,
 }
@@ -149,7 +152,8 @@ pub struct Counts {
     pub discards: Discards,
     /// Buffers that left by [`PooledBuf::detach`](crate::PooledBuf::detach).
     pub detached: u64,
-    /// Buffers made by [`Pool::prefill`](crate::Pool::prefill).
+    /// Buffers made ahead of time: by [`Pool::prefill`](crate::Pool::prefill), and at the
+    /// start for [`Builder::keep_idle`](crate::Builder::keep_idle).
     pub prefilled: u64,
     /// Idle buffers that were freed: by [`Pool::trim`](crate::Pool::trim), by
     /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or for want of memory.
@@ -261,12 +265,13 @@ impl Counts {
 
 impl Stats {
     pub(crate) fn collect<'a>(
-        classes: impl Iterator<Item = (usize, &'a Counters, Levels)>,
+        classes: impl Iterator<Item = (usize, &'a Counters, Levels, usize)>,
         unclassed: &Counters,
     ) -> Self {
         let classes: Vec<ClassStats> = classes
-            .map(|(capacity, counters, levels)| ClassStats {
+            .map(|(capacity, counters, levels, keep_idle)| ClassStats {
                 capacity,
+                keep_idle,
                 counts: Counts::of(counters, levels),
             })
             .collect();

@@ -693,6 +693,27 @@ fn ten_thousand_pools_leave_no_live_byte() {
 }
 
 #[test]
+fn a_pool_with_buffers_kept_idle_leaves_no_live_byte() {
+    leaving_nothing(|ledger| {
+        for (idle, used) in [(0, false), (1, false), (200, false), (200, true)] {
+            let builder = builder().keep_idle(777, idle).keep_idle(12_345, idle);
+            let pool = builder.build().unwrap();
+            let expected = (777 + 12_345) * idle as i64;
+            assert_eq!(ledger.books().retained.now(), expected);
+            assert_books_agree(ledger, &pool);
+            if used {
+                // In a thread's cache, and in one of a thread that has ended.
+                drop((ledger.get(&pool, 777), ledger.get(&pool, 777)));
+                let other = pool.clone();
+                ledger.on_a_thread(move || drop(ledger.get(&other, 777)));
+            }
+            drop(pool);
+            assert_eq!(ledger.books().retained.now(), 0);
+        }
+    });
+}
+
+#[test]
 fn ten_thousand_threads_leave_the_caches_of_as_many_as_there_were_at_once() {
     leaving_nothing(|ledger| {
         let pool = builder().retain_bytes(100_000).build().unwrap();

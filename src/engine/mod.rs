@@ -95,6 +95,8 @@ pub(crate) struct ClassLimits {
     /// Weight of an ordinary item. Any other is kept loose in the depot, so
     /// that the thread caches need not look at what they hand out.
     pub(crate) weight: usize,
+    /// Items that trims leave idle in the depot.
+    pub(crate) keep_idle: usize,
 }
 
 /// Which idle items to free.
@@ -877,6 +879,11 @@ impl<T: Item> Engine<T> {
         sum
     }
 
+    /// Items of a class that trims leave idle.
+    pub(crate) fn keep_idle(&self, class: ClassIndex) -> usize {
+        self.depots[class.get()].limits().keep_idle
+    }
+
     /// How many idle items of a class were freed.
     pub(crate) fn trimmed(&self, class: ClassIndex) -> u64 {
         self.depots[class.get()].trimmed.get()
@@ -972,6 +979,7 @@ mod tests {
             cache_rounds: CACHE,
             magazine_rounds: CACHE / 2,
             weight: Thing::WEIGHT,
+            keep_idle: 0,
         };
         let limits = Limits {
             classes: [class].into(),

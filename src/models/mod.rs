@@ -311,6 +311,7 @@ fn limits() -> Limits {
             cache_rounds: 2,
             magazine_rounds: 1,
             weight: WEIGHT,
+            keep_idle: 0,
         }]),
         weight: 8 * WEIGHT,
         thread_weight: 2 * WEIGHT,

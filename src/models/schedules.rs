@@ -34,6 +34,7 @@ fn limits() -> Limits {
         cache_rounds,
         magazine_rounds: cache_rounds / 2,
         weight,
+        keep_idle: 0,
     };
     Limits {
         classes: Box::new([class(10, 4, 2), class(6, 4, 3)]),

@@ -14,6 +14,7 @@ mod config;
 mod drop_rule;
 mod fit;
 mod growth;
+mod keep_idle;
 #[path = "../model/mod.rs"]
 mod model;
 mod oversize;
