@@ -90,7 +90,7 @@ pub use histogram::{Histogram, HistogramCell};
 pub use pool::{Pool, Trimmed};
 pub use profile::Profile;
 pub use size_class::SizeClasses;
-pub use stats::{ClassStats, Counts, Discards, Stats};
+pub use stats::{ClassStats, Counts, Discards, Peaks, Stats};
 
 /// Whether each step of a unit test costs microseconds: under Miri, and under valgrind, for
 /// which `scripts/sanitize.sh` sets `--cfg slow`.

@@ -309,6 +309,25 @@ impl Pool {
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
+
+    /// Begins the [peaks](crate::Peaks) anew: from here on they are the most since this call.
+    ///
+    /// They begin with what the pool has now. Another thread's call resets them for all.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop(pool.get(1 << 20));
+    /// pool.clear();
+    /// assert_eq!(pool.stats().peaks.footprint_bytes, 1 << 20);
+    /// pool.reset_peaks();
+    /// drop(pool.get(4096));
+    /// assert_eq!(pool.stats().peaks.footprint_bytes, 4096);
+    /// ```
+    pub fn reset_peaks(&self) {
+        self.shared.reset_peaks();
+    }
 }
 
 /// What a [`trim`](Pool::trim) or a [`clear`](Pool::clear) freed.

@@ -12,8 +12,8 @@ use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return};
 use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
-use crate::slot::Slot;
-use crate::stats::{Counters, Discard, Stats};
+use crate::slot::{Home, Slot};
+use crate::stats::{Counters, Discard, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
 use std::convert::Infallible;
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     malloc_trim: bool,
     /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
+    footprint: Footprint,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
     /// The thread that trims, if there is to be one.
@@ -57,6 +58,18 @@ impl HasEngine for Shared {
 
     fn engine(&self) -> &Engine<Box<BufferSlot>> {
         &self.engine
+    }
+}
+
+impl Home for Shared {
+    // Called when a buffer is made or ends, or another capacity is seen: never by a local
+    // hit or a local return.
+    #[inline]
+    fn capacity_changes(&self, before: usize, after: usize) {
+        self.footprint.changes(before, after);
+        if !(self.is_ordinary(before) && self.is_ordinary(after)) {
+            self.count_above_class(before, after);
+        }
     }
 }
 
@@ -93,6 +106,7 @@ impl Shared {
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
                 .collect(),
+            footprint: Footprint::default(),
             calibrator: Calibrator::new(config.calibrating, &config.classes),
             classes: config.classes,
             zero_on_return: config.zero_on_return,
@@ -557,6 +571,31 @@ impl Shared {
         }
     }
 
+    /// Whether a capacity is exactly a class's, or 0: then the number of buffers is enough to
+    /// know their bytes.
+    #[inline]
+    fn is_ordinary(&self, capacity: usize) -> bool {
+        let class = self.classes.for_request(capacity);
+        capacity == 0 || self.classes.capacities().get(class.get()) == Some(&capacity)
+    }
+
+    /// Counts what a buffer has above its class's capacity, or above 0.
+    #[cold]
+    fn count_above_class(&self, before: usize, after: usize) {
+        let above_class = |capacity| {
+            let class = self.class_of(capacity);
+            let of_class = match class == self.classes.unclassed() {
+                true => 0,
+                false => self.classes.capacity(class),
+            };
+            (&self.counters(class).above_class, capacity - of_class)
+        };
+        let (gauge, above) = above_class(after);
+        gauge.add(above);
+        let (gauge, above) = above_class(before);
+        gauge.subtract(above);
+    }
+
     /// The rare counters of the class in which a buffer counts as outstanding.
     pub(crate) fn counters_of(&self, slot: &BufferSlot) -> &Counters {
         self.counters(self.class_of(slot.capacity()))
@@ -565,6 +604,10 @@ impl Shared {
     /// The rare counters of a class, or of buffers of none.
     pub(crate) fn counters(&self, class: ClassIndex) -> &Counters {
         &self.counters[class.get()]
+    }
+
+    pub(crate) fn reset_peaks(&self) {
+        self.footprint.reset_peaks();
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -578,10 +621,15 @@ impl Shared {
         });
         let unclassed = self.counters(self.classes.unclassed());
         let mut stats = Stats::collect(classes, unclassed);
-        // Read while buffers move, the sum may have some of them twice. What
-        // is leased is one number, and never less than what is retained.
+        let total = &mut stats.total;
+        // Read while buffers move, the sums may have some of them twice. The footprint and
+        // what is leased are one number each, and never less than what is retained. The
+        // footprint comes last: an idle buffer that is freed meanwhile was never outstanding.
         let leased = u64::try_from(self.engine.leased()).unwrap_or(u64::MAX);
-        stats.total.retained_bytes = stats.total.retained_bytes.min(leased);
+        let footprint = self.footprint.bytes();
+        total.retained_bytes = total.retained_bytes.min(leased).min(footprint);
+        total.outstanding_bytes = footprint - total.retained_bytes;
+        stats.peaks = self.footprint.peaks(total);
         stats
     }
 }

@@ -758,6 +758,13 @@ impl Use<'_> {
                 let after = self.pool.stats().total;
                 assert_eq!((after.retained_buffers, after.retained_bytes), (0, 0));
                 self.trimmed += freed.buffers as u64;
+                self.pool.reset_peaks();
+                let peaks = self.pool.stats().peaks;
+                if quiet {
+                    let outstanding = after.outstanding_bytes;
+                    let now = (peaks.footprint_bytes, peaks.outstanding_bytes);
+                    assert_eq!((now, peaks.retained_bytes), ((outstanding, outstanding), 0));
+                }
             }
             11 => {
                 let size = self.request(u)?;
@@ -822,6 +829,9 @@ impl Use<'_> {
             return;
         }
         assert_eq!(total.outstanding, self.held.len() as u64);
+        let capacities = self.held.iter().map(|buf| buf.capacity() as u64);
+        assert_eq!(total.outstanding_bytes, capacities.sum::<u64>());
+        assert!(total.footprint_bytes() <= stats.peaks.footprint_bytes);
         assert_eq!(total.gets, self.gets + total.growths);
         assert_eq!(total.adopted, self.adopted);
         assert_eq!(total.detached, self.detached);
@@ -831,6 +841,9 @@ impl Use<'_> {
         let went = total.returns + total.discards.total() + total.detached;
         assert_eq!(came, went + total.outstanding, "{total:?}");
         let all = stats.classes.iter().map(|class| &class.counts);
+        let lines = all.clone().chain([&stats.unclassed]);
+        let outstanding: u64 = lines.map(|counts| counts.outstanding_bytes).sum();
+        assert_eq!(total.outstanding_bytes, outstanding, "{stats}");
         for counts in all.chain([&stats.unclassed, &total]) {
             let gets = counts.local_hits + counts.depot_hits + counts.misses + counts.oversize;
             assert_eq!(counts.gets, gets, "{counts:?}");

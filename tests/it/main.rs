@@ -13,6 +13,7 @@ mod coming_home;
 mod config;
 mod drop_rule;
 mod fit;
+mod footprint;
 mod growth;
 mod keep_idle;
 #[path = "../model/mod.rs"]

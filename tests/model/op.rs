@@ -186,6 +186,9 @@ pub enum Op {
         size: usize,
         count: usize,
     },
+    ResetPeaks {
+        pool: usize,
+    },
     Calibrate {
         pool: usize,
     },
