@@ -163,7 +163,7 @@ impl Builder {
     }
 
     /// Keeps `count` buffers for requests of `size` bytes warm, however long nothing asks
-    /// for them. Default: none are.
+    /// for them. Default: none.
     ///
     /// [`build`](Self::build) makes them. They lie in the depot, idle, for any thread. No
     /// [trim](Pool::trim) of any cause frees them: it leaves that many idle buffers of the

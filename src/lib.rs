@@ -41,7 +41,9 @@
 //! any moment. What is above is freed on return, and counted. What was not needed
 //! between two [trims](Pool::trim) is freed; these come [by
 //! time](Builder::trim_interval), too. [`Pool::clear`] frees all that is idle, and
-//! dropping the last handle frees everything.
+//! dropping the last handle frees everything. [`Builder::keep_idle`] keeps buffers warm that no
+//! trim frees. [`Pool::stats`] shows the bytes that are outstanding and retained, and their
+//! [peaks](Peaks).
 //!
 //! # Sizes
 //!

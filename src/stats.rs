@@ -42,17 +42,13 @@ impl Default for Gauge {
 
 impl Gauge {
     pub(crate) fn add(&self, more: usize) {
-        if more > 0 {
-            // Relaxed, here and below: it orders nothing.
-            self.0.fetch_add(more, Ordering::Relaxed);
-        }
+        // Relaxed, here and below: it orders nothing.
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     /// What was added before comes off again.
     pub(crate) fn subtract(&self, less: usize) {
-        if less > 0 {
-            self.0.fetch_sub(less, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(less, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {

@@ -22,7 +22,7 @@ fn peaks(pool: &Pool) -> Peaks {
 
 // ---- outstanding bytes ----
 
-// Failed once: only the first 12,288 bytes could be told from the statistics.
+// Failed once: the statistics showed the first 12,288 bytes alone.
 #[test]
 fn oversize_and_adopted_buffers_count_with_the_others() {
     let pool = Pool::builder().trim_interval(None).build().unwrap();
