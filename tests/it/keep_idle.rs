@@ -2,7 +2,9 @@
 
 use crate::{assert_accounts_balance, class, options, total};
 use bytes::BufMut;
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 use tierpool::{Builder, ConfigError, Pool, PooledBuf};
 
 const CAPACITY: usize = 16_384;
@@ -314,4 +316,205 @@ fn more_than_any_memory_has_are_refused_where_there_is_no_budget() {
             &text,
         );
     }
+}
+
+// ---- trims ----
+
+/// What only tells that trims have passed.
+const OTHER: usize = 64;
+/// The most buffers of [`CAPACITY`] that move between the levels at once.
+const MAGAZINE: u64 = 16;
+
+/// Options with a class whose buffers are kept idle, and others.
+fn with_idle(count: usize) -> Builder {
+    options(&[OTHER, 1024, CAPACITY]).keep_idle(CAPACITY, count)
+}
+
+fn retained(pool: &Pool) -> u64 {
+    class(pool, CAPACITY).retained_buffers
+}
+
+/// Waits until six trims have passed that come by time: a buffer that no one needs goes with
+/// the second.
+///
+/// Gives up after 60,000 looks, 1 ms each at least: only a pool that never trims can fail.
+/// `between` is done between two looks.
+#[track_caller]
+fn wait_for_six_trims(pool: &Pool, between: impl Fn()) {
+    let trimmed = || class(pool, OTHER).trimmed;
+    for _ in 0..3 {
+        let before = trimmed();
+        assert_eq!(pool.prefill(OTHER, 1), 1);
+        let gone = (0..60_000).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            between();
+            trimmed() > before
+        });
+        assert!(gone, "no trim by time");
+    }
+}
+
+/// Takes as many as are kept: none of them misses.
+#[track_caller]
+fn assert_warm(pool: &Pool, count: usize) {
+    let misses = class(pool, CAPACITY).misses;
+    let held = take(pool, CAPACITY, count);
+    assert_eq!(class(pool, CAPACITY).misses, misses);
+    drop(held);
+    assert_accounts_balance(pool);
+}
+
+// Failed once: 100 misses.
+#[test]
+fn after_six_quiet_intervals_all_of_them_are_there() {
+    for builder in [
+        with_idle(100),
+        with_idle(100).thread_cache_bytes(0),
+        with_idle(100).zero_on_return(true),
+        with_idle(100).retain_bytes(100 * CAPACITY),
+    ] {
+        let pool = builder.build().unwrap();
+        for _ in 0..3 {
+            for _ in 0..6 {
+                assert_eq!(pool.trim().buffers, 0);
+                assert_eq!(retained(&pool), 100);
+            }
+            assert_warm(&pool, 100);
+            pool.trim(); // finds them in this thread's cache, and needed
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_trims_leaves_all_of_them() {
+    let pool = with_idle(100)
+        .trim_interval(Duration::from_millis(1))
+        .background_trim(true)
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        wait_for_six_trims(&pool, || ());
+        assert_warm(&pool, 100);
+    }
+}
+
+#[test]
+fn trims_by_gets_and_drops_leave_all_of_them() {
+    let pool = with_idle(100)
+        .trim_interval(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        // A miss each, which does a part of a trim that is due.
+        wait_for_six_trims(&pool, || drop(pool.get(1024).detach()));
+        assert_warm(&pool, 100);
+    }
+}
+
+#[test]
+fn those_in_caches_of_threads_that_wait_or_have_ended_are_there_for_others() {
+    for ends in [false, true] {
+        let pool = with_idle(100).build().unwrap();
+        let other = pool.clone();
+        let (full, is_full) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            drop(take(&other, CAPACITY, 100));
+            full.send(()).unwrap();
+            if !ends {
+                wait.recv().unwrap();
+            }
+        });
+        is_full.recv().unwrap();
+        let thread = match ends {
+            true => {
+                thread.join().unwrap();
+                None
+            }
+            false => Some(thread),
+        };
+        for _ in 0..6 {
+            pool.trim();
+            assert!(retained(&pool) >= 100, "{}", pool.stats());
+        }
+        assert_warm(&pool, 100);
+        if let Some(thread) = thread {
+            go.send(()).unwrap();
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn those_that_were_in_use_count_with_those_that_were_not() {
+    let pool = with_idle(50).build().unwrap();
+    for used in [1, 20, 49, 50] {
+        let held = take(&pool, CAPACITY, used);
+        for _ in 0..6 {
+            pool.trim();
+        }
+        // What is out has left the others alone.
+        assert_eq!(retained(&pool), 50 - used as u64);
+        drop(held);
+        for _ in 0..6 {
+            pool.trim();
+        }
+        assert_eq!(retained(&pool), 50);
+    }
+    assert_eq!(class(&pool, CAPACITY).misses, 0);
+    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn what_is_idle_above_the_count_goes() {
+    let pool = with_idle(50).build().unwrap();
+    drop(take(&pool, CAPACITY, 500));
+    pool.prefill(CAPACITY, 100);
+    pool.prefill(1024, 100);
+    for _ in 0..6 {
+        pool.trim();
+    }
+    let left = retained(&pool);
+    assert!((50..50 + MAGAZINE).contains(&left), "{left} are left");
+    assert_eq!(total(&pool).retained_buffers, left, "and no others");
+    assert_warm(&pool, 50);
+}
+
+#[test]
+fn trims_for_a_shortage_leave_all_of_them() {
+    const SMALL: usize = 100;
+    let pool = with_idle(4)
+        .retain_bytes(4 * CAPACITY + SMALL * OTHER)
+        .build()
+        .unwrap();
+    // The budget is full of what no one needs, and then too small for what is asked for.
+    assert_eq!(pool.prefill(OTHER, SMALL), SMALL);
+    for _ in 0..100 {
+        drop(take(&pool, 1024, 20));
+        assert_eq!(retained(&pool), 4, "{}", pool.stats());
+    }
+    assert_eq!(class(&pool, OTHER).trimmed, SMALL as u64, "it was trimmed");
+    let used = class(&pool, 1024);
+    assert!(used.discards.full > 0 && used.hits() > 0, "{used:?}");
+    assert_warm(&pool, 4);
+}
+
+#[test]
+fn after_a_clear_trims_leave_as_many_of_those_that_come_back() {
+    let pool = with_idle(20).build().unwrap();
+    assert_eq!(pool.clear().buffers, 20);
+    pool.trim();
+    assert_eq!(retained(&pool), 0);
+    drop(take(&pool, CAPACITY, 7));
+    for _ in 0..6 {
+        pool.trim();
+    }
+    assert_eq!(retained(&pool), 7);
+    drop(take(&pool, CAPACITY, 100));
+    for _ in 0..6 {
+        pool.trim();
+    }
+    let left = retained(&pool);
+    assert!((20..20 + MAGAZINE).contains(&left), "{left} are left");
+    assert_warm(&pool, 20);
 }
