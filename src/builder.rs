@@ -7,7 +7,7 @@ use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
 use crate::pool::Pool;
 use crate::profile::Profile;
-use crate::size_class::{CLASSES_MAX, SizeClasses};
+use crate::size_class::{CAPACITY_MAX, CLASSES_MAX, SizeClasses};
 use std::time::Duration;
 
 /// 512: below this, the 64 bytes that each buffer costs beside its capacity
@@ -16,9 +16,11 @@ const MIN_SIZE_DEFAULT: usize = 512;
 /// 1 MiB: above this the work on the bytes outweighs getting the buffer.
 const MAX_SIZE_DEFAULT: usize = 1 << 20;
 /// 64 MiB: what a program may leave idle unasked, on machines where a container
-/// has a few hundred. Enough for 64 buffers of the largest class, or 16,384 of
-/// 4 KiB.
+/// has a few hundred. Enough for 64 buffers of 1 MiB, or 16,384 of 4 KiB.
 const RETAIN_BYTES_DEFAULT: usize = 64 << 20;
+/// 2: where one buffer of the largest class is in use, another one can be idle, or many
+/// smaller ones.
+const RETAIN_LARGEST_DEFAULT: usize = 2;
 /// 8 MiB: a thread that uses all classes from 512 bytes to 1 MiB never reaches it.
 const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 /// 10 s: long for a program at work, short for one whose burst is over.
@@ -48,7 +50,9 @@ pub struct Builder {
     min_size: Option<usize>,
     max_size: Option<usize>,
     classes: Option<Vec<usize>>,
-    retain_bytes: usize,
+    retain_bytes: Option<usize>,
+    /// Sizes and counts, one pair for each call.
+    keep_idle: Vec<(usize, usize)>,
     max_per_class: usize,
     thread_cache_bytes: usize,
     trim_interval: Option<Duration>,
@@ -68,7 +72,8 @@ impl Default for Builder {
             min_size: None,
             max_size: None,
             classes: None,
-            retain_bytes: RETAIN_BYTES_DEFAULT,
+            retain_bytes: None,
+            keep_idle: Vec::new(),
             max_per_class: UNLIMITED,
             thread_cache_bytes: THREAD_CACHE_BYTES_DEFAULT,
             trim_interval: Some(TRIM_INTERVAL_DEFAULT),
@@ -103,6 +108,9 @@ impl Builder {
     /// A request above it gets a plain allocation that is freed on drop, and a
     /// buffer that grew above it is freed on drop too. What is kept below it is learned,
     /// see [`Pool::calibration`].
+    ///
+    /// The default of [`retain_bytes`](Self::retain_bytes) grows with it: the budget
+    /// always holds a buffer of the largest class.
     pub fn max_size(mut self, bytes: usize) -> Self {
         self.max_size = Some(bytes);
         self
@@ -128,11 +136,14 @@ impl Builder {
     }
 
     /// Sets the budget: the capacity that the pool retains, in bytes, all threads'
-    /// caches and the depot together. Default: 64 MiB.
+    /// caches and the depot together. Default: 64 MiB, or twice the largest size class
+    /// if that is more.
     ///
     /// It is not exceeded at any moment. Guards that are out do not count, nor
     /// does what the pool needs for itself (`docs/memory.md`). With 0 the pool
-    /// keeps nothing; with `usize::MAX` there is no budget.
+    /// keeps nothing; with `usize::MAX` there is no budget. Any other budget must hold
+    /// one buffer of the largest size class: [`build`](Self::build) refuses a smaller
+    /// one. So a small budget takes a small [`max_size`](Self::max_size), too.
     ///
     /// Where it is full, idle buffers serve whoever needs them: a get that would miss takes a
     /// buffer that rests in another thread's cache. And buffers in use take the place of idle
@@ -141,19 +152,58 @@ impl Builder {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::builder().retain_bytes(8192).build()?;
+    /// let pool = Pool::builder().max_size(4096).retain_bytes(8192).build()?;
     /// drop([pool.get(4096), pool.get(4096), pool.get(4096)]);
     /// assert_eq!(pool.stats().total.retained_bytes, 8192);
     /// assert_eq!(pool.stats().total.discards.full, 1);
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn retain_bytes(mut self, bytes: usize) -> Self {
-        self.retain_bytes = bytes;
+        self.retain_bytes = Some(bytes);
+        self
+    }
+
+    /// Keeps `count` buffers for requests of `size` bytes warm, however long nothing asks
+    /// for them. Default: none.
+    ///
+    /// [`build`](Self::build) makes them. They lie in the depot, idle, for any thread. No
+    /// [trim](Pool::trim) of any cause frees them: it leaves that many idle buffers of the
+    /// class. [`Pool::clear`] frees them as all others, and so does the drop of the last
+    /// handle. After a `clear`, the first buffers that come back take their place.
+    ///
+    /// They are of the smallest size class that holds `size`, and have its capacity. Each call
+    /// adds to those before it: calls for the same class add their counts up.
+    ///
+    /// Their capacity is a part of the [budget](Self::retain_bytes), so set a budget that
+    /// leaves room for other classes, too. It reserves no room for one that is in use: if the
+    /// budget is full when that one comes back, it is freed as any other. A
+    /// [calibration](Pool::calibration) never finds their class too large to keep.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().keep_idle(16_384, 100).keep_idle(4096, 10).build()?;
+    /// assert_eq!(pool.stats().total.retained_buffers, 110);
+    /// let held: Vec<_> = (0..100).map(|_| pool.get(16_384)).collect();
+    /// assert_eq!((held.len(), pool.stats().total.misses), (100, 0));
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// From [`build`](Self::build), with what to set instead:
+    ///
+    /// - `size` is above the largest size class.
+    /// - The counts of a class are above [`max_per_class`](Self::max_per_class).
+    /// - The capacity of all of them is above [`retain_bytes`](Self::retain_bytes).
+    /// - The heap has no room for them.
+    pub fn keep_idle(mut self, size: usize, count: usize) -> Self {
+        self.keep_idle.push((size, count));
         self
     }
 
     /// Sets how many idle buffers of one size class the pool keeps, on all levels
-    /// together. Default: as many as the budget holds.
+    /// together. Default: as many as the budget holds. With 0 the pool keeps nothing.
     ///
     /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes). Where it is
     /// reached, idle buffers of the class serve whoever needs them in the same way.
@@ -335,15 +385,14 @@ impl Builder {
 
     /// Checks the options and makes the pool.
     ///
-    /// Allocates no buffer. Starts a thread if
+    /// Allocates no buffer except those of [`keep_idle`](Self::keep_idle). Starts a thread if
     /// [`background_trim`](Self::background_trim) is set.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] that names the option and its values.
     pub fn build(self) -> Result<Pool, ConfigError> {
-        let config = self.check()?;
-        Pool::from_config(config).map_err(|error| ConfigError::Background { kind: error.kind() })
+        Pool::from_config(self.check()?)
     }
 
     fn check(&self) -> Result<Config, ConfigError> {
@@ -365,6 +414,7 @@ impl Builder {
                 SizeClasses::doubling(min, max)?
             }
         };
+        let retain_bytes = self.budget(&classes)?;
         for (field, interval) in [
             ("trim_interval", self.trim_interval),
             ("calibrate_interval", self.calibrate_interval),
@@ -387,9 +437,17 @@ impl Builder {
             true => (interval, None),
             false => (None, interval),
         };
+        let keep_idle = self.idle_by_class(&classes, retain_bytes)?;
+        let kept_idle = classes.iter().filter(|class| keep_idle[class.get()] > 0);
+        let kept_idle = kept_idle.collect();
         let limits = Limits {
-            classes: config::class_limits(&classes, self.max_per_class, self.thread_cache_bytes),
-            weight: self.retain_bytes,
+            classes: config::class_limits(
+                &classes,
+                self.max_per_class,
+                self.thread_cache_bytes,
+                &keep_idle,
+            ),
+            weight: retain_bytes,
             thread_weight: self.thread_cache_bytes,
             trim_interval: by_calls,
             piece_weight: config::PIECE_BYTES,
@@ -405,11 +463,90 @@ impl Builder {
                     .filter(|_| self.calibration)
                     .map(|set| set.max(INTERVAL_LEAST)),
                 profile: self.profile.clone(),
+                kept_idle,
             },
             background_trim: in_background,
             malloc_trim: self.malloc_trim,
             zero_on_return: self.zero_on_return,
         })
+    }
+
+    /// The budget in bytes. It holds a buffer of the largest class, or nothing at all.
+    fn budget(&self, classes: &SizeClasses) -> Result<usize, ConfigError> {
+        let largest = classes.max();
+        match self.retain_bytes {
+            None => {
+                let largest = largest.saturating_mul(RETAIN_LARGEST_DEFAULT);
+                Ok(RETAIN_BYTES_DEFAULT.max(largest))
+            }
+            Some(retain_bytes) if 0 < retain_bytes && retain_bytes < largest => {
+                let (field, is_default) = self.largest_comes_from();
+                Err(ConfigError::RetainBelowLargest {
+                    retain_bytes,
+                    field,
+                    largest,
+                    is_default,
+                })
+            }
+            Some(retain_bytes) => Ok(retain_bytes),
+        }
+    }
+
+    /// How many buffers of each class are to be kept idle.
+    fn idle_by_class(
+        &self,
+        classes: &SizeClasses,
+        retain_bytes: usize,
+    ) -> Result<Vec<usize>, ConfigError> {
+        let mut counts = vec![0_usize; classes.capacities().len()];
+        for &(size, count) in &self.keep_idle {
+            let Some(sum) = counts.get_mut(classes.for_request(size).get()) else {
+                let (field, is_default) = self.largest_comes_from();
+                return Err(ConfigError::KeepIdleAboveLargest {
+                    size,
+                    field,
+                    largest: classes.max(),
+                    is_default,
+                });
+            };
+            *sum = sum.saturating_add(count);
+        }
+        let mut bytes = 0_usize;
+        for (&capacity, &count) in classes.capacities().iter().zip(&counts) {
+            if count > self.max_per_class {
+                return Err(ConfigError::KeepIdleAbovePerClass {
+                    capacity,
+                    count,
+                    max_per_class: self.max_per_class,
+                });
+            }
+            bytes = bytes.saturating_add(count.saturating_mul(capacity));
+        }
+        if bytes > retain_bytes {
+            return Err(ConfigError::KeepIdleAboveRetain {
+                bytes,
+                retain_bytes,
+                is_default: self.retain_bytes.is_none(),
+            });
+        }
+        if bytes > CAPACITY_MAX {
+            let field = "keep_idle";
+            return Err(ConfigError::TooLarge {
+                field,
+                value: bytes,
+            });
+        }
+        Ok(counts)
+    }
+
+    /// The option that sets the largest class, and whether it does so by its default.
+    fn largest_comes_from(&self) -> (&'static str, bool) {
+        match (&self.classes, self.max_size, self.min_size) {
+            (Some(_), _, _) => ("classes", false),
+            (None, Some(_), _) => ("max_size", false),
+            (None, None, Some(min)) if min > MAX_SIZE_DEFAULT => ("min_size", false),
+            (None, None, _) => ("max_size", true),
+        }
     }
 }
 

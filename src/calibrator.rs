@@ -16,6 +16,7 @@
 //! finds it idle. One that was not is *retired*: what returns to it, having grown so
 //! far or having been asked for once, is freed. The second request ends that at once.
 //! A request is a `get`, a `reserve` or a `prefill`, which names a size; to append is none.
+//! A class whose buffers are kept idle on purpose is asked for by that, and never retired.
 //! What is asked for less than twice per calibration, then, is served by the heap.
 
 use crate::calibrate::{Calibration, STEPS};
@@ -122,13 +123,16 @@ struct ClassUse {
     retired: AtomicBool,
     /// Requests that it had while retired, since the last calibration.
     requests: AtomicUsize,
+    /// Whether buffers of it are kept idle on purpose: then it is never retired.
+    is_kept_idle: bool,
 }
 
 impl ClassUse {
-    fn new() -> Self {
+    fn new(is_kept_idle: bool) -> Self {
         ClassUse {
             retired: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
+            is_kept_idle,
         }
     }
 }
@@ -175,7 +179,7 @@ impl Calibrator {
             classes: classes
                 .iter()
                 .chain([classes.unclassed()])
-                .map(|_| ClassUse::new())
+                .map(|class| ClassUse::new(config.kept_idle.contains(&class)))
                 .collect(),
             state: Mutex::new(State {
                 targets: config.profile.targets,
@@ -236,12 +240,16 @@ impl Calibrator {
         self.classes[class.get()].retired.load(Ordering::Relaxed)
     }
 
-    fn set_retired(&self, class: ClassIndex, retired: bool) {
+    /// Retires a class unless buffers of it are kept idle on purpose, or brings it back.
+    /// Returns whether it is retired now.
+    fn set_retired(&self, class: ClassIndex, retired: bool) -> bool {
         let class = &self.classes[class.get()];
         // Relaxed: see `is_retired`. Where requests come meanwhile, some are forgotten, but
         // the next are counted, whichever store comes last.
+        let retired = retired && !class.is_kept_idle;
         class.retired.store(retired, Ordering::Relaxed);
         class.requests.store(0, Ordering::Relaxed);
+        retired
     }
 
     // ---- what this is told ----
@@ -439,8 +447,7 @@ impl Calibrator {
             let lately = now.saturating_sub(*before);
             *before = now.max(*before);
             let retired = class.get() > largest.get() && lately < REQUESTS_LEAST as u64;
-            self.set_retired(class, retired);
-            if retired {
+            if self.set_retired(class, retired) {
                 // Not only when it is so for the first time: then it was another
                 // thread, perhaps, that calibrated.
                 counted.give_up(class);
@@ -532,6 +539,7 @@ mod tests {
     fn told_of(returns: usize, threshold: u64) -> (Calibrator, SizeClasses) {
         let classes = SizeClasses::listed(&[64, 4096]).expect("they ascend");
         let config = Calibrating {
+            kept_idle: Box::default(),
             threshold: Some(threshold),
             percentile: 0.95,
             interval: None,

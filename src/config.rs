@@ -2,7 +2,7 @@
 //!
 //! Owns the limits and their reasons. Knows nothing of options.
 
-use crate::engine::{CACHE_ROUNDS, ClassLimits, Limits};
+use crate::engine::{CACHE_ROUNDS, ClassIndex, ClassLimits, Limits};
 use crate::profile::Profile;
 use crate::size_class::SizeClasses;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(crate) struct Calibrating {
     pub(crate) interval: Option<Duration>,
     /// What is known from the beginning.
     pub(crate) profile: Profile,
+    /// Classes whose buffers are kept idle on purpose: these are never retired.
+    pub(crate) kept_idle: Box<[ClassIndex]>,
 }
 
 /// What one thread's cache may hold of one size class, in bytes, as long as
@@ -50,17 +52,21 @@ const NOTHING: ClassLimits = ClassLimits {
     items: 0,
     cache_rounds: 0,
     magazine_rounds: 0,
-    keep_idle: 0,
     weight: usize::MAX, // no buffer's: none passes for one that came from there
+    keep_idle: 0,
 };
 
 /// How much the levels may hold: one entry for each class, and one for what has none.
+///
+/// `keep_idle` has one entry for each class.
 pub(crate) fn class_limits(
     classes: &SizeClasses,
     max_per_class: usize,
     thread_cache_bytes: usize,
+    keep_idle: &[usize],
 ) -> Box<[ClassLimits]> {
-    let limits = classes.capacities().iter().map(|&capacity| {
+    let classes = classes.capacities().iter().zip(keep_idle);
+    let limits = classes.map(|(&capacity, &keep_idle)| {
         // Two at least, so that a thread which gets one while it holds another
         // keeps both; one, where a single buffer is more than the bound four times.
         let fewest = if capacity > 4 * CACHE_BYTES_MAX { 1 } else { 2 };
@@ -71,8 +77,8 @@ pub(crate) fn class_limits(
             items: max_per_class,
             cache_rounds,
             magazine_rounds: cache_rounds.div_ceil(2),
-            keep_idle: 0,
             weight: capacity,
+            keep_idle,
         }
     });
     limits.chain([NOTHING]).collect()

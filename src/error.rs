@@ -58,6 +58,59 @@ pub enum ConfigError {
         /// Its value in bytes.
         value: usize,
     },
+    /// `retain_bytes` is not 0 and below the largest size class: the pool could never keep
+    /// a buffer of that class.
+    #[non_exhaustive]
+    RetainBelowLargest {
+        /// `retain_bytes`.
+        retain_bytes: usize,
+        /// The option that sets the largest class: `max_size`, `min_size` or `classes`.
+        field: &'static str,
+        /// The largest class's capacity in bytes.
+        largest: usize,
+        /// Whether that is the default of `field`.
+        is_default: bool,
+    },
+    /// The size of a `keep_idle` is above the largest size class.
+    #[non_exhaustive]
+    KeepIdleAboveLargest {
+        /// The size in bytes.
+        size: usize,
+        /// The option that sets the largest class: `max_size`, `min_size` or `classes`.
+        field: &'static str,
+        /// The largest class's capacity in bytes.
+        largest: usize,
+        /// Whether that is the default of `field`.
+        is_default: bool,
+    },
+    /// `keep_idle` counts more buffers of a size class than `max_per_class` allows.
+    #[non_exhaustive]
+    KeepIdleAbovePerClass {
+        /// The class's capacity in bytes.
+        capacity: usize,
+        /// The buffers of that class in all calls of `keep_idle` together.
+        count: usize,
+        /// `max_per_class` in buffers.
+        max_per_class: usize,
+    },
+    /// The buffers of all calls of `keep_idle` together are above `retain_bytes`.
+    #[non_exhaustive]
+    KeepIdleAboveRetain {
+        /// Their capacity in bytes; `usize::MAX` if it is more than that.
+        bytes: usize,
+        /// `retain_bytes`.
+        retain_bytes: usize,
+        /// Whether that is its default.
+        is_default: bool,
+    },
+    /// The heap has no room for the buffers of `keep_idle`.
+    #[non_exhaustive]
+    KeepIdleOutOfMemory {
+        /// The capacity of the size class that it has no room for, in bytes.
+        capacity: usize,
+        /// How many buffers of it are to be kept idle.
+        count: usize,
+    },
     /// An interval is 0.
     #[non_exhaustive]
     ZeroInterval {
@@ -107,6 +160,62 @@ impl fmt::Display for ConfigError {
                 f,
                 "{field}: {value} bytes is set beside classes; set one or the other"
             ),
+            Self::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+            } => {
+                let below = Largest(field, *largest, *is_default);
+                write!(f, "retain_bytes: {retain_bytes} bytes is below {below}, ")?;
+                write!(f, "so no buffer of the largest size class could be kept; ")?;
+                write!(f, "set retain_bytes to {largest} or more, or ")?;
+                match *field {
+                    "classes" => write!(f, "leave out the classes above {retain_bytes}")?,
+                    field => write!(f, "{field} to {retain_bytes} or less")?,
+                }
+                write!(f, "; 0 keeps nothing")
+            }
+            Self::KeepIdleAboveLargest {
+                size,
+                field,
+                largest,
+                is_default,
+            } => {
+                let above = Largest(field, *largest, *is_default);
+                write!(f, "keep_idle: {size} bytes is above {above}; ")?;
+                match *field {
+                    "classes" => write!(f, "name a class of {size} or more")?,
+                    field => write!(f, "set {field} to {size} or more")?,
+                }
+                write!(f, ", or keep smaller buffers idle")
+            }
+            Self::KeepIdleAbovePerClass {
+                capacity,
+                count,
+                max_per_class,
+            } => write!(
+                f,
+                "keep_idle: {count} buffers of {capacity} bytes is above max_per_class, \
+                 {max_per_class}; set max_per_class to {count} or more, or keep fewer idle"
+            ),
+            Self::KeepIdleAboveRetain {
+                bytes,
+                retain_bytes,
+                is_default,
+            } => {
+                let of = if *is_default { "the default of " } else { "" };
+                write!(
+                    f,
+                    "keep_idle: {bytes} bytes in all is above {of}retain_bytes, {retain_bytes} \
+                     bytes; set retain_bytes to {bytes} or more, or keep fewer buffers idle"
+                )
+            }
+            Self::KeepIdleOutOfMemory { capacity, count } => write!(
+                f,
+                "keep_idle: the heap has no room for {count} buffers of {capacity} bytes; \
+                 keep fewer idle"
+            ),
             Self::ZeroInterval { field } => write!(
                 f,
                 "{field}: 0 is not an interval; use more, or None for none by time"
@@ -127,6 +236,21 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
+
+/// The largest size class: the option that sets it, its capacity in bytes, and whether that
+/// is the option's default.
+struct Largest<'a>(&'a str, usize, bool);
+
+impl fmt::Display for Largest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Largest(field, bytes, is_default) = *self;
+        match (field, is_default) {
+            (_, true) => write!(f, "the default of {field}, {bytes} bytes"),
+            ("classes", _) => write!(f, "the largest of classes, {bytes} bytes"),
+            _ => write!(f, "{field}, {bytes} bytes"),
+        }
+    }
+}
 
 /// Why no size classes can be [fitted](crate::SizeClasses::fit).
 #[derive(Clone, Debug, PartialEq, Eq)]

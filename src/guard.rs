@@ -234,7 +234,8 @@ impl PooledBuf {
             if home.class_of(self.slot.capacity()) == classes.unclassed() && !home.zero_on_return()
             {
                 // From one plain allocation to another: the heap may do it in place.
-                return self.slot.buf.reserve(additional);
+                self.slot.buf.reserve(additional);
+                return self.slot.note_grown_on_heap();
             }
             // At least double, so that appending costs constant time per byte.
             home.take(needed.max(capacity.saturating_mul(2).min(isize::MAX as usize)))

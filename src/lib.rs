@@ -41,7 +41,9 @@
 //! any moment. What is above is freed on return, and counted. What was not needed
 //! between two [trims](Pool::trim) is freed; these come [by
 //! time](Builder::trim_interval), too. [`Pool::clear`] frees all that is idle, and
-//! dropping the last handle frees everything.
+//! dropping the last handle frees everything. [`Builder::keep_idle`] keeps buffers warm that no
+//! trim frees. [`Pool::stats`] shows the bytes that are outstanding and retained, and their
+//! [peaks](Peaks).
 //!
 //! # Sizes
 //!
@@ -91,17 +93,21 @@ pub use histogram::{Histogram, HistogramCell};
 pub use pool::{Pool, Trimmed};
 pub use profile::Profile;
 pub use size_class::SizeClasses;
-pub use stats::{ClassStats, Counts, Discards, Stats};
+pub use stats::{ClassStats, Counts, Discards, Peaks, Stats};
 
 /// Whether each step of a unit test costs microseconds: under Miri, and under valgrind, for
 /// which `scripts/sanitize.sh` sets `--cfg slow`.
 #[cfg(test)]
 const SLOW: bool = cfg!(any(miri, slow));
 
-// The examples of the README and of the page on calibration are tested with the others.
+// The examples of the README and of the pages are tested with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/memory.md")]
+struct MemoryPage;
 
 #[cfg(all(doctest, feature = "serde"))]
 #[doc = include_str!("../docs/calibration.md")]

@@ -3,14 +3,13 @@
 use crate::calibrator::Calibrated;
 use crate::config::Config;
 use crate::engine::Freed;
-use crate::error::GetError;
+use crate::error::{ConfigError, GetError};
 use crate::guard::PooledBuf;
 use crate::profile::Profile;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use bytes::BytesMut;
 use std::fmt;
-use std::io;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
@@ -49,11 +48,17 @@ pub struct Pool {
 impl Pool {
     /// # Errors
     ///
+    /// - If the heap has no room for the buffers that are to be kept idle.
     /// - If a thread is to trim, and cannot be started.
-    pub(crate) fn from_config(config: Config) -> io::Result<Self> {
-        Ok(Pool {
-            shared: Shared::new(config)?,
-        })
+    pub(crate) fn from_config(config: Config) -> Result<Self, ConfigError> {
+        // A handle from here on: dropped after an error, it frees the buffers made so far.
+        let pool = Pool {
+            shared: Shared::new(config),
+        };
+        pool.shared.stock_kept_idle()?;
+        let started = pool.shared.trim_in_background();
+        started.map_err(|error| ConfigError::Background { kind: error.kind() })?;
+        Ok(pool)
     }
 
     /// Takes an empty buffer with room for at least `size` bytes.
@@ -106,8 +111,9 @@ impl Pool {
     ///   earnest. In between, another thread may take the last, and then the process ends.)
     /// - As `Vec`, ending the process if there is none: `get`, [`adopt`](Self::adopt),
     ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile),
-    ///   a guard that grows or is [frozen](PooledBuf::freeze), and making a pool. To have a
-    ///   guard that cannot grow, ask for the room beforehand.
+    ///   a guard that grows or is [frozen](PooledBuf::freeze), and making a pool (not its
+    ///   [idle buffers](crate::Builder::keep_idle)). To have a guard that cannot grow, ask for
+    ///   the room beforehand.
     /// - When a thread first uses any pool, the system or the standard library takes note of
     ///   what is to be done at its end. That is a few words, and ends the process if there
     ///   are none.
@@ -170,6 +176,8 @@ impl Pool {
     /// second. It reaches the caches of all threads, also of those that are
     /// asleep, are blocked or have ended.
     ///
+    /// The buffers that are [kept idle](crate::Builder::keep_idle) on purpose stay in any case.
+    ///
     /// The last trim is the last of any cause: a call of this, the
     /// [interval](crate::Builder::trim_interval), or a
     /// [budget](crate::Builder::retain_bytes) that was short.
@@ -202,6 +210,8 @@ impl Pool {
 
     /// Frees all idle buffers at once. Returns how many those were.
     ///
+    /// Also those that are [kept idle](crate::Builder::keep_idle).
+    ///
     /// For memory pressure. The pool goes on working, and keeps buffers that come back
     /// from now on. It reaches all threads' caches and holds up no get or drop, like
     /// [`trim`](Self::trim), and waits as `trim` does.
@@ -225,7 +235,8 @@ impl Pool {
     /// [`max_per_class`](crate::Builder::max_per_class) is reached, none if `size`
     /// is above the largest class. Room that threads' caches have leased for buffers
     /// that are out counts as well. They are in the depot, for any thread. Those
-    /// that are not used are freed by the second trim from now.
+    /// that are not used are freed by the second trim from now:
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle) makes buffers that stay.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -253,8 +264,9 @@ impl Pool {
     /// - what [`get_default`](Self::get_default) asks for;
     /// - what a guard [grows](PooledBuf#growth) to;
     /// - what is not kept: a buffer whose capacity is above `max_size`, rounded up to a
-    ///   size class, unless its class was asked for, by `get`, `reserve` or `prefill`,
-    ///   at least twice since the last calibration. So a program that asks for large
+    ///   size class. It is kept if its class was asked for, by `get`, `reserve` or
+    ///   `prefill`, at least twice since the last calibration, or is
+    ///   [kept idle](crate::Builder::keep_idle). So a program that asks for large
     ///   buffers gets them from the pool, and what grew larger than anybody asks for
     ///   is freed.
     ///
@@ -307,6 +319,25 @@ impl Pool {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// Begins the [peaks](crate::Peaks) anew: from here on they are the most since this call.
+    ///
+    /// They begin with what the pool has now. Another thread's call resets them for all.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop(pool.get(1 << 20));
+    /// pool.clear();
+    /// assert_eq!(pool.stats().peaks.footprint_bytes, 1 << 20);
+    /// pool.reset_peaks();
+    /// drop(pool.get(4096));
+    /// assert_eq!(pool.stats().peaks.footprint_bytes, 4096);
+    /// ```
+    pub fn reset_peaks(&self) {
+        self.shared.reset_peaks();
     }
 }
 

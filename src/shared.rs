@@ -10,17 +10,18 @@ use crate::calibrate::{self, STEPS};
 use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
 use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return, UNLIMITED, Wait};
-use crate::error::GetError;
+use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
-use crate::slot::Slot;
-use crate::stats::{Counters, Discard, Stats};
+use crate::slot::{Home, Slot};
+use crate::stats::{Counters, Discard, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
 use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// From how many freed bytes on it is worth having the heap look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
@@ -48,10 +49,17 @@ pub(crate) struct Shared {
     clears: Backoff,
     /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
+    footprint: Footprint,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
-    /// Ends the thread that trims, if there is one.
-    background: Option<Arc<Stop>>,
+    /// The thread that trims, if there is to be one.
+    background: Option<Background>,
+}
+
+/// A thread that trims: how often, and what ends it.
+struct Background {
+    interval: Duration,
+    stop: Arc<Stop>,
 }
 
 impl HasEngine for Shared {
@@ -59,6 +67,18 @@ impl HasEngine for Shared {
 
     fn engine(&self) -> &Engine<Box<BufferSlot>> {
         &self.engine
+    }
+}
+
+impl Home for Shared {
+    // Called when a buffer is made or ends, or another capacity is seen: never by a local
+    // hit or a local return.
+    #[inline]
+    fn capacity_changes(&self, before: usize, after: usize) {
+        self.footprint.changes(before, after);
+        if !(self.is_ordinary(before) && self.is_ordinary(after)) {
+            self.count_above_class(before, after);
+        }
     }
 }
 
@@ -92,40 +112,46 @@ impl Counted for Shared {
 
 impl Shared {
     /// A pool with one handle.
-    ///
-    /// # Errors
-    ///
-    /// - If the thread that is to trim cannot be started.
-    pub(crate) fn new(config: Config) -> io::Result<Arc<Self>> {
-        let background = config.background_trim.map(|_| Arc::default());
-        let shared = Arc::new_cyclic(|this| Shared {
+    pub(crate) fn new(config: Config) -> Arc<Self> {
+        Arc::new_cyclic(|this| Shared {
             engine: Engine::new(&config.limits, !config.zero_on_return, this.clone()),
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
                 .collect(),
+            footprint: Footprint::default(),
             calibrator: Calibrator::new(config.calibrating, &config.classes),
             classes: config.classes,
             zero_on_return: config.zero_on_return,
             malloc_trim: config.malloc_trim,
             clears: Backoff::new(),
             handles: AtomicUsize::new(1),
-            background: background.clone(),
-        });
-        if let (Some(interval), Some(stop)) = (config.background_trim, background) {
-            // Weak: the thread keeps no pool alive between two trims.
-            let pool = Arc::downgrade(&shared);
-            background::start("tierpool-trim", interval, stop, move || {
-                match pool.upgrade() {
-                    Some(pool) => {
-                        pool.trim();
-                        pool.calibrate_if_time();
-                        ControlFlow::Continue(())
-                    }
-                    None => ControlFlow::Break(()),
-                }
-            })?;
-        }
-        Ok(shared)
+            background: config.background_trim.map(|interval| Background {
+                interval,
+                stop: Arc::default(),
+            }),
+        })
+    }
+
+    /// Starts the thread that trims, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// - If it cannot be started.
+    pub(crate) fn trim_in_background(self: &Arc<Self>) -> io::Result<()> {
+        let Some(Background { interval, stop }) = &self.background else {
+            return Ok(());
+        };
+        // Weak: the thread keeps no pool alive between two trims.
+        let pool = Arc::downgrade(self);
+        let act = move || match pool.upgrade() {
+            Some(pool) => {
+                pool.trim();
+                pool.calibrate_if_time();
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        };
+        background::start("tierpool-trim", *interval, Arc::clone(stop), act)
     }
 
     pub(crate) fn zero_on_return(&self) -> bool {
@@ -493,7 +519,7 @@ impl Shared {
             // handle only.
             unsafe { self.engine.close() };
             if let Some(background) = &self.background {
-                background.stop();
+                background.stop.stop();
             }
         }
     }
@@ -533,6 +559,44 @@ impl Shared {
         made
     }
 
+    /// Makes the buffers that are to be kept idle. To be called before any other thread
+    /// has the pool.
+    ///
+    /// # Errors
+    ///
+    /// - If the heap has no room for them, or for their places in the depot.
+    pub(crate) fn stock_kept_idle(self: &Arc<Self>) -> Result<(), ConfigError> {
+        for class in self.classes.iter() {
+            let count = self.engine.keep_idle(class);
+            let capacity = self.classes.capacity(class);
+            if count > 0 && !self.stock_all(class, count) {
+                return Err(ConfigError::KeepIdleOutOfMemory { capacity, count });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `count` idle buffers of a class that has none. Returns `false` if the heap has
+    /// no room for all of them.
+    fn stock_all(self: &Arc<Self>, class: ClassIndex, count: usize) -> bool {
+        let capacity = self.classes.capacity(class);
+        let mut made = Vec::new();
+        if made.try_reserve_exact(count).is_err() {
+            return false;
+        }
+        self.reserve(class, count); // before they are made: see `Store::reserve`
+        while made.len() < count {
+            match Slot::try_with_capacity(capacity, Arc::clone(self)) {
+                Some(slot) => made.push(slot),
+                None => return false,
+            }
+        }
+        let next = || made.pop().expect("it is asked for `count` at most");
+        let stocked = self.engine.stock(class, count, next);
+        self.counters(class).prefilled.add(stocked);
+        self.engine.levels(class).idle_items == count
+    }
+
     // ---- what can be seen ----
 
     /// The class in which a buffer counts as outstanding: that of its
@@ -542,6 +606,31 @@ impl Shared {
             Some(class) if capacity <= self.classes.max() => class,
             _ => self.classes.unclassed(),
         }
+    }
+
+    /// Whether a capacity is exactly a class's, or 0: then the number of buffers is enough to
+    /// know their bytes.
+    #[inline]
+    fn is_ordinary(&self, capacity: usize) -> bool {
+        let class = self.classes.for_request(capacity);
+        capacity == 0 || self.classes.capacities().get(class.get()) == Some(&capacity)
+    }
+
+    /// Counts what a buffer has above its class's capacity, or above 0.
+    #[cold]
+    fn count_above_class(&self, before: usize, after: usize) {
+        let above_class = |capacity| {
+            let class = self.class_of(capacity);
+            let of_class = match class == self.classes.unclassed() {
+                true => 0,
+                false => self.classes.capacity(class),
+            };
+            (&self.counters(class).above_class, capacity - of_class)
+        };
+        let (gauge, above) = above_class(after);
+        gauge.add(above);
+        let (gauge, above) = above_class(before);
+        gauge.subtract(above);
     }
 
     /// Whether a size class holds as much as a buffer.
@@ -559,20 +648,30 @@ impl Shared {
         &self.counters[class.get()]
     }
 
+    pub(crate) fn reset_peaks(&self) {
+        self.footprint.reset_peaks();
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let classes = self.classes.iter().map(|class| {
             (
                 self.classes.capacity(class),
                 self.counters(class),
                 self.engine.levels(class),
+                self.engine.keep_idle(class),
             )
         });
         let unclassed = self.counters(self.classes.unclassed());
         let mut stats = Stats::collect(classes, unclassed);
-        // Read while buffers move, the sum may have some of them twice. What
-        // is leased is one number, and never less than what is retained.
+        let total = &mut stats.total;
+        // Read while buffers move, the sums may have some of them twice. The footprint and
+        // what is leased are one number each, and never less than what is retained. The
+        // footprint comes last: an idle buffer that is freed meanwhile was never outstanding.
         let leased = u64::try_from(self.engine.leased()).unwrap_or(u64::MAX);
-        stats.total.retained_bytes = stats.total.retained_bytes.min(leased);
+        let footprint = self.footprint.bytes();
+        total.retained_bytes = total.retained_bytes.min(leased).min(footprint);
+        total.outstanding_bytes = footprint - total.retained_bytes;
+        stats.peaks = self.footprint.peaks(total);
         stats
     }
 }

@@ -4,7 +4,8 @@
 //! how much of it was written. Knows nothing of levels or of size classes.
 //!
 //! The count that keeps the home alive lives here, from the cell's allocation
-//! to its end: moving a cell between a guard and a cache counts nothing.
+//! to its end, and so does the capacity that the home counts: moving a cell between a
+//! guard and a cache counts nothing.
 
 use crate::engine::Item;
 use crate::system;
@@ -14,16 +15,24 @@ use std::mem::{self, MaybeUninit};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Where a slot belongs.
+pub(crate) trait Home {
+    /// Counts that a slot's known capacity goes from `before` to `after` bytes. A slot begins
+    /// at 0 and ends at 0, so what its home has counted adds up to the capacity of all slots.
+    fn capacity_changes(&self, before: usize, after: usize);
+}
+
 /// A buffer with what its home must know of it.
 // 64: a cache line of its own, since two threads may use neighbours on the heap.
 #[repr(align(64))]
-pub(crate) struct Slot<H> {
+pub(crate) struct Slot<H: Home> {
     pub(crate) buf: BytesMut,
     /// Address of the whole buffer's first byte; 0 if that is not known, and
     /// for a buffer of a size class whose capacity is not exactly the class's.
     base: usize,
-    /// The whole buffer's capacity in bytes, when it was last seen whole, or
-    /// when it was adopted. Says in which class it counts as outstanding.
+    /// The whole buffer's capacity in bytes, when it was last seen whole, or when it was
+    /// adopted or grew on the heap. Says in which class it counts as outstanding. Its home
+    /// has counted it: see [`Home`].
     capacity: usize,
     /// How many bytes from `base` on may have been written since the buffer
     /// left home; [`UNSEEN`] if nobody knows.
@@ -43,12 +52,7 @@ const FREEZE_WORDS: usize = 4;
 /// 64 KiB: 16 pages, or less where pages are larger.
 const RELEASE_LEAST: usize = 64 << 10;
 
-const _: () = assert!(
-    mem::size_of::<Slot<()>>() == 64,
-    "a slot fills one cache line"
-);
-
-impl<H> Slot<H> {
+impl<H: Home> Slot<H> {
     /// A slot with a buffer of its own, of at least `capacity` bytes.
     pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
         Box::new(Self::with_own(
@@ -70,6 +74,8 @@ impl<H> Slot<H> {
     }
 
     /// A slot with a buffer that was made for it with at least `capacity` bytes.
+    // Inline, here and below: else it is moved twice.
+    #[inline]
     fn with_own(buf: BytesMut, capacity: usize, home: Arc<H>) -> Self {
         let mut slot = Self::of(buf, home);
         if slot.capacity == capacity {
@@ -84,10 +90,14 @@ impl<H> Slot<H> {
         Box::new(Self::of(buf, home))
     }
 
+    #[inline]
     fn of(buf: BytesMut, home: Arc<H>) -> Self {
+        const { assert!(size_of::<Self>() == 64, "a slot fills one cache line") };
+        let capacity = buf.capacity();
+        home.capacity_changes(0, capacity);
         Slot {
             base: 0,
-            capacity: buf.capacity(),
+            capacity,
             buf,
             written: UNSEEN,
             home,
@@ -205,7 +215,22 @@ impl<H> Slot<H> {
     /// Takes the present buffer for the whole of its allocation.
     fn remember_whole(&mut self) {
         self.base = self.buf.as_ptr().addr();
-        self.capacity = self.buf.capacity();
+        self.remember_capacity();
+    }
+
+    fn remember_capacity(&mut self) {
+        let capacity = self.buf.capacity();
+        if capacity != self.capacity {
+            self.home.capacity_changes(self.capacity, capacity);
+            self.capacity = capacity;
+        }
+    }
+
+    /// Notes that the pool has let the buffer grow on the heap: its capacity counts from now
+    /// on, and its return looks whether it is whole.
+    pub(crate) fn note_grown_on_heap(&mut self) {
+        self.forget_base();
+        self.remember_capacity();
     }
 
     /// Notes that the buffer is written to where the pool cannot see it.
@@ -248,7 +273,13 @@ impl<H> Slot<H> {
     }
 }
 
-impl<H: Send + Sync + 'static> Item for Box<Slot<H>> {
+impl<H: Home> Drop for Slot<H> {
+    fn drop(&mut self) {
+        self.home.capacity_changes(self.capacity, 0);
+    }
+}
+
+impl<H: Home + Send + Sync + 'static> Item for Box<Slot<H>> {
     #[inline(always)]
     fn weight(&self) -> usize {
         self.capacity

@@ -4,7 +4,7 @@
 //! thread caches, without shared writes; the counters here are for the rest.
 
 use crate::engine::Levels;
-use crate::sync::Counter;
+use crate::sync::{AtomicUsize, Counter, Ordering};
 use std::fmt;
 
 /// Events of one size class that are rare enough to share their counters.
@@ -25,6 +25,116 @@ pub(crate) struct Counters {
     pub(crate) moved_in: Counter,
     /// The same, seen from the other class.
     pub(crate) moved_out: Counter,
+    /// How many bytes more the buffers of the class have than its capacity, all together,
+    /// outstanding and idle; of those of no class, all their bytes.
+    pub(crate) above_class: Gauge,
+}
+
+/// A number that rises and falls.
+#[derive(Debug)]
+pub(crate) struct Gauge(AtomicUsize);
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Gauge(AtomicUsize::new(0))
+    }
+}
+
+impl Gauge {
+    pub(crate) fn add(&self, more: usize) {
+        // Relaxed, here and below: it orders nothing.
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// What was added before comes off again.
+    pub(crate) fn subtract(&self, less: usize) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        // Relaxed: read for `Stats`.
+        self.0.load(Ordering::Relaxed) as u64
+    }
+}
+
+/// The capacity of all buffers that a pool has, outstanding and idle, and the most that it
+/// was.
+// Apart from all that a hit reads: written with each buffer that is made or ends.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Footprint {
+    bytes: AtomicUsize,
+    /// The most since the last [`reset_peaks`](Self::reset_peaks).
+    most: AtomicUsize,
+    /// The most that snapshots have shown since then.
+    outstanding_shown: AtomicUsize,
+    retained_shown: AtomicUsize,
+}
+
+impl Default for Footprint {
+    fn default() -> Self {
+        Footprint {
+            bytes: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            outstanding_shown: AtomicUsize::new(0),
+            retained_shown: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Footprint {
+    /// Counts that one buffer's capacity goes from `before` to `after`.
+    #[inline]
+    pub(crate) fn changes(&self, before: usize, after: usize) {
+        if after > before {
+            self.grows(after - before);
+        } else {
+            // Relaxed: moves no peak, and orders nothing.
+            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    fn grows(&self, more: usize) {
+        // SeqCst, both: pairs with the two in `reset_peaks`. There the peak begins anew and
+        // then the bytes are read; here the bytes grow and then the peak is read. So either
+        // that one sees these bytes, or this one sees the new peak, and raises it.
+        let bytes = self.bytes.fetch_add(more, Ordering::SeqCst) + more;
+        if self.most.load(Ordering::SeqCst) < bytes {
+            // Relaxed: one exchange keeps the higher of two.
+            self.most.fetch_max(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        // Relaxed: read for `Stats`.
+        self.bytes.load(Ordering::Relaxed) as u64
+    }
+
+    /// Begins all peaks anew.
+    pub(crate) fn reset_peaks(&self) {
+        // SeqCst, both: see `grows`.
+        self.most.store(0, Ordering::SeqCst);
+        let bytes = self.bytes.load(Ordering::SeqCst);
+        // Relaxed, here and below: one exchange keeps the higher of two.
+        self.most.fetch_max(bytes, Ordering::Relaxed);
+        self.outstanding_shown.store(0, Ordering::Relaxed);
+        self.retained_shown.store(0, Ordering::Relaxed);
+    }
+
+    /// The peaks, with those that `total` shows.
+    pub(crate) fn peaks(&self, total: &Counts) -> Peaks {
+        let raise = |peak: &AtomicUsize, now: u64| {
+            let now = now as usize; // as which it was counted
+            // Relaxed: as above.
+            peak.fetch_max(now, Ordering::Relaxed).max(now) as u64
+        };
+        Peaks {
+            // A buffer that is just being made may be in the one, and not yet in the other.
+            footprint_bytes: raise(&self.most, total.footprint_bytes()),
+            outstanding_bytes: raise(&self.outstanding_shown, total.outstanding_bytes),
+            retained_bytes: raise(&self.retained_shown, total.retained_bytes),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -90,10 +200,12 @@ impl DiscardCounters {
 ///
 /// A snapshot taken while threads are busy is not of one moment: what happens
 /// meanwhile may be counted in one place and not yet in another, so the sums may
-/// be off, and `outstanding` with them. No count of events ever falls, and the
-/// total's `retained_bytes` is never above the budget.
+/// be off, and `outstanding` and `outstanding_bytes` with them. No count of events ever
+/// falls, and the total's `retained_bytes` is never above the budget. The total's
+/// [`footprint_bytes`](Counts::footprint_bytes) is exact at any moment.
 ///
-/// `Display` prints an aligned table.
+/// `Display` prints an aligned table, with a column of bytes beside that of what is
+/// outstanding and that of what is retained.
 ///
 /// ```
 /// use tierpool::Pool;
@@ -101,8 +213,10 @@ impl DiscardCounters {
 /// let pool = Pool::default();
 /// let buf = pool.get(3000);
 /// assert_eq!((pool.stats().total.misses, pool.stats().total.outstanding), (1, 1));
+/// assert_eq!(pool.stats().total.outstanding_bytes, 4096);
 /// drop(buf);
 /// assert_eq!(pool.stats().total.retained_bytes, 4096);
+/// assert_eq!(pool.stats().peaks.footprint_bytes, 4096);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +227,41 @@ pub struct Stats {
     pub unclassed: Counts,
     /// The sum of all of these.
     pub total: Counts,
+    /// The most bytes since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or since the
+    /// pool was made.
+    pub peaks: Peaks,
+}
+
+/// The most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or
+/// since it was made.
+///
+/// The three need not be of the same moment. `footprint_bytes` is counted when a buffer is
+/// made, so it misses nothing. To count the other two at each moment would slow down every
+/// get and drop; so they are the most that [`Pool::stats`](crate::Pool::stats) has shown:
+/// call it as often as you want to know. Neither is ever above `footprint_bytes`.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// drop((pool.get(4096), pool.get(4096)));
+/// pool.reset_peaks();
+/// let _one = pool.get(4096);
+/// let peaks = pool.stats().peaks;
+/// assert_eq!((peaks.footprint_bytes, peaks.outstanding_bytes), (8192, 4096));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peaks {
+    /// The most that was outstanding and retained together, in bytes.
+    ///
+    /// Exact: never too low. If other threads make buffers or call `stats` while the peaks
+    /// are reset, it may begin with the footprint of just before.
+    pub footprint_bytes: u64,
+    /// The most outstanding bytes that a snapshot has shown, this one included.
+    pub outstanding_bytes: u64,
+    /// The most retained bytes that a snapshot has shown, this one included.
+    pub retained_bytes: u64,
 }
 
 /// The counts of one size class.
@@ -121,6 +270,9 @@ pub struct Stats {
 pub struct ClassStats {
     /// The class's capacity in bytes.
     pub capacity: usize,
+    /// How many idle buffers of it no trim frees: what
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle) has set.
+    pub keep_idle: usize,
     /// What happened in it.
     pub counts: Counts,
 }
@@ -149,13 +301,21 @@ pub struct Counts {
     pub discards: Discards,
     /// Buffers that left by [`PooledBuf::detach`](crate::PooledBuf::detach).
     pub detached: u64,
-    /// Buffers made by [`Pool::prefill`](crate::Pool::prefill).
+    /// Buffers made ahead of time: by [`Pool::prefill`](crate::Pool::prefill), and at the
+    /// start for [`Builder::keep_idle`](crate::Builder::keep_idle).
     pub prefilled: u64,
     /// Idle buffers that were freed: by [`Pool::trim`](crate::Pool::trim), by
     /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or for want of memory.
     pub trimmed: u64,
     /// Buffers in callers' hands now; a forgotten guard stays one.
     pub outstanding: u64,
+    /// The capacity of these, in bytes: oversize, adopted and frozen ones included.
+    ///
+    /// A buffer counts with the capacity that the pool knows. Growth that the pool does not
+    /// see, by methods of `BytesMut` behind [`DerefMut`](std::ops::DerefMut), counts when the
+    /// buffer comes home. A part that was split off counts with its guard, and no more once
+    /// that has ended.
+    pub outstanding_bytes: u64,
     /// Idle buffers that the pool holds now.
     pub retained_buffers: u64,
     /// The capacity of these, in bytes.
@@ -204,7 +364,14 @@ impl Counts {
         }
     }
 
-    fn of(counters: &Counters, levels: Levels) -> Self {
+    /// What is outstanding and what is retained together, in bytes.
+    #[must_use]
+    pub fn footprint_bytes(&self) -> u64 {
+        self.outstanding_bytes.saturating_add(self.retained_bytes)
+    }
+
+    /// `capacity` is the class's; 0 for no class.
+    fn of(capacity: usize, counters: &Counters, levels: Levels) -> Self {
         let discards = Discards {
             above_max: counters.discards.above_max.get(),
             below_min: counters.discards.below_min.get(),
@@ -225,6 +392,7 @@ impl Counts {
             prefilled: counters.prefilled.get(),
             trimmed: levels.trimmed,
             outstanding: 0,
+            outstanding_bytes: 0,
             retained_buffers: levels.idle_items as u64,
             retained_bytes: levels.idle_weight as u64,
         };
@@ -234,6 +402,10 @@ impl Counts {
         // Saturating: while threads are busy, a buffer's end may be read here
         // and its beginning not yet.
         counts.outstanding = came.saturating_sub(went);
+        let buffers = counts.outstanding.saturating_add(counts.retained_buffers);
+        let bytes = buffers.saturating_mul(capacity as u64);
+        let bytes = bytes.saturating_add(counters.above_class.get());
+        counts.outstanding_bytes = bytes.saturating_sub(counts.retained_bytes);
         counts
     }
 
@@ -254,6 +426,9 @@ impl Counts {
         self.prefilled += other.prefilled;
         self.trimmed += other.trimmed;
         self.outstanding += other.outstanding;
+        self.outstanding_bytes = self
+            .outstanding_bytes
+            .saturating_add(other.outstanding_bytes);
         self.retained_buffers += other.retained_buffers;
         self.retained_bytes += other.retained_bytes;
     }
@@ -261,16 +436,17 @@ impl Counts {
 
 impl Stats {
     pub(crate) fn collect<'a>(
-        classes: impl Iterator<Item = (usize, &'a Counters, Levels)>,
+        classes: impl Iterator<Item = (usize, &'a Counters, Levels, usize)>,
         unclassed: &Counters,
     ) -> Self {
         let classes: Vec<ClassStats> = classes
-            .map(|(capacity, counters, levels)| ClassStats {
+            .map(|(capacity, counters, levels, keep_idle)| ClassStats {
                 capacity,
-                counts: Counts::of(counters, levels),
+                keep_idle,
+                counts: Counts::of(capacity, counters, levels),
             })
             .collect();
-        let unclassed = Counts::of(unclassed, Levels::default());
+        let unclassed = Counts::of(0, unclassed, Levels::default());
         let mut total = unclassed;
         for class in &classes {
             total.add(&class.counts);
@@ -279,6 +455,7 @@ impl Stats {
             classes,
             unclassed,
             total,
+            peaks: Peaks::default(),
         }
     }
 }
@@ -286,9 +463,10 @@ impl Stats {
 impl fmt::Display for Stats {
     /// Prints one line per size class that was used, then the sum.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEAD: [&str; 16] = [
+        // Each `bytes` is of the column before it.
+        const HEAD: [&str; 17] = [
             "class", "gets", "local", "depot", "miss", "oversize", "growths", "adopted", "returns",
-            "discards", "detached", "prefill", "trimmed", "outst.", "retained", "bytes",
+            "discards", "detached", "prefill", "trimmed", "outst.", "bytes", "retained", "bytes",
         ];
         let row = |name: String, counts: &Counts| -> [String; HEAD.len()] {
             [
@@ -306,6 +484,7 @@ impl fmt::Display for Stats {
                 counts.prefilled.to_string(),
                 counts.trimmed.to_string(),
                 counts.outstanding.to_string(),
+                counts.outstanding_bytes.to_string(),
                 counts.retained_buffers.to_string(),
                 counts.retained_bytes.to_string(),
             ]
@@ -340,8 +519,11 @@ impl fmt::Display for Stats {
         write!(
             f,
             "hit rate {:.2} %; discards: {above_max} above max, {below_min} below min, \
-             {shared} shared, {full} full",
-            100.0 * self.total.hit_rate()
+             {shared} shared, {full} full\n\
+             footprint {} bytes, {} at its peak",
+            100.0 * self.total.hit_rate(),
+            self.total.footprint_bytes(),
+            self.peaks.footprint_bytes,
         )
     }
 }

@@ -664,7 +664,11 @@ fn ten_thousand_pools_leave_no_live_byte() {
         let mut most = 0;
         let start = ledger.live_bytes();
         for at in 0..rounds(10_000, 20) {
-            let pool = builder().retain_bytes(at * 10).build().unwrap();
+            let budget = match at {
+                0 => 0,
+                at => CLASSES[3] + at * 10,
+            };
+            let pool = builder().retain_bytes(budget).build().unwrap();
             drop((ledger.get(&pool, 700), ledger.get(&pool, 3000)));
             if at % 100 == 0 {
                 // A cache of a thread that ended, and a magazine in the depot.
@@ -685,6 +689,27 @@ fn ten_thousand_pools_leave_no_live_byte() {
             most <= 512 + 4 * 4096,
             "{most} bytes at most, {left} at last"
         );
+    });
+}
+
+#[test]
+fn a_pool_with_buffers_kept_idle_leaves_no_live_byte() {
+    leaving_nothing(|ledger| {
+        for (idle, used) in [(0, false), (1, false), (200, false), (200, true)] {
+            let builder = builder().keep_idle(777, idle).keep_idle(12_345, idle);
+            let pool = builder.build().unwrap();
+            let expected = (777 + 12_345) * idle as i64;
+            assert_eq!(ledger.books().retained.now(), expected);
+            assert_books_agree(ledger, &pool);
+            if used {
+                // In a thread's cache, and in one of a thread that has ended.
+                drop((ledger.get(&pool, 777), ledger.get(&pool, 777)));
+                let other = pool.clone();
+                ledger.on_a_thread(move || drop(ledger.get(&other, 777)));
+            }
+            drop(pool);
+            assert_eq!(ledger.books().retained.now(), 0);
+        }
     });
 }
 

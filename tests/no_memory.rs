@@ -13,7 +13,7 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use tierpool::{Builder, Counts, GetError, Pool, PooledBuf};
+use tierpool::{Builder, ConfigError, Counts, GetError, Pool, PooledBuf};
 
 // ---- the heap ----
 
@@ -493,6 +493,73 @@ fn any_limit_on_the_heap_in_all_may_be_set() {
             break;
         }
     }
+}
+
+// What the pool needs for itself ends the process if it is refused, so it is not.
+#[test]
+fn a_pool_whose_idle_buffers_find_no_memory_is_refused_and_leaves_nothing() {
+    const LEDGER: usize = 17;
+    let is_refused = |builder: Builder, how: How| {
+        let mut refused = false;
+        with_books(LEDGER, |books| {
+            books.refuse(how);
+            let built = tried(|| builder.build());
+            let so_far = books.refused.load(SeqCst);
+            books.refuse(How::Nothing);
+            match built {
+                Ok(pool) => {
+                    let stats = pool.stats();
+                    for class in &stats.classes {
+                        assert_eq!(class.counts.retained_buffers, class.keep_idle as u64);
+                    }
+                    assert_accounts_balance(&pool);
+                }
+                Err(error) => {
+                    assert!(so_far > 0);
+                    assert!(matches!(error, ConfigError::KeepIdleOutOfMemory { .. }));
+                    let text = error.to_string();
+                    assert!(text.starts_with("keep_idle: the heap has no room for "));
+                    refused = true;
+                }
+            }
+        });
+        refused
+    };
+    // Large blocks: a buffer, and the list of all of them.
+    let large = || options().classes([64, 100_000]).retain_bytes(1 << 30);
+    for (size, count) in [(100_000, 1), (64, 20_000)] {
+        let builder = large().keep_idle(size, count);
+        assert!(is_refused(builder.clone(), How::Above(99_000)), "{size}");
+        assert!(!is_refused(builder, How::Above(3 << 20)), "{size}");
+    }
+    // A queue of the depot alone: there is room for the list, and for each buffer.
+    let builder = options().thread_cache_bytes(0).keep_idle(64, 1050);
+    assert!(is_refused(builder.clone(), How::Above(8500)));
+    assert!(!is_refused(builder, How::Above(20_000)));
+    // Any of them, from the first to the last.
+    let own = {
+        let mut own = 0;
+        with_books(LEDGER, |books| {
+            let pool = options().build().unwrap();
+            own = books.live().1;
+            drop(pool);
+        });
+        own + 4096 // for a moment, to check the options
+    };
+    let builder = || {
+        options()
+            .keep_idle(64, 100)
+            .keep_idle(1000, 40)
+            .keep_idle(4096, 3)
+    };
+    let enough = (own..)
+        .step_by(331)
+        .find(|&bytes| !is_refused(builder(), How::InAll(bytes)));
+    let enough = enough.expect("it ends there");
+    assert!(
+        enough > own + 64 * 100 + 1000 * 40 + 4096 * 3 - 331,
+        "{enough} of {own}"
+    );
 }
 
 // ---- what comes of it ----

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use tierpool::{Pool, PooledBuf};
+use tierpool::{Builder, Pool, PooledBuf};
 
 /// A thread whose allocations are counted, wherever they are freed.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
@@ -208,11 +208,17 @@ impl Worker {
 
 const BUDGETS: [usize; 4] = [0, 50_000, 1 << 20, 64 << 20];
 
+/// A budget, and the classes that it holds; all classes where it keeps nothing.
+fn with_budget(budget: usize) -> Builder {
+    let held = CLASSES.into_iter();
+    Pool::builder()
+        .classes(held.filter(|&class| class <= budget || budget == 0))
+        .retain_bytes(budget)
+}
+
 fn new_pool(random: &mut Random) -> Pool {
-    let mut builder = Pool::builder()
-        .classes(CLASSES)
-        .retain_bytes(BUDGETS[random.below(BUDGETS.len())])
-        .zero_on_return(random.below(4) == 0);
+    let mut builder =
+        with_budget(BUDGETS[random.below(BUDGETS.len())]).zero_on_return(random.below(4) == 0);
     if random.below(4) == 0 {
         builder = builder.max_per_class(random.below(50));
     }
@@ -248,9 +254,7 @@ fn follow_model(mut random: Random, done: &AtomicBool) {
 /// Threads that use one pool of a known budget, and others that they make; and models.
 fn round(seed: u64, steps: usize) {
     let budget = BUDGETS[seed as usize % BUDGETS.len()];
-    let pool = Pool::builder()
-        .classes(CLASSES)
-        .retain_bytes(budget)
+    let pool = with_budget(budget)
         .trim_interval(Duration::from_millis(2))
         .build()
         .unwrap();

@@ -17,6 +17,9 @@ use tierpool::{Builder, ConfigError, Histogram, Pool, PooledBuf, Profile};
 const ALLOCATED_MAX: usize = 4 << 20;
 /// Guards out at once.
 const HELD_MAX: usize = 12;
+/// 4 MiB, and buffers that are kept idle: a pool that has more at the start is not built.
+const IDLE_BYTES_MAX: usize = 4 << 20;
+const IDLE_MAX: usize = 2000;
 /// What takes place once in so long does not take place here.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -26,6 +29,8 @@ struct Options {
     max_size: Option<usize>,
     classes: Option<Classes>,
     retain_bytes: Option<usize>,
+    /// Sizes and counts, one pair for each call.
+    keep_idle: Vec<(usize, usize)>,
     max_per_class: Option<usize>,
     thread_cache_bytes: Option<usize>,
     trim_interval: Option<Option<Duration>>,
@@ -62,11 +67,28 @@ struct Learned {
 enum Refusal {
     Zero(&'static str),
     TooLarge(&'static str, usize),
-    MaxBelowMin { min: usize, max: usize },
+    MaxBelowMin {
+        min: usize,
+        max: usize,
+    },
+    KeepIdleAboveLargest {
+        size: usize,
+        field: &'static str,
+        largest: usize,
+        is_default: bool,
+    },
+    KeepIdleAbovePerClass(usize, usize, usize),
+    KeepIdleAboveRetain(usize, usize, bool),
     NoClasses,
     TooManyClasses(usize),
     NotAscending(usize, usize, usize),
     Conflict(&'static str, usize),
+    RetainBelowLargest {
+        retain_bytes: usize,
+        field: &'static str,
+        largest: usize,
+        is_default: bool,
+    },
     ZeroInterval(&'static str),
     Percentile(String),
     BackgroundWithoutInterval,
@@ -184,7 +206,17 @@ impl Arbitrary<'_> for Options {
             min_size: seldom(u, of, size)?,
             max_size: seldom(u, of, size)?,
             classes,
-            retain_bytes: seldom(u, 2, size)?,
+            // Most that are drawn are below the largest class, which is an error.
+            retain_bytes: seldom(u, 3, size)?,
+            keep_idle: seldom(u, 4, |u| {
+                let calls = u.int_in_range(1..=3)?;
+                let call = iter::repeat_with(|| match u.ratio(3, 4)? {
+                    true => Ok((usize::from(u16::arbitrary(u)?), u.int_in_range(0..=8)?)),
+                    false => Ok((size(u)?, size(u)?)),
+                });
+                call.take(calls).collect()
+            })?
+            .unwrap_or_default(),
             max_per_class: seldom(u, 3, |u| match u.ratio(3, 4)? {
                 true => u.int_in_range(0..=8),
                 false => size(u),
@@ -232,6 +264,9 @@ impl Options {
         };
         if let Some(bytes) = self.retain_bytes {
             builder = builder.retain_bytes(bytes);
+        }
+        for &(size, count) in &self.keep_idle {
+            builder = builder.keep_idle(size, count);
         }
         if let Some(buffers) = self.max_per_class {
             builder = builder.max_per_class(buffers);
@@ -298,6 +333,18 @@ impl Options {
                 below.map(|size| size as usize).chain([max]).collect()
             }
         };
+        if let Some(retain_bytes) = self.retain_bytes {
+            let largest = classes[classes.len() - 1];
+            if (1..largest).contains(&retain_bytes) {
+                let (field, is_default) = self.largest_comes_from(largest);
+                return Err(Refusal::RetainBelowLargest {
+                    retain_bytes,
+                    field,
+                    largest,
+                    is_default,
+                });
+            }
+        }
         if self.trim_interval == Some(Some(Duration::ZERO)) {
             return Err(Refusal::ZeroInterval("trim_interval"));
         }
@@ -314,11 +361,76 @@ impl Options {
         if self.background_trim && self.trim_interval == Some(None) {
             return Err(Refusal::BackgroundWithoutInterval);
         }
+        let largest = classes[classes.len() - 1];
+        for &(size, _) in &self.keep_idle {
+            if size > largest {
+                let (field, is_default) = self.largest_comes_from(largest);
+                return Err(Refusal::KeepIdleAboveLargest {
+                    size,
+                    field,
+                    largest,
+                    is_default,
+                });
+            }
+        }
+        let most = self.max_per_class();
+        for &capacity in &classes {
+            let count = self.idle_of(&classes, capacity);
+            if count > most {
+                return Err(Refusal::KeepIdleAbovePerClass(capacity, count, most));
+            }
+        }
+        let (bytes, retain_bytes) = (self.idle_bytes(&classes), self.retain_bytes(&classes));
+        if bytes > retain_bytes {
+            let is_default = self.retain_bytes.is_none();
+            return Err(Refusal::KeepIdleAboveRetain(
+                bytes,
+                retain_bytes,
+                is_default,
+            ));
+        }
+        if bytes > isize::MAX as usize {
+            return Err(Refusal::TooLarge("keep_idle", bytes));
+        }
         Ok(classes)
     }
 
-    fn retain_bytes(&self) -> usize {
-        self.retain_bytes.unwrap_or(64 << 20)
+    /// The option that sets the largest class, and whether by its default.
+    fn largest_comes_from(&self, largest: usize) -> (&'static str, bool) {
+        if self.classes.is_some() {
+            ("classes", false)
+        } else if self.max_size.is_some() {
+            ("max_size", false)
+        } else if largest == 1 << 20 {
+            ("max_size", true)
+        } else {
+            ("min_size", false)
+        }
+    }
+
+    /// How many buffers of a class are kept idle.
+    fn idle_of(&self, classes: &[usize], capacity: usize) -> usize {
+        let below = classes.iter().rev().find(|&&class| class < capacity);
+        let of_class = |&&(size, _): &&(usize, usize)| {
+            size <= capacity && below.is_none_or(|&below| size > below)
+        };
+        let counts = self.keep_idle.iter().filter(of_class);
+        counts.fold(0, |sum, &(_, count)| sum.saturating_add(count))
+    }
+
+    /// The capacity of all buffers that are kept idle.
+    fn idle_bytes(&self, classes: &[usize]) -> usize {
+        classes.iter().fold(0, |sum, &capacity| {
+            let count = self.idle_of(classes, capacity) as u128;
+            let bytes = (count * capacity as u128).min(usize::MAX as u128);
+            sum.saturating_add(bytes as usize)
+        })
+    }
+
+    /// The budget of a pool with these classes.
+    fn retain_bytes(&self, classes: &[usize]) -> usize {
+        let twice = (classes[classes.len() - 1] as u128 * 2).min(usize::MAX as u128);
+        self.retain_bytes.unwrap_or((twice as usize).max(64 << 20))
     }
 
     fn max_per_class(&self) -> usize {
@@ -375,6 +487,42 @@ impl Refusal {
                 ..
             } => Refusal::NotAscending(index, previous, value),
             ConfigError::Conflict { field, value, .. } => Refusal::Conflict(field, value),
+            ConfigError::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+                ..
+            } => Refusal::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+            },
+            ConfigError::KeepIdleAboveLargest {
+                size,
+                field,
+                largest,
+                is_default,
+                ..
+            } => Refusal::KeepIdleAboveLargest {
+                size,
+                field,
+                largest,
+                is_default,
+            },
+            ConfigError::KeepIdleAbovePerClass {
+                capacity,
+                count,
+                max_per_class,
+                ..
+            } => Refusal::KeepIdleAbovePerClass(capacity, count, max_per_class),
+            ConfigError::KeepIdleAboveRetain {
+                bytes,
+                retain_bytes,
+                is_default,
+                ..
+            } => Refusal::KeepIdleAboveRetain(bytes, retain_bytes, is_default),
             ConfigError::ZeroInterval { field, .. } => Refusal::ZeroInterval(field),
             ConfigError::Percentile { ref value, .. } => Refusal::Percentile(value.clone()),
             ConfigError::BackgroundWithoutInterval => Refusal::BackgroundWithoutInterval,
@@ -392,6 +540,45 @@ impl Refusal {
                 (field, text(&[*value]))
             }
             Refusal::MaxBelowMin { min, max } => ("max_size", text(&[*min, *max])),
+            &Refusal::RetainBelowLargest {
+                retain_bytes,
+                field,
+                largest,
+                is_default,
+            } => {
+                let mut parts = text(&[retain_bytes, largest]);
+                parts.push(String::from(field));
+                if is_default {
+                    parts.push(String::from("default"));
+                }
+                ("retain_bytes", parts)
+            }
+            &Refusal::KeepIdleAboveLargest {
+                size,
+                field,
+                largest,
+                is_default,
+            } => {
+                let mut parts = text(&[size, largest]);
+                parts.push(String::from(field));
+                if is_default {
+                    parts.push(String::from("default"));
+                }
+                ("keep_idle", parts)
+            }
+            Refusal::KeepIdleAbovePerClass(capacity, count, most) => {
+                let mut parts = text(&[*capacity, *count, *most]);
+                parts.push(String::from("max_per_class"));
+                ("keep_idle", parts)
+            }
+            &Refusal::KeepIdleAboveRetain(bytes, retain_bytes, is_default) => {
+                let mut parts = text(&[bytes, retain_bytes]);
+                parts.push(String::from("retain_bytes"));
+                if is_default {
+                    parts.push(String::from("default"));
+                }
+                ("keep_idle", parts)
+            }
             Refusal::NoClasses => ("classes", vec![String::from("empty")]),
             Refusal::TooManyClasses(max) => ("classes", text(&[*max])),
             Refusal::NotAscending(index, previous, value) => {
@@ -497,11 +684,16 @@ impl Use<'_> {
     /// The first thing that a pool does is what its limits say.
     fn begin(&mut self, u: &mut Unstructured) -> Result<()> {
         let options = self.options;
+        if !options.keep_idle.is_empty() {
+            return Ok(()); // these have taken their part of the limits
+        }
         let size = self.request(u)?;
         let Some(class) = self.class_of(size).filter(|&class| class <= ALLOCATED_MAX) else {
             return Ok(());
         };
-        let room = options.max_per_class().min(options.retain_bytes() / class);
+        let room = options
+            .max_per_class()
+            .min(options.retain_bytes(self.classes) / class);
         if u.ratio(1, 2)? {
             let count = u.int_in_range(0..=6)?;
             let made = self.pool.prefill(size, count);
@@ -566,6 +758,13 @@ impl Use<'_> {
                 let after = self.pool.stats().total;
                 assert_eq!((after.retained_buffers, after.retained_bytes), (0, 0));
                 self.trimmed += freed.buffers as u64;
+                self.pool.reset_peaks();
+                let peaks = self.pool.stats().peaks;
+                if quiet {
+                    let outstanding = after.outstanding_bytes;
+                    let now = (peaks.footprint_bytes, peaks.outstanding_bytes);
+                    assert_eq!((now, peaks.retained_bytes), ((outstanding, outstanding), 0));
+                }
             }
             11 => {
                 let size = self.request(u)?;
@@ -624,12 +823,15 @@ impl Use<'_> {
         let options = self.options;
         let stats = self.pool.stats();
         let total = stats.total;
-        let budget = options.retain_bytes() as u64;
+        let budget = options.retain_bytes(self.classes) as u64;
         assert!(total.retained_bytes <= budget, "{total:?}");
         if options.background_trim {
             return;
         }
         assert_eq!(total.outstanding, self.held.len() as u64);
+        let capacities = self.held.iter().map(|buf| buf.capacity() as u64);
+        assert_eq!(total.outstanding_bytes, capacities.sum::<u64>());
+        assert!(total.footprint_bytes() <= stats.peaks.footprint_bytes);
         assert_eq!(total.gets, self.gets + total.growths);
         assert_eq!(total.adopted, self.adopted);
         assert_eq!(total.detached, self.detached);
@@ -639,6 +841,9 @@ impl Use<'_> {
         let went = total.returns + total.discards.total() + total.detached;
         assert_eq!(came, went + total.outstanding, "{total:?}");
         let all = stats.classes.iter().map(|class| &class.counts);
+        let lines = all.clone().chain([&stats.unclassed]);
+        let outstanding: u64 = lines.map(|counts| counts.outstanding_bytes).sum();
+        assert_eq!(total.outstanding_bytes, outstanding, "{stats}");
         for counts in all.chain([&stats.unclassed, &total]) {
             let gets = counts.local_hits + counts.depot_hits + counts.misses + counts.oversize;
             assert_eq!(counts.gets, gets, "{counts:?}");
@@ -664,6 +869,16 @@ impl Use<'_> {
 
 fn run(u: &mut Unstructured) -> Result<()> {
     let options = Options::arbitrary(u)?;
+    let mut idle = 0;
+    if let Ok(classes) = options.expected() {
+        let counts = classes
+            .iter()
+            .map(|&class| options.idle_of(&classes, class));
+        idle = counts.fold(0, usize::saturating_add);
+        if idle > IDLE_MAX || options.idle_bytes(&classes) > IDLE_BYTES_MAX {
+            return Ok(());
+        }
+    }
     let pool = match (options.builder().build(), options.expected()) {
         (Err(error), Err(expected)) => {
             assert_eq!(Refusal::of(&error), expected, "{options:?}");
@@ -678,6 +893,14 @@ fn run(u: &mut Unstructured) -> Result<()> {
         }
     };
     let classes = pool.classes().to_vec();
+    for class in pool.stats().classes {
+        let kept = options.idle_of(&classes, class.capacity);
+        assert_eq!(class.keep_idle, kept);
+        if !options.background_trim {
+            assert_eq!(class.counts.retained_buffers, kept as u64);
+            assert_eq!(class.counts.retained_bytes, (kept * class.capacity) as u64);
+        }
+    }
     let now = pool.calibration();
     let largest = classes[classes.len() - 1];
     if !options.background_trim {
@@ -699,7 +922,7 @@ fn run(u: &mut Unstructured) -> Result<()> {
         gets: 0,
         adopted: 0,
         detached: 0,
-        prefilled: 0,
+        prefilled: idle as u64,
         trimmed: 0,
         lengths: lengths.then(Histogram::new),
     };

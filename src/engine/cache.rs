@@ -782,8 +782,8 @@ mod tests {
                 items: UNLIMITED,
                 cache_rounds: CACHE_ROUNDS,
                 magazine_rounds: MAGAZINE_ROUNDS,
-                keep_idle: 0,
                 weight: 1,
+                keep_idle: 0,
             };
             let account = vec![Account::new(UNLIMITED)];
             // SAFETY: the account stays where it is when its vector is moved, is only ever

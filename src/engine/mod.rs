@@ -104,11 +104,11 @@ pub(crate) struct ClassLimits {
     pub(crate) cache_rounds: usize,
     /// Items that move at once between cache and depot, at most half of [`CACHE_ROUNDS`].
     pub(crate) magazine_rounds: usize,
-    /// Items that trims leave idle in the depot.
-    pub(crate) keep_idle: usize,
     /// Weight of an ordinary item. Any other is kept loose in the depot, so
     /// that the thread caches need not look at what they hand out.
     pub(crate) weight: usize,
+    /// Items that trims leave idle in the depot.
+    pub(crate) keep_idle: usize,
 }
 
 /// Whether to wait for a thread that the system has stopped while it had the list of threads.
@@ -963,6 +963,11 @@ impl<T: Item> Engine<T> {
         sum
     }
 
+    /// Items of a class that trims leave idle.
+    pub(crate) fn keep_idle(&self, class: ClassIndex) -> usize {
+        self.depots[class.get()].limits().keep_idle
+    }
+
     /// How many idle items of a class were freed.
     pub(crate) fn trimmed(&self, class: ClassIndex) -> u64 {
         self.depots[class.get()].trimmed.get()
@@ -1078,8 +1083,8 @@ mod tests {
             items: 100,
             cache_rounds: CACHE,
             magazine_rounds: CACHE / 2,
-            keep_idle: 0,
             weight: Thing::WEIGHT,
+            keep_idle: 0,
         };
         let limits = Limits {
             classes: [class].into(),

@@ -22,6 +22,7 @@ fn classes() -> SizeClasses {
 /// Calibrates when it is asked to.
 fn calibrator() -> Arc<Calibrator> {
     let config = Calibrating {
+        kept_idle: Box::default(),
         threshold: None,
         percentile: 0.95,
         interval: None,

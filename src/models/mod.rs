@@ -37,6 +37,7 @@
 //! | who reads counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
 //! | a calibration, and returns, or requests of a retired class | `calibrate` |
 //! | all of these at once, in long runs | `schedules` |
+//! | a reset of the peaks, and buffers that are made | `schedules`, since loom takes `SeqCst` for less |
 //!
 //! Without a model: the last two handles. Their count is one atomic number that reaches 0
 //! once, and `close`, which follows, has what other threads did from the locks and barriers
@@ -316,8 +317,8 @@ fn limits() -> Limits {
             items: 8,
             cache_rounds: 2,
             magazine_rounds: 1,
-            keep_idle: 0,
             weight: WEIGHT,
+            keep_idle: 0,
         }]),
         weight: 8 * WEIGHT,
         thread_weight: 2 * WEIGHT,

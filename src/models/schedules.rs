@@ -1,5 +1,6 @@
 //! Schedules too long for loom: threads that do at random what threads do, on two pools
-//! of two size classes, with magazines of more than one item.
+//! of two size classes, with magazines of more than one item. And a reset of the peaks,
+//! whose orderings loom takes for weaker than they are.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg shuttle -C debug-assertions" cargo test --release --lib schedules
@@ -10,6 +11,7 @@
 
 use super::models::{Held, Number, Pool, alive, spawn, whole};
 use crate::engine::{ClassIndex, ClassLimits, KINDS, Limits};
+use crate::stats::{Counts, Footprint};
 use crate::sync::model::{JoinHandle, check_many, random};
 use crate::sync::{AtomicUsize, Ordering, set_light_is_a_fence};
 use std::sync::{Arc, Mutex};
@@ -34,6 +36,7 @@ fn limits() -> Limits {
         cache_rounds,
         magazine_rounds: cache_rounds / 2,
         weight,
+        keep_idle: 0,
     };
     Limits {
         classes: Box::new([class(10, 4, 2), class(6, 4, 3)]),
@@ -291,6 +294,42 @@ fn threads_use_pools() {
         used.assert_exact();
     }
     assert_eq!(alive(), 0, "items are lost");
+}
+
+/// Threads that make and free buffers, and one that resets the peaks. The peak is never below
+/// a footprint since the reset.
+fn peaks_are_reset_while_buffers_are_made() {
+    const BYTES: [usize; 3] = [1, 10, 100];
+    let footprint = Arc::new(Footprint::default());
+    let threads = BYTES.map(|bytes| {
+        let footprint = Arc::clone(&footprint);
+        spawn(move || {
+            for _ in 0..2 {
+                footprint.changes(0, bytes);
+                footprint.changes(bytes, 0);
+            }
+            footprint.changes(0, bytes);
+        })
+    });
+    footprint.changes(0, 1000);
+    footprint.changes(1000, 0);
+    footprint.reset_peaks();
+    footprint.changes(0, 2000);
+    footprint.changes(2000, 0);
+    let peak = || footprint.peaks(&Counts::default()).footprint_bytes as usize;
+    assert!((2000..=2111).contains(&peak()), "{}", peak());
+    footprint.reset_peaks();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    assert_eq!(footprint.bytes(), 111);
+    // Or what it was just before, if a buffer was being made.
+    assert!((111..=2111).contains(&peak()), "{}", peak());
+}
+
+#[test]
+fn a_reset_of_peaks_races_buffers_that_are_made() {
+    check_many(ORDERS, whole(peaks_are_reset_while_buffers_are_made));
 }
 
 #[test]

@@ -473,7 +473,12 @@ fn without_calibration_nothing_is_freed_up_to_the_largest_class() {
 
 #[test]
 fn what_is_asked_for_is_kept_within_the_budget() {
-    let pool = by_hand().retain_bytes(2 * LARGE).build().unwrap();
+    let up_to_large = CLASSES.into_iter().filter(|&class| class <= LARGE);
+    let pool = by_hand()
+        .classes(up_to_large)
+        .retain_bytes(2 * LARGE)
+        .build()
+        .unwrap();
     calibrate_to_small(&pool);
     pool.clear();
     let held: Vec<PooledBuf> = (0..5).map(|_| requested(&pool)).collect();

@@ -13,8 +13,10 @@ mod coming_home;
 mod config;
 mod drop_rule;
 mod fit;
+mod footprint;
 mod growth;
 mod idle_memory;
+mod keep_idle;
 #[path = "../model/mod.rs"]
 mod model;
 mod oversize;

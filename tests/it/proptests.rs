@@ -89,6 +89,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => pool().prop_map(|pool| Op::Clear { pool }),
         1 => (pool(), any_size(), 1_usize..80)
             .prop_map(|(pool, size, count)| Op::Prefill { pool, size, count }),
+        1 => pool().prop_map(|pool| Op::ResetPeaks { pool }),
         1 => pool().prop_map(|pool| Op::NewHandle { pool }),
         1 => pool().prop_map(|pool| Op::DropHandle { pool }),
     ]

@@ -200,7 +200,7 @@ fn the_total_is_the_sum_of_all_lines() {
         let classes: u64 = stats.classes.iter().map(|class| field(&class.counts)).sum();
         (classes + field(&stats.unclassed), field(&stats.total))
     };
-    let fields: [fn(&Counts) -> u64; 11] = [
+    let fields: [fn(&Counts) -> u64; 13] = [
         |counts| counts.gets,
         |counts| counts.misses,
         |counts| counts.oversize,
@@ -210,8 +210,10 @@ fn the_total_is_the_sum_of_all_lines() {
         |counts| counts.prefilled,
         |counts| counts.trimmed,
         |counts| counts.outstanding,
+        |counts| counts.outstanding_bytes,
         |counts| counts.retained_buffers,
         |counts| counts.retained_bytes,
+        |counts| counts.footprint_bytes(),
     ];
     for (at, field) in fields.into_iter().enumerate() {
         let (sum, total) = sum(field);
@@ -257,13 +259,14 @@ fn the_table_has_a_line_for_each_class_that_was_used_and_the_sum() {
     assert_eq!(
         pool.stats().to_string(),
         "\
-class  gets  local  depot  miss  oversize  growths  adopted  returns  discards  detached  prefill  trimmed  outst.  retained  bytes
-  512     4      2      0     2         0        0        0        4         0         0        0        1       0         1    512
- 2048     1      0      0     1         0        0        0        0         0         0        0        0       1         0      0
-65536     0      0      0     0         0        0        0        0         0         0        2        2       0         0      0
- none     1      0      0     0         1        0        0        0         1         0        0        0       0         0      0
-total     6      2      0     3         1        0        0        4         1         0        2        3       1         1    512
-hit rate 33.33 %; discards: 1 above max, 0 below min, 0 shared, 0 full"
+class  gets  local  depot  miss  oversize  growths  adopted  returns  discards  detached  prefill  trimmed  outst.  bytes  retained  bytes
+  512     4      2      0     2         0        0        0        4         0         0        0        1       0      0         1    512
+ 2048     1      0      0     1         0        0        0        0         0         0        0        0       1   2048         0      0
+65536     0      0      0     0         0        0        0        0         0         0        2        2       0      0         0      0
+ none     1      0      0     0         1        0        0        0         1         0        0        0       0      0         0      0
+total     6      2      0     3         1        0        0        4         1         0        2        3       1   2048         1    512
+hit rate 33.33 %; discards: 1 above max, 0 below min, 0 shared, 0 full
+footprint 2560 bytes, 133632 at its peak"
     );
 }
 
@@ -286,10 +289,11 @@ fn the_tables_columns_line_up_whatever_the_numbers() {
     drop(pool.get(2 << 20));
     let table = pool.stats().to_string();
     let mut lines: Vec<&str> = table.lines().collect();
+    assert!(lines.pop().unwrap().starts_with("footprint"));
     assert!(lines.pop().unwrap().starts_with("hit rate"));
     assert_eq!(lines.len(), 1 + pool.classes().len() + 2);
     let columns = word_ends(lines[0]);
-    assert_eq!(columns.len(), 16);
+    assert_eq!(columns.len(), 17);
     for line in &lines {
         assert_eq!(word_ends(line), columns, "{table}");
     }

@@ -214,7 +214,8 @@ impl Rest<'_> {
                 count: self.byte() % 80,
             },
             102..=105 => Op::Calibrate { pool },
-            106 | 107 => Op::NewHandle { pool },
+            106 => Op::NewHandle { pool },
+            107 => Op::ResetPeaks { pool },
             108 => Op::DropHandle { pool },
             109 => Op::NewPool {
                 pool,

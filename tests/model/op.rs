@@ -9,9 +9,10 @@ pub const LADDERS: [&[usize]; 4] = [
     &[256],
 ];
 
-/// What a pool of the model may retain, as given to its builder.
+/// What a pool of the model may retain.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Classes above it are left out: see [`Options::capacities`].
     pub retain_bytes: usize,
     pub max_per_class: usize,
     pub thread_cache_bytes: usize,
@@ -50,6 +51,25 @@ impl Options {
         percentile: 0.9,
         profile_of: None,
     };
+
+    /// The size classes: those of the ladder that the budget holds, since no pool can have
+    /// others. All of them where it keeps nothing.
+    pub(super) fn capacities(&self) -> &'static [usize] {
+        let ladder = LADDERS[self.ladder % LADDERS.len()];
+        let held = ladder.partition_point(|&class| class <= self.bounds.retain_bytes);
+        match held {
+            0 => ladder,
+            held => &ladder[..held],
+        }
+    }
+
+    /// As it is given to the builder: a budget below the smallest class keeps nothing.
+    pub(super) fn retain_bytes(&self) -> usize {
+        match self.bounds.retain_bytes < self.capacities()[0] {
+            true => 0,
+            false => self.bounds.retain_bytes,
+        }
+    }
 }
 
 /// One operation. Places in lists count round their length, so that every
@@ -165,6 +185,9 @@ pub enum Op {
         pool: usize,
         size: usize,
         count: usize,
+    },
+    ResetPeaks {
+        pool: usize,
     },
     Calibrate {
         pool: usize,

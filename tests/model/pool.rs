@@ -8,7 +8,7 @@
 use super::learned::{Learned, Saved, class_for_request};
 use super::levels::{Allowance, Cache, CacheSet, Depot, Idle, Life, PIECE};
 use super::memory::{Memory, View};
-use super::op::{LADDERS, Options};
+use super::op::{Bounds, Options};
 use std::mem;
 use tierpool::{Calibrated, Calibration, Counts, Pool, PooledBuf};
 
@@ -66,9 +66,10 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct GuardModel {
     pub(super) view: View,
-    /// The whole buffer, as the pool last saw it; 0 where it did not.
+    /// Where the whole buffer begins, as the pool last saw it; 0 where it did not.
     base: usize,
-    capacity: usize,
+    /// What the whole buffer has, as the pool last saw it.
+    pub(super) capacity: usize,
     /// Where it is counted as outstanding.
     pub(super) class: usize,
     /// The thread to whose cache it may go back the quick way.
@@ -140,6 +141,10 @@ pub(super) struct OnePool {
     pub(super) fewest: Vec<u64>,
     /// Whether a trim has begun these anew, and none was shown since.
     pub(super) trimmed: bool,
+    /// The capacity of all its buffers, outstanding and idle, and the most that it was since
+    /// the peaks were reset.
+    footprint: usize,
+    peak: usize,
     /// Whether the thread that uses it now has surely gone the slow way, on which it
     /// remembers this pool.
     pub(super) is_remembered: bool,
@@ -149,9 +154,12 @@ impl OnePool {
     /// A pool that begins with what another has saved, if that is given: really, and as
     /// the model has it.
     pub(super) fn new(options: &Options, saved: Option<(tierpool::Profile, Saved)>) -> Self {
-        let capacities = LADDERS[options.ladder % LADDERS.len()];
+        let capacities = options.capacities();
         let (profile, saved) = saved.unzip();
-        let bounds = options.bounds;
+        let bounds = Bounds {
+            retain_bytes: options.retain_bytes(),
+            ..options.bounds
+        };
         let pool = Pool::builder()
             .classes(capacities.iter().copied())
             .retain_bytes(bounds.retain_bytes)
@@ -170,7 +178,10 @@ impl OnePool {
         OnePool {
             handles: vec![pool],
             capacities,
-            options: options.clone(),
+            options: Options {
+                bounds,
+                ..options.clone()
+            },
             learned: Learned::new(capacities, percentile, threshold, saved.as_ref()),
             depots: capacities.iter().map(depot).collect(),
             sets: Vec::new(),
@@ -182,8 +193,49 @@ impl OnePool {
             shortages_limit: 1,
             fewest: vec![0; capacities.len()],
             trimmed: false,
+            footprint: 0,
+            peak: 0,
             is_remembered: false,
         }
+    }
+
+    // ---- bytes ----
+
+    /// A buffer is made, or seen to be larger.
+    fn grows(&mut self, bytes: usize) {
+        self.footprint += bytes;
+        self.peak = self.peak.max(self.footprint);
+    }
+
+    pub(super) fn reset_peaks(&mut self) {
+        if let Some(handle) = self.handles.first() {
+            handle.reset_peaks();
+            self.peak = self.footprint;
+        }
+    }
+
+    /// A guard's buffer has another capacity than before, which the pool sees now.
+    fn sees_capacity(&mut self, guard: &mut GuardModel, capacity: usize) {
+        let outstanding = &mut self.counts[guard.class].outstanding_bytes;
+        *outstanding = *outstanding - guard.capacity as u64 + capacity as u64;
+        self.footprint -= guard.capacity;
+        self.grows(capacity);
+        guard.capacity = capacity;
+    }
+
+    /// A guard has grown on the heap, by its own doing.
+    pub(super) fn grown_on_heap(&mut self, guard: &mut GuardModel) {
+        guard.base = 0;
+        self.sees_capacity(guard, guard.view.capacity);
+    }
+
+    /// A guard's buffer leaves the pool for good.
+    pub(super) fn detached(&mut self, guard: &GuardModel) {
+        let counts = &mut self.counts[guard.class];
+        counts.outstanding -= 1;
+        counts.outstanding_bytes -= guard.capacity as u64;
+        counts.detached += 1;
+        self.footprint -= guard.capacity;
     }
 
     /// The index of what is in no class, in every list by class.
@@ -301,6 +353,7 @@ impl OnePool {
             true => (None, None),
             false => self.take_idle(memory, me, class, asked),
         };
+        let is_made = idle.is_none();
         let counts = &mut self.counts[class];
         counts.gets += 1;
         counts.outstanding += 1;
@@ -315,6 +368,10 @@ impl OnePool {
                 self.capacities[class]
             }
         };
+        counts.outstanding_bytes += capacity as u64;
+        if is_made {
+            self.grows(capacity);
+        }
         assert_eq!(buf.capacity(), capacity);
         let view = match idle.and_then(|idle| idle.view) {
             Some(view) => {
@@ -600,15 +657,24 @@ impl OnePool {
 
     /// A buffer that a guard has given up.
     fn comes_home(&mut self, memory: &mut Memory, me: Life, mut guard: GuardModel, way: Way) {
-        self.counts[guard.class].outstanding -= 1;
-        match guard.make_whole(memory) {
+        let whole = guard.make_whole(memory);
+        if let Some(capacity) = whole {
+            self.sees_capacity(&mut guard, capacity);
+        }
+        let counts = &mut self.counts[guard.class];
+        counts.outstanding -= 1;
+        counts.outstanding_bytes -= guard.capacity as u64;
+        let kept = match whole {
             // Kept, with its view of the allocation.
-            Some(capacity) if self.keep(memory, me, &guard, capacity, way) => {}
-            Some(_) => memory.end(&guard.view),
+            Some(capacity) => self.keep(memory, me, &guard, capacity, way),
             None => {
                 self.counts[guard.class].discards.shared += 1;
-                memory.end(&guard.view);
+                false
             }
+        };
+        if !kept {
+            self.footprint -= guard.capacity;
+            memory.end(&guard.view);
         }
     }
 
@@ -754,6 +820,7 @@ impl OnePool {
             self.depots[at].keep((0..leased).map(|_| new()).collect());
             made += leased;
         }
+        self.grows(made * capacity);
         self.counts[at].prefilled += made as u64;
         self.learned.requests[at] += made;
         self.learned.request(at, count);
@@ -887,6 +954,7 @@ impl OnePool {
         self.counts[at].trimmed += freed.len() as u64;
         let buffers = freed.len();
         let bytes = freed.iter().map(|idle| idle.capacity).sum();
+        self.footprint -= bytes;
         freed.into_iter().for_each(|idle| idle.end(memory));
         (buffers, bytes)
     }
@@ -931,6 +999,7 @@ impl OnePool {
             sum.returns += real.returns;
             sum.detached += real.detached;
             sum.outstanding += real.outstanding;
+            sum.outstanding_bytes += real.outstanding_bytes;
             assert_eq!(real.gets, real.hits() + real.misses + real.oversize);
             assert_eq!(
                 real.returns + real.prefilled,
@@ -940,6 +1009,15 @@ impl OnePool {
         let total = stats.total;
         assert_eq!(total.gets, sum.gets);
         assert_eq!(total.outstanding, sum.outstanding);
+        assert_eq!(total.outstanding_bytes, sum.outstanding_bytes);
+        assert_eq!(total.footprint_bytes(), self.footprint as u64);
+        let peaks = stats.peaks;
+        assert_eq!(peaks.footprint_bytes, self.peak as u64);
+        // Those that snapshots have shown.
+        let outstanding = total.outstanding_bytes..=peaks.footprint_bytes;
+        assert!(outstanding.contains(&peaks.outstanding_bytes));
+        let retained = total.retained_bytes..=peaks.footprint_bytes;
+        assert!(retained.contains(&peaks.retained_bytes));
         // The total itself never shows more than is leased.
         assert_eq!(total.retained_bytes, sum.retained_bytes);
         assert!(sum.retained_bytes <= bounds.retain_bytes as u64);
@@ -970,12 +1048,16 @@ impl OnePool {
     /// A guard for a buffer that the pool did not make.
     pub(super) fn adopted(&mut self, view: View) -> GuardModel {
         let class = self.class_for_capacity(view.capacity);
-        self.counts[class].adopted += 1;
-        self.counts[class].outstanding += 1;
+        let capacity = view.capacity;
+        let counts = &mut self.counts[class];
+        counts.adopted += 1;
+        counts.outstanding += 1;
+        counts.outstanding_bytes += capacity as u64;
+        self.grows(capacity);
         GuardModel {
             view,
             base: 0,
-            capacity: 0,
+            capacity,
             class,
             origin: None,
         }

@@ -295,9 +295,7 @@ impl World {
                     return;
                 };
                 let Guard { real, model, pool } = self.guards.swap_remove(at);
-                let counts = &mut self.pools[pool].counts[model.class];
-                counts.outstanding -= 1;
-                counts.detached += 1;
+                self.pools[pool].detached(&model);
                 self.parts.push(Part {
                     real: PartKind::Mut(real.detach()),
                     view: model.view,
@@ -367,6 +365,7 @@ impl World {
                     assert_eq!(made, pool.prefill(size, count));
                 }
             }
+            Op::ResetPeaks { pool } => self.pools[self.places[pool % 2]].reset_peaks(),
             Op::Calibrate { pool } => {
                 let (at, me) = (self.places[pool % 2], self.me());
                 self.turn_to(at); // it gives up caches
@@ -622,7 +621,8 @@ impl World {
             };
             needed.max(expected)
         } else if guard.model.class == pool.unclassed() && !pool.options.zero_on_return {
-            return guard.heap_grew(&mut self.memory, additional);
+            guard.heap_grew(&mut self.memory, additional);
+            return pool.grown_on_heap(&mut guard.model);
         } else {
             needed.max(view.capacity * 2)
         };
