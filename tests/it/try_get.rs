@@ -1,6 +1,6 @@
 //! `try_get` is `get` with a way to be refused.
 
-use crate::{assert_accounts_balance, assert_disjoint, class, memory, options, pool_of, total};
+use crate::{assert_accounts_balance, assert_disjoint, memory, options, pool_of, total};
 use bytes::{Buf, BufMut};
 use std::error::Error;
 use tierpool::{GetError, Pool, PooledBuf, Stats};
