@@ -2,8 +2,10 @@
 //!
 //! Owns growth through the pool. Knows nothing of levels.
 
+use crate::calibrator;
 use crate::error::GetError;
 use crate::shared::{BufferOrigin, BufferSlot, Shared};
+use crate::size_class::CAPACITY_MAX;
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::fmt;
@@ -23,28 +25,34 @@ use std::sync::Arc;
 ///
 /// # Growth
 ///
-/// What is called on the guard itself ([`reserve`](Self::reserve),
-/// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!`, ...)
-/// takes a larger buffer from the pool when this one is full, copies the
-/// contents and gives the old one back. For `reserve`, the larger one is of the
-/// smallest size class that holds what was asked for. Otherwise it is for what is to be
-/// expected: before the pool's first [calibration](crate::Pool::calibration), the
-/// smallest class that is at least eight times as large; from then on the class of
-/// `default_size`, then that of `max_size` (in steps of at most eight times), then one
-/// sixteen times as large; or the largest class, if that is less. What no class holds
-/// is taken from the heap, at least twice as large.
+/// The guard's own methods and traits ([`reserve`](Self::reserve),
+/// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!`, ...) take a larger
+/// buffer from the pool when this one is full, copy the contents and give the old one back.
 ///
-/// What is called on the `BytesMut` (`(*buf).reserve(..)`, or a function that
-/// takes `&mut BytesMut`) grows as `BytesMut` does, on the heap.
+/// - `reserve` takes the smallest size class that holds the contents and the bytes asked for.
+/// - Appending takes more, for the bytes to come. Before the pool's first
+///   [calibration](crate::Pool::calibration), it takes a buffer eight times as large. After
+///   it, it takes one of `default_size`, then of `max_size` (but at most eight times as
+///   large at once), then sixteen times as large. It stops at the largest class, as long as
+///   that holds the contents.
+/// - Contents that no class holds go to a buffer from the heap, at least twice as large.
+///
+/// Each step is at least one and a half times the capacity. (One may be smaller: the step to
+/// the largest class.) So appending `n` bytes copies at most `4 * n` bytes, however small the
+/// pieces are, and however close the size classes.
+///
+/// Methods of `BytesMut` (`(*buf).reserve(..)`, or a function that takes `&mut BytesMut`) grow
+/// as `BytesMut` does, on the heap.
 ///
 /// # Coming home
 ///
 /// A buffer that was advanced or split comes home whole, unless a part of it is
 /// still in use elsewhere; then it is freed with its last part. (A part of
 /// length and capacity 0 may count as one or not.) One that has
-/// grown joins the largest size class that it fills. It is freed if it is above
-/// the pool's largest, or if it is above `max_size` and of a size that nobody
-/// [asks for](crate::Pool::calibration). What the pool has no more room for is freed, too.
+/// grown joins the largest size class that it fills. It
+/// is freed if it is above the pool's largest, or if it is above `max_size` and of a size
+/// that no one [asks for](crate::Pool::calibration). It is also freed if the pool has no room
+/// for it.
 ///
 /// ```
 /// use bytes::BufMut;
@@ -146,16 +154,16 @@ impl PooledBuf {
 
     /// Makes room for at least `additional` bytes more, through the pool.
     ///
-    /// Takes the smallest size class that holds the contents and `additional`
-    /// bytes, if this buffer does not.
+    /// Takes the smallest size class that holds the contents and `additional` bytes, if
+    /// this buffer does not, and at least one and a half times its capacity.
     ///
     /// # Panics
     ///
-    /// - If the new capacity would be above `isize::MAX` bytes.
+    /// - If the contents and `additional` are above `isize::MAX` bytes together.
     #[inline]
     pub fn reserve(&mut self, additional: usize) {
         if self.spare() < additional {
-            self.grow(additional, true);
+            self.grow(additional, Room::Asked);
         }
     }
 
@@ -199,51 +207,77 @@ impl PooledBuf {
         self.slot.buf.capacity() - self.slot.buf.len()
     }
 
-    /// Notes that the buffer is lent out for writes that the pool cannot see.
-    #[inline(always)]
-    fn note_unseen(&mut self) {
-        // A buffer that will be wiped has no origin. To look here is cheaper
-        // than to write to the slot.
-        if self.origin.is_none() {
-            self.slot.note_unseen();
-        }
-    }
-
     /// Makes room for contents that come piece by piece.
     #[inline(always)]
     fn make_room(&mut self, additional: usize) {
         if self.spare() < additional {
-            self.grow(additional, false);
+            self.grow(additional, Room::Appended);
         }
     }
 
-    /// Exchanges the buffer for one with room for `additional` bytes more, and for
-    /// what is to be expected after these, unless so many were `asked` for.
+    /// Exchanges the buffer for one with room for `additional` bytes more, unless there is
+    /// room before the contents.
+    ///
+    /// # Panics
+    ///
+    /// - If the contents and `additional` are above `isize::MAX` bytes together.
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, additional: usize, asked: bool) {
+    fn grow(&mut self, additional: usize, room: Room) {
+        let len = self.slot.buf.len();
+        let Some(needed) = with_additional(len, additional) else {
+            capacity_overflow(len, additional);
+        };
         self.slot.note_written();
         if self.slot.is_part_of_more() && self.slot.buf.try_reclaim(additional) {
-            return; // there was room before the contents
+            return;
         }
         let home = self.slot.home();
-        let classes = home.classes();
-        let (len, capacity) = (self.slot.buf.len(), self.slot.buf.capacity());
-        let needed = len.checked_add(additional).expect("capacity overflow");
-        let (slot, origin) = if needed > classes.max() {
-            if home.class_of(self.slot.capacity()) == classes.unclassed() && !home.zero_on_return()
-            {
-                // From one plain allocation to another: the heap may do it in place.
-                return self.slot.buf.reserve(additional);
-            }
-            // At least double, so that appending costs constant time per byte.
-            home.take(needed.max(capacity.saturating_mul(2).min(isize::MAX as usize)))
-        } else if asked {
-            home.take(needed)
+        let request = self.growth(needed, room);
+        let (slot, origin) = if request <= home.classes().max() && room != Room::Asked {
+            home.take_to_grow(request)
+        } else if request > home.classes().max() && self.is_plain() {
+            // From one plain allocation to another: the heap may do it in place.
+            return self.slot.buf.reserve(request - len);
         } else {
-            let expected = home.calibrator().larger_than(capacity);
-            home.take_to_grow(needed.max(expected.min(classes.max())))
+            home.take(request)
         };
+        self.exchange_for(slot, origin);
+    }
+
+    /// The capacity to ask for where `needed` bytes are to fit.
+    ///
+    /// At least one and a half times the present one. So appending costs constant time per
+    /// byte, however small its steps are and those of the classes. The step to the largest
+    /// class may be smaller. It comes once: above that class, the capacity doubles.
+    fn growth(&self, needed: usize, room: Room) -> usize {
+        let home = self.slot.home();
+        let (capacity, largest) = (self.slot.buf.capacity(), home.classes().max());
+        let wanted = match room {
+            Room::Asked => calibrator::least_growth(capacity),
+            Room::Appended => home.calibrator().larger_than(capacity),
+        };
+        let request = needed.max(wanted);
+        if request <= largest {
+            return request;
+        }
+        let is_below = self.slot.capacity() < largest;
+        let least = calibrator::least_growth(capacity);
+        if needed <= largest && (is_below || least <= largest) {
+            return largest;
+        }
+        needed.max(capacity.saturating_mul(2).min(CAPACITY_MAX))
+    }
+
+    /// Whether the buffer is of no size class, and is not to be wiped.
+    fn is_plain(&self) -> bool {
+        let home = self.slot.home();
+        home.class_of(self.slot.capacity()) == home.classes().unclassed() && !home.zero_on_return()
+    }
+
+    /// Moves the contents to a larger buffer, and gives this one back.
+    #[inline(always)] // into one that is cold
+    fn exchange_for(&mut self, slot: Box<BufferSlot>, origin: BufferOrigin) {
         let mut larger = PooledBuf {
             slot: ManuallyDrop::new(slot),
             origin,
@@ -255,6 +289,40 @@ impl PooledBuf {
         let slot = unsafe { ManuallyDrop::take(&mut outgrown.slot) };
         Shared::keep_outgrown(slot, &outgrown.origin);
     }
+
+    /// Notes that the buffer is lent out for writes that the pool cannot see.
+    #[inline(always)]
+    fn note_unseen(&mut self) {
+        // A buffer that will be wiped has no origin. To look here is cheaper
+        // than to write to the slot.
+        if self.origin.is_none() {
+            self.slot.note_unseen();
+        }
+    }
+}
+
+/// What room is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// Its size was named by the guard's user.
+    Asked,
+    /// Something is appended, and more may follow.
+    Appended,
+}
+
+/// The sum, if a buffer can be that large.
+fn with_additional(len: usize, additional: usize) -> Option<usize> {
+    let needed = len.checked_add(additional)?;
+    (needed <= CAPACITY_MAX).then_some(needed)
+}
+
+#[cold]
+#[inline(never)]
+fn capacity_overflow(len: usize, additional: usize) -> ! {
+    panic!(
+        "capacity overflow: {len} bytes and {additional} more are above {CAPACITY_MAX}, the most \
+         that can be allocated"
+    )
 }
 
 impl Drop for PooledBuf {
@@ -337,7 +405,7 @@ impl Buf for PooledBuf {
 unsafe impl BufMut for PooledBuf {
     #[inline]
     fn remaining_mut(&self) -> usize {
-        isize::MAX as usize - self.slot.buf.len()
+        CAPACITY_MAX - self.slot.buf.len()
     }
 
     #[inline]

@@ -3,6 +3,8 @@
 
 use crate::{assert_accounts_balance, class, memory, pool_of, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use proptest::prelude::*;
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -208,6 +210,63 @@ fn reserve_takes_the_smallest_class_that_holds_the_contents_and_what_was_asked()
     }
 }
 
+// Failed once: each step took the next class, and copied all there was.
+#[test]
+fn reserve_takes_at_least_one_and_a_half_times_the_capacity() {
+    let classes: Vec<usize> = (10..=100).map(|class| 10 * class).collect();
+    let pool = pool_of(&classes);
+    for (from, to) in [
+        (100, 150),
+        (110, 170),
+        (200, 300),
+        (660, 990),
+        (670, 1000),
+        (990, 1000),
+    ] {
+        let mut buf = pool.get(from);
+        buf.put_bytes(1, from);
+        buf.reserve(1);
+        assert_eq!(buf.capacity(), to, "from {from}");
+        assert_eq!(buf[..], vec![1; from]);
+    }
+    // More, if more is asked for.
+    let mut buf = pool.get(100);
+    buf.put_bytes(1, 100);
+    buf.reserve(75);
+    assert_eq!(buf.capacity(), 180);
+    // From the largest, double.
+    let mut buf = pool.get(1000);
+    buf.put_bytes(1, 1000);
+    buf.reserve(1);
+    assert!(buf.capacity() >= 2000);
+}
+
+#[test]
+fn what_a_calibration_aims_at_is_not_less_than_one_and_a_half_times_the_capacity() {
+    let classes: Vec<usize> = (10..=128).map(|class| 10 * class).collect();
+    let pool = pool_of(&classes);
+    pool.get(100).put_bytes(1, 100);
+    let targets = pool.calibrate().targets;
+    assert_eq!((targets.default_size, targets.max_size), (128, 128));
+    let mut buf = pool.get(120);
+    buf.put_bytes(1, 121);
+    assert_eq!(buf.capacity(), 180);
+}
+
+#[test]
+fn a_guard_of_the_largest_class_that_has_consumed_little_outgrows_it_once() {
+    let pool = pool_of(&[64, 1000]);
+    let mut buf = pool.get(1000);
+    buf.put_bytes(1, 1000);
+    for _ in 0..900 {
+        buf.advance(1);
+        buf.put_u8(2);
+        assert_eq!(buf.len(), 1000);
+    }
+    assert_eq!(total(&pool).growths, 1);
+    assert_eq!((&buf[..100], &buf[100..]), (&[1; 100][..], &[2; 900][..]));
+}
+
 #[test]
 fn room_before_the_contents_is_used_before_a_larger_buffer_is_taken() {
     let pool = pool();
@@ -372,35 +431,115 @@ fn a_guard_grows_after_its_pool_is_gone() {
     .unwrap();
 }
 
-#[test]
-fn a_capacity_that_overflows_panics_and_loses_nothing() {
-    let ways: [(&str, Overflow); 5] = [
-        ("reserve all", |buf| buf.reserve(usize::MAX)),
-        ("reserve above isize::MAX", |buf| {
-            buf.reserve(isize::MAX as usize)
+/// Guards of every sort with `here` in them: in a class, the largest, oversize, adopted, and
+/// each with its first byte consumed, or a part of it split off, which is kept or not.
+fn guards_of_every_sort(pool: &Pool) -> Vec<(String, PooledBuf, Option<BytesMut>)> {
+    type Change = fn(&mut PooledBuf) -> Option<BytesMut>;
+    let changes: [(&str, Change); 5] = [
+        ("as it came", |_| None),
+        ("advanced", |buf| {
+            buf.advance(1);
+            None
         }),
-        ("put_bytes", |buf| buf.put_bytes(0, usize::MAX)),
-        ("resize", |buf| buf.resize(usize::MAX, 0)),
-        ("extend", |buf| buf.extend(std::iter::repeat(0_u8))),
+        ("split", |buf| {
+            drop(buf.split_to(1));
+            None
+        }),
+        ("a part is kept", |buf| Some(buf.split_to(1))),
+        ("cut", |buf| {
+            drop(buf.split_off(10));
+            None
+        }),
     ];
-    for (name, overflow) in ways {
-        // In a class, oversize, and adopted.
-        for size in [64, 5000] {
-            let pool = pool();
-            let mut buf = pool.get(size);
-            buf.extend_from_slice(b"here");
-            let (address, before) = (memory(&buf), pool.stats());
-            let caught = catch_unwind(AssertUnwindSafe(|| overflow(&mut buf)));
-            assert!(caught.is_err(), "{name}");
-            assert_eq!((&buf[..], memory(&buf)), (&b"here"[..], address), "{name}");
-            assert_eq!(pool.stats(), before, "{name}");
-            buf.extend_from_slice(b" still");
-            assert_eq!(&buf[..], b"here still");
-            drop(buf);
+    let mut guards = Vec::new();
+    for size in [64, 4096, 5000, 0] {
+        for (name, change) in changes {
+            let mut buf = match size {
+                0 => pool.adopt(BytesMut::with_capacity(70)),
+                size => pool.get(size),
+            };
+            buf.extend_from_slice(b"!!!!!");
+            let part = change(&mut buf);
+            buf.truncate(4);
+            buf.copy_from_slice(b"here");
+            guards.push((format!("{size}, {name}"), buf, part));
+        }
+    }
+    guards
+}
+
+fn message_of(work: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(work)).expect_err("it panics");
+    panic
+        .downcast_ref::<String>()
+        .expect("it names sizes")
+        .clone()
+}
+
+#[test]
+fn a_capacity_that_overflows_panics_with_the_sizes_and_loses_nothing() {
+    const MOST: usize = isize::MAX as usize;
+    let ways: [(&str, usize, Overflow); 10] = [
+        ("reserve all", usize::MAX, |buf| buf.reserve(usize::MAX)),
+        // RUSTSEC-2026-0007: the sum of all in `bytes` wrapped.
+        ("reserve less", usize::MAX - 50, |buf| {
+            buf.reserve(usize::MAX - 50)
+        }),
+        ("reserve to wrap", usize::MAX - 3, |buf| {
+            buf.reserve(usize::MAX - 3)
+        }),
+        ("reserve isize::MAX", MOST, |buf| buf.reserve(MOST)),
+        ("reserve a byte too many", MOST - 3, |buf| {
+            buf.reserve(MOST - 3)
+        }),
+        ("put_bytes", usize::MAX, |buf| buf.put_bytes(0, usize::MAX)),
+        ("put_bytes, less", MOST - 3, |buf| {
+            buf.put_bytes(0, MOST - 3)
+        }),
+        ("resize", usize::MAX - 4, |buf| buf.resize(usize::MAX, 0)),
+        ("put", usize::MAX, |buf| buf.put(Endless)),
+        ("extend", usize::MAX, |buf| {
+            buf.extend(std::iter::repeat(0_u8))
+        }),
+    ];
+    for zero in [false, true] {
+        let options = || crate::options(&CLASSES).zero_on_return(zero);
+        for (name, additional, overflow) in ways {
+            let pool = options().build().unwrap();
+            for (sort, mut buf, part) in guards_of_every_sort(&pool) {
+                let (address, before) = (memory(&buf), pool.stats());
+                let message = message_of(|| overflow(&mut buf));
+                let sizes = format!("capacity overflow: 4 bytes and {additional} more are above");
+                assert!(message.starts_with(&sizes), "{name}: {message}");
+                assert_eq!(
+                    (&buf[..], memory(&buf)),
+                    (&b"here"[..], address),
+                    "{name}, {sort}"
+                );
+                assert_eq!(pool.stats(), before, "{name}, {sort}");
+                buf.extend_from_slice(b" still");
+                assert_eq!(&buf[..], b"here still");
+                drop((buf, part));
+            }
             assert_eq!(total(&pool).outstanding, 0);
             assert_accounts_balance(&pool);
         }
     }
+}
+
+/// Claims to have `usize::MAX` bytes.
+struct Endless;
+
+impl Buf for Endless {
+    fn remaining(&self) -> usize {
+        usize::MAX
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &[1]
+    }
+
+    fn advance(&mut self, _count: usize) {}
 }
 
 #[test]
@@ -459,4 +598,134 @@ fn a_source_longer_than_it_says_grows_the_guard_through_the_pool() {
     assert_eq!(total(&pool).growths, 1);
     drop(buf);
     assert_accounts_balance(&pool);
+}
+
+// ---- what growth costs ----
+
+/// A guard that is filled step by step, and what was copied for that.
+struct Filled {
+    buf: PooledBuf,
+    written: usize,
+    copied: usize,
+}
+
+impl Filled {
+    /// Appends in some way, and adds up the contents that were moved by it.
+    fn append(&mut self, how: usize, step: usize) {
+        let (at, len) = (self.buf.as_ptr().addr(), self.buf.len());
+        let piece = vec![7; step];
+        match how % 7 {
+            0 => {
+                self.buf.reserve(step);
+                self.buf.put_slice(&piece);
+            }
+            1 => self.buf.write_all(&piece).unwrap(),
+            2 => self.buf.put_slice(&piece),
+            3 => self.buf.resize(len + step, 7),
+            4 => self.buf.extend(&piece),
+            5 => self.buf.put((&piece[..step / 2]).chain(&piece[step / 2..])),
+            _ => {
+                let mut left = &piece[..];
+                while !left.is_empty() {
+                    let (at, len) = (self.buf.as_ptr().addr(), self.buf.len());
+                    let chunk = self.buf.chunk_mut();
+                    let count = chunk.len().min(left.len());
+                    chunk[..count].copy_from_slice(&left[..count]);
+                    // SAFETY: these bytes were written by the line before.
+                    unsafe { self.buf.advance_mut(count) };
+                    left = &left[count..];
+                    self.copied += if self.buf.as_ptr().addr() == at {
+                        0
+                    } else {
+                        len
+                    };
+                }
+                self.written += step;
+                return;
+            }
+        }
+        self.written += step;
+        self.copied += if self.buf.as_ptr().addr() == at {
+            0
+        } else {
+            len
+        };
+    }
+}
+
+/// Some classes far apart, or many at equal distances, or as close as can be.
+fn any_classes() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![
+        prop::collection::btree_set(1_usize..20_000, 1..20),
+        (1_usize..500, 1_usize..128)
+            .prop_map(|(step, count)| (1..=count).map(|class| class * step).collect()),
+        (1_usize..2000, 1_usize..128).prop_map(|(first, count)| (first..first + count).collect()),
+    ]
+    .prop_map(|classes| classes.into_iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: crate::rounds(300, 8) as u32,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn growing_copies_at_most_four_times_the_final_contents(
+        classes in any_classes(),
+        zero in any::<bool>(),
+        calibrated in prop::option::of(1_usize..10_000),
+        first in 0_usize..2000,
+        ways in prop::collection::vec(0_usize..7, 1..4),
+        step in prop_oneof![1_usize..20, 1_usize..700],
+    ) {
+        let pool = crate::options(&classes).zero_on_return(zero).build().unwrap();
+        if let Some(len) = calibrated {
+            pool.get(len).put_bytes(1, len);
+            pool.calibrate();
+        }
+        let buf = pool.get(first);
+        let mut filled = Filled { buf, written: 0, copied: 0 };
+        let steps = crate::rounds(40_000, 2000) / step.max(crate::rounds(20, 50));
+        for at in 0..steps {
+            filled.append(ways[at % ways.len()], step);
+            let Filled { written, copied, .. } = filled;
+            prop_assert!(copied <= 4 * written, "{copied} copied for {written}, after {at}");
+        }
+        prop_assert_eq!(filled.buf.len(), filled.written);
+        prop_assert!(filled.buf.iter().all(|&byte| byte == 7));
+    }
+
+    // As a queue: what is consumed makes room, or grows the buffer for good.
+    #[test]
+    fn a_guard_that_is_filled_and_consumed_copies_in_proportion_to_what_is_written(
+        classes in any_classes(),
+        zero in any::<bool>(),
+        hold in 1_usize..3000,
+        how in 0_usize..7,
+        step in 1_usize..200,
+        consume in 0_usize..4,
+    ) {
+        let pool = crate::options(&classes).zero_on_return(zero).build().unwrap();
+        let buf = pool.get(1);
+        let mut filled = Filled { buf, written: 0, copied: 0 };
+        let mut kept = VecDeque::new();
+        for at in 0..crate::rounds(1500, 40) {
+            filled.append(how, step);
+            let over = filled.buf.len().saturating_sub(hold);
+            match consume {
+                0 => filled.buf.advance(over),
+                1 => drop(filled.buf.copy_to_bytes(over)),
+                2 => drop(filled.buf.split_to(over)),
+                // Some parts are always in use, so the buffer is never whole.
+                _ => kept.push_back(filled.buf.copy_to_bytes(over)),
+            }
+            if kept.len() > 3 {
+                kept.pop_front();
+            }
+            let Filled { written, copied, .. } = filled;
+            prop_assert!(copied <= 4 * written, "{copied} copied for {written}, after {at}");
+        }
+    }
 }

@@ -50,9 +50,10 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct GuardModel {
     pub(super) view: View,
-    /// The whole buffer, as the pool last saw it; 0 where it did not.
+    /// Where the whole buffer begins, as the pool last saw it; 0 where it did not.
     base: usize,
-    capacity: usize,
+    /// Its capacity, when it was last seen whole, or when it was adopted.
+    pub(super) capacity: usize,
     /// Where it is counted as outstanding.
     pub(super) class: usize,
     /// The thread to whose cache it may go back the quick way.
@@ -70,6 +71,20 @@ impl GuardModel {
     /// Whether it is as it left.
     fn is_as_it_left(&self, memory: &Memory) -> bool {
         memory.address(&self.view) == self.base && self.view.capacity == self.capacity
+    }
+
+    /// What to ask for where `needed` bytes are to fit, and `wanted` would be better.
+    pub(super) fn growth(&self, largest: usize, needed: usize, wanted: usize) -> usize {
+        let capacity = self.view.capacity;
+        let request = needed.max(wanted);
+        if request <= largest {
+            return request;
+        }
+        let fits_well = least_growth(capacity) <= largest;
+        if needed <= largest && (self.capacity < largest || fits_well) {
+            return largest;
+        }
+        needed.max(2 * capacity)
     }
 
     /// Empties the buffer. Its capacity if it is the whole of its allocation
@@ -97,6 +112,11 @@ impl GuardModel {
         allocation.counted = false;
         Some(allocation.capacity)
     }
+}
+
+/// The least that a guard grows to.
+pub(super) fn least_growth(capacity: usize) -> usize {
+    capacity + capacity.div_ceil(2)
 }
 
 pub(super) struct OnePool {
@@ -823,9 +843,9 @@ impl OnePool {
         self.counts[class].adopted += 1;
         self.counts[class].outstanding += 1;
         GuardModel {
-            view,
             base: 0,
-            capacity: 0,
+            capacity: view.capacity,
+            view,
             class,
             origin: None,
         }

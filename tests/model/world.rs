@@ -7,7 +7,7 @@ use super::THREADS;
 use super::levels::Life;
 use super::memory::{Memory, View};
 use super::op::{Op, Options};
-use super::pool::{GuardModel, OnePool};
+use super::pool::{GuardModel, OnePool, least_growth};
 use bytes::{Buf, Bytes, BytesMut};
 use std::mem;
 use tierpool::{Counts, Pool, PooledBuf};
@@ -23,6 +23,15 @@ const POOLS_MAX: usize = 8;
 
 /// Guards that are forgotten.
 const FORGOTTEN_MAX: usize = 2;
+
+/// What a guard needs room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// `reserve`.
+    Asked,
+    /// To append.
+    Appended,
+}
 
 struct Guard {
     real: PooledBuf,
@@ -185,7 +194,7 @@ impl World {
                 };
                 let before = self.observe(at);
                 self.guards[at].real.extend_from_slice(&bytes);
-                self.guard_needed(at, len, false, before);
+                self.guard_needed(at, len, Room::Appended, before);
                 self.guards[at]
                     .model
                     .view
@@ -200,7 +209,7 @@ impl World {
                 let before = self.observe(at);
                 let more = len.saturating_sub(self.guards[at].real.len());
                 self.guards[at].real.resize(len, value);
-                self.guard_needed(at, more, false, before);
+                self.guard_needed(at, more, Room::Appended, before);
                 self.guards[at].model.view.contents.resize(len, value);
             }
             Op::Reserve { guard, additional } => {
@@ -209,7 +218,7 @@ impl World {
                 };
                 let before = self.observe(at);
                 self.guards[at].real.reserve(additional);
-                self.guard_needed(at, additional, true, before);
+                self.guard_needed(at, additional, Room::Asked, before);
             }
             Op::WriteInside { guard, len } => {
                 let bytes = self.bytes(len);
@@ -603,29 +612,29 @@ impl World {
     }
 
     /// What a guard must have done that had room for `spare` bytes and needed
-    /// `additional`, which somebody `asked` for or not.
-    fn guard_needed(&mut self, at: usize, additional: usize, asked: bool, spare: usize) {
+    /// `additional`.
+    fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
         let me = self.me();
         let guard = &mut self.guards[at];
-        let view = &mut guard.model.view;
-        if spare >= additional || self.memory.try_reclaim(view, additional) {
+        if spare >= additional || self.memory.try_reclaim(&mut guard.model.view, additional) {
             return;
         }
+        let view = &guard.model.view;
         let pool = &mut self.pools[guard.pool];
         let needed = view.contents.len() + additional;
-        let request = if needed <= pool.largest() {
-            let expected = match (asked, pool.handles.is_empty()) {
-                (true, _) => 0,
-                (false, false) => pool.learned.larger_than(view.capacity).min(pool.largest()),
-                // What an ended pool still learns, nobody can see.
-                (false, true) => guard.real.capacity(),
-            };
-            needed.max(expected)
-        } else if guard.model.class == pool.unclassed() && !pool.options.zero_on_return {
-            return guard.heap_grew(&mut self.memory, additional);
-        } else {
-            needed.max(view.capacity * 2)
+        let wanted = match (room, pool.handles.is_empty()) {
+            (Room::Appended, false) => pool.learned.larger_than(view.capacity),
+            // An ended pool still learns, and shows it to no one.
+            (Room::Appended, true) => guard.real.capacity(),
+            _ => least_growth(view.capacity),
         };
+        let request = guard.model.growth(pool.largest(), needed, wanted);
+        let is_plain = guard.model.class == pool.unclassed() && !pool.options.zero_on_return;
+        if request > pool.largest() && is_plain {
+            let more = request - view.contents.len();
+            return guard.heap_grew(&mut self.memory, more);
+        }
+        let asked = room == Room::Asked;
         let contents = view.contents.clone();
         // Taken before the old one is given back. The real one has its contents
         // already; the model's come from the caller.
