@@ -8,7 +8,7 @@
 
 use crate::engine::Item;
 use crate::system;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::hint;
 use std::mem::{self, MaybeUninit};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) struct Slot<H> {
     /// when it was adopted. Says in which class it counts as outstanding.
     capacity: usize,
     /// How many bytes from `base` on may have been written since the buffer
-    /// left home; [`UNSEEN`] if nobody knows.
+    /// left home; [`UNSEEN`] if that is not known.
     written: usize,
     home: Arc<H>,
 }
@@ -105,11 +105,12 @@ impl<H> Slot<H> {
         &self.home
     }
 
-    /// Whether the buffer is as it left home but for its contents, if it is
-    /// one of a size class of `capacity` bytes.
+    /// Whether the buffer has the address and the capacity with which it left home, if
+    /// it is one of a size class of `capacity` bytes.
     ///
-    /// Its address and its capacity say so: nobody else holds a byte of an
-    /// allocation of which this buffer is the whole.
+    /// If it was not lent out as a whole, it is then as it left, except for its contents:
+    /// no one else holds a byte of an allocation that this buffer covers. If it was lent,
+    /// the allocation may be a larger one, or shared: ask [`reclaim`](Self::reclaim).
     #[inline(always)]
     pub(crate) fn is_as_it_left(&self, capacity: usize) -> bool {
         self.buf.as_ptr().addr() == self.base && self.buf.capacity() == capacity
@@ -126,15 +127,18 @@ impl<H> Slot<H> {
     }
 
     /// Empties the buffer and makes it the whole of its allocation again.
-    /// Says whether it is: not if a part of it is still in use elsewhere, or if there is
+    /// Returns `false` if a part of it is still in use elsewhere, or if there is
     /// no memory to find that out.
+    ///
+    /// If `lent`, the buffer was lent out as a whole, and its address and its capacity
+    /// prove nothing.
     ///
     /// If `wipe`, overwrites with zeros what may have been written to it since
     /// it left home, as far as nobody else holds it.
-    pub(crate) fn make_whole(&mut self, wipe: bool) -> bool {
+    pub(crate) fn make_whole(&mut self, lent: bool, wipe: bool) -> bool {
         self.note_written();
-        self.buf.clear();
-        let whole = self.is_as_it_left(self.capacity) || self.reclaim();
+        self.buf.clear(); // so that `reclaim` overwrites what it steps over
+        let whole = !lent && self.is_as_it_left(self.capacity) || self.reclaim();
         if whole {
             if wipe {
                 self.wipe(self.written);
@@ -145,7 +149,7 @@ impl<H> Slot<H> {
             // With what lies before it, as far as nobody holds a part: below it may be
             // lost to us.
             let _before = self.buf.try_reclaim(self.capacity);
-            self.wipe(UNSEEN);
+            self.wipe_to_full();
         }
         if self.examine() {
             if wipe {
@@ -156,9 +160,30 @@ impl<H> Slot<H> {
         false
     }
 
-    /// Makes a buffer whole that was advanced or split, if nobody holds a part.
-    fn reclaim(&mut self) -> bool {
-        self.is_part() && self.buf.try_reclaim(self.capacity) && self.is_as_it_left(self.capacity)
+    /// Empties the buffer and makes it whole, if it is all of the allocation that the slot
+    /// knows, and no one else holds a part. Asks the allocation, and not the buffer's
+    /// address and capacity. Takes no memory.
+    pub(crate) fn reclaim(&mut self) -> bool {
+        if self.buf.as_ptr().addr() == self.base {
+            // From its second byte, to ask for all of it is an answer: only a buffer that
+            // is alone moves back to the beginning, and only where the allocation has no
+            // room behind. It covers all of the allocation then, whatever it has been cut
+            // to.
+            if self.buf.is_empty() {
+                if !self.buf.try_reclaim(1) {
+                    return false; // of no capacity, and shared
+                }
+                self.buf.put_u8(0);
+            }
+            self.buf.advance(1);
+            self.buf.clear();
+        } else {
+            self.buf.clear();
+            if !self.is_part() {
+                return false;
+            }
+        }
+        self.buf.try_reclaim(self.capacity) && self.is_as_it_left(self.capacity)
     }
 
     /// Makes a buffer whole that has grown, was adopted or exchanged, if
@@ -171,8 +196,10 @@ impl<H> Slot<H> {
             self.remember_whole();
             return true;
         }
-        // To ask takes memory, for a moment, in a way that cannot fail.
-        if !system::has_room_for::<[usize; FREEZE_WORDS]>(1) {
+        // To ask takes memory, for a moment, in a way that cannot fail. A full buffer is
+        // asked without.
+        let is_full = self.buf.len() == self.buf.capacity();
+        if !is_full && !system::has_room_for::<[usize; FREEZE_WORDS]>(1) {
             return false;
         }
         // Only a `Bytes` can be asked whether it is alone; made a `BytesMut`
@@ -203,7 +230,6 @@ impl<H> Slot<H> {
     }
 
     /// Notes that the buffer is written to where the pool cannot see it.
-    #[inline(always)]
     pub(crate) fn note_unseen(&mut self) {
         self.written = UNSEEN;
     }
@@ -227,6 +253,12 @@ impl<H> Slot<H> {
         // buffer is freed next.
         hint::black_box(spare.as_ptr());
         self.written = 0;
+    }
+
+    /// Overwrites all of the empty buffer with zeros, and shows them as its contents.
+    fn wipe_to_full(&mut self) {
+        self.buf.resize(self.buf.capacity(), 0);
+        hint::black_box(self.buf.as_ptr()); // as in `wipe`
     }
 }
 

@@ -144,9 +144,18 @@ impl Rest<'_> {
                 guard: self.place(),
                 len: self.len(),
             },
-            35..=37 => Op::WriteInside {
+            35 => Op::WriteInside {
                 guard: self.place(),
                 len: self.len(),
+            },
+            36 => Op::ReserveInside {
+                guard: self.place(),
+                additional: self.size(),
+            },
+            37 => Op::CutBack {
+                guard: self.place(),
+                less: self.byte(),
+                keep: self.flag(),
             },
             38..=40 => Op::Reserve {
                 guard: self.place(),

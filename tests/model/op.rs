@@ -93,6 +93,17 @@ pub enum Op {
         guard: usize,
         len: usize,
     },
+    /// `reserve` on the `BytesMut` inside.
+    ReserveInside {
+        guard: usize,
+        additional: usize,
+    },
+    /// Cuts the `BytesMut` inside to the capacity with which it came, or to less.
+    CutBack {
+        guard: usize,
+        less: usize,
+        keep: bool,
+    },
     Reserve {
         guard: usize,
         additional: usize,

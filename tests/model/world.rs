@@ -40,6 +40,11 @@ struct Guard {
 }
 
 impl Guard {
+    /// Makes room for `additional` bytes more without the heap.
+    fn use_room(&mut self, memory: &Memory, additional: usize) -> bool {
+        !self.model.looks_as_it_left(memory) && memory.try_reclaim(&mut self.model.view, additional)
+    }
+
     /// What `BytesMut::reserve` did.
     fn heap_grew(&mut self, memory: &mut Memory, additional: usize) {
         let view = &mut self.model.view;
@@ -220,6 +225,24 @@ impl World {
                 self.guards[at].real.reserve(additional);
                 self.guard_needed(at, additional, Room::Asked, before);
             }
+            Op::ReserveInside { guard, additional } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let guard = &mut self.guards[at];
+                BytesMut::reserve(&mut guard.real, additional);
+                guard.model.lent = true;
+                guard.heap_grew(&mut self.memory, additional);
+            }
+            Op::CutBack { guard, less, keep } => {
+                let cut = |memory: &mut Memory, Guard { real, model, .. }: &mut Guard| {
+                    let at = model.capacity.min(real.capacity()).saturating_sub(less);
+                    let part = PartKind::Mut(real.split_off(at));
+                    model.lent = true;
+                    (part, memory.split_off(&mut model.view, at))
+                };
+                self.split(guard, keep, cut);
+            }
             Op::WriteInside { guard, len } => {
                 let bytes = self.bytes(len);
                 let Some(at) = round(guard, self.guards.len()) else {
@@ -227,6 +250,7 @@ impl World {
                 };
                 let guard = &mut self.guards[at];
                 BytesMut::extend_from_slice(&mut guard.real, &bytes);
+                guard.model.lent = true;
                 let real = guard.real.to_vec();
                 guard.heap_grew(&mut self.memory, len);
                 guard.model.view.contents.extend_from_slice(&bytes);
@@ -254,6 +278,7 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
                     let part = PartKind::Mut(real.split_to(at));
+                    model.lent = true;
                     (part, memory.split_to(&mut model.view, at))
                 });
             }
@@ -261,6 +286,7 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.capacity() + 1);
                     let part = PartKind::Mut(real.split_off(at));
+                    model.lent = true;
                     (part, memory.split_off(&mut model.view, at))
                 });
             }
@@ -283,6 +309,7 @@ impl World {
                 let (one, two) = (&mut low[at.min(other)], &mut high[0]);
                 mem::swap(&mut *one.real, &mut *two.real);
                 mem::swap(&mut one.model.view, &mut two.model.view);
+                (one.model.lent, two.model.lent) = (true, true);
             }
             Op::Drop { guard } => {
                 let Some(at) = round(guard, self.guards.len()) else {
@@ -616,7 +643,7 @@ impl World {
     fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
         let me = self.me();
         let guard = &mut self.guards[at];
-        if spare >= additional || self.memory.try_reclaim(&mut guard.model.view, additional) {
+        if spare >= additional || guard.use_room(&self.memory, additional) {
             return;
         }
         let view = &guard.model.view;
