@@ -7,6 +7,7 @@ use crate::engine::Mark;
 use crate::error::GetError;
 use crate::shared::{BufferOrigin, BufferSlot, Shared};
 use crate::size_class::CAPACITY_MAX;
+use crate::slot::PROBE;
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::fmt;
@@ -42,6 +43,64 @@ use std::sync::Arc;
 /// Each step is at least one and a half times the capacity. (One may be smaller: the step to
 /// the largest class.) So appending `n` bytes copies at most `4 * n` bytes, however small the
 /// pieces are, and however close the size classes.
+///
+/// # Reading to the end
+///
+/// A reader that fills the spare room ([`chunk_mut`](BufMut::chunk_mut), and `read_buf` of
+/// `tokio`) does not grow the guard before it has written more bytes than the buffer holds.
+/// **A full guard lends 8 bytes beside its buffer** (4 on a 32-bit machine). If the reader is
+/// at its end, it writes none of them, and nothing happens. If it writes some, the guard
+/// takes the next size class, and the bytes are appended. So `get(n)` is enough for a
+/// message of `n` bytes:
+///
+/// ```
+/// use bytes::BufMut;
+/// use tierpool::Pool;
+///
+/// /// Reads one chunk, as `read_buf` does.
+/// fn read(source: &mut &[u8], buf: &mut impl BufMut) -> usize {
+///     let chunk = buf.chunk_mut();
+///     let len = chunk.len().min(source.len());
+///     chunk[..len].copy_from_slice(&source[..len]);
+///     *source = &source[len..];
+///     // SAFETY: these bytes were written above.
+///     unsafe { buf.advance_mut(len) };
+///     len
+/// }
+///
+/// let pool = Pool::default();
+/// let message = [7; 4096];
+/// let mut source = &message[..];
+/// let mut buf = pool.get(4096);
+/// while read(&mut source, &mut buf) > 0 {}
+/// assert_eq!((&buf[..], buf.capacity()), (&message[..], 4096));
+/// ```
+///
+/// **Before a datagram is received** (`recv_buf`), call `reserve` with its largest size: of a
+/// longer one than the spare room, the rest is lost.
+///
+/// # A guard that must not grow
+///
+/// Put a [`limit`](BufMut::limit) around it. What does not fit is refused: `put` panics, a
+/// [`writer`](BufMut::writer) writes less, and a reader sees that it is full.
+///
+/// ```
+/// use bytes::BufMut;
+/// use std::io::Write;
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// let mut buf = pool.get(512);
+/// buf.put_bytes(b'.', 500);
+///
+/// let room = buf.capacity() - buf.len();
+/// let mut fixed = (&mut buf).limit(room).writer();
+/// assert_eq!(fixed.write(b"hello, world and all")?, 12);
+/// assert_eq!(fixed.write(b" and all")?, 0);
+/// assert!(buf.ends_with(b"hello, world"));
+/// assert_eq!((buf.len(), buf.capacity()), (512, 512));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 ///
 /// # Lending the `BytesMut`
 ///
@@ -133,6 +192,7 @@ impl PooledBuf {
         // SAFETY: `this` is not dropped, so the slot is taken out once.
         let mut slot = unsafe { ManuallyDrop::take(&mut this.slot) };
         slot.home().counters_of(&slot).detached.bump();
+        slot.note_unseen(); // overwrites a probe, which may hold a secret
         mem::take(&mut slot.buf)
     }
 
@@ -275,7 +335,7 @@ impl PooledBuf {
             capacity_overflow(len, additional);
         };
         self.note_written();
-        if self.slot.is_part_of_more() && self.slot.buf.try_reclaim(additional) {
+        if self.slot.use_room(additional) {
             return;
         }
         let home = self.slot.home();
@@ -300,7 +360,7 @@ impl PooledBuf {
         let home = self.slot.home();
         let (capacity, largest) = (self.slot.buf.capacity(), home.classes().max());
         let wanted = match room {
-            Room::Asked => calibrator::least_growth(capacity),
+            Room::Asked | Room::Probed => calibrator::least_growth(capacity),
             Room::Appended => home.calibrator().larger_than(capacity),
         };
         let request = needed.max(wanted);
@@ -339,7 +399,8 @@ impl PooledBuf {
     /// Notes what is written now, before it is cut off or moved.
     #[inline(always)]
     fn note_written(&mut self) {
-        // A buffer that will be wiped has no origin. With a mark, all of it will be.
+        // A buffer that will be wiped has no origin. With a mark, all of it will be, and
+        // the number's place may be lent out as the probe.
         if self.origin.is_none() && !self.origin.is_marked() {
             self.slot.note_written();
         }
@@ -353,6 +414,54 @@ impl PooledBuf {
             self.origin.mark(Mark::Written);
         }
     }
+
+    /// What a full guard lends to be written to: room before the contents, or else a few
+    /// bytes beside the buffer.
+    ///
+    /// Who reads to the end of a source asks for room once more than it needs. So the
+    /// buffer does not grow before something is written.
+    #[cold]
+    #[inline(never)]
+    fn chunk_of_full(&mut self) -> &mut UninitSlice {
+        self.note_unseen(); // before the contents move, and before the probe is written to
+        if self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1) {
+            // The probe may have been lent before, while a part was in use elsewhere, and
+            // been written to.
+            let probed = *self.slot.probe();
+            self.write_behind(&probed);
+            return self.slot.buf.spare_capacity_mut().into();
+        }
+        UninitSlice::new(self.slot.probe())
+    }
+
+    /// Writes bytes behind the contents, as far as there is room, and does not announce them.
+    fn write_behind(&mut self, bytes: &[u8]) {
+        for (to, &byte) in self.slot.buf.spare_capacity_mut().iter_mut().zip(bytes) {
+            to.write(byte);
+        }
+    }
+
+    /// Appends `count` bytes that were written to the [chunk of a full
+    /// guard](Self::chunk_of_full), growing to the next class.
+    ///
+    /// # Panics
+    ///
+    /// - If the chunk has fewer bytes.
+    #[cold]
+    #[inline(never)]
+    fn append_probed(&mut self, count: usize) {
+        let spare = self.spare();
+        let chunk = if spare == 0 { PROBE } else { spare };
+        assert!(
+            spare == 0 && count <= PROBE,
+            "{count} bytes cannot have been written to a chunk of {chunk}"
+        );
+        let probed = *self.slot.probe();
+        self.grow(count, Room::Probed);
+        self.slot.buf.extend_from_slice(&probed[..count]);
+        // The rest may have been written to as well, and be announced next.
+        self.write_behind(&probed[count..]);
+    }
 }
 
 /// What room is for.
@@ -362,7 +471,14 @@ enum Room {
     Asked,
     /// Something is appended, and more may follow.
     Appended,
+    /// A few bytes came where the end was due.
+    Probed,
 }
+
+/// From how many bytes on a part of a buffer is worth being lent to be written to.
+///
+/// 64: what `BytesMut` lends at least.
+const CHUNK_LEAST: usize = 64;
 
 /// The sum, if a buffer can be that large.
 fn with_additional(len: usize, additional: usize) -> Option<usize> {
@@ -471,25 +587,37 @@ impl Buf for PooledBuf {
     }
 }
 
-// SAFETY: `chunk_mut` and `advance_mut` are those of one `BytesMut`, which
-// keeps the contract; growing exchanges that buffer before it is asked for a
-// chunk, never between the two calls.
+// SAFETY: `chunk_mut` lends the spare room of one `BytesMut`, or, where there is none, the
+// probe; both stay where they are while the guard is borrowed and are all that is written
+// to. `advance_mut` takes the bytes from the one that was lent: it looks at the same spare
+// room, which nothing but the guard's owner has changed since.
 unsafe impl BufMut for PooledBuf {
     #[inline]
     fn remaining_mut(&self) -> usize {
         CAPACITY_MAX - self.slot.buf.len()
     }
 
+    /// # Panics
+    ///
+    /// - If `count` is above the length of the chunk.
     #[inline]
     unsafe fn advance_mut(&mut self, count: usize) {
+        if count > self.spare() {
+            return self.append_probed(count);
+        }
         // SAFETY: the caller has initialised the first `count` bytes of the
         // chunk that it got, which was this buffer's.
         unsafe { self.slot.buf.advance_mut(count) };
     }
 
+    /// Lends the spare room; if there is none, a few bytes beside the buffer.
+    ///
+    /// See [`PooledBuf`], "Reading to the end".
     #[inline]
     fn chunk_mut(&mut self) -> &mut UninitSlice {
-        self.make_room(1);
+        if self.spare() == 0 {
+            return self.chunk_of_full();
+        }
         self.spare_capacity_mut().into()
     }
 

@@ -25,10 +25,19 @@ pub(crate) struct Slot<H> {
     /// when it was adopted. Says in which class it counts as outstanding.
     capacity: usize,
     /// How many bytes from `base` on may have been written since the buffer
-    /// left home; [`UNSEEN`] if that is not known.
-    written: usize,
+    /// left home, as a number; [`UNSEEN`] if that is not known.
+    ///
+    /// Or the [probe](Self::probe) of a full buffer. Which of the two, the guard knows: it
+    /// marks its origin as [`Written`](crate::engine::Mark::Written) before it lends the
+    /// probe, if the buffer will be wiped. If not, no one asks for the number.
+    written: [u8; PROBE],
     home: Arc<H>,
 }
+
+/// How many bytes a full buffer lends out before it grows.
+///
+/// 8: what `written` takes anyway. A reader that is at its end writes none of them.
+pub(crate) const PROBE: usize = mem::size_of::<usize>();
 
 /// `written` of a buffer that was borrowed in a way that hides the writes.
 const UNSEEN: usize = usize::MAX;
@@ -68,7 +77,7 @@ impl<H> Slot<H> {
         let mut slot = Self::of(buf, home);
         if slot.capacity == capacity {
             slot.remember_whole();
-            slot.written = 0;
+            slot.set_written(0);
         }
         slot
     }
@@ -83,7 +92,7 @@ impl<H> Slot<H> {
             base: 0,
             capacity: buf.capacity(),
             buf,
-            written: UNSEEN,
+            written: UNSEEN.to_ne_bytes(),
             home,
         }
     }
@@ -126,6 +135,24 @@ impl<H> Slot<H> {
         self.base = 0;
     }
 
+    /// Makes room for `additional` bytes more, if the allocation has it, without the heap.
+    ///
+    /// Prefers the room behind the contents to that before them, since that takes no copy,
+    /// and takes all of it.
+    pub(crate) fn use_room(&mut self, additional: usize) -> bool {
+        if !self.is_part_of_more() {
+            return false;
+        }
+        if self.is_part() {
+            let end = self.buf.as_ptr().addr() + self.buf.len();
+            let behind = (self.base + self.capacity).saturating_sub(end);
+            if behind >= additional && self.buf.try_reclaim(behind) {
+                return true;
+            }
+        }
+        self.buf.try_reclaim(additional)
+    }
+
     /// Empties the buffer and makes it the whole of its allocation again.
     /// Returns `false` if a part of it is still in use elsewhere, or if there is
     /// no memory to find that out.
@@ -141,7 +168,7 @@ impl<H> Slot<H> {
         let whole = !lent && self.is_as_it_left(self.capacity) || self.reclaim();
         if whole {
             if wipe {
-                self.wipe(self.written);
+                self.wipe(self.written());
             }
             return true;
         }
@@ -229,9 +256,10 @@ impl<H> Slot<H> {
         self.capacity = self.buf.capacity();
     }
 
-    /// Notes that the buffer is written to where the pool cannot see it.
+    /// Notes that the buffer is written to where the pool cannot see it. Overwrites the
+    /// [probe](Self::probe).
     pub(crate) fn note_unseen(&mut self) {
-        self.written = UNSEEN;
+        self.set_written(UNSEEN);
     }
 
     /// Notes what is written now, before it is given up.
@@ -241,7 +269,27 @@ impl<H> Slot<H> {
         // meaning, but then all of it counts as written, or, if its base is
         // 0, more than all.
         let end = self.buf.as_ptr().addr().wrapping_sub(self.base);
-        self.written = self.written.max(end.wrapping_add(self.buf.len()));
+        let written = self.written().max(end.wrapping_add(self.buf.len()));
+        self.set_written(written);
+    }
+
+    #[inline(always)]
+    fn written(&self) -> usize {
+        usize::from_ne_bytes(self.written)
+    }
+
+    #[inline(always)]
+    fn set_written(&mut self, bytes: usize) {
+        self.written = bytes.to_ne_bytes();
+    }
+
+    /// A few bytes beside the buffer, for a reader that may be at its end: written to where
+    /// the buffer is full.
+    ///
+    /// Takes the place of the number that [`note_written`](Self::note_written) notes, until
+    /// [`note_unseen`](Self::note_unseen).
+    pub(crate) fn probe(&mut self) -> &mut [u8; PROBE] {
+        &mut self.written
     }
 
     /// Overwrites the first `bytes` of the empty buffer with zeros, or all there are.
@@ -252,7 +300,7 @@ impl<H> Slot<H> {
         // So that the compiler does not find the writes useless where the
         // buffer is freed next.
         hint::black_box(spare.as_ptr());
-        self.written = 0;
+        self.set_written(0);
     }
 
     /// Overwrites all of the empty buffer with zeros, and shows them as its contents.

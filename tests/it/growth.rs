@@ -600,6 +600,340 @@ fn a_source_longer_than_it_says_grows_the_guard_through_the_pool() {
     assert_accounts_balance(&pool);
 }
 
+// ---- reading to the end ----
+
+/// Reads as `read_buf` does: what fits in a chunk, and announces it.
+fn read(source: &mut &[u8], buf: &mut impl BufMut) -> usize {
+    if !buf.has_remaining_mut() {
+        return 0;
+    }
+    let chunk = buf.chunk_mut();
+    assert!(chunk.len() > 0, "a chunk is never empty");
+    let count = chunk.len().min(source.len());
+    chunk[..count].copy_from_slice(&source[..count]);
+    *source = &source[count..];
+    // SAFETY: these bytes were written above.
+    unsafe { buf.advance_mut(count) };
+    count
+}
+
+fn read_to_end(mut source: &[u8], buf: &mut impl BufMut) {
+    while read(&mut source, buf) > 0 {}
+    assert!(source.is_empty());
+}
+
+// rust-lang/rust#23815. Failed once: 4 KiB became 32 KiB, and 1 MiB a plain allocation.
+#[test]
+fn a_guard_that_a_reader_fills_to_the_last_byte_does_not_grow() {
+    for zero in [false, true] {
+        let options = || crate::options(&CLASSES).zero_on_return(zero);
+        let pool = options().build().unwrap();
+        for len in [64, 512, 4096, 10_000] {
+            let mut buf = pool.get(len);
+            let (home, before) = (memory(&buf), total(&pool));
+            read_to_end(&pattern(0, len), &mut buf);
+            read_to_end(&[], &mut buf); // again
+            assert_eq!(
+                (&buf[..], memory(&buf)),
+                (&pattern(0, len)[..], home),
+                "{len}"
+            );
+            assert_eq!(total(&pool), before, "{len}");
+            drop(buf);
+        }
+        assert_eq!(
+            total(&pool).discards.total(),
+            1,
+            "the one above the largest class"
+        );
+
+        // Adopted, and of a class that is retired.
+        let mut buf = pool.adopt(BytesMut::with_capacity(100));
+        read_to_end(&pattern(0, 100), &mut buf);
+        assert_eq!((&buf[..], buf.capacity()), (&pattern(0, 100)[..], 100));
+        let retired = options().build().unwrap();
+        retired.get(1).put_u8(1);
+        retired.calibrate();
+        let mut buf = retired.get(512);
+        read_to_end(&pattern(0, 512), &mut buf);
+        assert_eq!((buf.capacity(), total(&retired).growths), (512, 0));
+        drop(buf);
+        assert_eq!(class(&retired, 512).discards.above_max, 1);
+        assert_accounts_balance(&pool);
+        assert_accounts_balance(&retired);
+    }
+}
+
+#[test]
+fn a_reader_that_has_more_takes_the_next_class_only() {
+    for zero in [false, true] {
+        let options = crate::options(&[512, 1024, 2048, 65_536]).zero_on_return(zero);
+        let pool = options.build().unwrap();
+        for (len, capacity) in [
+            (513, 1024),
+            (515, 1024),
+            (520, 1024),
+            (521, 1024),
+            (1024, 1024),
+            (1025, 2048),
+            (2049, 65_536),
+        ] {
+            let mut buf = pool.get(512);
+            read_to_end(&pattern(0, len), &mut buf);
+            assert_eq!((&buf[..], buf.capacity()), (&pattern(0, len)[..], capacity));
+        }
+        // Above the largest: double.
+        let mut buf = pool.get(65_536);
+        read_to_end(&pattern(0, 65_537), &mut buf);
+        assert_eq!(buf[..], pattern(0, 65_537));
+        assert!((131_072..262_144).contains(&buf.capacity()));
+        drop(buf);
+        assert_eq!(total(&pool).outstanding, 0);
+        assert_accounts_balance(&pool);
+    }
+}
+
+#[test]
+fn a_reader_that_has_more_takes_one_and_a_half_times_the_capacity_at_least() {
+    let classes: Vec<usize> = (10..=100).map(|class| 10 * class).collect();
+    let pool = pool_of(&classes);
+    let mut buf = pool.get(100);
+    read_to_end(&pattern(0, 101), &mut buf);
+    assert_eq!((&buf[..], buf.capacity()), (&pattern(0, 101)[..], 150));
+}
+
+#[test]
+fn room_before_the_contents_is_lent_whole_before_a_larger_buffer_is_taken() {
+    for zero in [false, true] {
+        let pool = crate::options(&CLASSES)
+            .zero_on_return(zero)
+            .build()
+            .unwrap();
+        let mut buf = pool.get(512);
+        let home = memory(&buf);
+        buf.put_bytes(1, 512);
+        buf.advance(400);
+        assert_eq!(buf.chunk_mut().len(), 400);
+        assert_eq!((&buf[..], memory(&buf)), (&[1; 112][..], home.clone()));
+        buf.put_bytes(2, 400);
+        // Split off, and gone.
+        drop(buf.split_off(100));
+        assert_eq!((buf.len(), buf.capacity()), (100, 100));
+        assert_eq!(buf.chunk_mut().len(), 412);
+        assert_eq!((&buf[..], memory(&buf)), (&[1; 100][..], home.clone()));
+        // Consumed to its end.
+        buf.put_bytes(3, 412);
+        buf.advance(512);
+        assert_eq!(buf.chunk_mut().len(), 512);
+        assert_eq!(memory(&buf), home);
+        assert_eq!(total(&pool).growths, 0);
+        drop(buf);
+        assert_eq!(total(&pool).retained_bytes, 512);
+        // An adopted one: the pool does not know where it began.
+        let mut own = BytesMut::zeroed(1000);
+        drop(own.split_off(300));
+        let mut buf = pool.adopt(own);
+        assert!(buf.chunk_mut().len() >= 64);
+        assert_eq!(buf[..], [0; 300]);
+    }
+}
+
+#[test]
+fn a_part_that_is_gone_while_its_guard_is_read_into_makes_room_for_what_was_read() {
+    let pool = pool();
+    for announced in 1..=8 {
+        let mut buf = pool.get(64);
+        buf.extend_from_slice(&pattern(0, 64));
+        let part = buf.copy_to_bytes(40);
+        // As the documentation of `BufMut::chunk_mut` writes to it: bit by bit.
+        let chunk = buf.chunk_mut();
+        assert_eq!(chunk.len(), 8, "no room while the part is in use");
+        chunk[..3].copy_from_slice(&pattern(64, 3));
+        drop(part);
+        let chunk = buf.chunk_mut();
+        assert_eq!(chunk.len(), 40);
+        chunk[3..8].copy_from_slice(&pattern(67, 5));
+        // SAFETY: eight bytes were written, in two chunks of the same guard.
+        unsafe { buf.advance_mut(announced) };
+        assert_eq!(buf[..], pattern(40, 24 + announced));
+        assert_eq!(buf.capacity(), 64);
+        drop(buf);
+    }
+    assert_eq!(total(&pool).growths, 0);
+    assert_accounts_balance(&pool);
+}
+
+#[test]
+fn what_is_read_into_a_full_guard_may_be_written_and_announced_bit_by_bit() {
+    // As a number that is less than the length, and one that is more.
+    for read in [[1, 0, 0, 0, 0, 0, 0, 0], [9; 8]] {
+        for zero in [false, true] {
+            let pool = crate::options(&CLASSES)
+                .zero_on_return(zero)
+                .build()
+                .unwrap();
+            let mut buf = pool.get(64);
+            buf.put_bytes(7, 64);
+            for at in 0..8 {
+                buf.chunk_mut()[at..=at].copy_from_slice(&read[at..=at]);
+                assert_eq!((buf.len(), buf.capacity()), (64, 64));
+                // None of these changes anything.
+                buf.reserve(0);
+                buf.truncate(100);
+                buf.put_slice(b"");
+                assert!(buf.has_remaining_mut());
+            }
+            // SAFETY: eight bytes were written.
+            unsafe { buf.advance_mut(0) };
+            assert_eq!(buf.capacity(), 64);
+            for count in [1, 3, 4] {
+                // SAFETY: as above; the last four are behind those announced before.
+                unsafe { buf.advance_mut(count) };
+            }
+            assert_eq!((&buf[..64], &buf[64..]), (&[7; 64][..], &read[..]));
+            assert_eq!(buf.capacity(), 512);
+            drop(buf);
+            assert_accounts_balance(&pool);
+        }
+    }
+}
+
+#[test]
+fn what_was_read_and_not_announced_is_no_contents_whatever_comes_after_it() {
+    let after: [(&str, Append); 8] = [
+        ("put_slice", |buf, at| buf.put_slice(&pattern(at, 5))),
+        ("put_bytes", |buf, at| buf.put_bytes(pattern(at, 1)[0], 1)),
+        ("put_u64", |buf, at| {
+            buf.put_u64(u64::from_be_bytes(pattern(at, 8).try_into().unwrap()));
+        }),
+        ("put", |buf, at| buf.put(Bytes::from(pattern(at, 9)))),
+        ("extend", |buf, at| buf.extend(pattern(at, 9))),
+        ("resize", |buf, at| buf.resize(at + 1, pattern(at, 1)[0])),
+        ("io::Write", |buf, at| {
+            buf.write_all(&pattern(at, 9)).unwrap()
+        }),
+        ("DerefMut", |buf, at| {
+            BytesMut::extend_from_slice(buf, &pattern(at, 9))
+        }),
+    ];
+    for zero in [false, true] {
+        for (name, append) in after {
+            let pool = crate::options(&CLASSES)
+                .zero_on_return(zero)
+                .build()
+                .unwrap();
+            let mut buf = pool.get(64);
+            buf.extend_from_slice(&pattern(0, 64));
+            buf.chunk_mut()[..8].copy_from_slice(b"unlikely");
+            append(&mut buf, 64);
+            assert!(buf.len() > 64, "{name}");
+            assert_eq!(buf[..], pattern(0, buf.len()), "{name}");
+            drop(buf);
+            // Nor of the next guard with the same buffer.
+            let mut buf = pool.get(64);
+            buf.chunk_mut()[..8].copy_from_slice(b"unlikely");
+            drop(buf);
+            let mut buf = pool.get(64);
+            assert!(buf.is_empty());
+            buf.put_bytes(1, 65);
+            assert_eq!(buf[..], [1; 65], "{name}");
+            drop(buf);
+            assert_eq!(total(&pool).outstanding, 0);
+            assert_accounts_balance(&pool);
+        }
+    }
+}
+
+#[test]
+fn a_guard_may_change_threads_between_the_read_and_its_announcement() {
+    for zero in [false, true] {
+        let pool = crate::options(&CLASSES)
+            .zero_on_return(zero)
+            .build()
+            .unwrap();
+        let mut buf = pool.get(64);
+        buf.extend_from_slice(&pattern(0, 64));
+        buf.chunk_mut()[..5].copy_from_slice(&pattern(64, 5));
+        let buf = std::thread::spawn(move || {
+            // SAFETY: these bytes were written before the guard was moved.
+            unsafe { buf.advance_mut(5) };
+            buf
+        })
+        .join()
+        .unwrap();
+        assert_eq!((&buf[..], buf.capacity()), (&pattern(0, 69)[..], 512));
+        drop(buf);
+        assert_eq!((total(&pool).outstanding, total(&pool).growths), (0, 1));
+        assert_accounts_balance(&pool);
+    }
+}
+
+#[test]
+fn more_than_a_chunk_cannot_be_announced() {
+    let pool = pool();
+    for (len, lent) in [(0, 64), (60, 4), (63, 1), (64, 8)] {
+        let mut buf = pool.get(64);
+        buf.put_bytes(1, len);
+        assert_eq!(buf.chunk_mut().len(), lent);
+        for too_many in [lent + 1, lent + 64, usize::MAX] {
+            let message = message_of(|| {
+                // SAFETY: none is announced: it panics.
+                unsafe { buf.advance_mut(too_many) }
+            });
+            let said = format!("{too_many} bytes cannot have been written to a chunk of {lent}");
+            assert_eq!(message, said);
+            assert_eq!((&buf[..], buf.capacity()), (&vec![1; len][..], 64));
+        }
+    }
+}
+
+#[test]
+fn a_limit_keeps_a_guard_from_growing() {
+    for zero in [false, true] {
+        let pool = crate::options(&CLASSES)
+            .zero_on_return(zero)
+            .build()
+            .unwrap();
+        let mut buf = pool.get(64);
+        let home = memory(&buf);
+        let mut fixed = (&mut buf).limit(64);
+        let mut source = &pattern(0, 100)[..];
+        while read(&mut source, &mut fixed) > 0 {}
+        assert_eq!(source.len(), 36, "it is full");
+        assert!(!fixed.has_remaining_mut());
+        let put = catch_unwind(AssertUnwindSafe(|| fixed.put_u8(1)));
+        assert!(put.is_err());
+        let mut writer = fixed.writer();
+        assert_eq!(writer.write(b"more").unwrap(), 0);
+        assert_eq!((&buf[..], memory(&buf)), (&pattern(0, 64)[..], home));
+        // A limit that is above the room lets it grow, and no farther than that.
+        let mut loose = (&mut buf).limit(10);
+        while read(&mut source, &mut loose) > 0 {}
+        assert_eq!((&buf[..], buf.capacity()), (&pattern(0, 74)[..], 512));
+        assert_eq!(total(&pool).growths, 1);
+    }
+}
+
+#[test]
+fn a_full_guard_in_a_chain_is_filled_first_and_grows() {
+    let pool = pool();
+    let mut first = pool.get(64);
+    first.put_bytes(b'a', 60);
+    let mut second = pool.get(64);
+    let mut both = (&mut first).chain_mut(&mut second);
+    read_to_end(&[b'b'; 100], &mut both);
+    assert_eq!((first.len(), second.len()), (160, 0));
+    assert_eq!(
+        (&first[..60], &first[60..]),
+        (&[b'a'; 60][..], &[b'b'; 100][..])
+    );
+    // Behind a limit, the second comes next.
+    let mut first = pool.get(64);
+    let mut both = (&mut first).limit(64).chain_mut(&mut second);
+    read_to_end(&[b'c'; 100], &mut both);
+    assert_eq!((first.len(), second.len()), (64, 36));
+}
+
 // ---- what growth costs ----
 
 /// A guard that is filled step by step, and what was copied for that.

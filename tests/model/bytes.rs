@@ -140,7 +140,11 @@ impl Rest<'_> {
                 pool,
                 part: self.place(),
             },
-            27..=34 => Op::Write {
+            27..=31 => Op::Write {
+                guard: self.place(),
+                len: self.len(),
+            },
+            32..=34 => Op::Fill {
                 guard: self.place(),
                 len: self.len(),
             },

@@ -104,6 +104,11 @@ pub enum Op {
         less: usize,
         keep: bool,
     },
+    /// Writes to one chunk of the guard, and announces it; as much as fits there.
+    Fill {
+        guard: usize,
+        len: usize,
+    },
     Reserve {
         guard: usize,
         additional: usize,

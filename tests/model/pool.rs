@@ -78,7 +78,7 @@ impl GuardModel {
     }
 
     /// Whether it has the address and the capacity with which it left.
-    pub(super) fn looks_as_it_left(&self, memory: &Memory) -> bool {
+    fn looks_as_it_left(&self, memory: &Memory) -> bool {
         memory.address(&self.view) == self.base && self.view.capacity == self.capacity
     }
 
@@ -97,6 +97,21 @@ impl GuardModel {
             true => self.is_alone_and_whole(memory),
             false => self.looks_as_it_left(memory),
         }
+    }
+
+    /// Makes room for `additional` bytes more without the heap.
+    pub(super) fn use_room(&mut self, memory: &Memory, additional: usize) -> bool {
+        if self.looks_as_it_left(memory) {
+            return false;
+        }
+        if self.is_known(memory) {
+            let end = memory.address(&self.view) + self.view.contents.len();
+            let behind = (self.base + self.capacity).saturating_sub(end);
+            if behind >= additional && memory.try_reclaim(&mut self.view, behind) {
+                return true;
+            }
+        }
+        memory.try_reclaim(&mut self.view, additional)
     }
 
     /// What to ask for where `needed` bytes are to fit, and `wanted` would be better.

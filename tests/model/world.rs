@@ -8,7 +8,7 @@ use super::levels::Life;
 use super::memory::{Memory, View};
 use super::op::{Op, Options};
 use super::pool::{GuardModel, OnePool, least_growth};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::mem;
 use tierpool::{Counts, Pool, PooledBuf};
 
@@ -31,6 +31,8 @@ enum Room {
     Asked,
     /// To append.
     Appended,
+    /// A few bytes that were written beside it.
+    Probed,
 }
 
 struct Guard {
@@ -40,11 +42,6 @@ struct Guard {
 }
 
 impl Guard {
-    /// Makes room for `additional` bytes more without the heap.
-    fn use_room(&mut self, memory: &Memory, additional: usize) -> bool {
-        !self.model.looks_as_it_left(memory) && memory.try_reclaim(&mut self.model.view, additional)
-    }
-
     /// What `BytesMut::reserve` did.
     fn heap_grew(&mut self, memory: &mut Memory, additional: usize) {
         let view = &mut self.model.view;
@@ -224,6 +221,13 @@ impl World {
                 let before = self.observe(at);
                 self.guards[at].real.reserve(additional);
                 self.guard_needed(at, additional, Room::Asked, before);
+            }
+            Op::Fill { guard, len } => {
+                let bytes = self.bytes(len);
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                self.fill(at, &bytes);
             }
             Op::ReserveInside { guard, additional } => {
                 let Some(at) = round(guard, self.guards.len()) else {
@@ -638,12 +642,38 @@ impl World {
         real.capacity() - real.len()
     }
 
+    /// Writes to one chunk of a guard, as a reader does.
+    fn fill(&mut self, at: usize, bytes: &[u8]) {
+        let spare = self.observe(at);
+        let real = &mut self.guards[at].real;
+        let chunk = real.chunk_mut();
+        let (room, len) = (chunk.len(), bytes.len().min(chunk.len()));
+        chunk[..len].copy_from_slice(&bytes[..len]);
+        // SAFETY: these bytes were written by the line before.
+        unsafe { real.advance_mut(len) };
+
+        let model = &mut self.guards[at].model;
+        let has_room =
+            spare > 0 || model.use_room(&self.memory, 64) || model.use_room(&self.memory, 1);
+        if has_room {
+            let spare = model.view.capacity - model.view.contents.len();
+            assert_eq!(room, spare, "all the room there is");
+        } else {
+            assert_eq!(room, size_of::<usize>(), "beside the buffer");
+            if len > 0 {
+                self.guard_needed(at, len, Room::Probed, 0);
+            }
+        }
+        let contents = &mut self.guards[at].model.view.contents;
+        contents.extend_from_slice(&bytes[..len]);
+    }
+
     /// What a guard must have done that had room for `spare` bytes and needed
     /// `additional`.
     fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
         let me = self.me();
         let guard = &mut self.guards[at];
-        if spare >= additional || guard.use_room(&self.memory, additional) {
+        if spare >= additional || guard.model.use_room(&self.memory, additional) {
             return;
         }
         let view = &guard.model.view;

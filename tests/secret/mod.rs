@@ -17,7 +17,7 @@ pub const SECRET: &[u8] = b"q7Zk!vN3x#Rw9@bTy5&Lm2^Hc8%Jf4*Pd6+Gs";
 pub type Way = fn(&Pool, PooledBuf);
 
 /// All ways to write a secret and to let go of the buffer.
-pub const WAYS: [(&str, Way); 28] = [
+pub const WAYS: [(&str, Way); 29] = [
     ("extend_from_slice", |_, mut buf| {
         buf.extend_from_slice(SECRET)
     }),
@@ -111,6 +111,15 @@ pub const WAYS: [(&str, Way); 28] = [
             // Copied to the front, for room; where it was, it still is.
             buf.put_bytes(2, 10);
             assert_eq!(buf.capacity(), CAPACITY);
+        },
+    ),
+    (
+        "advance, then moved to the front for a reader",
+        |_, mut buf| {
+            buf.put_bytes(1, CAPACITY - SECRET.len());
+            buf.put_slice(SECRET);
+            buf.advance(CAPACITY - SECRET.len());
+            assert_eq!(buf.chunk_mut().len(), CAPACITY - SECRET.len());
         },
     ),
     ("copy_to_bytes, and dropped", |_, mut buf| {
