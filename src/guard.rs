@@ -32,7 +32,8 @@ use std::sync::Arc;
 /// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!`, ...) take a larger
 /// buffer from the pool when this one is full, copy the contents and give the old one back.
 ///
-/// - `reserve` takes the smallest size class that holds the contents and the bytes asked for.
+/// - `reserve` and [`try_reserve`](Self::try_reserve) take the smallest size class that
+///   holds the contents and the bytes asked for.
 /// - Appending takes more, for the bytes to come. Before the pool's first
 ///   [calibration](crate::Pool::calibration), it takes a buffer eight times as large. After
 ///   it, it takes one of `default_size`, then of `max_size` (but at most eight times as
@@ -101,6 +102,8 @@ use std::sync::Arc;
 /// assert_eq!((buf.len(), buf.capacity()), (512, 512));
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Where growth is right but may fail, call [`try_reserve`](Self::try_reserve) first.
 ///
 /// # Lending the `BytesMut`
 ///
@@ -228,11 +231,50 @@ impl PooledBuf {
     /// # Panics
     ///
     /// - If the contents and `additional` are above `isize::MAX` bytes together.
+    ///
+    /// If there is no memory, ends the process as `Vec` does;
+    /// [`try_reserve`](Self::try_reserve) does not.
     #[inline]
     pub fn reserve(&mut self, additional: usize) {
         if self.spare() < additional {
             self.grow(additional, Room::Asked);
         }
+    }
+
+    /// Makes room for at least `additional` bytes more, as [`reserve`](Self::reserve), or
+    /// returns an error where that would panic or end the process.
+    ///
+    /// On an error the guard and its contents are as before. What is true of
+    /// [`Pool::try_get`](crate::Pool::try_get) is true of the buffer that this takes: what
+    /// the pool holds idle is freed before it fails. A guard above the largest size class
+    /// copies its contents where `reserve` may not have to.
+    ///
+    /// # Errors
+    ///
+    /// - [`GetError::TooLarge`] if the contents and `additional` are above `isize::MAX`
+    ///   bytes together.
+    /// - [`GetError::OutOfMemory`] if the heap refuses.
+    ///
+    /// ```
+    /// use tierpool::{GetError, Pool};
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(512);
+    /// buf.extend_from_slice(b"head");
+    /// buf.try_reserve(1000)?;
+    /// assert_eq!((&buf[..], buf.capacity()), (&b"head"[..], 1024));
+    ///
+    /// let refused = buf.try_reserve(usize::MAX).unwrap_err();
+    /// assert!(matches!(refused, GetError::TooLarge { .. }));
+    /// assert_eq!((&buf[..], buf.capacity()), (&b"head"[..], 1024));
+    /// # Ok::<(), GetError>(())
+    /// ```
+    #[inline]
+    pub fn try_reserve(&mut self, additional: usize) -> Result<(), GetError> {
+        if self.spare() < additional {
+            return self.try_grow(additional);
+        }
+        Ok(())
     }
 
     /// Appends `bytes`, growing through the pool.
@@ -351,6 +393,30 @@ impl PooledBuf {
         self.exchange_for(slot, origin);
     }
 
+    /// As [`grow`](Self::grow), for room that is asked for, or leaves the guard as it is.
+    #[cold]
+    #[inline(never)]
+    fn try_grow(&mut self, additional: usize) -> Result<(), GetError> {
+        let len = self.slot.buf.len();
+        let Some(needed) = with_additional(len, additional) else {
+            let size = len.saturating_add(additional);
+            return Err(GetError::TooLarge { size });
+        };
+        self.note_written();
+        if self.slot.use_room(additional) {
+            return Ok(());
+        }
+        let home = self.slot.home();
+        let request = self.growth(needed, Room::Asked);
+        let (slot, origin) = match home.try_take(request) {
+            // The heap may have what is needed where it does not have more.
+            Err(_) if needed < request => home.try_take(needed),
+            taken => taken,
+        }?;
+        self.exchange_for(slot, origin);
+        Ok(())
+    }
+
     /// The capacity to ask for where `needed` bytes are to fit.
     ///
     /// At least one and a half times the present one. So appending costs constant time per
@@ -382,7 +448,7 @@ impl PooledBuf {
     }
 
     /// Moves the contents to a larger buffer, and gives this one back.
-    #[inline(always)] // into one that is cold
+    #[inline(always)] // into two that are cold
     fn exchange_for(&mut self, slot: Box<BufferSlot>, origin: BufferOrigin) {
         let mut larger = PooledBuf {
             slot: ManuallyDrop::new(slot),

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tierpool::{Pool, PooledBuf};
+use tierpool::{GetError, Pool, PooledBuf};
 
 const CLASSES: [usize; 3] = [64, 512, 4096];
 
@@ -542,6 +542,116 @@ impl Buf for Endless {
     fn advance(&mut self, _count: usize) {}
 }
 
+// ---- growth that may fail ----
+
+#[test]
+fn try_reserve_does_what_reserve_does() {
+    let pools = [pool(), pool()];
+    for (len, additional) in [
+        (1, 10),
+        (10, 54),
+        (10, 55),
+        (60, 4),
+        (60, 5),
+        (64, 1),
+        (64, 1000),
+        (500, 13),
+        (600, 3000),
+        (4096, 1),
+        (4000, 100_000),
+        (5000, 1),
+        (5000, 3_000_000),
+    ] {
+        for consumed in [0, len / 3, len] {
+            let [asked, tried] = [0, 1].map(|tried| {
+                let mut buf = pools[tried].get(len);
+                buf.extend_from_slice(&pattern(0, len));
+                buf.advance(consumed);
+                match tried {
+                    0 => buf.reserve(additional),
+                    _ => buf.try_reserve(additional).unwrap(),
+                }
+                assert!(buf.capacity() - buf.len() >= additional);
+                assert_eq!(buf[..], pattern(0, len)[consumed..]);
+                (buf.len(), buf.capacity())
+            });
+            // Above the largest class `reserve` leaves what it has to the heap.
+            if len <= 4096 {
+                assert_eq!(asked, tried, "{len}, {additional}, {consumed}");
+            }
+        }
+    }
+    let [asked, tried] = pools.map(|pool| {
+        assert_accounts_balance(&pool);
+        pool.stats().classes
+    });
+    assert_eq!(asked, tried);
+}
+
+#[test]
+fn try_reserve_above_all_sizes_is_too_large_and_changes_nothing() {
+    for zero in [false, true] {
+        let options = crate::options(&CLASSES).zero_on_return(zero);
+        let pool = options.build().unwrap();
+        for (sort, mut buf, part) in guards_of_every_sort(&pool) {
+            let (address, before) = (memory(&buf), pool.stats());
+            for additional in [
+                usize::MAX,
+                usize::MAX - 3,
+                usize::MAX - 50,
+                isize::MAX as usize,
+            ] {
+                let refused = buf.try_reserve(additional).unwrap_err();
+                let sum = additional.saturating_add(4);
+                assert!(
+                    matches!(refused, GetError::TooLarge { size, .. } if size == sum),
+                    "{refused:?}"
+                );
+                assert_eq!(
+                    (&buf[..], memory(&buf)),
+                    (&b"here"[..], address.clone()),
+                    "{sort}"
+                );
+                assert_eq!(pool.stats(), before, "{sort}");
+            }
+            drop((buf, part));
+        }
+        assert_eq!(total(&pool).outstanding, 0);
+        assert_accounts_balance(&pool);
+    }
+}
+
+#[test]
+fn try_reserve_for_more_than_the_heap_has_is_out_of_memory_and_changes_nothing() {
+    if cfg!(miri) {
+        return; // Miri's heap has no such limit to refuse at
+    }
+    for zero in [false, true] {
+        let options = crate::options(&CLASSES).zero_on_return(zero);
+        let pool = options.build().unwrap();
+        for (sort, mut buf, part) in guards_of_every_sort(&pool) {
+            let (address, before) = (memory(&buf), pool.stats());
+            let additional = isize::MAX as usize - 100;
+            let refused = buf.try_reserve(additional).unwrap_err();
+            assert!(
+                matches!(refused, GetError::OutOfMemory { size, .. } if size == additional + 4),
+                "{refused:?}"
+            );
+            assert_eq!((&buf[..], memory(&buf)), (&b"here"[..], address), "{sort}");
+            assert_eq!(
+                pool.stats().total.outstanding,
+                before.total.outstanding,
+                "{sort}"
+            );
+            assert_eq!(pool.stats().total.gets, before.total.gets, "{sort}");
+            buf.extend_from_slice(&[b'!'; 100]);
+            assert_eq!((&buf[..4], &buf[4..]), (&b"here"[..], &[b'!'; 100][..]));
+            drop((buf, part));
+        }
+        assert_accounts_balance(&pool);
+    }
+}
+
 #[test]
 fn there_is_always_room_until_the_largest_allocation() {
     let pool = pool();
@@ -781,6 +891,7 @@ fn what_is_read_into_a_full_guard_may_be_written_and_announced_bit_by_bit() {
                 buf.reserve(0);
                 buf.truncate(100);
                 buf.put_slice(b"");
+                buf.try_reserve(usize::MAX).unwrap_err();
                 assert!(buf.has_remaining_mut());
             }
             // SAFETY: eight bytes were written.
@@ -953,7 +1064,10 @@ impl Filled {
                 self.buf.reserve(step);
                 self.buf.put_slice(&piece);
             }
-            1 => self.buf.write_all(&piece).unwrap(),
+            1 => {
+                self.buf.try_reserve(step).unwrap();
+                self.buf.put_slice(&piece);
+            }
             2 => self.buf.put_slice(&piece),
             3 => self.buf.resize(len + step, 7),
             4 => self.buf.extend(&piece),

@@ -72,6 +72,8 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(guard, less, keep)| Op::CutBack { guard, less, keep }),
         5 => (at(), any_len()).prop_map(|(guard, len)| Op::Fill { guard, len }),
         3 => (at(), any_size()).prop_map(|(guard, additional)| Op::Reserve { guard, additional }),
+        2 => (at(), any_size())
+            .prop_map(|(guard, additional)| Op::TryReserve { guard, additional }),
         2 => (at(), any_len()).prop_map(|(guard, len)| Op::Resize { guard, len }),
         2 => (at(), any_len()).prop_map(|(guard, len)| Op::Truncate { guard, len }),
         4 => (at(), at()).prop_map(|(guard, count)| Op::Advance { guard, count }),

@@ -161,7 +161,11 @@ impl Rest<'_> {
                 less: self.byte(),
                 keep: self.flag(),
             },
-            38..=40 => Op::Reserve {
+            38 | 39 => Op::Reserve {
+                guard: self.place(),
+                additional: self.size(),
+            },
+            40 => Op::TryReserve {
                 guard: self.place(),
                 additional: self.size(),
             },

@@ -113,6 +113,10 @@ pub enum Op {
         guard: usize,
         additional: usize,
     },
+    TryReserve {
+        guard: usize,
+        additional: usize,
+    },
     Resize {
         guard: usize,
         len: usize,

@@ -29,6 +29,8 @@ const FORGOTTEN_MAX: usize = 2;
 enum Room {
     /// `reserve`.
     Asked,
+    /// `try_reserve`.
+    Tried,
     /// To append.
     Appended,
     /// A few bytes that were written beside it.
@@ -221,6 +223,15 @@ impl World {
                 let before = self.observe(at);
                 self.guards[at].real.reserve(additional);
                 self.guard_needed(at, additional, Room::Asked, before);
+            }
+            Op::TryReserve { guard, additional } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let before = self.observe(at);
+                let reserved = self.guards[at].real.try_reserve(additional);
+                reserved.expect("there is memory");
+                self.guard_needed(at, additional, Room::Tried, before);
             }
             Op::Fill { guard, len } => {
                 let bytes = self.bytes(len);
@@ -687,11 +698,11 @@ impl World {
         };
         let request = guard.model.growth(pool.largest(), needed, wanted);
         let is_plain = guard.model.class == pool.unclassed() && !pool.options.zero_on_return;
-        if request > pool.largest() && is_plain {
+        if request > pool.largest() && is_plain && room != Room::Tried {
             let more = request - view.contents.len();
             return guard.heap_grew(&mut self.memory, more);
         }
-        let asked = room == Room::Asked;
+        let asked = matches!(room, Room::Asked | Room::Tried);
         let contents = view.contents.clone();
         // Taken before the old one is given back. The real one has its contents
         // already; the model's come from the caller.
