@@ -27,7 +27,7 @@ const ROOM: usize = 32 << 10;
 /// From how many bytes on a block may be a buffer of these tests.
 const BUFFER_LEAST: usize = 500;
 
-/// Like no other byte in the buffers here, most of which are 0.
+/// Like no other byte in the buffers here: nearly all are 0.
 const SECRET: u8 = 0xA5;
 
 struct InPlace;
