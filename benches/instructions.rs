@@ -19,7 +19,7 @@
 //! The pools differ from the default in that no trim and no calibration comes due by time: a
 //! clock that is looked at counts, one that strikes would make the count a matter of chance.
 
-use bytes::BufMut;
+use bytes::{BufMut, BytesMut};
 use gungraun::{
     Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
@@ -157,6 +157,52 @@ fn local_64_bytes(pool: Pool) -> Pool {
     for _ in 0..1000 {
         let mut buf = pool.get(size());
         buf.put_slice(black_box(&[b'x'; 64]));
+        black_box(&mut buf);
+    }
+    pool
+}
+
+/// What a codec does: it knows `BytesMut` and no guards.
+#[inline(never)]
+fn encode(buf: &mut BytesMut, bytes: &[u8]) {
+    buf.put_slice(bytes);
+}
+
+// Written to behind the guard's back, so the drop looks whether the buffer is as it left.
+#[library_benchmark]
+#[bench::x1000(args = (64), setup = used)]
+fn lent_64_bytes(pool: Pool) -> Pool {
+    for _ in 0..1000 {
+        let mut buf = pool.get(size());
+        encode(&mut buf, black_box(&[b'x'; 64]));
+        black_box(&mut buf);
+    }
+    pool
+}
+
+// As in a frame whose length is known at its end.
+#[library_benchmark]
+#[bench::x1000(args = (64), setup = used)]
+fn indexed_64_bytes(pool: Pool) -> Pool {
+    for _ in 0..1000 {
+        let mut buf = pool.get(size());
+        buf.put_slice(black_box(&[b'x'; 64]));
+        buf[..2].copy_from_slice(black_box(&[0; 2]));
+        buf[2] = black_box(b'y');
+        black_box(&mut buf);
+    }
+    pool
+}
+
+// As `read_buf` does it.
+#[library_benchmark]
+#[bench::x1000(args = (64), setup = used)]
+fn chunk_64_bytes(pool: Pool) -> Pool {
+    for _ in 0..1000 {
+        let mut buf = pool.get(size());
+        buf.chunk_mut()[..64].copy_from_slice(black_box(&[b'x'; 64]));
+        // SAFETY: these bytes were written by the line before.
+        unsafe { buf.advance_mut(64) };
         black_box(&mut buf);
     }
     pool
@@ -351,6 +397,9 @@ library_benchmark_group!(
         local_untouched,
         local_one_byte,
         local_64_bytes,
+        lent_64_bytes,
+        indexed_64_bytes,
+        chunk_64_bytes,
         wiped_64_bytes,
         frozen,
         miss,

@@ -282,10 +282,11 @@ impl Builder {
     /// for those who do not want a secret to stay in memory.
     ///
     /// Of a buffer that comes home whole, what was written through the guard's
-    /// own methods and traits is wiped, and no more. Through [`DerefMut`](std::ops::DerefMut) and
+    /// own methods and traits is wiped, and no more. Through [`DerefMut`](std::ops::DerefMut),
+    /// [`spare_capacity_mut`](crate::PooledBuf::spare_capacity_mut) and
     /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an
     /// asynchronous reader uses) the pool cannot see what is written, so a
-    /// buffer that was borrowed that way is wiped over its whole capacity, as
+    /// buffer that was borrowed that way is wiped over its whole allocation, as
     /// is one that was adopted or has grown. Of one that is in part still in use
     /// elsewhere, all that the guard holds is wiped.
     ///

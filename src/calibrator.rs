@@ -45,6 +45,15 @@ const GROWTH_STEP: usize = 8;
 /// 16: most of what is rare by its size is far above what is frequent.
 const GROWTH_STEP_RARE: usize = 16;
 
+/// The least that a guard takes which outgrows its buffer, however little it needs: half
+/// as much again.
+///
+/// So the bytes that are copied while a buffer grows are at most three times its final
+/// capacity. Double would pass over every other class of a ladder with smaller steps.
+pub(crate) fn least_growth(capacity: usize) -> usize {
+    capacity.saturating_add(capacity.div_ceil(2))
+}
+
 /// How many requests since the last calibration keep a class above `max_size`.
 ///
 /// 2: the first may be the only one; the second says that there is use for what
@@ -217,7 +226,8 @@ impl Calibrator {
     /// What a buffer of `capacity` bytes should be exchanged for when it is full.
     ///
     /// For `default_size`, which is most often enough; then for `max_size`, which
-    /// nearly always is; and from there far, since what is rare is often far out.
+    /// nearly always is; and from there far, since what is rare is often far out. At
+    /// least the [least growth](least_growth).
     pub(crate) fn larger_than(&self, capacity: usize) -> usize {
         let max_size = self.max_size.load(Ordering::Relaxed);
         if max_size == usize::MAX {
@@ -226,10 +236,11 @@ impl Calibrator {
         if capacity >= max_size {
             return capacity.saturating_mul(GROWTH_STEP_RARE);
         }
-        match self.default_size() {
+        let target = match self.default_size() {
             default_size if capacity < default_size => default_size,
             _ => max_size.min(capacity.saturating_mul(GROWTH_STEP)),
-        }
+        };
+        target.max(least_growth(capacity))
     }
 
     /// Whether what returns to a class is freed.

@@ -282,21 +282,22 @@ impl fmt::Display for FitError {
 
 impl Error for FitError {}
 
-/// Why [`Pool::try_get`](crate::Pool::try_get) gave no buffer.
+/// Why [`Pool::try_get`](crate::Pool::try_get) gave no buffer, or
+/// [`PooledBuf::try_reserve`](crate::PooledBuf::try_reserve) no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GetError {
     /// The size is above `isize::MAX` bytes, which no allocation can have.
     #[non_exhaustive]
     TooLarge {
-        /// What was asked for, in bytes.
+        /// What was asked for, in bytes; by `try_reserve`, with the contents.
         size: usize,
     },
     /// The heap has no room for the buffer, or for the few words that go with it, even
     /// after what the pool held idle was freed.
     #[non_exhaustive]
     OutOfMemory {
-        /// What was asked for, in bytes.
+        /// What was asked for, in bytes; by `try_reserve`, with the contents.
         size: usize,
     },
 }

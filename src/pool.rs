@@ -112,8 +112,8 @@ impl Pool {
     /// - As `Vec`, ending the process if there is none: `get`, [`adopt`](Self::adopt),
     ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile),
     ///   a guard that grows or is [frozen](PooledBuf::freeze), and making a pool (not its
-    ///   [idle buffers](crate::Builder::keep_idle)). To have a guard that cannot grow, ask for
-    ///   the room beforehand.
+    ///   [idle buffers](crate::Builder::keep_idle)). For a guard, call
+    ///   [`try_reserve`](PooledBuf::try_reserve) first.
     /// - When a thread first uses any pool, the system or the standard library takes note of
     ///   what is to be done at its end. That is a few words, and ends the process if there
     ///   are none.

@@ -9,7 +9,9 @@ use crate::backoff::Backoff;
 use crate::calibrate::{self, STEPS};
 use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
-use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin, Return, UNLIMITED, Wait};
+use crate::engine::{
+    ClassIndex, Engine, Freed, HasEngine, Item, Mark, Origin, Return, UNLIMITED, Wait,
+};
 use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
@@ -362,23 +364,77 @@ impl Shared {
     /// `len` is the length of its contents; it may have been emptied since.
     #[cold]
     #[inline(never)]
-    pub(crate) fn keep(slot: Box<BufferSlot>, len: usize) {
+    pub(crate) fn keep(slot: Box<BufferSlot>, len: usize, origin: &BufferOrigin) {
+        match origin.is_marked() {
+            true => Self::keep_marked(slot, len, origin),
+            false => Self::keep_unmarked(slot, len),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_unmarked(slot: Box<BufferSlot>, len: usize) {
         let used = slot.consumed() + len;
-        Self::keep_counted(slot, Some(used));
+        Self::keep_counted(slot, Some(used), false);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_marked(slot: Box<BufferSlot>, len: usize, origin: &BufferOrigin) {
+        let used = slot.consumed() + len;
+        let count = Return::OfKind(calibrate::kind_of(used));
+        if let Err((slot, lent)) = Self::keep_lent(slot, origin, count) {
+            Self::keep_rare(slot, Some(used), lent);
+        }
     }
 
     /// As [`keep`](Self::keep), for a buffer whose contents have gone on to another:
     /// their length is not to be counted.
     pub(crate) fn keep_outgrown(slot: Box<BufferSlot>, origin: &BufferOrigin) {
-        if let Err(slot) = Self::keep_whole(slot, origin, Return::Exchanged) {
-            slot.home().counters_of(&slot).growths.bump();
-            Self::keep_counted(slot, None);
+        let Err(slot) = Self::keep_whole(slot, origin, Return::Exchanged) else {
+            return;
+        };
+        if !origin.is_marked() {
+            return Self::keep_rare(slot, None, false);
+        }
+        if let Err((slot, lent)) = Self::keep_lent(slot, origin, Return::Exchanged) {
+            Self::keep_rare(slot, None, lent);
         }
     }
 
-    /// `used` is how many bytes of contents it had, if that is to be counted.
-    fn keep_counted(mut slot: Box<BufferSlot>, used: Option<usize>) {
+    /// Keeps a buffer that was lent out as a whole in the thread cache that it came from, if
+    /// its allocation shows that it is as it left.
+    ///
+    /// Otherwise hands it back, with `true` if its allocation is yet to be looked at.
+    #[inline(always)]
+    fn keep_lent(
+        mut slot: Box<BufferSlot>,
+        origin: &BufferOrigin,
+        count: Return,
+    ) -> Result<(), (Box<BufferSlot>, bool)> {
+        slot.note_unseen();
+        let lent = origin.has(Mark::Lent);
+        let origin = origin.unmarked();
+        if lent && origin.is_local() && slot.reclaim() {
+            return Self::keep_whole(slot, &origin, count).map_err(|slot| (slot, false));
+        }
+        Err((slot, lent))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_rare(slot: Box<BufferSlot>, used: Option<usize>, lent: bool) {
+        Self::keep_counted(slot, used, lent);
+    }
+
+    /// `used` is how many bytes of contents it had; `None` if it was outgrown. `lent`,
+    /// whether it was lent out as a whole, and not looked at since.
+    #[inline(always)] // into two that are cold
+    fn keep_counted(mut slot: Box<BufferSlot>, used: Option<usize>, lent: bool) {
         let shared = slot.home();
+        if used.is_none() {
+            shared.counters_of(&slot).growths.bump();
+        }
         let held = shared.class_of(slot.capacity());
         let wipe = shared.zero_on_return;
         let kind = used.map(calibrate::kind_of);
@@ -389,14 +445,14 @@ impl Shared {
             true => None,
             false => shared.engine.local(held),
         };
-        if let (false, Some(origin)) = (wipe, &local) {
+        if let (false, Some(origin)) = (wipe || lent, &local) {
             match Self::keep_whole(slot, origin, count) {
                 Ok(()) => return,
                 Err(returned) => slot = returned,
             }
         }
         // Or after it has been made whole.
-        let whole = slot.make_whole(wipe);
+        let whole = slot.make_whole(lent, wipe);
         if let (true, Some(origin)) = (whole, &local) {
             match Self::keep_whole(slot, origin, count) {
                 Ok(()) => return,

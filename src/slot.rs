@@ -9,7 +9,7 @@
 
 use crate::engine::Item;
 use crate::system;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::hint;
 use std::mem::{self, MaybeUninit};
 use std::ops::Range;
@@ -35,10 +35,19 @@ pub(crate) struct Slot<H: Home> {
     /// has counted it: see [`Home`].
     capacity: usize,
     /// How many bytes from `base` on may have been written since the buffer
-    /// left home; [`UNSEEN`] if nobody knows.
-    written: usize,
+    /// left home, as a number; [`UNSEEN`] if that is not known.
+    ///
+    /// Or the [probe](Self::probe) of a full buffer. Which of the two, the guard knows: it
+    /// marks its origin as [`Written`](crate::engine::Mark::Written) before it lends the
+    /// probe, if the buffer will be wiped. If not, no one asks for the number.
+    written: [u8; PROBE],
     home: Arc<H>,
 }
+
+/// How many bytes a full buffer lends out before it grows.
+///
+/// 8: what `written` takes anyway. A reader that is at its end writes none of them.
+pub(crate) const PROBE: usize = mem::size_of::<usize>();
 
 /// `written` of a buffer that was borrowed in a way that hides the writes.
 const UNSEEN: usize = usize::MAX;
@@ -80,7 +89,7 @@ impl<H: Home> Slot<H> {
         let mut slot = Self::of(buf, home);
         if slot.capacity == capacity {
             slot.remember_whole();
-            slot.written = 0;
+            slot.set_written(0);
         }
         slot
     }
@@ -99,7 +108,7 @@ impl<H: Home> Slot<H> {
             base: 0,
             capacity,
             buf,
-            written: UNSEEN,
+            written: UNSEEN.to_ne_bytes(),
             home,
         }
     }
@@ -121,11 +130,12 @@ impl<H: Home> Slot<H> {
         &self.home
     }
 
-    /// Whether the buffer is as it left home but for its contents, if it is
-    /// one of a size class of `capacity` bytes.
+    /// Whether the buffer has the address and the capacity with which it left home, if
+    /// it is one of a size class of `capacity` bytes.
     ///
-    /// Its address and its capacity say so: nobody else holds a byte of an
-    /// allocation of which this buffer is the whole.
+    /// If it was not lent out as a whole, it is then as it left, except for its contents:
+    /// no one else holds a byte of an allocation that this buffer covers. If it was lent,
+    /// the allocation may be a larger one, or shared: ask [`reclaim`](Self::reclaim).
     #[inline(always)]
     pub(crate) fn is_as_it_left(&self, capacity: usize) -> bool {
         self.buf.as_ptr().addr() == self.base && self.buf.capacity() == capacity
@@ -141,19 +151,40 @@ impl<H: Home> Slot<H> {
         self.base = 0;
     }
 
+    /// Makes room for `additional` bytes more, if the allocation has it, without the heap.
+    ///
+    /// Prefers the room behind the contents to that before them, since that takes no copy,
+    /// and takes all of it.
+    pub(crate) fn use_room(&mut self, additional: usize) -> bool {
+        if !self.is_part_of_more() {
+            return false;
+        }
+        if self.is_part() {
+            let end = self.buf.as_ptr().addr() + self.buf.len();
+            let behind = (self.base + self.capacity).saturating_sub(end);
+            if behind >= additional && self.buf.try_reclaim(behind) {
+                return true;
+            }
+        }
+        self.buf.try_reclaim(additional)
+    }
+
     /// Empties the buffer and makes it the whole of its allocation again.
-    /// Says whether it is: not if a part of it is still in use elsewhere, or if there is
+    /// Returns `false` if a part of it is still in use elsewhere, or if there is
     /// no memory to find that out.
+    ///
+    /// If `lent`, the buffer was lent out as a whole, and its address and its capacity
+    /// prove nothing.
     ///
     /// If `wipe`, overwrites with zeros what may have been written to it since
     /// it left home, as far as nobody else holds it.
-    pub(crate) fn make_whole(&mut self, wipe: bool) -> bool {
+    pub(crate) fn make_whole(&mut self, lent: bool, wipe: bool) -> bool {
         self.note_written();
-        self.buf.clear();
-        let whole = self.is_as_it_left(self.capacity) || self.reclaim();
+        self.buf.clear(); // so that `reclaim` overwrites what it steps over
+        let whole = !lent && self.is_as_it_left(self.capacity) || self.reclaim();
         if whole {
             if wipe {
-                self.wipe(self.written);
+                self.wipe(self.written());
             }
             return true;
         }
@@ -161,7 +192,7 @@ impl<H: Home> Slot<H> {
             // With what lies before it, as far as nobody holds a part: below it may be
             // lost to us.
             let _before = self.buf.try_reclaim(self.capacity);
-            self.wipe(UNSEEN);
+            self.wipe_to_full();
         }
         if self.examine() {
             if wipe {
@@ -172,9 +203,30 @@ impl<H: Home> Slot<H> {
         false
     }
 
-    /// Makes a buffer whole that was advanced or split, if nobody holds a part.
-    fn reclaim(&mut self) -> bool {
-        self.is_part() && self.buf.try_reclaim(self.capacity) && self.is_as_it_left(self.capacity)
+    /// Empties the buffer and makes it whole, if it is all of the allocation that the slot
+    /// knows, and no one else holds a part. Asks the allocation, and not the buffer's
+    /// address and capacity. Takes no memory.
+    pub(crate) fn reclaim(&mut self) -> bool {
+        if self.buf.as_ptr().addr() == self.base {
+            // From its second byte, to ask for all of it is an answer: only a buffer that
+            // is alone moves back to the beginning, and only where the allocation has no
+            // room behind. It covers all of the allocation then, whatever it has been cut
+            // to.
+            if self.buf.is_empty() {
+                if !self.buf.try_reclaim(1) {
+                    return false; // of no capacity, and shared
+                }
+                self.buf.put_u8(0);
+            }
+            self.buf.advance(1);
+            self.buf.clear();
+        } else {
+            self.buf.clear();
+            if !self.is_part() {
+                return false;
+            }
+        }
+        self.buf.try_reclaim(self.capacity) && self.is_as_it_left(self.capacity)
     }
 
     /// Makes a buffer whole that has grown, was adopted or exchanged, if
@@ -187,8 +239,10 @@ impl<H: Home> Slot<H> {
             self.remember_whole();
             return true;
         }
-        // To ask takes memory, for a moment, in a way that cannot fail.
-        if !system::has_room_for::<[usize; FREEZE_WORDS]>(1) {
+        // To ask takes memory, for a moment, in a way that cannot fail. A full buffer is
+        // asked without.
+        let is_full = self.buf.len() == self.buf.capacity();
+        if !is_full && !system::has_room_for::<[usize; FREEZE_WORDS]>(1) {
             return false;
         }
         // Only a `Bytes` can be asked whether it is alone; made a `BytesMut`
@@ -233,10 +287,10 @@ impl<H: Home> Slot<H> {
         self.remember_capacity();
     }
 
-    /// Notes that the buffer is written to where the pool cannot see it.
-    #[inline(always)]
+    /// Notes that the buffer is written to where the pool cannot see it. Overwrites the
+    /// [probe](Self::probe).
     pub(crate) fn note_unseen(&mut self) {
-        self.written = UNSEEN;
+        self.set_written(UNSEEN);
     }
 
     /// Notes what is written now, before it is given up.
@@ -246,7 +300,27 @@ impl<H: Home> Slot<H> {
         // meaning, but then all of it counts as written, or, if its base is
         // 0, more than all.
         let end = self.buf.as_ptr().addr().wrapping_sub(self.base);
-        self.written = self.written.max(end.wrapping_add(self.buf.len()));
+        let written = self.written().max(end.wrapping_add(self.buf.len()));
+        self.set_written(written);
+    }
+
+    #[inline(always)]
+    fn written(&self) -> usize {
+        usize::from_ne_bytes(self.written)
+    }
+
+    #[inline(always)]
+    fn set_written(&mut self, bytes: usize) {
+        self.written = bytes.to_ne_bytes();
+    }
+
+    /// A few bytes beside the buffer, for a reader that may be at its end: written to where
+    /// the buffer is full.
+    ///
+    /// Takes the place of the number that [`note_written`](Self::note_written) notes, until
+    /// [`note_unseen`](Self::note_unseen).
+    pub(crate) fn probe(&mut self) -> &mut [u8; PROBE] {
+        &mut self.written
     }
 
     /// Gives the pages in a part of the empty buffer back to the system. Returns `false` if
@@ -269,7 +343,13 @@ impl<H: Home> Slot<H> {
         // So that the compiler does not find the writes useless where the
         // buffer is freed next.
         hint::black_box(spare.as_ptr());
-        self.written = 0;
+        self.set_written(0);
+    }
+
+    /// Overwrites all of the empty buffer with zeros, and shows them as its contents.
+    fn wipe_to_full(&mut self) {
+        self.buf.resize(self.buf.capacity(), 0);
+        hint::black_box(self.buf.as_ptr()); // as in `wipe`
     }
 }
 

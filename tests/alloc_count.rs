@@ -194,6 +194,48 @@ fn a_buffer_that_was_advanced_comes_home_without_allocating() {
     assert_eq!(pool.stats().total.misses, 1);
 }
 
+#[test]
+fn a_buffer_that_was_lent_comes_home_without_allocating() {
+    let lends: [fn(&mut bytes::BytesMut); 4] = [
+        |_| (),
+        |buf| buf.extend_from_slice(&[7; 100]),
+        |buf| buf.resize(4096, 7),
+        |buf| buf[..].fill(7),
+    ];
+    for zero in [false, true] {
+        let pool = Pool::builder().zero_on_return(zero).build().unwrap();
+        let ledger = Ledger::open();
+        drop(pool.get(4096));
+        let before = ledger.events();
+        for lend in lends {
+            for _ in 0..rounds(500, 20) {
+                lend(&mut pool.get(4096));
+            }
+        }
+        assert_eq!(ledger.events(), before);
+        assert_eq!(pool.stats().total.misses, 1);
+    }
+}
+
+#[test]
+fn a_reader_that_fills_a_guard_and_is_at_its_end_allocates_nothing() {
+    use bytes::BufMut;
+    for zero in [false, true] {
+        let pool = Pool::builder().zero_on_return(zero).build().unwrap();
+        let ledger = Ledger::open();
+        drop(pool.get(4096));
+        let before = ledger.events();
+        for _ in 0..rounds(500, 20) {
+            let mut buf = pool.get(4096);
+            buf.put_bytes(7, 4096);
+            assert_eq!(buf.chunk_mut().len(), size_of::<usize>());
+            drop(buf);
+        }
+        assert_eq!(ledger.events(), before);
+        assert_eq!(pool.stats().total.misses, 1);
+    }
+}
+
 // What is allocated between a burst's buffers and after them would pin them on the heap.
 #[test]
 fn a_burst_comes_home_without_allocating() {

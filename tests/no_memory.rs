@@ -233,6 +233,28 @@ impl Script {
         self.held.push(Stamped { buf, stamp, len });
     }
 
+    /// Makes room for `additional` bytes more in the guard that came last, or sees that it is
+    /// refused. In either case the guard's contents stay.
+    fn reserve(&mut self, additional: usize) {
+        let Some(Stamped { buf, len, .. }) = self.held.last_mut() else {
+            return;
+        };
+        let (start, capacity) = (buf.as_ptr(), buf.capacity());
+        match tried(|| buf.try_reserve(additional)) {
+            Ok(()) => assert!(buf.capacity() - *len >= additional),
+            Err(error) => {
+                let needed = *len + additional;
+                assert!(
+                    matches!(error, GetError::OutOfMemory { size, .. } if size == needed),
+                    "{error:?}"
+                );
+                assert_eq!((buf.as_ptr(), buf.capacity()), (start, capacity));
+                self.failed += 1;
+            }
+        }
+        self.assert_whole();
+    }
+
     /// Gives all but the first `keep` back.
     fn give_back(&mut self, keep: usize) {
         while self.held.len() > keep {
@@ -264,6 +286,13 @@ fn run(ledger: usize, options: Builder) -> usize {
     script.give_back(3);
     SIZES.iter().for_each(|&size| script.take(size));
     script.assert_whole();
+
+    // Grown: within the largest class, to above it, and on from there.
+    for additional in [100, 2000, 5000, 20_000] {
+        script.take(60);
+        script.reserve(additional);
+        script.reserve(2 * additional);
+    }
 
     // Consumed, split and shared.
     let kept = script.held.len().min(3);
@@ -748,6 +777,43 @@ fn what_cannot_be_looked_at_for_want_of_memory_is_freed_as_shared() {
         assert_eq!((after.discards.shared, after.discards.total()), (2, 2));
         drop([80, 1500].map(|capacity| pool.adopt(BytesMut::with_capacity(capacity))));
         assert_eq!(total(&pool).discards.total(), 2, "there is memory again");
+        assert_accounts_balance(&pool);
+    });
+}
+
+#[test]
+fn a_reserve_that_is_refused_frees_what_is_idle_and_asks_for_less_than_it_would_like() {
+    with_books(16, |books| {
+        // Asked for a byte more than 1000, a guard would like 1500.
+        let options = Pool::builder().classes([64, 1000, 1100, 1600, 4096]);
+        let pool = options.trim_interval(None).build().unwrap();
+        drop([64, 1000, 1100, 1600].map(|size| pool.get(size))); // all have queues
+        pool.clear();
+        let mut buf = pool.get(1000);
+        buf.put_bytes(7, 1000);
+        drop((0..3).map(|_| pool.get(1000)).collect::<Vec<_>>());
+        let idle = total(&pool).retained_buffers;
+        books.refuse(How::InAll(books.live().1));
+        tried(|| buf.try_reserve(1)).expect("what is idle is enough");
+        assert!(books.refused.load(SeqCst) > 0);
+        assert_eq!((buf.capacity(), total(&pool).trimmed), (1600, idle + 4));
+        books.refuse(How::Above(1100));
+        let mut buf = tried(|| pool.try_get(1000)).unwrap();
+        buf.put_bytes(7, 1000);
+        tried(|| buf.try_reserve(1)).expect("there is less");
+        assert_eq!((&buf[..], buf.capacity()), (&[7; 1000][..], 1100));
+        // Not even what it needs.
+        let before = total(&pool);
+        let error = tried(|| buf.try_reserve(101)).unwrap_err();
+        assert!(
+            matches!(error, GetError::OutOfMemory { size: 1101, .. }),
+            "{error:?}"
+        );
+        assert_eq!((&buf[..], buf.capacity()), (&[7; 1000][..], 1100));
+        let after = total(&pool);
+        assert_eq!((after.gets, after.growths), (before.gets, before.growths));
+        books.refuse(How::Nothing);
+        drop(buf);
         assert_accounts_balance(&pool);
     });
 }

@@ -31,7 +31,7 @@ const PART: usize = 5;
 const UNWATCHED: usize = 0;
 
 /// More than there are tests.
-const WATCHES: usize = 32;
+const WATCHES: usize = 64;
 
 #[derive(Clone, Copy)]
 struct Block {
@@ -553,26 +553,153 @@ fn with_secret(work: impl FnOnce(&Pool, PooledBuf, Watch) + Send) {
 const ONE_ALIVE: Found = Found { alive: 1, freed: 0 };
 const ONE_FREED: Found = Found { alive: 0, freed: 1 };
 
-// To look whether a buffer is whole takes a few words.
+// To look whether a buffer is whole takes a few words, but not where it is wiped.
 #[test]
 fn what_was_advanced_over_is_wiped_where_there_is_no_memory_to_look_whether_it_is_whole() {
-    for zero_on_return in [true, false] {
+    for zero_on_return in [false, true] {
         let watch = Watch::new();
         watch.run(|| {
             let pool = options(&[CAPACITY])
                 .zero_on_return(zero_on_return)
                 .build()
                 .unwrap();
+            drop(pool.get(CAPACITY)); // what it needs for itself is there
             let mut buf = pool.adopt(BytesMut::with_capacity(CAPACITY));
             buf.put_slice(SECRET);
             buf.advance(SECRET.len());
             REFUSING.set(true);
             drop(buf);
             REFUSING.set(false);
-            assert_eq!(pool.stats().total.discards.shared, 1, "it could not look");
+            let total = pool.stats().total;
+            let (looked, freed) = match zero_on_return {
+                true => (2, 0),
+                false => (1, 1),
+            };
+            assert_eq!(
+                (total.retained_buffers, total.discards.shared),
+                (looked, 2 - looked)
+            );
+            assert_eq!(watch.look(), Found { alive: 0, freed });
+        });
+    }
+}
+
+// Failed once: all but what the pool thought that the buffer could hold.
+#[test]
+fn what_was_written_to_a_buffer_that_has_grown_in_secret_is_wiped_without_memory() {
+    for zero_on_return in [false, true] {
+        let watch = Watch::new();
+        watch.run(|| {
+            let options = options(&[CAPACITY]).zero_on_return(zero_on_return);
+            let pool = options.build().unwrap();
+            let mut buf = pool.get(CAPACITY);
+            *buf = BytesMut::with_capacity(4 * CAPACITY);
+            buf.put_bytes(0, 4 * CAPACITY - SECRET.len());
+            buf.put_slice(SECRET);
+            drop(buf.split_off(CAPACITY)); // with the secret
+            REFUSING.set(true);
+            drop(buf);
+            REFUSING.set(false);
             let freed = usize::from(!zero_on_return);
             assert_eq!(watch.look(), Found { alive: 0, freed });
         });
+    }
+}
+
+// ---- what a full guard lends beside its buffer ----
+
+/// Reads a part of the secret into a full guard, as `read_buf` does, and does not announce it.
+fn read_secret(buf: &mut PooledBuf) {
+    let spare = buf.capacity() - buf.len();
+    buf.put_bytes(0, spare);
+    let chunk = buf.chunk_mut();
+    let len = chunk.len();
+    assert!((PART..SECRET.len()).contains(&len));
+    chunk.copy_from_slice(&SECRET[..len]);
+}
+
+/// What becomes of such a guard. It is given how many bytes were read.
+type Fate = fn(PooledBuf, usize);
+
+const FATES: [(&str, Fate); 11] = [
+    ("dropped", |buf, _| drop(buf)),
+    ("frozen", |buf, _| drop(buf.freeze())),
+    ("detached", |buf, _| drop(buf.detach())),
+    ("read on", |mut buf, len| {
+        assert_eq!(buf.chunk_mut().len(), len)
+    }),
+    ("announced", |mut buf, len| {
+        // SAFETY: the caller has written them.
+        unsafe { buf.advance_mut(len) };
+        assert!(buf.ends_with(&SECRET[..len]));
+    }),
+    ("announced in part", |mut buf, len| {
+        // SAFETY: as above.
+        unsafe { buf.advance_mut(1) };
+        unsafe { buf.advance_mut(len - 1) };
+        assert!(buf.ends_with(&SECRET[..len]));
+    }),
+    ("outgrown", |mut buf, _| buf.put_u8(0)),
+    ("emptied", |mut buf, _| {
+        buf.clear();
+        buf.put_u8(0);
+    }),
+    ("consumed, and filled again", |mut buf, _| {
+        buf.advance(buf.len());
+        buf.put_u8(0);
+    }),
+    ("a part is in use", |mut buf, _| {
+        let part = buf.copy_to_bytes(1);
+        drop(buf);
+        drop(part);
+    }),
+    ("lent", |mut buf, _| (*buf).clear()),
+];
+
+#[test]
+fn what_was_read_into_a_full_guard_is_wiped_whatever_becomes_of_it() {
+    for (name, fate) in FATES {
+        for elsewhere in [false, true] {
+            let watch = Watch::new();
+            watch.run(|| {
+                let pool = options(&[CAPACITY, 4096])
+                    .zero_on_return(true)
+                    .build()
+                    .unwrap();
+                let mut guards = vec![pool.get(CAPACITY), pool.get(10_000)];
+                guards.push(pool.adopt(BytesMut::with_capacity(CAPACITY)));
+                for mut buf in guards {
+                    read_secret(&mut buf);
+                    match elsewhere {
+                        true => watch.run(|| fate(buf, size_of::<usize>())),
+                        false => fate(buf, size_of::<usize>()),
+                    }
+                    assert_eq!(watch.look(), NOWHERE, "{name}");
+                }
+            });
+            assert_eq!(watch.look(), NOWHERE, "{name}: at the end");
+        }
+    }
+}
+
+// Or the test above could not fail.
+#[test]
+fn without_zero_on_return_what_was_read_into_a_full_guard_is_found() {
+    for (name, fate) in FATES {
+        let watch = Watch::new();
+        let found = watch.run(|| {
+            let pool = options(&[CAPACITY, 4096]).build().unwrap();
+            let mut buf = pool.get(CAPACITY);
+            read_secret(&mut buf);
+            let lent = watch.look();
+            fate(buf, size_of::<usize>());
+            (lent, watch.look())
+        });
+        assert_eq!(found.0, ONE_ALIVE, "{name}: while it was lent");
+        // Of these it is overwritten in any pool.
+        if !["detached", "lent"].contains(&name) {
+            assert!(found.1.alive + found.1.freed > 0, "{name}");
+        }
     }
 }
 

@@ -49,7 +49,8 @@ pub(super) struct Token {
 impl Token {
     /// The first thread's. What is below names no thread and no owner.
     pub(super) const LEAST: usize = 12;
-    /// From one thread's to the next: an owner marks it in the bits between.
+    /// From one thread's to the next. The bits between hold what an owner of a cache, and
+    /// the holder of an origin, note in their copies.
     pub(super) const STEP: usize = 4;
     /// What a thread has that owns no cache, now or ever.
     const NONE: Token = Token::new(4);
@@ -66,6 +67,25 @@ impl Token {
     #[inline(always)]
     pub(super) fn get(self) -> usize {
         self.number
+    }
+
+    /// The same with these bits set, which are below [`STEP`](Self::STEP). If any is, it
+    /// is no thread's.
+    #[inline(always)]
+    pub(super) fn with(self, bits: usize) -> Self {
+        Token::new(self.number | bits)
+    }
+
+    /// The bits below [`STEP`](Self::STEP).
+    #[inline(always)]
+    pub(super) fn bits(self) -> usize {
+        self.number % Self::STEP
+    }
+
+    /// The same with none of these bits set.
+    #[inline(always)]
+    pub(super) fn without_bits(self) -> Self {
+        Token::new(self.number - self.bits())
     }
 
     /// The calling thread's token, made at the first call.
@@ -93,6 +113,9 @@ impl Token {
         next.ok().map(Token::new)
     }
 }
+
+// So `Origin::is_none` can compare with one number, marks or not.
+const _: () = assert!(Token::NOBODY.number + Token::STEP <= Token::LEAST);
 
 /// Called when a thread that has a cache ends.
 pub(super) trait ThreadExit: Send + Sync {

@@ -209,8 +209,22 @@ pub(crate) struct Origin<T> {
 // SAFETY: what follows the address demands that the calling thread is the one
 // that `owner` names, on whichever thread the origin is.
 unsafe impl<T: Send> Send for Origin<T> {}
-// SAFETY: as above; nothing here changes.
+// SAFETY: as above; nothing here changes behind a shared reference.
 unsafe impl<T: Send> Sync for Origin<T> {}
+
+/// What the holder of an item may note in the item's origin.
+///
+/// A marked origin is no thread's: [`Origin::is_local`] is `false`, so the item does not
+/// go back without a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The item was lent out as a whole. It may be another one now.
+    Lent = 1,
+    /// The item was lent out to be written to.
+    Written = 2,
+}
+
+const _: () = assert!((Mark::Lent as usize | Mark::Written as usize) < Token::STEP);
 
 impl<T: Item> Origin<T> {
     /// No thread's cache.
@@ -227,13 +241,35 @@ impl<T: Item> Origin<T> {
         }
     }
 
-    /// Whether it is [`Origin::NONE`].
+    /// Whether it is [`Origin::NONE`], marked or not.
     #[inline(always)]
     pub(crate) fn is_none(&self) -> bool {
-        self.owner == Token::NOBODY
+        self.owner.get() < Token::LEAST
     }
 
-    /// Whether it is the calling thread's cache.
+    #[inline(always)]
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.owner = self.owner.with(mark as usize);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.owner.bits() != 0
+    }
+
+    pub(crate) fn has(&self, mark: Mark) -> bool {
+        self.owner.bits() & mark as usize != 0
+    }
+
+    /// The same without marks. It is a thread's again, if it was one's.
+    pub(crate) fn unmarked(&self) -> Self {
+        Origin {
+            owner: self.owner.without_bits(),
+            cache: self.cache,
+        }
+    }
+
+    /// Whether it is the calling thread's cache, and unmarked.
     #[inline(always)]
     pub(crate) fn is_local(&self) -> bool {
         local::is_this_thread(self.owner)

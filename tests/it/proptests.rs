@@ -66,7 +66,14 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => (pool(), at()).prop_map(|(pool, part)| Op::AdoptPart { pool, part }),
         8 => (at(), any_len()).prop_map(|(guard, len)| Op::Write { guard, len }),
         3 => (at(), any_len()).prop_map(|(guard, len)| Op::WriteInside { guard, len }),
+        2 => (at(), any_size())
+            .prop_map(|(guard, additional)| Op::ReserveInside { guard, additional }),
+        3 => (at(), prop_oneof![2 => Just(0), 1 => 0_usize..300], any::<bool>())
+            .prop_map(|(guard, less, keep)| Op::CutBack { guard, less, keep }),
+        5 => (at(), any_len()).prop_map(|(guard, len)| Op::Fill { guard, len }),
         3 => (at(), any_size()).prop_map(|(guard, additional)| Op::Reserve { guard, additional }),
+        2 => (at(), any_size())
+            .prop_map(|(guard, additional)| Op::TryReserve { guard, additional }),
         2 => (at(), any_len()).prop_map(|(guard, len)| Op::Resize { guard, len }),
         2 => (at(), any_len()).prop_map(|(guard, len)| Op::Truncate { guard, len }),
         4 => (at(), at()).prop_map(|(guard, count)| Op::Advance { guard, count }),

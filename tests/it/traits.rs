@@ -175,3 +175,45 @@ fn a_guard_crosses_an_await_on_a_runtime_of_several_threads() {
     drop(runtime);
     assert_eq!(total(&pool).outstanding, 0);
 }
+
+#[test]
+fn a_guard_whose_length_is_set_shows_the_bytes_that_were_written() {
+    let pool = pool_of(&[64]);
+    let mut buf = pool.get(64);
+    buf.put_slice(b"abc");
+    for (at, byte) in buf.spare_capacity_mut().iter_mut().enumerate() {
+        byte.write(at as u8);
+    }
+    // SAFETY: all bytes were written by the lines before.
+    unsafe { buf.set_len(5) };
+    assert_eq!(&buf[..], b"abc\x00\x01");
+    assert_eq!(buf.spare_capacity_mut().len(), 59);
+    // SAFETY: as above.
+    unsafe { buf.set_len(64) };
+    assert!(buf.spare_capacity_mut().is_empty());
+    assert_eq!((buf[2], buf[63]), (b'c', 60));
+    // SAFETY: of no bytes, none must be written.
+    unsafe { buf.set_len(0) };
+    assert!(buf.is_empty());
+}
+
+#[test]
+fn a_guard_is_indexed_as_a_slice() {
+    let pool = pool_of(&[64]);
+    let mut buf = pool.get(64);
+    buf.put_slice(b"0123456789");
+    assert_eq!((buf[0], buf[9]), (b'0', b'9'));
+    assert_eq!((&buf[..2], &buf[8..]), (&b"01"[..], &b"89"[..]));
+    assert_eq!((&buf[3..5], &buf[3..=5]), (&b"34"[..], &b"345"[..]));
+    buf[0] = b'a';
+    buf[1..3].copy_from_slice(b"bc");
+    buf[..].rotate_left(1);
+    buf[7..=8].fill(b'x');
+    assert_eq!(&buf[..], b"bc34567xxa");
+    buf.advance(8);
+    assert_eq!(&buf[..], b"xa");
+    for index in [2, 60, usize::MAX] {
+        let out = std::panic::catch_unwind(|| buf[index]);
+        assert!(out.is_err(), "behind the contents");
+    }
+}

@@ -140,15 +140,32 @@ impl Rest<'_> {
                 pool,
                 part: self.place(),
             },
-            27..=34 => Op::Write {
+            27..=31 => Op::Write {
                 guard: self.place(),
                 len: self.len(),
             },
-            35..=37 => Op::WriteInside {
+            32..=34 => Op::Fill {
                 guard: self.place(),
                 len: self.len(),
             },
-            38..=40 => Op::Reserve {
+            35 => Op::WriteInside {
+                guard: self.place(),
+                len: self.len(),
+            },
+            36 => Op::ReserveInside {
+                guard: self.place(),
+                additional: self.size(),
+            },
+            37 => Op::CutBack {
+                guard: self.place(),
+                less: self.byte(),
+                keep: self.flag(),
+            },
+            38 | 39 => Op::Reserve {
+                guard: self.place(),
+                additional: self.size(),
+            },
+            40 => Op::TryReserve {
                 guard: self.place(),
                 additional: self.size(),
             },

@@ -3,6 +3,7 @@
 //! Owns the targets and which classes are retired. Does not predict at which return
 //! a pool calibrates, but how early and how late that may be.
 
+use super::pool::least_growth;
 use std::collections::BTreeSet;
 use std::mem;
 use std::time::Instant;
@@ -119,7 +120,7 @@ impl Learned {
 
     /// What a guard takes that appends to a full buffer of this capacity.
     pub(super) fn larger_than(&self, capacity: usize) -> usize {
-        match self.targets {
+        let target = match self.targets {
             None => capacity * 8,
             Some(targets) if capacity < targets.max_size => {
                 if capacity < targets.default_size {
@@ -129,7 +130,8 @@ impl Learned {
                 }
             }
             Some(_) => capacity * 16,
-        }
+        };
+        target.max(least_growth(capacity))
     }
 
     /// A return of contents of this length, by a thread that has this cache set, or none.

@@ -113,7 +113,27 @@ pub enum Op {
         guard: usize,
         len: usize,
     },
+    /// `reserve` on the `BytesMut` inside.
+    ReserveInside {
+        guard: usize,
+        additional: usize,
+    },
+    /// Cuts the `BytesMut` inside to the capacity with which it came, or to less.
+    CutBack {
+        guard: usize,
+        less: usize,
+        keep: bool,
+    },
+    /// Writes to one chunk of the guard, and announces it; as much as fits there.
+    Fill {
+        guard: usize,
+        len: usize,
+    },
     Reserve {
+        guard: usize,
+        additional: usize,
+    },
+    TryReserve {
         guard: usize,
         additional: usize,
     },

@@ -74,37 +74,86 @@ pub(super) struct GuardModel {
     pub(super) class: usize,
     /// The thread to whose cache it may go back the quick way.
     origin: Option<Life>,
+    /// Whether its `BytesMut` was lent out, as which it may have become any other.
+    pub(super) lent: bool,
 }
 
 impl GuardModel {
-    /// How much was taken from the front, as far as the pool knows where that was.
-    fn consumed(&self, memory: &Memory) -> usize {
-        let address = memory.address(&self.view);
-        let known = self.base != 0 && (self.base..=self.base + self.capacity).contains(&address);
-        if known { address - self.base } else { 0 }
+    /// Whether it begins in the memory that the pool knows as its own.
+    fn is_known(&self, memory: &Memory) -> bool {
+        let known = self.base..=self.base + self.capacity;
+        self.base != 0 && known.contains(&memory.address(&self.view))
     }
 
-    /// Whether it is as it left.
-    fn is_as_it_left(&self, memory: &Memory) -> bool {
+    /// How much was taken from the front, as far as the pool knows where that was.
+    fn consumed(&self, memory: &Memory) -> usize {
+        match self.is_known(memory) {
+            true => memory.address(&self.view) - self.base,
+            false => 0,
+        }
+    }
+
+    /// Whether it has the address and the capacity with which it left.
+    fn looks_as_it_left(&self, memory: &Memory) -> bool {
         memory.address(&self.view) == self.base && self.view.capacity == self.capacity
+    }
+
+    /// Whether it is all of the memory that the pool knows, which is a whole allocation, and
+    /// no one else has a part.
+    fn is_alone_and_whole(&self, memory: &Memory) -> bool {
+        let allocation = memory.of(&self.view);
+        self.is_known(memory)
+            && memory.is_alone(&self.view)
+            && (allocation.base, allocation.capacity) == (self.base, self.capacity)
+    }
+
+    /// Whether it may be kept without more than a look at it.
+    fn may_be_kept_as_it_is(&self, memory: &Memory) -> bool {
+        match self.lent {
+            true => self.is_alone_and_whole(memory),
+            false => self.looks_as_it_left(memory),
+        }
+    }
+
+    /// Makes room for `additional` bytes more without the heap.
+    pub(super) fn use_room(&mut self, memory: &Memory, additional: usize) -> bool {
+        if self.looks_as_it_left(memory) {
+            return false;
+        }
+        if self.is_known(memory) {
+            let end = memory.address(&self.view) + self.view.contents.len();
+            let behind = (self.base + self.capacity).saturating_sub(end);
+            if behind >= additional && memory.try_reclaim(&mut self.view, behind) {
+                return true;
+            }
+        }
+        memory.try_reclaim(&mut self.view, additional)
+    }
+
+    /// What to ask for where `needed` bytes are to fit, and `wanted` would be better.
+    pub(super) fn growth(&self, largest: usize, needed: usize, wanted: usize) -> usize {
+        let capacity = self.view.capacity;
+        let request = needed.max(wanted);
+        if request <= largest {
+            return request;
+        }
+        let fits_well = least_growth(capacity) <= largest;
+        if needed <= largest && (self.capacity < largest || fits_well) {
+            return largest;
+        }
+        needed.max(2 * capacity)
     }
 
     /// Empties the buffer. Its capacity if it is the whole of its allocation
     /// then; `None` if a part is in use elsewhere.
     fn make_whole(&mut self, memory: &mut Memory) -> Option<usize> {
         self.view.contents.clear();
-        if self.is_as_it_left(memory) {
+        if self.may_be_kept_as_it_is(memory) || self.is_alone_and_whole(memory) {
             return Some(self.capacity);
         }
-        let (address, view) = (memory.address(&self.view), &mut self.view);
-        if self.base != 0 && (self.base..=self.base + self.capacity).contains(&address) {
-            if memory.try_reclaim(view, self.capacity)
-                && memory.address(view) == self.base
-                && view.capacity == self.capacity
-            {
-                return Some(self.capacity);
-            }
-        } else if view.capacity == 0 && !memory.try_reclaim(view, 1) {
+        let is_known = self.is_known(memory);
+        let view = &mut self.view;
+        if !is_known && view.capacity == 0 && !memory.try_reclaim(view, 1) {
             return Some(0); // taken out, and nothing left in its place
         }
         if !memory.is_alone(view) {
@@ -114,6 +163,11 @@ impl GuardModel {
         allocation.counted = false;
         Some(allocation.capacity)
     }
+}
+
+/// The least that a guard grows to.
+pub(super) fn least_growth(capacity: usize) -> usize {
+    capacity + capacity.div_ceil(2)
 }
 
 pub(super) struct OnePool {
@@ -396,6 +450,7 @@ impl OnePool {
             view,
             class,
             origin,
+            lent: false,
         }
     }
 
@@ -570,7 +625,7 @@ impl OnePool {
         let cache = self.cache(me, guard.class);
         guard.origin == Some(me)
             && !self.handles.is_empty()
-            && guard.is_as_it_left(memory)
+            && guard.may_be_kept_as_it_is(memory)
             && cache.is_some_and(Cache::has_room)
     }
 
@@ -1060,6 +1115,7 @@ impl OnePool {
             capacity,
             class,
             origin: None,
+            lent: false,
         }
     }
 }

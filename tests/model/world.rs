@@ -7,8 +7,8 @@ use super::THREADS;
 use super::levels::Life;
 use super::memory::{Memory, View};
 use super::op::{Op, Options};
-use super::pool::{GuardModel, OnePool};
-use bytes::{Buf, Bytes, BytesMut};
+use super::pool::{GuardModel, OnePool, least_growth};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::mem;
 use tierpool::{Counts, Pool, PooledBuf};
 
@@ -23,6 +23,19 @@ const POOLS_MAX: usize = 8;
 
 /// Guards that are forgotten.
 const FORGOTTEN_MAX: usize = 2;
+
+/// What a guard needs room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// `reserve`.
+    Asked,
+    /// `try_reserve`.
+    Tried,
+    /// To append.
+    Appended,
+    /// A few bytes that were written beside it.
+    Probed,
+}
 
 struct Guard {
     real: PooledBuf,
@@ -185,7 +198,7 @@ impl World {
                 };
                 let before = self.observe(at);
                 self.guards[at].real.extend_from_slice(&bytes);
-                self.guard_needed(at, len, false, before);
+                self.guard_needed(at, len, Room::Appended, before);
                 self.guards[at]
                     .model
                     .view
@@ -200,7 +213,7 @@ impl World {
                 let before = self.observe(at);
                 let more = len.saturating_sub(self.guards[at].real.len());
                 self.guards[at].real.resize(len, value);
-                self.guard_needed(at, more, false, before);
+                self.guard_needed(at, more, Room::Appended, before);
                 self.guards[at].model.view.contents.resize(len, value);
             }
             Op::Reserve { guard, additional } => {
@@ -209,7 +222,41 @@ impl World {
                 };
                 let before = self.observe(at);
                 self.guards[at].real.reserve(additional);
-                self.guard_needed(at, additional, true, before);
+                self.guard_needed(at, additional, Room::Asked, before);
+            }
+            Op::TryReserve { guard, additional } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let before = self.observe(at);
+                let reserved = self.guards[at].real.try_reserve(additional);
+                reserved.expect("there is memory");
+                self.guard_needed(at, additional, Room::Tried, before);
+            }
+            Op::Fill { guard, len } => {
+                let bytes = self.bytes(len);
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                self.fill(at, &bytes);
+            }
+            Op::ReserveInside { guard, additional } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                let guard = &mut self.guards[at];
+                BytesMut::reserve(&mut guard.real, additional);
+                guard.model.lent = true;
+                guard.heap_grew(&mut self.memory, additional);
+            }
+            Op::CutBack { guard, less, keep } => {
+                let cut = |memory: &mut Memory, Guard { real, model, .. }: &mut Guard| {
+                    let at = model.capacity.min(real.capacity()).saturating_sub(less);
+                    let part = PartKind::Mut(real.split_off(at));
+                    model.lent = true;
+                    (part, memory.split_off(&mut model.view, at))
+                };
+                self.split(guard, keep, cut);
             }
             Op::WriteInside { guard, len } => {
                 let bytes = self.bytes(len);
@@ -218,6 +265,7 @@ impl World {
                 };
                 let guard = &mut self.guards[at];
                 BytesMut::extend_from_slice(&mut guard.real, &bytes);
+                guard.model.lent = true;
                 let real = guard.real.to_vec();
                 guard.heap_grew(&mut self.memory, len);
                 guard.model.view.contents.extend_from_slice(&bytes);
@@ -245,6 +293,7 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
                     let part = PartKind::Mut(real.split_to(at));
+                    model.lent = true;
                     (part, memory.split_to(&mut model.view, at))
                 });
             }
@@ -252,6 +301,7 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.capacity() + 1);
                     let part = PartKind::Mut(real.split_off(at));
+                    model.lent = true;
                     (part, memory.split_off(&mut model.view, at))
                 });
             }
@@ -274,6 +324,7 @@ impl World {
                 let (one, two) = (&mut low[at.min(other)], &mut high[0]);
                 mem::swap(&mut *one.real, &mut *two.real);
                 mem::swap(&mut one.model.view, &mut two.model.view);
+                (one.model.lent, two.model.lent) = (true, true);
             }
             Op::Drop { guard } => {
                 let Some(at) = round(guard, self.guards.len()) else {
@@ -601,31 +652,57 @@ impl World {
         real.capacity() - real.len()
     }
 
+    /// Writes to one chunk of a guard, as a reader does.
+    fn fill(&mut self, at: usize, bytes: &[u8]) {
+        let spare = self.observe(at);
+        let real = &mut self.guards[at].real;
+        let chunk = real.chunk_mut();
+        let (room, len) = (chunk.len(), bytes.len().min(chunk.len()));
+        chunk[..len].copy_from_slice(&bytes[..len]);
+        // SAFETY: these bytes were written by the line before.
+        unsafe { real.advance_mut(len) };
+
+        let model = &mut self.guards[at].model;
+        let has_room =
+            spare > 0 || model.use_room(&self.memory, 64) || model.use_room(&self.memory, 1);
+        if has_room {
+            let spare = model.view.capacity - model.view.contents.len();
+            assert_eq!(room, spare, "all the room there is");
+        } else {
+            assert_eq!(room, size_of::<usize>(), "beside the buffer");
+            if len > 0 {
+                self.guard_needed(at, len, Room::Probed, 0);
+            }
+        }
+        let contents = &mut self.guards[at].model.view.contents;
+        contents.extend_from_slice(&bytes[..len]);
+    }
+
     /// What a guard must have done that had room for `spare` bytes and needed
-    /// `additional`, which somebody `asked` for or not.
-    fn guard_needed(&mut self, at: usize, additional: usize, asked: bool, spare: usize) {
+    /// `additional`.
+    fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
         let me = self.me();
         let guard = &mut self.guards[at];
-        let view = &mut guard.model.view;
-        if spare >= additional || self.memory.try_reclaim(view, additional) {
+        if spare >= additional || guard.model.use_room(&self.memory, additional) {
             return;
         }
+        let view = &guard.model.view;
         let pool = &mut self.pools[guard.pool];
         let needed = view.contents.len() + additional;
-        let request = if needed <= pool.largest() {
-            let expected = match (asked, pool.handles.is_empty()) {
-                (true, _) => 0,
-                (false, false) => pool.learned.larger_than(view.capacity).min(pool.largest()),
-                // What an ended pool still learns, nobody can see.
-                (false, true) => guard.real.capacity(),
-            };
-            needed.max(expected)
-        } else if guard.model.class == pool.unclassed() && !pool.options.zero_on_return {
-            guard.heap_grew(&mut self.memory, additional);
-            return pool.grown_on_heap(&mut guard.model);
-        } else {
-            needed.max(view.capacity * 2)
+        let wanted = match (room, pool.handles.is_empty()) {
+            (Room::Appended, false) => pool.learned.larger_than(view.capacity),
+            // An ended pool still learns, and shows it to no one.
+            (Room::Appended, true) => guard.real.capacity(),
+            _ => least_growth(view.capacity),
         };
+        let request = guard.model.growth(pool.largest(), needed, wanted);
+        let is_plain = guard.model.class == pool.unclassed() && !pool.options.zero_on_return;
+        if request > pool.largest() && is_plain && room != Room::Tried {
+            let more = request - view.contents.len();
+            guard.heap_grew(&mut self.memory, more);
+            return pool.grown_on_heap(&mut guard.model);
+        }
+        let asked = matches!(room, Room::Asked | Room::Tried);
         let contents = view.contents.clone();
         // Taken before the old one is given back. The real one has its contents
         // already; the model's come from the caller.

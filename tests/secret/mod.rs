@@ -17,7 +17,7 @@ pub const SECRET: &[u8] = b"q7Zk!vN3x#Rw9@bTy5&Lm2^Hc8%Jf4*Pd6+Gs";
 pub type Way = fn(&Pool, PooledBuf);
 
 /// All ways to write a secret and to let go of the buffer.
-pub const WAYS: [(&str, Way); 23] = [
+pub const WAYS: [(&str, Way); 29] = [
     ("extend_from_slice", |_, mut buf| {
         buf.extend_from_slice(SECRET)
     }),
@@ -45,6 +45,32 @@ pub const WAYS: [(&str, Way); 23] = [
     // the read fails half-way.
     ("chunk_mut, and never announced", |_, mut buf| {
         buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
+    }),
+    ("an index", |_, mut buf| {
+        buf.put_bytes(0, SECRET.len() + 9);
+        buf[9..].copy_from_slice(SECRET);
+    }),
+    ("an index, and cut off", |_, mut buf| {
+        buf.put_bytes(0, SECRET.len() + 9);
+        buf[9..].copy_from_slice(SECRET);
+        buf.truncate(9);
+    }),
+    ("spare_capacity_mut and set_len", |_, mut buf| {
+        for (to, &byte) in buf.spare_capacity_mut().iter_mut().zip(SECRET) {
+            to.write(byte);
+        }
+        // SAFETY: these bytes were written by the lines before.
+        unsafe { buf.set_len(SECRET.len()) };
+    }),
+    ("set_len to less", |_, mut buf| {
+        buf.put_slice(SECRET);
+        // SAFETY: of no bytes, none must be initialised.
+        unsafe { buf.set_len(0) };
+    }),
+    ("spare_capacity_mut, and never announced", |_, mut buf| {
+        for (to, &byte) in buf.spare_capacity_mut()[90..].iter_mut().zip(SECRET) {
+            to.write(byte);
+        }
     }),
     ("through DerefMut", |_, mut buf| {
         BytesMut::extend_from_slice(&mut buf, SECRET)
@@ -85,6 +111,15 @@ pub const WAYS: [(&str, Way); 23] = [
             // Copied to the front, for room; where it was, it still is.
             buf.put_bytes(2, 10);
             assert_eq!(buf.capacity(), CAPACITY);
+        },
+    ),
+    (
+        "advance, then moved to the front for a reader",
+        |_, mut buf| {
+            buf.put_bytes(1, CAPACITY - SECRET.len());
+            buf.put_slice(SECRET);
+            buf.advance(CAPACITY - SECRET.len());
+            assert_eq!(buf.chunk_mut().len(), CAPACITY - SECRET.len());
         },
     ),
     ("copy_to_bytes, and dropped", |_, mut buf| {
