@@ -204,6 +204,10 @@ impl Builder {
     /// drops do no part of a trim by time. The thread is named `tierpool-trim`,
     /// does not keep the pool alive, and ends when the last handle is dropped.
     ///
+    /// On Unix the thread blocks all signals from its first instruction on, so the
+    /// program's own threads receive them. The thread that calls `build` has the same
+    /// signal mask before and after.
+    ///
     /// A child process that was forked and goes on without `exec` has no such thread. It
     /// must not use any pool if that thread, or another one, was in a call of a pool at that
     /// moment: see [`Pool`](Pool#after-fork).

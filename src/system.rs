@@ -6,6 +6,8 @@
 
 use std::alloc::{self, Layout};
 use std::hint;
+use std::io;
+use std::marker::PhantomData;
 
 /// So many bytes, all zero, which fill their vector; `None` if the heap has them not.
 ///
@@ -71,9 +73,110 @@ pub(crate) fn malloc_trim() {
     }
 }
 
+/// Blocks all signals in the calling thread until it is dropped, which a panic does, too.
+///
+/// A thread that is started in between blocks them for good. Does nothing on systems that
+/// have no signals.
+pub(crate) struct SignalsBlocked {
+    before: signals::Mask,
+    /// It stays on its thread.
+    _of_this_thread: PhantomData<*const ()>,
+}
+
+impl SignalsBlocked {
+    /// # Errors
+    ///
+    /// - If the system refuses. The thread's signals are as they were then.
+    pub(crate) fn in_this_thread() -> io::Result<Self> {
+        Ok(SignalsBlocked {
+            before: signals::block_all()?,
+            _of_this_thread: PhantomData,
+        })
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        signals::restore(&self.before);
+    }
+}
+
+// The unixes of which it is known that their `libc` has all of this.
+#[cfg(all(
+    any(
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "solaris",
+    ),
+    not(miri)
+))]
+mod signals {
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::ptr;
+
+    /// Zeroed, and written by the system, which need not write all of it.
+    pub(super) type Mask = MaybeUninit<libc::sigset_t>;
+
+    /// Blocks all signals in the calling thread. Returns the mask that it had.
+    pub(super) fn block_all() -> io::Result<Mask> {
+        let (mut all, mut before) = (Mask::zeroed(), Mask::zeroed());
+        // SAFETY: writes one set, to the place that it is given.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: reads the set that was just written, and writes one to the other place.
+        let error =
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        match error {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Gives the calling thread a mask that it had.
+    pub(super) fn restore(before: &Mask) {
+        // SAFETY: reads one set, which the system wrote for `block_all`. It cannot fail: it
+        // has just done the same with another set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    }
+}
+
+#[cfg(any(
+    not(any(
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "solaris",
+    )),
+    miri
+))]
+mod signals {
+    use std::io;
+
+    pub(super) type Mask = ();
+
+    pub(super) fn block_all() -> io::Result<Mask> {
+        Ok(())
+    }
+
+    pub(super) fn restore(_before: &Mask) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(all(unix, not(miri)))]
+    use std::{mem::MaybeUninit, ptr};
 
     #[test]
     fn what_no_heap_can_give_is_refused() {
@@ -95,5 +198,38 @@ mod tests {
         }
         let boxed = boxed(String::from("owned")).expect("so much there is");
         assert_eq!(*boxed, "owned");
+    }
+
+    /// Which signals this thread blocks.
+    #[cfg(all(unix, not(miri)))]
+    fn blocked() -> Vec<libc::c_int> {
+        let mut now = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: writes one set, and reads what was written.
+        (1..32)
+            .filter(|&signal| unsafe {
+                libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), now.as_mut_ptr());
+                libc::sigismember(now.as_ptr(), signal) == 1
+            })
+            .collect()
+    }
+
+    #[cfg(all(unix, not(miri)))]
+    #[test]
+    fn signals_are_blocked_until_then_and_a_panic_ends_that_too() {
+        let before = blocked();
+        let guard = SignalsBlocked::in_this_thread().expect("nothing forbids it");
+        // All but SIGKILL and SIGSTOP, which cannot be blocked.
+        assert_eq!(blocked().len(), 29);
+        // A second one gives back what the first one has made.
+        drop(SignalsBlocked::in_this_thread());
+        assert_eq!(blocked().len(), 29);
+        drop(guard);
+        assert_eq!(blocked(), before);
+        let panicked = std::panic::catch_unwind(|| {
+            let _guard = SignalsBlocked::in_this_thread();
+            assert_eq!(blocked(), before, "which is not so");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(blocked(), before);
     }
 }
