@@ -182,7 +182,8 @@ impl Builder {
     /// much. It is done in small parts by gets and drops that do not find what
     /// they need in their thread's cache. So a program that has gone quiet, or whose
     /// threads find all in their caches, keeps what it has: only
-    /// [`background_trim`](Self::background_trim) reaches it then.
+    /// [`background_trim`](Self::background_trim) reaches it then. On a system without a
+    /// clock, no interval ever passes.
     ///
     /// ```
     /// use std::time::Duration;
@@ -207,6 +208,9 @@ impl Builder {
     /// On Unix the thread blocks all signals from its first instruction on, so the
     /// program's own threads receive them. The thread that calls `build` has the same
     /// signal mask before and after.
+    ///
+    /// Where the system cannot start a thread, [`build`](Self::build) returns
+    /// [`ConfigError::Background`].
     ///
     /// A child process that was forked and goes on without `exec` has no such thread. It
     /// must not use any pool if that thread, or another one, was in a call of a pool at that
