@@ -92,15 +92,18 @@ impl Timer {
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod system {
+    use std::mem::MaybeUninit;
+
     /// The kernel's tick, 1 to 10 ms: read without asking the hardware.
     pub(super) fn now() -> usize {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
+        // Zeroed, since on some machines it has fields that have no name.
+        let mut time = MaybeUninit::<libc::timespec>::zeroed();
+        // SAFETY: writes one `timespec`, to the one that it is given, which is made of
+        // numbers. It cannot fail with this clock; if it did, the time would stand still.
+        let time = unsafe {
+            libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, time.as_mut_ptr());
+            time.assume_init()
         };
-        // SAFETY: writes one `timespec`, to the one that it is given. It cannot
-        // fail with this clock; if it did, the time would stand still.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
         (time.tv_sec as usize)
             .wrapping_mul(1000)
             .wrapping_add(time.tv_nsec as usize / 1_000_000)
@@ -237,7 +240,7 @@ mod tests {
         assert!(!longer.is_over(), "that would be a day");
     }
 
-    /// On a thread of its own, so that no other test is without.
+    /// On a new thread, so that other tests have a clock.
     fn without_a_clock(work: impl FnOnce() + Send) {
         let run = || {
             CLOCK_IS_GONE.set(true);

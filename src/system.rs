@@ -8,25 +8,36 @@ use std::alloc::{self, Layout};
 use std::hint;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr;
 
-/// So many bytes, all zero, which fill their vector; `None` if the heap has them not.
+/// `len` bytes, all zero, that fill their vector; `None` if the heap refuses.
 ///
-/// Zero, since a vector shows all that it holds. What the heap takes from the system for
-/// it, is zero already; the rest is overwritten.
+/// Zero, since a vector shows all that it holds. Costs as [`zeroed_slice`].
 pub(crate) fn zeroed(len: usize) -> Option<Vec<u8>> {
-    let layout = Layout::array::<u8>(len).ok()?;
+    let bytes = zeroed_slice::<u8>(len)?;
+    // SAFETY: all of them are initialised, with zeros.
+    Some(unsafe { bytes.assume_init() }.into_vec())
+}
+
+/// Memory for `len` values, all of its bytes zero; `None` if the heap refuses.
+///
+/// What the heap takes from the system for it is zero already, and is not touched. The rest
+/// is overwritten.
+pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
+    let layout = Layout::array::<T>(len).ok()?;
     if layout.size() == 0 {
-        return Some(Vec::new());
+        return Some(Box::new_uninit_slice(len)); // which asks for nothing
     }
     // SAFETY: the size is not 0.
-    let start = unsafe { alloc::alloc_zeroed(layout) };
+    let start = unsafe { alloc::alloc_zeroed(layout) }.cast::<MaybeUninit<T>>();
     if start.is_null() {
         return None;
     }
-    // SAFETY: the global allocator has just given `start` for this layout, that of a
-    // vector with room for `len` bytes, to nobody else; and all of them are
-    // initialised, with zeros.
-    Some(unsafe { Vec::from_raw_parts(start, len, len) })
+    let slice = ptr::slice_from_raw_parts_mut(start, len);
+    // SAFETY: the global allocator has just given the block for the slice's layout, and
+    // nothing else refers to it. A `MaybeUninit` may be any bytes.
+    Some(unsafe { Box::from_raw(slice) })
 }
 
 /// `value` in a block of its own; handed back if the heap has none.
@@ -101,7 +112,7 @@ impl Drop for SignalsBlocked {
     }
 }
 
-// The unixes of which it is known that their `libc` has all of this.
+// These unixes have all of it in the `libc` crate.
 #[cfg(all(
     any(
         target_vendor = "apple",
@@ -175,17 +186,18 @@ mod signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    #[cfg(all(unix, not(miri)))]
-    use std::{mem::MaybeUninit, ptr};
 
     #[test]
     fn what_no_heap_can_give_is_refused() {
-        const NO_HEAP_HAS: usize = isize::MAX as usize;
-        assert_eq!(zeroed(NO_HEAP_HAS), None);
-        assert_eq!(zeroed(NO_HEAP_HAS + 1), None, "no layout is so large");
+        const LAYOUT_MAX: usize = isize::MAX as usize;
+        assert_eq!(zeroed(LAYOUT_MAX + 1), None, "no layout is so large");
         assert_eq!(zeroed(usize::MAX), None);
-        assert!(!has_room_for::<u8>(NO_HEAP_HAS));
+        assert!(zeroed_slice::<u64>(usize::MAX / 4).is_none());
         assert!(!has_room_for::<u64>(usize::MAX));
+        // Two of these and this program are more than there are addresses.
+        let (one, other) = (zeroed(LAYOUT_MAX), zeroed(LAYOUT_MAX));
+        assert!(one.is_none() || other.is_none());
+        assert!(one.is_none() || !has_room_for::<u8>(LAYOUT_MAX));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod budget;
 mod cache;
 mod depot;
 mod local;
+pub(crate) mod ring;
 mod store;
 mod tally;
 mod trim;
@@ -1043,4 +1044,6 @@ mod tests {
     assert_is_not!(Cache<StaysHere>: Sync);
     assert_is_not!(Origin<StaysHere>: Send);
     assert_is_not!(Origin<StaysHere>: Sync);
+    assert_is_not!(ring::Ring<StaysHere>: Send);
+    assert_is_not!(ring::Ring<StaysHere>: Sync);
 }
