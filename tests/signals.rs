@@ -1,8 +1,8 @@
 //! The thread of `background_trim` and the signals of its process: it takes none.
 //!
-//! No test harness: each fact is about a whole process, so each has one of its own, which
-//! this program starts. A process that hangs is ended by an alarm, and that fails the test; a
-//! minute, which none of these needs.
+//! No test harness: each fact is about a whole process, so this program starts a process for
+//! each. An alarm ends a process that hangs, and that fails the test. It comes after a minute,
+//! which none of these needs.
 
 #[cfg(all(unix, not(miri)))]
 fn main() {
@@ -181,11 +181,11 @@ mod unix {
         use super::{Set, builder};
         use std::fs;
 
-        /// Signal `n` is bit `n - 1`. Two cannot be blocked, and two are glibc's or musl's own,
-        /// as a third may be.
+        /// Signal `n` is bit `n - 1`. The first two cannot be blocked; glibc and musl use the
+        /// others themselves.
         const ALL_BUT: [u32; 5] = [9, 19, 32, 33, 34];
 
-        /// What each thread of this process blocks, but for the first.
+        /// What each thread of this process blocks, except the first.
         fn blocked() -> Vec<u64> {
             let first = std::process::id().to_string();
             let tasks = fs::read_dir("/proc/self/task").unwrap();
@@ -211,7 +211,7 @@ mod unix {
                 let before = blocked().len();
                 Set::of(&[libc::SIGUSR1]).mask();
                 let pool = builder().build().unwrap();
-                // Now it may not have run one instruction of its own, and later it has.
+                // It may not have run any instruction yet, and later it has.
                 for _ in 0..1 + round % 10 {
                     let masks = blocked();
                     seen += masks.len();
