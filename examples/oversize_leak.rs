@@ -102,6 +102,12 @@ const DEFAULT_POOL: Contender = Contender {
     kind: Kind::Pool(Pool::builder),
 };
 
+/// Bytes of a huge request of scenario (a). With 32 bits, ten of 256 MiB are too many.
+const HUGE: usize = if cfg!(target_pointer_width = "32") {
+    32 * MIB
+} else {
+    256 * MIB
+};
 /// Requests of scenario (d) in flight.
 const LARGE_IN_FLIGHT: usize = 8;
 const LARGE_CLASS_MAX: usize = 32 * MIB;
@@ -109,15 +115,19 @@ const LARGE_CLASS_MAX: usize = 32 * MIB;
 const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "a",
-        title: "ten requests of 256 MiB, then only 1 KiB",
+        title: if HUGE == 256 * MIB {
+            "ten requests of 256 MiB, then only 1 KiB"
+        } else {
+            "ten requests of 32 MiB, then only 1 KiB"
+        },
         requests: 2000,
         in_flight: 10,
         trim_every: Some(TRIM_EVERY),
-        // Not all of 256 MiB: ten of these would be 2.5 GiB of real memory, which not every machine
+        // Not all of 256 MiB: ten of those would be 2.5 GiB of real memory, which not every machine
         // has to spare, and to fault it in takes longer than all the rest of this program.
         touched_max: 32 * MIB,
         axis_min_mib: 0.001,
-        bytes: |request| if request < 10 { 256 * MIB } else { KIB },
+        bytes: |request| if request < 10 { HUGE } else { KIB },
         bound: Bound::IdleAfterTrims(MIB),
         contenders: &[
             NAIVE,
@@ -126,10 +136,14 @@ const SCENARIOS: [Scenario; 4] = [
             // Keeps them, so that it is for the trims to free them: by the clock, since there is room
             // to spare, and the pool need not trim itself.
             Contender {
-                name: "pool of up to 256 MiB",
+                name: if HUGE == 256 * MIB {
+                    "pool of up to 256 MiB"
+                } else {
+                    "pool of up to 32 MiB"
+                },
                 kind: Kind::Pool(|| {
-                    let builder = Pool::builder().max_size(256 * MIB);
-                    builder.retain_bytes(12 * 256 * MIB)
+                    let builder = Pool::builder().max_size(HUGE);
+                    builder.retain_bytes(12 * HUGE)
                 }),
             },
         ],

@@ -81,6 +81,8 @@ run scripts/sanitize.sh all
 # A quarter of a minute for each of the four targets.
 run scripts/fuzz.sh 0.25
 
+run scripts/minimal.sh
+
 step "minimum supported Rust version"
 msrv=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 # Clippy, above, has refused what the standard library got later. Here: the

@@ -42,12 +42,24 @@ SYSTEM_CALLS = {
     "CLOCK_MONOTONIC_COARSE",
     "MEMBARRIER_CMD_PRIVATE_EXPEDITED",
     "MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED",
+    "SIG_SETMASK",
     "SYS_membarrier",
     "c_int",
     "clock_gettime",
     "malloc_trim",
+    "pthread_sigmask",
+    "sigfillset",
+    "sigset_t",
     "syscall",
     "timespec",
+}
+
+# Versions below these have a fault that RustSec lists: no Cargo.toml may allow them.
+NOT_BELOW = {
+    "bytes": ((1, 11, 1), "RUSTSEC-2026-0007"),
+    "crossbeam-queue": ((0, 2, 3), "RUSTSEC-2022-0021"),
+    "thread_local": ((1, 1, 4), "RUSTSEC-2022-0006"),
+    "tokio": ((1, 44, 2), "RUSTSEC-2025-0023"),
 }
 
 found = []  # what is forbidden
@@ -117,6 +129,8 @@ def satisfied(expression, allowed):
 
 
 def check_parser():
+    assert oldest("^1.9") < (1, 11, 1) <= oldest("^1.11.1") < oldest("=1.12.0")
+    assert oldest("*") < (0, 0, 1)
     for expression, expected in [
         ("MIT", True),
         ("GPL-3.0-only", False),
@@ -198,6 +212,14 @@ def check_packages(meta, allowed):
             for dependency in package["dependencies"]:
                 if dependency["req"] == "*" and not dependency.get("path"):
                     refuse(f"{name}: takes any version of {dependency['name']}")
+                least, fault = NOT_BELOW.get(dependency["name"], ((), ""))
+                if oldest(dependency["req"]) < least:
+                    refuse(f"{name}: takes {dependency['name']} {dependency['req']}: {fault}")
+
+
+def oldest(requirement):
+    """The oldest version that a requirement of Cargo's allows, of the forms used here."""
+    return tuple(int(part) for part in requirement.lstrip("^=").replace("*", "0").split("."))
 
 
 def note_duplicates(meta):

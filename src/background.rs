@@ -2,6 +2,7 @@
 //!
 //! Owns the thread and how it ends. Knows nothing of what it does.
 
+use crate::system::SignalsBlocked;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -37,9 +38,13 @@ impl Stop {
 /// Starts a thread that calls `act` after each interval, until that breaks off or
 /// the thread is stopped.
 ///
+/// The thread takes none of the process's signals: it blocks all of them, from its first
+/// instruction on. The calling thread's own mask is the same before and after.
+///
 /// # Errors
 ///
 /// - If the system has no thread to give.
+/// - If signals cannot be blocked.
 pub(crate) fn start(
     name: &str,
     interval: Duration,
@@ -48,6 +53,8 @@ pub(crate) fn start(
 ) -> io::Result<()> {
     let run = move || while stop.wait(interval) && act().is_continue() {};
     let name = String::from(name);
+    // A thread begins with the mask of the thread that starts it.
+    let _until_it_is_started = SignalsBlocked::in_this_thread()?;
     thread::Builder::new()
         .name(name)
         .spawn(run)

@@ -233,7 +233,8 @@ impl Builder {
     /// many. It is done in small pieces by gets and drops that leave the fast path: each piece
     /// frees at most 64 buffers or 512 KiB, and waits for no other thread. So a program that has gone quiet, or whose
     /// threads find all in their caches, keeps what it has: only
-    /// [`background_trim`](Self::background_trim) reaches it then.
+    /// [`background_trim`](Self::background_trim) reaches it then. On a system without a
+    /// clock, no interval ever passes.
     ///
     /// ```
     /// use std::time::Duration;
@@ -254,6 +255,13 @@ impl Builder {
     /// Then a program that has gone quiet gives its memory back, too, and gets and
     /// drops do no part of a trim by time. The thread is named `tierpool-trim`,
     /// does not keep the pool alive, and ends when the last handle is dropped.
+    ///
+    /// On Unix the thread blocks all signals from its first instruction on, so the
+    /// program's own threads receive them. The thread that calls `build` has the same
+    /// signal mask before and after.
+    ///
+    /// Where the system cannot start a thread, [`build`](Self::build) returns
+    /// [`ConfigError::Background`].
     ///
     /// A child process that was forked and goes on without `exec` has no such thread. It
     /// must not use any pool if that thread, or another one, was in a call of a pool at that

@@ -20,7 +20,7 @@
 //! What is asked for less than twice per calibration, then, is served by the heap.
 
 use crate::calibrate::{Calibration, STEPS};
-use crate::clock::Timer;
+use crate::clock::{self, Timer};
 use crate::config::Calibrating;
 use crate::engine::{BATCH_MAX, ClassIndex, Wait};
 use crate::profile::Profile;
@@ -93,8 +93,8 @@ pub struct Calibrated {
     pub targets: Calibration,
     /// From how many returns they were made; 0 before the first calibration.
     pub calls: u64,
-    /// When this pool made them; `None` before its first calibration, and while
-    /// they are those of a [profile](crate::Builder::profile).
+    /// When this pool made them; `None` before its first calibration, while they are
+    /// those of a [profile](crate::Builder::profile), and on systems without a clock.
     pub at: Option<Instant>,
 }
 
@@ -421,7 +421,7 @@ impl Calibrator {
         let targets = Calibration::after(state.targets, calls, self.percentile);
         state.targets = targets;
         state.calls = total(calls);
-        state.at = Some(Instant::now());
+        state.at = clock::instant();
         for (counted, &calls) in state.returns.iter_mut().zip(lately) {
             // Not what was read, which may be too low while threads are busy: those
             // would be counted again.

@@ -1,13 +1,37 @@
 //! A coarse clock, and a timer that comes right whatever the clock does.
 //!
-//! Owns the unit: milliseconds, which wrap. Knows nothing of what is timed.
+//! Owns the unit, milliseconds that wrap, and every look at a clock: a system without one
+//! has timers that are never over. Knows nothing of what is timed.
 //!
 //! The system promises that its clock does not go back. Virtual machines that were
 //! stopped, moved or restored have broken that, and a timer that waits for the clock to
 //! catch up waits for days then.
 
 use crate::sync::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Whether the system has a clock. `wasm32-unknown-unknown` has none: `Instant::now` panics.
+const HAS_CLOCK: bool = !cfg!(all(target_family = "wasm", target_os = "unknown"));
+
+/// The time now; `None` where there is no clock.
+pub(crate) fn instant() -> Option<Instant> {
+    has_clock().then(Instant::now)
+}
+
+/// Milliseconds since some moment, which wrap; `None` where there is no clock.
+fn now() -> Option<usize> {
+    has_clock().then(system::now)
+}
+
+#[cfg(not(test))]
+fn has_clock() -> bool {
+    HAS_CLOCK
+}
+
+#[cfg(test)]
+fn has_clock() -> bool {
+    HAS_CLOCK && !tests::CLOCK_IS_GONE.get()
+}
 
 /// How far behind the last restart the clock may be and count as not having moved, in
 /// milliseconds.
@@ -16,7 +40,7 @@ use std::time::Duration;
 /// is further back is a jump.
 const BACK_MOST: usize = 1000;
 
-/// An event that comes round after an interval.
+/// An event that comes round after an interval; never where there is no clock.
 pub(crate) struct Timer {
     interval: usize,
     /// When it was restarted.
@@ -25,7 +49,7 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub(crate) fn new(interval: Duration) -> Self {
-        Self::new_at(interval, system::now())
+        Self::new_at(interval, now().unwrap_or(0))
     }
 
     fn new_at(interval: Duration, now: usize) -> Self {
@@ -42,38 +66,44 @@ impl Timer {
     /// Whether the interval has passed since the last restart, or the clock has been put
     /// back since.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_over_at(system::now())
+        now().is_some_and(|now| self.is_over_at(now))
     }
 
     /// Too soon, where the clock has jumped back: once, since a restart takes the clock as
     /// it is.
     fn is_over_at(&self, now: usize) -> bool {
-        // Relaxed: a time, which orders nothing. So below.
+        // Relaxed: a time, which orders nothing.
         let passed = now.wrapping_sub(self.since.load(Ordering::Relaxed));
         // Back by one is the most that can have passed.
         (self.interval..=usize::MAX - BACK_MOST).contains(&passed)
     }
 
     pub(crate) fn restart(&self) {
-        self.restart_at(system::now());
+        if let Some(now) = now() {
+            self.restart_at(now);
+        }
     }
 
     fn restart_at(&self, now: usize) {
+        // Relaxed: as in `is_over_at`.
         self.since.store(now, Ordering::Relaxed);
     }
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod system {
+    use std::mem::MaybeUninit;
+
     /// The kernel's tick, 1 to 10 ms: read without asking the hardware.
     pub(super) fn now() -> usize {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
+        // Zeroed, since on some machines it has fields that have no name.
+        let mut time = MaybeUninit::<libc::timespec>::zeroed();
+        // SAFETY: writes one `timespec`, to the one that it is given, which is made of
+        // numbers. It cannot fail with this clock; if it did, the time would stand still.
+        let time = unsafe {
+            libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, time.as_mut_ptr());
+            time.assume_init()
         };
-        // SAFETY: writes one `timespec`, to the one that it is given. It cannot
-        // fail with this clock; if it did, the time would stand still.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
         (time.tv_sec as usize)
             .wrapping_mul(1000)
             .wrapping_add(time.tv_nsec as usize / 1_000_000)
@@ -94,6 +124,14 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Pool;
+    use std::cell::Cell;
+    use std::thread;
+
+    thread_local! {
+        /// Whether this thread lives without a clock.
+        pub(super) static CLOCK_IS_GONE: Cell<bool> = const { Cell::new(false) };
+    }
 
     const INTERVAL: usize = 10_000;
     const DAY: usize = 24 * 60 * 60 * 1000;
@@ -197,8 +235,58 @@ mod tests {
     fn the_systems_clock_moves_in_milliseconds() {
         let timer = Timer::new(Duration::from_millis(20));
         let longer = Timer::new(Duration::from_secs(100_000));
-        std::thread::sleep(Duration::from_millis(60)); // 20, and twice the coarsest tick
+        thread::sleep(Duration::from_millis(60)); // 20, and twice the coarsest tick
         assert!(timer.is_over());
         assert!(!longer.is_over(), "that would be a day");
+    }
+
+    /// On a new thread, so that other tests have a clock.
+    fn without_a_clock(work: impl FnOnce() + Send) {
+        let run = || {
+            CLOCK_IS_GONE.set(true);
+            work();
+        };
+        thread::scope(|scope| scope.spawn(run).join()).expect("it did not fail");
+    }
+
+    #[test]
+    fn without_a_clock_no_interval_is_ever_over() {
+        without_a_clock(|| {
+            for interval in [0, 1, 1000] {
+                let timer = Timer::new(Duration::from_millis(interval));
+                thread::sleep(Duration::from_millis(3));
+                assert!(!timer.is_over());
+                timer.restart();
+                assert!(!timer.is_over());
+            }
+            assert_eq!(instant(), None);
+        });
+        assert!(instant().is_some());
+    }
+
+    // Where there is no clock, to look at one would panic.
+    #[test]
+    fn a_pool_without_a_clock_serves_and_calibrates_and_names_no_time() {
+        without_a_clock(|| {
+            let options = Pool::builder()
+                .trim_interval(Duration::from_millis(1))
+                .calibrate_interval(Duration::from_millis(1))
+                .calibrate_after(5);
+            let pool = options.build().expect("valid");
+            drop((0..100).map(|_| pool.get(600)).collect::<Vec<_>>());
+            let idle = pool.stats().total.retained_buffers;
+            for _ in 0..3 {
+                thread::sleep(Duration::from_millis(3));
+                drop(pool.get(5000)); // a miss, or a hit in the depot: the slow path
+                drop(pool.adopt(bytes::BytesMut::with_capacity(700)));
+            }
+            let after = pool.stats().total;
+            assert_eq!(after.trimmed, 0, "no time has passed");
+            assert!(after.retained_buffers > idle);
+            let calibrated = pool.calibration();
+            assert!(calibrated.calls > 5, "by calls it goes on");
+            assert_eq!(calibrated.at, None);
+            assert_eq!((pool.trim().buffers, pool.trim().buffers > 0), (0, true));
+        });
     }
 }

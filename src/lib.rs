@@ -52,6 +52,13 @@
 //! grown too large to be kept: see [`Pool::calibration`]. [`SizeClasses::fit`] chooses the
 //! best size classes for recorded requests.
 //!
+//! # Systems
+//!
+//! `wasm32-unknown-unknown` has no clock and no threads. Trims and calibrations by time never
+//! happen there, and [`Calibrated::at`] is `None`. [`Builder::background_trim`] makes
+//! [`Builder::build`] return [`ConfigError::Background`]. Everything else works:
+//! [`Pool::trim`], for one, and calibration by the number of returns.
+//!
 //! # Features
 //!
 //! - `serde`: what was learned, a [`Profile`], can be saved and read.

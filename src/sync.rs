@@ -6,7 +6,6 @@
 
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
-    pub(crate) use crossbeam_queue::ArrayQueue;
     pub(crate) use std::sync::atomic::AtomicU8;
     #[allow(unused_imports)] // each system has its own barrier
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
@@ -55,6 +54,14 @@ mod imp {
     // A machine without 64-bit atomics loses count after 2^32 events.
     #[cfg(not(target_has_atomic = "64"))]
     pub(super) type Count = AtomicUsize;
+
+    /// What counts the pushes or pops of a ring: of 64 bits where the machine has such
+    /// atomics (`engine/ring.rs`, "A position that wraps").
+    pub(crate) type AtomicPosition = Count;
+    #[cfg(target_has_atomic = "64")]
+    pub(crate) type Position = u64;
+    #[cfg(not(target_has_atomic = "64"))]
+    pub(crate) type Position = usize;
 }
 
 #[cfg(any(loom, shuttle))]
@@ -62,11 +69,9 @@ mod imp {
     pub(super) use super::checker::Count;
     #[cfg(test)]
     pub(crate) use super::checker::model;
-    pub(crate) use super::checker::{
-        ArrayQueue, Exclusive, Mutex, MutexGuard, Ordering, fence, yield_now,
-    };
-    pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
+    pub(crate) use super::checker::{Exclusive, Mutex, MutexGuard, Ordering, fence, yield_now};
     pub(crate) use std::sync::atomic::compiler_fence;
+    pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
 
     use super::checker;
     use std::cell::{Cell, RefCell};
@@ -111,6 +116,9 @@ mod imp {
     atomic!(AtomicBool, bool);
     atomic!(AtomicU8, u8);
     atomic!(AtomicUsize, usize);
+
+    pub(crate) use AtomicUsize as AtomicPosition;
+    pub(crate) type Position = usize;
 
     impl Drop for Exclusive {
         fn drop(&mut self) {
@@ -215,9 +223,6 @@ pub(crate) mod checker {
     pub(crate) use loom::thread::{LocalKey, yield_now};
     pub(crate) use loom::{sync::atomic, thread_local};
 
-    use super::AtomicUsize;
-    use std::collections::VecDeque;
-
     pub(crate) type Count = atomic::AtomicU64;
 
     macro_rules! unsync {
@@ -238,77 +243,6 @@ pub(crate) mod checker {
 
         pub(crate) fn touch(&self) {
             self.0.with_mut(|_| ());
-        }
-    }
-
-    /// What `crossbeam_queue::ArrayQueue` promises, and no more: who takes an
-    /// item has seen what was done before it was pushed; the length is one that
-    /// the queue had, but perhaps not the last. Nothing else is ordered, so that
-    /// a model cannot pass because the queue is a lock.
-    pub(crate) struct ArrayQueue<T> {
-        capacity: usize,
-        len: AtomicUsize,
-        /// Of the standard library's: invisible to loom, which never leaves a
-        /// thread for another one but at loom's operations. None is under it.
-        items: std::sync::Mutex<VecDeque<T>>,
-    }
-
-    impl<T> ArrayQueue<T> {
-        pub(crate) fn new(capacity: usize) -> Self {
-            ArrayQueue {
-                capacity,
-                len: AtomicUsize::new(0),
-                items: Default::default(),
-            }
-        }
-
-        pub(crate) fn push(&self, item: T) -> Result<(), T> {
-            // Release: what was done before is seen by who pops; pairs with the Acquire there.
-            if self.change_len(|len| (len + 1).min(self.capacity), Ordering::Release)
-                == self.capacity
-            {
-                return Err(item);
-            }
-            self.items().push_back(item);
-            Ok(())
-        }
-
-        pub(crate) fn pop(&self) -> Option<T> {
-            // Acquire: pairs with the Release in `push`.
-            self.change_len(|len| len.saturating_sub(1), Ordering::Acquire);
-            self.items().pop_front()
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            // Acquire: pairs with the Release in `push`, as in the real one at most.
-            self.len.load(Ordering::Acquire)
-        }
-
-        pub(crate) fn is_empty(&self) -> bool {
-            self.len() == 0
-        }
-
-        /// Says what the length was. No other thread runs between the change and
-        /// the caller's next operation of loom's.
-        fn change_len(&self, change: impl Fn(usize) -> usize, order: Ordering) -> usize {
-            loop {
-                // The items are as many as the last length says. Other threads
-                // may run before the exchange, and then it fails.
-                let len = self.items().len();
-                // Relaxed: on failure it is tried again.
-                let changed = self
-                    .len
-                    .compare_exchange(len, change(len), order, Ordering::Relaxed);
-                if changed.is_ok() {
-                    return len;
-                }
-            }
-        }
-
-        fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
-            self.items
-                .lock()
-                .unwrap_or_else(super::PoisonError::into_inner)
         }
     }
 
@@ -356,7 +290,6 @@ pub(crate) mod checker {
     pub(crate) use shuttle::{sync::atomic, thread_local};
 
     use std::cell::Cell;
-    use std::collections::VecDeque;
     use std::time::Duration;
 
     pub(crate) type Count = atomic::AtomicU64;
@@ -385,51 +318,6 @@ pub(crate) mod checker {
             assert!(!self.0.replace(true), "two threads are there at once");
             switch();
             self.0.set(false);
-        }
-    }
-
-    /// Does what `crossbeam_queue::ArrayQueue` does, each operation at one moment.
-    pub(crate) struct ArrayQueue<T> {
-        capacity: usize,
-        /// Of the standard library's: no thread waits for it, since none is left for
-        /// another one while it has it.
-        items: std::sync::Mutex<VecDeque<T>>,
-    }
-
-    impl<T> ArrayQueue<T> {
-        pub(crate) fn new(capacity: usize) -> Self {
-            ArrayQueue {
-                capacity,
-                items: Default::default(),
-            }
-        }
-
-        pub(crate) fn push(&self, item: T) -> Result<(), T> {
-            self.at_once(|items| {
-                if items.len() == self.capacity {
-                    return Err(item);
-                }
-                items.push_back(item);
-                Ok(())
-            })
-        }
-
-        pub(crate) fn pop(&self) -> Option<T> {
-            self.at_once(VecDeque::pop_front)
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            self.at_once(|items| items.len())
-        }
-
-        pub(crate) fn is_empty(&self) -> bool {
-            self.len() == 0
-        }
-
-        fn at_once<R>(&self, work: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
-            switch();
-            let items = self.items.lock();
-            work(&mut items.unwrap_or_else(super::PoisonError::into_inner))
         }
     }
 

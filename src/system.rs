@@ -6,26 +6,38 @@
 
 use std::alloc::{self, Layout};
 use std::hint;
+use std::io;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ptr;
 
-/// So many bytes, all zero, which fill their vector; `None` if the heap has them not.
+/// `len` bytes, all zero, that fill their vector; `None` if the heap refuses.
 ///
-/// Zero, since a vector shows all that it holds. What the heap takes from the system for
-/// it, is zero already; the rest is overwritten.
+/// Zero, since a vector shows all that it holds. Costs as [`zeroed_slice`].
 pub(crate) fn zeroed(len: usize) -> Option<Vec<u8>> {
-    let layout = Layout::array::<u8>(len).ok()?;
+    let bytes = zeroed_slice::<u8>(len)?;
+    // SAFETY: all of them are initialised, with zeros.
+    Some(unsafe { bytes.assume_init() }.into_vec())
+}
+
+/// Memory for `len` values, all of its bytes zero; `None` if the heap refuses.
+///
+/// What the heap takes from the system for it is zero already, and is not touched. The rest
+/// is overwritten.
+pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
+    let layout = Layout::array::<T>(len).ok()?;
     if layout.size() == 0 {
-        return Some(Vec::new());
+        return Some(Box::new_uninit_slice(len)); // which asks for nothing
     }
     // SAFETY: the size is not 0.
-    let start = unsafe { alloc::alloc_zeroed(layout) };
+    let start = unsafe { alloc::alloc_zeroed(layout) }.cast::<MaybeUninit<T>>();
     if start.is_null() {
         return None;
     }
-    // SAFETY: the global allocator has just given `start` for this layout, that of a
-    // vector with room for `len` bytes, to nobody else; and all of them are
-    // initialised, with zeros.
-    Some(unsafe { Vec::from_raw_parts(start, len, len) })
+    let slice = ptr::slice_from_raw_parts_mut(start, len);
+    // SAFETY: the global allocator has just given the block for the slice's layout, and
+    // nothing else refers to it. A `MaybeUninit` may be any bytes.
+    Some(unsafe { Box::from_raw(slice) })
 }
 
 /// `value` in a block of its own; handed back if the heap has none.
@@ -101,18 +113,120 @@ pub(crate) fn malloc_trim() {
     }
 }
 
+/// Blocks all signals in the calling thread until it is dropped, which a panic does, too.
+///
+/// A thread that is started in between blocks them for good. Does nothing on systems that
+/// have no signals.
+pub(crate) struct SignalsBlocked {
+    before: signals::Mask,
+    /// It stays on its thread.
+    _of_this_thread: PhantomData<*const ()>,
+}
+
+impl SignalsBlocked {
+    /// # Errors
+    ///
+    /// - If the system refuses. The thread's signals are as they were then.
+    pub(crate) fn in_this_thread() -> io::Result<Self> {
+        Ok(SignalsBlocked {
+            before: signals::block_all()?,
+            _of_this_thread: PhantomData,
+        })
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        signals::restore(&self.before);
+    }
+}
+
+// These unixes have all of it in the `libc` crate.
+#[cfg(all(
+    any(
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "solaris",
+    ),
+    not(miri)
+))]
+mod signals {
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::ptr;
+
+    /// Zeroed, and written by the system, which need not write all of it.
+    pub(super) type Mask = MaybeUninit<libc::sigset_t>;
+
+    /// Blocks all signals in the calling thread. Returns the mask that it had.
+    pub(super) fn block_all() -> io::Result<Mask> {
+        let (mut all, mut before) = (Mask::zeroed(), Mask::zeroed());
+        // SAFETY: writes one set, to the place that it is given.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: reads the set that was just written, and writes one to the other place.
+        let error =
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        match error {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Gives the calling thread a mask that it had.
+    pub(super) fn restore(before: &Mask) {
+        // SAFETY: reads one set, which the system wrote for `block_all`. It cannot fail: it
+        // has just done the same with another set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    }
+}
+
+#[cfg(any(
+    not(any(
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "solaris",
+    )),
+    miri
+))]
+mod signals {
+    use std::io;
+
+    pub(super) type Mask = ();
+
+    pub(super) fn block_all() -> io::Result<Mask> {
+        Ok(())
+    }
+
+    pub(super) fn restore(_before: &Mask) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_no_heap_can_give_is_refused() {
-        const NO_HEAP_HAS: usize = isize::MAX as usize;
-        assert_eq!(zeroed(NO_HEAP_HAS), None);
-        assert_eq!(zeroed(NO_HEAP_HAS + 1), None, "no layout is so large");
+        const LAYOUT_MAX: usize = isize::MAX as usize;
+        assert_eq!(zeroed(LAYOUT_MAX + 1), None, "no layout is so large");
         assert_eq!(zeroed(usize::MAX), None);
-        assert!(!has_room_for::<u8>(NO_HEAP_HAS));
+        assert!(zeroed_slice::<u64>(usize::MAX / 4).is_none());
         assert!(!has_room_for::<u64>(usize::MAX));
+        // Two of these and this program are more than there are addresses.
+        let (one, other) = (zeroed(LAYOUT_MAX), zeroed(LAYOUT_MAX));
+        assert!(one.is_none() || other.is_none());
+        assert!(one.is_none() || !has_room_for::<u8>(LAYOUT_MAX));
     }
 
     #[test]
@@ -125,5 +239,38 @@ mod tests {
         }
         let boxed = boxed(String::from("owned")).expect("so much there is");
         assert_eq!(*boxed, "owned");
+    }
+
+    /// Which signals this thread blocks.
+    #[cfg(all(unix, not(miri)))]
+    fn blocked() -> Vec<libc::c_int> {
+        let mut now = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: writes one set, and reads what was written.
+        (1..32)
+            .filter(|&signal| unsafe {
+                libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), now.as_mut_ptr());
+                libc::sigismember(now.as_ptr(), signal) == 1
+            })
+            .collect()
+    }
+
+    #[cfg(all(unix, not(miri)))]
+    #[test]
+    fn signals_are_blocked_until_then_and_a_panic_ends_that_too() {
+        let before = blocked();
+        let guard = SignalsBlocked::in_this_thread().expect("nothing forbids it");
+        // All but SIGKILL and SIGSTOP, which cannot be blocked.
+        assert_eq!(blocked().len(), 29);
+        // A second one gives back what the first one has made.
+        drop(SignalsBlocked::in_this_thread());
+        assert_eq!(blocked().len(), 29);
+        drop(guard);
+        assert_eq!(blocked(), before);
+        let panicked = std::panic::catch_unwind(|| {
+            let _guard = SignalsBlocked::in_this_thread();
+            assert_eq!(blocked(), before, "which is not so");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(blocked(), before);
     }
 }

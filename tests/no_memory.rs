@@ -44,6 +44,9 @@ struct Ledger {
 /// Ledger 0 is of whoever joined none.
 static LEDGERS: [Ledger; 18] = [const { Ledger::new() }; 18];
 
+/// What the pool gets and gives back before it looks whether a foreign buffer is whole.
+const LOOK_BYTES_MAX: usize = 4 * size_of::<usize>();
+
 /// A block that the calling thread got or gave back just now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
@@ -134,10 +137,11 @@ impl Books for Heap {
         if !MAY_BE_REFUSED.get() {
             return false;
         }
-        // What was given back this moment is there, and it is the same thread that asks:
-        // so a heap behaves that has lists of each thread's own, as most have.
-        let there = matches!(last, Last::GaveBack(had)
-            if had.size() >= layout.size() && had.align() >= layout.align());
+        // A few words that this thread gave back just now are there: a heap that has a list
+        // for each thread behaves so, as most do. Only the look whether a foreign buffer is
+        // whole needs that.
+        let there = matches!(last, Last::GaveBack(had) if had.size() <= LOOK_BYTES_MAX
+            && had.size() >= layout.size() && had.align() >= layout.align());
         !there && LEDGERS[ledger].refuses(layout.size())
     }
 
@@ -604,24 +608,28 @@ fn with_books(ledger: usize, work: impl FnOnce(&Ledger) + Send) {
 #[test]
 fn a_thread_without_memory_for_caches_is_served_and_gets_them_later() {
     with_books(8, |books| {
-        let pool = options().build().unwrap();
-        books.refuse(How::Above(1000)); // no caches, and no queues
+        // So many classes that one thread's caches of all are larger than any queue.
+        let pool = Pool::builder()
+            .classes((1..=12).map(|at| 64 * at))
+            .trim_interval(None);
+        let pool = pool.build().unwrap();
+        books.refuse(How::Above(400)); // no caches, and no queues
         for _ in 0..3 {
-            let mut buf = tried(|| pool.try_get(900)).unwrap();
-            buf.put_bytes(1, 900);
+            let mut buf = tried(|| pool.try_get(60)).unwrap();
+            buf.put_bytes(1, 60);
             tried(|| drop(buf));
         }
         let so_far = total(&pool);
         assert_eq!((so_far.misses, so_far.discards.full), (3, 3));
-        books.refuse(How::Above(1500)); // queues for what comes loose
+        books.refuse(How::Above(1100)); // queues for loose buffers
         for _ in 0..3 {
-            tried(|| drop(pool.try_get(900).unwrap()));
+            tried(|| drop(pool.try_get(60).unwrap()));
         }
         let so_far = total(&pool);
         assert_eq!((so_far.misses, so_far.depot_hits), (4, 2));
         books.refuse(How::Nothing);
         for _ in 0..3 {
-            tried(|| drop(pool.try_get(900).unwrap()));
+            tried(|| drop(pool.try_get(60).unwrap()));
         }
         let so_far = total(&pool);
         assert_eq!((so_far.misses, so_far.depot_hits), (4, 3));
@@ -748,7 +756,7 @@ fn a_magazine_that_finds_no_room_in_the_depot_is_freed_and_counted() {
     with_books(14, |books| {
         let pool = options().build().unwrap();
         drop(pool.get(1000)); // this thread has caches
-        books.refuse(How::Above(1000)); // but the depot no queues
+        books.refuse(How::Above(400)); // but the depot no queues
         let held: Vec<_> = (0..2 * MANY)
             .map(|_| tried(|| pool.try_get(60)).unwrap())
             .collect();
@@ -825,7 +833,7 @@ fn the_heap_is_asked_again_where_the_pool_holds_nothing_idle() {
         let pool = options().build().unwrap();
         drop(pool.get(64)); // the thread has its caches
         pool.clear();
-        for size in [900, 1 << 30] {
+        for size in [900, 16 << 20] {
             books.refuse(How::From {
                 granted: 0,
                 refused: 1,
@@ -839,7 +847,7 @@ fn the_heap_is_asked_again_where_the_pool_holds_nothing_idle() {
         // Where it is refused twice, nothing is noted of the request.
         let before = pool.stats();
         books.refuse(How::Above(0));
-        assert!(tried(|| pool.try_get(1 << 30)).is_err());
+        assert!(tried(|| pool.try_get(16 << 20)).is_err());
         books.refuse(How::Nothing);
         assert_eq!(pool.stats(), before);
     });

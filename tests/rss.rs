@@ -76,7 +76,8 @@ mod rss {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages: i64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
         // SAFETY: takes and returns a number.
-        pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) }
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        pages * page as i64
     }
 
     /// Takes buffers and touches every page of them.

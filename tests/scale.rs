@@ -32,7 +32,13 @@ fn total(pool: &Pool) -> Counts {
 
 // ---- threads ----
 
-const THREADS: usize = if SLOW { 48 } else { 4096 };
+const THREADS: usize = if SLOW {
+    48
+} else if cfg!(target_pointer_width = "32") {
+    1024 // their stacks need addresses
+} else {
+    4096
+};
 const CAPACITY: usize = 4096;
 
 /// Where the threads and the test wait for each other.

@@ -19,6 +19,7 @@ mod cache;
 mod depot;
 mod local;
 mod reclaim;
+pub(crate) mod ring;
 mod store;
 mod tally;
 mod trim;
@@ -1193,4 +1194,6 @@ mod tests {
     assert_is_not!(Cache<StaysHere>: Sync);
     assert_is_not!(Origin<StaysHere>: Send);
     assert_is_not!(Origin<StaysHere>: Sync);
+    assert_is_not!(ring::Ring<StaysHere>: Send);
+    assert_is_not!(ring::Ring<StaysHere>: Sync);
 }

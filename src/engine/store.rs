@@ -1,10 +1,13 @@
 //! A queue that many threads share, and that grows by whole segments.
 //!
-//! Owns its low-water mark. Knows nothing of what it holds.
+//! Owns its low-water mark. Knows nothing of its items. No push and no pop waits for another
+//! thread. If another thread is in the middle of a pop at the next place of a segment, a push
+//! counts that segment as full. A pop counts it as empty in the same way (`ring.rs`). Only two
+//! threads that make the same segment wait for each other.
 
-use crate::sync::{ArrayQueue, AtomicUsize, Ordering};
+use super::ring::Ring;
+use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
-use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 /// 24: doubling from 16, room for more than 100 million.
@@ -16,14 +19,14 @@ const SEGMENTS: usize = 24;
 pub(super) struct Store<T> {
     /// Each made once; the first two have `first` places, each after these
     /// twice as many as the one before.
-    segments: [OnceLock<Box<ArrayQueue<T>>>; SEGMENTS],
+    segments: [OnceLock<Box<Ring<T>>>; SEGMENTS],
     first: usize,
     /// Fewest items held since the last [`reset_low`](Self::reset_low).
     low: AtomicUsize,
 }
 
 impl<T> Store<T> {
-    /// An empty store, which allocates nothing yet.
+    /// An empty store, which allocates nothing yet. `first` is a power of two, and not 1.
     pub(super) fn new(first: usize) -> Self {
         Store {
             segments: [const { OnceLock::new() }; SEGMENTS],
@@ -57,7 +60,7 @@ impl<T> Store<T> {
 
     /// One of the segments, made if need be; `None` if the heap has no room for it.
     #[inline]
-    fn segment(&self, at: usize) -> Option<&ArrayQueue<T>> {
+    fn segment(&self, at: usize) -> Option<&Ring<T>> {
         match self.segments[at].get() {
             Some(made) => Some(made),
             None => self.grow(at),
@@ -65,19 +68,14 @@ impl<T> Store<T> {
     }
 
     #[cold]
-    fn grow(&self, at: usize) -> Option<&ArrayQueue<T>> {
+    fn grow(&self, at: usize) -> Option<&Ring<T>> {
         let len = self.first << at.saturating_sub(1);
-        // `ArrayQueue` is not to be had in a way that can fail, so the heap is asked first
-        // for as much: a place is an item and a number.
-        if !system::has_room_for::<(usize, MaybeUninit<T>)>(len) {
-            return None;
-        }
-        let made = system::boxed(ArrayQueue::new(len)).ok()?;
+        let made = system::boxed(Ring::new(len)?).ok()?;
         // Or another thread's, if that was first.
         Some(self.segments[at].get_or_init(|| made))
     }
 
-    /// Stores an item, growing if need be; hands it back if it can grow no more.
+    /// Stores an item, growing if no segment takes it; hands it back if it cannot grow.
     #[inline]
     pub(super) fn push(&self, mut item: T) -> Result<(), T> {
         for at in 0..SEGMENTS {
@@ -103,7 +101,7 @@ impl<T> Store<T> {
         Err(item)
     }
 
-    /// Takes the item that has been in its segment longest.
+    /// Takes the item that has been in its segment longest; `None` if no segment gives one.
     #[inline]
     pub(super) fn pop(&self) -> Option<T> {
         let item = self.pop_unmarked();
@@ -140,12 +138,9 @@ impl<T> Store<T> {
     #[inline]
     fn pop_unmarked(&self) -> Option<T> {
         for segment in self.made() {
-            // Looked at first: to find one empty by popping costs a fence.
-            if !segment.is_empty() {
-                let item = segment.pop();
-                if item.is_some() {
-                    return item;
-                }
+            let item = segment.pop();
+            if item.is_some() {
+                return item;
             }
         }
         None
@@ -167,10 +162,10 @@ impl<T> Store<T> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.made().map(ArrayQueue::len).sum()
+        self.made().map(Ring::len).sum()
     }
 
-    fn made(&self) -> impl Iterator<Item = &ArrayQueue<T>> {
+    fn made(&self) -> impl Iterator<Item = &Ring<T>> {
         self.segments.iter().map_while(|made| Some(&**made.get()?))
     }
 }
@@ -189,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_has_room_in_as_few_segments_as_can_be() {
-        for first in [1, 3, 16] {
+        for first in [2, 4, 16] {
             for len in 0..=10 * first {
                 let store = Store::new(first);
                 store.reserve(len);

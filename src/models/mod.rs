@@ -33,6 +33,7 @@
 //! | a reclaim and the cache's owner, a trim, another reclaim, closing, or a thread's end | `reclaim` |
 //! | closing and everything that puts something in, or claims, or ends | `close` |
 //! | get, drop and trim at a depot | `depot` |
+//! | pushes and pops at one of the rings of a depot | `ring` |
 //! | two who lease the last room, or one and who ends a lease | `budget` |
 //! | who reads counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
 //! | a calibration, and returns, or requests of a retired class | `calibrate` |
@@ -51,8 +52,7 @@
 //!   where there is no such call. That the pair is as good as two fences is
 //!   what the system promises. Nor is a barrier modelled that the system refuses
 //!   after it was promised.
-//! - The inside of `ArrayQueue` and `OnceLock`, hence how a store grows. The
-//!   queue here orders no more than the real one promises.
+//! - The inside of `OnceLock`, and so how a store grows.
 //! - Orders that need more preemptions than the bound, which is that of the model or
 //!   of `LOOM_MAX_PREEMPTIONS`; more than a handful of threads and items.
 //! - Loads that C11 lets return a value stored later in no order at all
@@ -87,6 +87,7 @@ mod close;
 mod depot;
 mod exit;
 mod reclaim;
+mod ring;
 
 use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};
@@ -236,6 +237,11 @@ impl Number {
         self.0.pool.take()
     }
 
+    /// Its number: items count from 0, in the order in which they were made.
+    fn number(&self) -> usize {
+        self.0.number
+    }
+
     fn came_out(&self) {
         self.0.alone.touch();
         ledger(|ledger| {
@@ -371,7 +377,7 @@ impl Pool {
             limit: limits.weight,
             handles: AtomicUsize::new(1),
         });
-        // Made here, since loom does not see how the depot's queues are published.
+        // Made here, since loom does not see how the depot's rings are published.
         pool.engine.reserve(CLASS, 1);
         pool
     }

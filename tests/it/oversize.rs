@@ -106,7 +106,13 @@ fn random(stream: u64, n: usize) -> u64 {
 
 // ---- (a) a few huge requests, then small ones for ever
 
-const HUGE: usize = rounds(256, 4) * MIB;
+const HUGE: usize = rounds(HUGE_MIB, 4) * MIB;
+// With 32 bits, twice ten of 256 MiB would be more than there are addresses.
+const HUGE_MIB: usize = if cfg!(target_pointer_width = "32") {
+    32
+} else {
+    256
+};
 const HUGE_COUNT: usize = rounds(10, 3);
 
 fn huge_then_small(request: usize) -> usize {

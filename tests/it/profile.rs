@@ -202,10 +202,14 @@ mod saved {
         let empty = r#"{"version":1,"calls":0,"kept":[]}"#;
         assert_eq!(read(empty).unwrap(), Profile::default());
         // Where the steps end, and where one class is all that is kept.
+        let largest = format!(
+            r#"{{"version":1,"default_size":64,"max_size":64,"calls":1,"kept":[{}]}}"#,
+            isize::MAX
+        );
         for good in [
             r#"{"version":1,"default_size":64,"max_size":64,"calls":1,"kept":[65]}"#,
             r#"{"version":1,"default_size":64,"max_size":33554432,"calls":18446744073709551615,"kept":[]}"#,
-            r#"{"version":1,"default_size":64,"max_size":64,"calls":1,"kept":[9223372036854775807]}"#,
+            &largest,
         ] {
             let profile = read(good).unwrap();
             assert_eq!(serde_json::to_string(&profile).unwrap(), good);
@@ -305,15 +309,15 @@ mod saved {
                 "max_size: 67108864 bytes is not a power of two",
             ),
             (
-                with("64", "18446744073709551615", "1", "[]"),
-                "max_size: 18446744073709551615 bytes is not",
+                with("64", &usize::MAX.to_string(), "1", "[]"),
+                &format!("max_size: {} bytes is not", usize::MAX),
             ),
             (with("64", "64", "1", "[64]"), "kept: not an ascending list"),
             (with("64", "64", "1", "[0]"), "kept: not an ascending list"),
             (with("64", "64", "1", "[128,128]"), "kept: not an ascending"),
             (with("64", "64", "1", "[256,128]"), "kept: not an ascending"),
             (
-                with("64", "64", "1", "[9223372036854775808]"),
+                with("64", "64", "1", &format!("[{}]", isize::MAX as usize + 1)),
                 "kept: not an ascending list of at most 128 sizes above max_size",
             ),
         ] {

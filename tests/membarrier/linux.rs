@@ -122,19 +122,16 @@ impl Filter {
             20
         };
         let load = |from| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, from, 0, 0);
-        let unless_equal = |to: i64, skip| {
+        let unless_equal = |to: u32, skip| {
             let code = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-            op(code, to as u32, 0, skip)
+            op(code, to, 0, skip)
         };
         let answer = |what| op(libc::BPF_RET | libc::BPF_K, what, 0, 0);
         let mut program = [
             load(NUMBER),
-            unless_equal(libc::SYS_membarrier, 4),
+            unless_equal(libc::SYS_membarrier as u32, 4),
             load(COMMAND),
-            unless_equal(
-                i64::from(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED),
-                1,
-            ),
+            unless_equal(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as u32, 1),
             answer(self.register),
             answer(self.others),
             answer(libc::SECCOMP_RET_ALLOW),
