@@ -9,16 +9,15 @@ use crate::backoff::Backoff;
 use crate::calibrate::{self, STEPS};
 use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
-use crate::engine::{
-    ClassIndex, Engine, Freed, HasEngine, Item, Mark, Origin, Return, UNLIMITED, Wait,
-};
+use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Mark, Origin, Return, UNLIMITED, Wait};
 use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
-use crate::slot::{Home, Slot};
+use crate::slot::{self, Home, Slot};
 use crate::stats::{Counters, Discard, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
+use bytes::BytesMut;
 use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
@@ -27,6 +26,9 @@ use std::time::Duration;
 
 /// From how many freed bytes on it is worth having the heap look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
+
+/// Of how many misses of a class one makes the depot's queues longer, if need be.
+const RESERVE_EACH: u64 = 16;
 
 /// For a buffer of how many times all that is idle it is worth freeing that.
 ///
@@ -225,9 +227,7 @@ impl Shared {
         request: usize,
         to_grow: bool,
     ) -> (Box<BufferSlot>, BufferOrigin) {
-        let make = |capacity| -> Result<_, Infallible> {
-            Ok(Slot::with_capacity(capacity, Arc::clone(self)))
-        };
+        let make = |capacity| -> Result<_, Infallible> { Ok(self.make(capacity)) };
         let Ok(taken) = self.find_or_make(class, request, to_grow, make);
         taken
     }
@@ -244,7 +244,7 @@ impl Shared {
             return Err(GetError::TooLarge { size: request });
         }
         let make = |capacity| {
-            let make = || Slot::try_with_capacity(capacity, Arc::clone(self));
+            let make = || self.try_make(capacity);
             let made = make().or_else(|| {
                 let cleared = self.may_clear_for(capacity);
                 if cleared {
@@ -260,6 +260,34 @@ impl Shared {
             made.ok_or(GetError::OutOfMemory { size: request })
         };
         self.find_or_make(class, request, false, make)
+    }
+
+    /// A slot with a new buffer of `capacity` bytes.
+    fn make(self: &Arc<Self>, capacity: usize) -> Box<BufferSlot> {
+        let buf = BytesMut::with_capacity(capacity);
+        let mut slot = self.spare_slot();
+        slot.fill(buf, capacity);
+        slot
+    }
+
+    /// As [`make`](Self::make); `None` if the heap has no room for it.
+    fn try_make(self: &Arc<Self>, capacity: usize) -> Option<Box<BufferSlot>> {
+        let buf = slot::try_buf(capacity)?;
+        let new = || system::boxed(Slot::spare(Arc::clone(self))).ok();
+        let mut slot = self.kept_slot().or_else(new)?;
+        slot.fill(buf, capacity);
+        Some(slot)
+    }
+
+    /// A slot without a buffer.
+    pub(crate) fn spare_slot(self: &Arc<Self>) -> Box<BufferSlot> {
+        let new = || Box::new(Slot::spare(Arc::clone(self)));
+        self.kept_slot().unwrap_or_else(new)
+    }
+
+    /// A slot without a buffer that was [kept](Self::keep_spare).
+    fn kept_slot(&self) -> Option<Box<BufferSlot>> {
+        self.engine.take_spare(self.classes.spare())
     }
 
     /// Whether to free all idle buffers, since the heap has refused one of `capacity` bytes:
@@ -293,7 +321,12 @@ impl Shared {
         let slot = match slot {
             Some(slot) => slot,
             None => {
-                self.reserve(class, 1);
+                // Before it is made: see `Store::reserve`. Not each time, since that is for
+                // eight times as many.
+                let misses = counters.misses.get();
+                if misses < RESERVE_EACH || misses % RESERVE_EACH == 0 {
+                    self.reserve(class, 1);
+                }
                 let slot = make(self.classes.capacity(class))?;
                 counters.misses.bump();
                 slot
@@ -439,29 +472,24 @@ impl Shared {
         let wipe = shared.zero_on_return;
         let kind = used.map(calibrate::kind_of);
         let count = kind.map_or(Return::Plain, Return::OfKind);
-        // First the short ways, which touch no count that threads share. As it
-        // is, in this thread's own cache: taken on another thread.
-        let local = match shared.calibrator.is_retired(held) {
+        let retired = shared.calibrator.is_retired(held);
+        let local = match retired {
             true => None,
-            false => shared.engine.local(held),
+            false => shared.engine.local_with_room(held),
         };
-        if let (false, Some(origin)) = (wipe || lent, &local) {
-            match Self::keep_whole(slot, origin, count) {
-                Ok(()) => return,
-                Err(returned) => slot = returned,
-            }
-        }
-        // Or after it has been made whole.
-        let whole = slot.make_whole(lent, wipe);
+        let is_whole = !(lent || wipe) && slot.is_as_it_left(slot.capacity());
+        let whole = is_whole || slot.make_whole(lent, wipe);
+        // First the short way, which touches no count that threads share: to this thread's own
+        // cache, though it was taken on another thread, or has been made whole.
         if let (true, Some(origin)) = (whole, &local) {
             match Self::keep_whole(slot, origin, count) {
                 Ok(()) => return,
                 Err(returned) => slot = returned,
             }
         }
-        // Counted: the slot keeps its pool alive, but is given away below.
-        let shared = Arc::clone(slot.home());
+        slot.buf.clear();
         if let Some(kind) = kind {
+            let shared = slot.home();
             shared.count(held, kind); // first: it is judged by what comes of that
             // Perhaps nothing else kept it from going the quick way.
             let retired = shared.calibrator.is_retired(held);
@@ -472,50 +500,78 @@ impl Shared {
                 }
             }
         }
-        shared.keep_slow(slot, held, whole);
-    }
-
-    fn keep_slow(&self, slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
-        if let Err((slot, reason)) = self.keep_or_refuse(slot, held, whole) {
-            self.counters(held).discards.of(reason).bump();
-            let by_drop_rule = reason == Discard::AboveMax && self.has_class(&slot);
-            slot.free();
-            if by_drop_rule && self.calibrator.note_discard() {
-                self.calibrator
-                    .calibrate_if_many_discarded(&self.classes, self);
-            }
+        match slot.home().judge(&slot, whole) {
+            Ok(class) => Self::keep_in(slot, held, class),
+            Err(reason) => Self::discard(slot, held, reason),
         }
     }
 
-    /// Keeps a buffer unless the drop rule or a limit forbids it.
-    fn keep_or_refuse(
-        &self,
-        mut slot: Box<BufferSlot>,
-        held: ClassIndex,
-        whole: bool,
-    ) -> Result<(), (Box<BufferSlot>, Discard)> {
+    /// The class that a returned buffer joins, or why it is freed.
+    fn judge(&self, slot: &BufferSlot, whole: bool) -> Result<ClassIndex, Discard> {
         if !whole {
-            return Err((slot, Discard::Shared));
+            return Err(Discard::Shared);
         }
-        if self
-            .calibrator
-            .is_retired(self.classes.for_request(slot.capacity()))
-        {
-            return Err((slot, Discard::AboveMax));
+        let holds_as_much = self.classes.for_request(slot.capacity());
+        if self.calibrator.is_retired(holds_as_much) {
+            return Err(Discard::AboveMax);
         }
-        let Some(class) = self.classes.for_capacity(slot.capacity()) else {
-            return Err((slot, Discard::BelowMin));
-        };
-        if slot.capacity() != self.classes.capacity(class) {
+        let class = self.classes.for_capacity(slot.capacity());
+        class.ok_or(Discard::BelowMin)
+    }
+
+    /// Keeps a buffer in a class, which is another than it was `held` in if it has grown; or
+    /// frees it if there is no room.
+    fn keep_in(mut slot: Box<BufferSlot>, held: ClassIndex, class: ClassIndex) {
+        let shared = slot.home();
+        if shared.engine.refuses(class, slot.capacity()) {
+            return Self::discard(slot, held, Discard::Full);
+        }
+        // Counted: the slot keeps its pool alive, but is given away below.
+        let shared = Arc::clone(shared);
+        if slot.capacity() != shared.classes.capacity(class) {
             slot.forget_base();
         }
-        let kept = self.engine.keep(class, slot);
-        kept.map_err(|slot| (slot, Discard::Full))?;
-        if class != held {
-            self.counters(held).moved_out.bump();
-            self.counters(class).moved_in.bump();
+        if let Err(slot) = shared.engine.keep(class, slot) {
+            return Self::discard(slot, held, Discard::Full);
         }
-        Ok(())
+        if class != held {
+            shared.counters(held).moved_out.bump();
+            shared.counters(class).moved_in.bump();
+        }
+    }
+
+    /// Frees a buffer, and counts why.
+    fn discard(mut slot: Box<BufferSlot>, held: ClassIndex, reason: Discard) {
+        let shared = slot.home();
+        shared.counters(held).discards.of(reason).bump();
+        if reason == Discard::AboveMax
+            && shared.has_class(&slot)
+            && shared.calibrator.note_discard()
+        {
+            let calibrator = &shared.calibrator;
+            calibrator.calibrate_if_many_discarded(&shared.classes, &**shared);
+        }
+        let buf = slot.take_buf();
+        Self::keep_spare(slot); // before the buffer is freed: see `Item::free`
+        drop(buf);
+    }
+
+    /// Keeps a slot without a buffer, for the next buffer that is made; or frees it.
+    ///
+    /// To allocate one costs more than most buffers do, since it is aligned to 64 bytes.
+    pub(crate) fn keep_spare(slot: Box<BufferSlot>) {
+        let shared = slot.home();
+        let class = shared.classes.spare();
+        let kept = match shared.engine.local(class) {
+            // SAFETY: found for this thread, and the slot keeps its pool alive.
+            Some(origin) => unsafe { origin.push(slot, Return::Plain) },
+            None => Err(slot),
+        };
+        if let Err(slot) = kept {
+            let shared = Arc::clone(slot.home());
+            // Refused, it is freed with what it holds: nothing.
+            let _refused = shared.engine.keep_spare(class, slot);
+        }
     }
 
     // ---- sizes ----
@@ -609,7 +665,7 @@ impl Shared {
         let capacity = self.classes.capacity(class);
         self.calibrator.note_requests(class, count);
         self.reserve(class, count);
-        let make = || Slot::with_capacity(capacity, Arc::clone(self));
+        let make = || self.make(capacity);
         let made = self.engine.stock(class, count, make);
         self.counters(class).prefilled.add(made);
         made
@@ -642,7 +698,7 @@ impl Shared {
         }
         self.reserve(class, count); // before they are made: see `Store::reserve`
         while made.len() < count {
-            match Slot::try_with_capacity(capacity, Arc::clone(self)) {
+            match self.try_make(capacity) {
                 Some(slot) => made.push(slot),
                 None => return false,
             }
@@ -668,8 +724,11 @@ impl Shared {
     /// know their bytes.
     #[inline]
     fn is_ordinary(&self, capacity: usize) -> bool {
+        if capacity == 0 {
+            return true;
+        }
         let class = self.classes.for_request(capacity);
-        capacity == 0 || self.classes.capacities().get(class.get()) == Some(&capacity)
+        self.classes.capacities().get(class.get()) == Some(&capacity)
     }
 
     /// Counts what a buffer has above its class's capacity, or above 0.

@@ -29,7 +29,7 @@ impl Account {
     /// Leases `count` times `weight`, or as often as there is room for, and
     /// says how often.
     pub(super) fn lease(&self, weight: usize, count: usize) -> usize {
-        if self.limit == UNLIMITED {
+        if self.limit == UNLIMITED || weight == 0 {
             return count; // not even counted
         }
         let mut granted = 0;
@@ -48,10 +48,16 @@ impl Account {
     /// How often there is room for `weight`; a hint.
     pub(super) fn room_for(&self, weight: usize) -> usize {
         // Relaxed: a hint, as said.
-        match self.limit {
-            UNLIMITED => usize::MAX,
-            limit => (limit - self.leased.load(Ordering::Relaxed)) / weight,
-        }
+        let room = match self.limit {
+            UNLIMITED => UNLIMITED,
+            limit => limit - self.leased.load(Ordering::Relaxed),
+        };
+        room.checked_div(weight).unwrap_or(usize::MAX)
+    }
+
+    /// How often there is room for `weight` while nothing is leased.
+    pub(super) fn times(&self, weight: usize) -> usize {
+        self.limit.checked_div(weight).unwrap_or(usize::MAX)
     }
 
     /// Ends leases of `weight` in all.
@@ -63,15 +69,17 @@ impl Account {
         }
     }
 
+    /// Whether there is no room for `weight`; a hint.
+    pub(super) fn is_full_for(&self, weight: usize) -> bool {
+        // Relaxed: a hint. Nothing is counted without a limit.
+        self.limit - self.leased.load(Ordering::Relaxed) < weight
+    }
+
     /// Whether there would be room for `weight` if enough of the rest went.
     pub(super) fn is_short_of(&self, weight: usize) -> bool {
         // Relaxed: a hint.
         let leased = self.leased.load(Ordering::Relaxed);
         weight <= self.limit && self.limit - weight < leased // nothing is counted without a limit
-    }
-
-    pub(super) fn limit(&self) -> usize {
-        self.limit
     }
 
     /// What is leased now, never less than what is retained under it.

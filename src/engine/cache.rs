@@ -229,7 +229,7 @@ impl<T: Item> Cache<T> {
 
     /// Takes the item that came last, if the cache is `me`'s and holds any.
     pub(super) fn pop_resting(&self, me: Token) -> Option<T> {
-        if !self.enter(me) {
+        if self.held() == 0 || !self.enter(me) {
             return None;
         }
         // SAFETY: between `enter` and `leave`, here and below.
@@ -481,6 +481,11 @@ impl<T: Item> Cache<T> {
     pub(super) fn account(&self) -> &Account {
         // SAFETY: valid as long as the cache is, as `new` was promised.
         unsafe { self.account.as_ref() }
+    }
+
+    /// Whether an item would find room in front. As exact as [`held`](Self::held).
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < self.limit()
     }
 
     /// Whether another thread has it just now, as far as can be seen.

@@ -170,6 +170,11 @@ impl<T: Item> Depot<T> {
         self.limits
     }
 
+    /// Whether it holds nothing, as far as can be seen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.magazines.is_empty() && self.loose.is_empty()
+    }
+
     /// Makes room for `items` in all; a hint.
     pub(super) fn reserve(&self, items: usize) {
         match self.limits.magazine_rounds {

@@ -57,7 +57,7 @@ const RESERVE_AHEAD_MAGAZINES: usize = 4096;
 pub(crate) trait Item: Send + 'static {
     /// What keeping the item costs, in the unit of the caller's limits.
     ///
-    /// Does not change while the engine holds the item. Not 0.
+    /// Does not change while the engine holds the item. 0 if it costs nothing.
     fn weight(&self) -> usize;
 
     /// Ends the item, in the order that is best for the heap.
@@ -106,7 +106,8 @@ pub(crate) struct ClassLimits {
     /// Items that move at once between cache and depot, at most half of [`CACHE_ROUNDS`].
     pub(crate) magazine_rounds: usize,
     /// Weight of an ordinary item. Any other is kept loose in the depot, so
-    /// that the thread caches need not look at what they hand out.
+    /// that the thread caches need not look at what they hand out. Where it is 0, items are
+    /// bounded by number, and what a trim frees is not counted.
     pub(crate) weight: usize,
     /// Items that trims leave idle in the depot.
     pub(crate) keep_idle: usize,
@@ -378,6 +379,16 @@ impl<T: Item> Engine<T> {
         self.recall(self.id, class)
     }
 
+    /// As [`local`](Self::local), if the cache has room, as far as can be told.
+    #[inline]
+    pub(crate) fn local_with_room(&self, class: ClassIndex) -> Option<Origin<T>> {
+        let origin = self.local(class)?;
+        // SAFETY: `local` found it for this thread, and `&self` keeps it alive.
+        unsafe { origin.cache.as_ref() }
+            .has_room()
+            .then_some(origin)
+    }
+
     /// As [`local`](Self::local), if `id` is this engine's; `None` otherwise.
     #[inline(always)]
     fn recall(&self, id: EngineId, class: ClassIndex) -> Option<Origin<T>> {
@@ -424,6 +435,9 @@ impl<T: Item> Engine<T> {
     /// Takes an item from the depot, and with it a magazine for this thread's
     /// cache if it has one and may enter.
     fn take_from_depot(&self, depot: &Depot<T>, cached: Option<(Token, &Cache<T>)>) -> Option<T> {
+        if depot.is_empty() {
+            return None;
+        }
         // A magazine is broken up where there is no room for it: a loose item
         // first, then.
         let half = depot.limits().magazine_rounds.div_ceil(2);
@@ -507,7 +521,7 @@ impl<T: Item> Engine<T> {
     pub(crate) fn reserve(&self, class: ClassIndex, items: usize) {
         let depot = &self.depots[class.get()];
         let limits = depot.limits();
-        let most = limits.items.min(self.account.limit() / limits.weight);
+        let most = limits.items.min(self.account.times(limits.weight));
         let ahead = items
             .saturating_mul(RESERVE_AHEAD - 1)
             .min(RESERVE_AHEAD_MAGAZINES * limits.magazine_rounds);
@@ -523,12 +537,15 @@ impl<T: Item> Engine<T> {
     #[cold]
     #[inline(never)]
     pub(crate) fn keep(&self, class: ClassIndex, item: T) -> Result<(), T> {
+        self.trim_if_due();
+        self.keep_untrimmed(class, item)
+    }
+
+    fn keep_untrimmed(&self, class: ClassIndex, mut item: T) -> Result<(), T> {
         if self.is_closed() {
             return Err(item); // a hint that saves work: see `settle`
         }
-        self.trim_if_due();
         let depot = &self.depots[class.get()];
-        let mut item = item;
         if item.weight() == depot.limits().weight {
             if let Some((me, caches)) = self.attach() {
                 match self.keep_cached(me, caches, class, item) {
@@ -659,6 +676,48 @@ impl<T: Item> Engine<T> {
         // Relaxed: a hint, or ordered by the fence in `settle`, or by the lock
         // under which `close` sets it.
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Refuses an item that [`keep`](Self::keep) would hand back, at less cost, where that
+    /// can be told. Notes that.
+    pub(crate) fn refuses(&self, class: ClassIndex, weight: usize) -> bool {
+        let depot = &self.depots[class.get()];
+        let full = depot.account.is_full_for(1) || self.account.is_full_for(weight);
+        if !full || self.trims.is_due_for_shortages() {
+            return false; // there may be room after a trim
+        }
+        if weight == depot.limits().weight {
+            let Some(origin) = self.local(class) else {
+                return false;
+            };
+            // SAFETY: `local` found it for this thread, and `&self` keeps it alive.
+            let cache = unsafe { origin.cache.as_ref() };
+            let may_make_room =
+                cache.room() > self.share(depot) || cache.account().is_full_for(weight);
+            if cache.has_room() || may_make_room {
+                return false;
+            }
+        }
+        self.note_refused(depot, weight);
+        true
+    }
+
+    // ---- spare items ----
+
+    /// Takes an item that is there to spare an allocation: from this thread's cache, if the
+    /// thread used this engine lately, or from the depot.
+    pub(crate) fn take_spare(&self, class: ClassIndex) -> Option<T> {
+        let Origin { owner, cache } = self.local(class)?;
+        // SAFETY: `local` found it for this thread, and `&self` keeps it alive.
+        let cache = unsafe { cache.as_ref() };
+        let depot = &self.depots[class.get()];
+        let from_depot = || self.take_from_depot(depot, Some((owner, cache)));
+        cache.pop(owner).or_else(from_depot)
+    }
+
+    /// Keeps such an item, or hands it back.
+    pub(crate) fn keep_spare(&self, class: ClassIndex, item: T) -> Result<(), T> {
+        self.keep_untrimmed(class, item)
     }
 
     // ---- stock ----

@@ -161,6 +161,10 @@ impl<T> Store<T> {
         self.low.store(self.len(), Ordering::Relaxed);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.made().all(|segment| segment.len() == 0)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.made().map(Ring::len).sum()
     }

@@ -47,8 +47,8 @@ impl Reclaims {
 struct Round {
     /// The cache sets yet to be visited, the last one first.
     sets: Vec<usize>,
-    /// The class whose depot is next.
-    class: usize,
+    /// Which depot is next: of slots without a buffer, then of each class, then of none.
+    depot: usize,
     freed_any: bool,
 }
 
@@ -958,7 +958,7 @@ impl OnePool {
     fn begin(&mut self) {
         self.round = Some(Round {
             sets: (0..self.sets.len()).collect(),
-            class: 0,
+            depot: 0,
             freed_any: false,
         });
     }
@@ -983,15 +983,21 @@ impl OnePool {
                 round.freed_any |= cache.room < room;
             }
         } else {
-            let depot = self.depots.get_mut(round.class)?;
-            if all {
-                depot.reset_low();
+            if round.depot == self.capacities.len() + 2 {
+                return None;
             }
-            freed.push((round.class, depot.free(left)));
-            if !left.is_used_up() {
-                depot.reset_low();
-                round.class += 1;
+            let class = round.depot.checked_sub(1);
+            let depot = class.and_then(|class| self.depots.get_mut(class));
+            if let (Some(class), Some(depot)) = (class, depot) {
+                if all {
+                    depot.reset_low();
+                }
+                freed.push((class, depot.free(left)));
+                if !left.is_used_up() {
+                    depot.reset_low();
+                }
             }
+            round.depot += usize::from(!left.is_used_up());
         }
         let (mut buffers, mut bytes) = (0, 0);
         for (at, idle) in freed {
