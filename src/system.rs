@@ -110,20 +110,18 @@ impl Drop for SignalsBlocked {
     }
 }
 
-// These unixes have all of it in the `libc` crate.
+// The unixes named here have no such call in the `libc` crate, and hardly any signals.
 #[cfg(all(
-    any(
-        target_vendor = "apple",
-        target_os = "android",
-        target_os = "dragonfly",
-        target_os = "freebsd",
-        target_os = "illumos",
-        target_os = "linux",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "solaris",
-    ),
-    not(miri)
+    unix,
+    not(any(
+        target_os = "emscripten",
+        target_os = "espidf",
+        target_os = "horizon",
+        target_os = "l4re",
+        target_os = "nuttx",
+        target_os = "vita",
+        miri,
+    ))
 ))]
 mod signals {
     use std::io;
@@ -156,18 +154,14 @@ mod signals {
 }
 
 #[cfg(any(
-    not(any(
-        target_vendor = "apple",
-        target_os = "android",
-        target_os = "dragonfly",
-        target_os = "freebsd",
-        target_os = "illumos",
-        target_os = "linux",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "solaris",
-    )),
-    miri
+    not(unix),
+    target_os = "emscripten",
+    target_os = "espidf",
+    target_os = "horizon",
+    target_os = "l4re",
+    target_os = "nuttx",
+    target_os = "vita",
+    miri,
 ))]
 mod signals {
     use std::io;
