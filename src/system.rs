@@ -56,12 +56,10 @@ pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, T> {
     }
 }
 
-/// Whether the heap gives a block for so many `T` now.
+/// Returns whether the heap gives a block for `count` values of `T` now. Frees the block again.
 ///
-/// The block is given back before this returns. For what can be had only in a way
-/// that ends the process if it is refused. In between, another thread may take
-/// the last that there is; as long as none does, a heap that gave the block gives
-/// it again.
+/// A hint, for an allocation by other code that ends the process if it is refused. Another thread
+/// may take the last memory in between.
 pub(crate) fn has_room_for<T>(count: usize) -> bool {
     let mut probe = Vec::<T>::new();
     let has_room = probe.try_reserve_exact(count).is_ok();
@@ -141,20 +139,18 @@ impl Drop for SignalsBlocked {
     }
 }
 
-// These unixes have all of it in the `libc` crate.
+// The unixes named here have no such call in the `libc` crate, and hardly any signals.
 #[cfg(all(
-    any(
-        target_vendor = "apple",
-        target_os = "android",
-        target_os = "dragonfly",
-        target_os = "freebsd",
-        target_os = "illumos",
-        target_os = "linux",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "solaris",
-    ),
-    not(miri)
+    unix,
+    not(any(
+        target_os = "emscripten",
+        target_os = "espidf",
+        target_os = "horizon",
+        target_os = "l4re",
+        target_os = "nuttx",
+        target_os = "vita",
+        miri,
+    ))
 ))]
 mod signals {
     use std::io;
@@ -187,18 +183,14 @@ mod signals {
 }
 
 #[cfg(any(
-    not(any(
-        target_vendor = "apple",
-        target_os = "android",
-        target_os = "dragonfly",
-        target_os = "freebsd",
-        target_os = "illumos",
-        target_os = "linux",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "solaris",
-    )),
-    miri
+    not(unix),
+    target_os = "emscripten",
+    target_os = "espidf",
+    target_os = "horizon",
+    target_os = "l4re",
+    target_os = "nuttx",
+    target_os = "vita",
+    miri,
 ))]
 mod signals {
     use std::io;

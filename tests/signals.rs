@@ -27,6 +27,9 @@ mod unix {
 
     const ALARM_SECONDS: u32 = 60;
 
+    /// Which fact a child process is to show.
+    const FACT: &str = "TIERPOOL_SIGNALS_FACT";
+
     /// What holds, and the process that shows it.
     const FACTS: &[(&str, fn())] = &[
         (
@@ -49,7 +52,7 @@ mod unix {
     ];
 
     pub(super) fn main() {
-        if let Some(named) = env::args().nth(1).filter(|arg| !arg.starts_with('-')) {
+        if let Ok(named) = env::var(FACT) {
             // SAFETY: takes a number, and ends the process some day.
             unsafe { libc::alarm(ALARM_SECONDS) };
             let (_, fact) = FACTS.iter().find(|(name, _)| *name == named).unwrap();
@@ -58,7 +61,7 @@ mod unix {
         for (name, _) in FACTS {
             let this = env::current_exe().unwrap();
             let mut child = Command::new(this);
-            child.arg(name);
+            child.env(FACT, name);
             if name.starts_with("a_thread_that_cannot_be_started") {
                 // Nearly all addresses that there are.
                 child.env("RUST_MIN_STACK", (usize::MAX - 0xffff).to_string());
