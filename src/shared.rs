@@ -472,16 +472,27 @@ impl Shared {
         let wipe = shared.zero_on_return;
         let kind = used.map(calibrate::kind_of);
         let count = kind.map_or(Return::Plain, Return::OfKind);
-        let retired = shared.calibrator.is_retired(held);
-        let local = match retired {
+        // First the short ways, which touch no count that threads share. As it
+        // is, in this thread's own cache: taken on another thread.
+        let local = match shared.calibrator.is_retired(held) {
             true => None,
-            false => shared.engine.local_with_room(held),
+            false => shared.engine.local(held),
         };
-        let is_whole = !(lent || wipe) && slot.is_as_it_left(slot.capacity());
+        let is_known = !(lent || wipe);
+        if let (true, Some(origin)) = (is_known, &local) {
+            match Self::keep_whole(slot, origin, count) {
+                Ok(()) => return,
+                Err(returned) => slot = returned,
+            }
+        }
+        // SAFETY: found for this thread, and the slot keeps its pool alive.
+        let is_full = |origin: &BufferOrigin| !unsafe { origin.has_room() };
+        let no_room = local.as_ref().is_some_and(is_full);
+        let local = local.filter(|_| !no_room);
+        // Or after it has been made whole.
+        let is_whole = is_known && slot.is_as_it_left(slot.capacity());
         let whole = is_whole || slot.make_whole(lent, wipe);
-        // First the short way, which touches no count that threads share: to this thread's own
-        // cache, though it was taken on another thread, or has been made whole.
-        if let (true, Some(origin)) = (whole, &local) {
+        if let (false, true, Some(origin)) = (is_whole, whole, &local) {
             match Self::keep_whole(slot, origin, count) {
                 Ok(()) => return,
                 Err(returned) => slot = returned,
@@ -490,7 +501,12 @@ impl Shared {
         slot.buf.clear();
         if let Some(kind) = kind {
             let shared = slot.home();
-            shared.count(held, kind); // first: it is judged by what comes of that
+            // First: it is judged by what comes of that.
+            match no_room {
+                // No batch for the short way: the next cannot go that way, either.
+                true => shared.note_returns(calibrate::step_of_kind(kind), 1),
+                false => shared.count(held, kind),
+            }
             // Perhaps nothing else kept it from going the quick way.
             let retired = shared.calibrator.is_retired(held);
             if let (true, false, Some(origin)) = (whole, retired, &local) {
@@ -580,11 +596,15 @@ impl Shared {
     fn count(&self, class: ClassIndex, kind: usize) {
         let step = calibrate::step_of_kind(kind);
         self.engine.next_batch(class, kind, |batch| {
-            if self.calibrator.note_returns(step, batch + 1) {
-                self.calibrate_if_due();
-            }
+            self.note_returns(step, batch + 1);
             self.calibrator.batch(step)
         });
+    }
+
+    fn note_returns(&self, step: usize, count: usize) {
+        if self.calibrator.note_returns(step, count) {
+            self.calibrate_if_due();
+        }
     }
 
     fn calibrate_if_time(&self) {

@@ -290,6 +290,16 @@ impl<T: Item> Origin<T> {
         unsafe { self.cache.as_ref() }.unit()
     }
 
+    /// Whether it has room for another item.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`unit`](Self::unit).
+    pub(crate) unsafe fn has_room(&self) -> bool {
+        // SAFETY: as in `unit`.
+        unsafe { self.cache.as_ref() }.has_room()
+    }
+
     /// Counts that the item which came from there was taken in exchange for another.
     ///
     /// # Safety
@@ -377,16 +387,6 @@ impl<T: Item> Engine<T> {
     /// This thread's cache, if the thread used this engine lately.
     pub(crate) fn local(&self, class: ClassIndex) -> Option<Origin<T>> {
         self.recall(self.id, class)
-    }
-
-    /// As [`local`](Self::local), if the cache has room, as far as can be told.
-    #[inline]
-    pub(crate) fn local_with_room(&self, class: ClassIndex) -> Option<Origin<T>> {
-        let origin = self.local(class)?;
-        // SAFETY: `local` found it for this thread, and `&self` keeps it alive.
-        unsafe { origin.cache.as_ref() }
-            .has_room()
-            .then_some(origin)
     }
 
     /// As [`local`](Self::local), if `id` is this engine's; `None` otherwise.
