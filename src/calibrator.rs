@@ -66,11 +66,6 @@ const REQUESTS_LEAST: usize = 2;
 /// late is late by a sixteenth of the time that it has counted.
 const BATCH_PART: u64 = 16;
 
-/// How often a step is counted for one look at the clock.
-///
-/// 4: a quiet program calibrates by time at most three returns later for that.
-const LOOKS_PER_TIME: usize = 4;
-
 /// From how many returns on a calibration by time is worth making.
 ///
 /// 1000: then the 95th percentile rests on 50 of them, of which chance moves 7.
@@ -286,8 +281,7 @@ impl Calibrator {
         // Release: pairs with the Acquire in `told`.
         let before = self.told.all[step].fetch_add(count, Ordering::Release);
         let lately = self.lately(step, before.wrapping_add(count));
-        // The clock is looked at each few times: that costs as much as the rest.
-        self.is_over(lately) || before % LOOKS_PER_TIME == 0 && self.is_time()
+        self.is_over(lately) || self.is_time()
     }
 
     /// How many returns of a step a thread may keep from this before it tells: where

@@ -56,19 +56,7 @@ const NOTHING: ClassLimits = ClassLimits {
     keep_idle: 0,
 };
 
-/// How many slots without a buffer the levels may hold.
-///
-/// 16 for each thread and 1024 in all: 64 KiB. Their weight is that of their buffers: none.
-const SPARE_SLOTS: ClassLimits = ClassLimits {
-    items: 1024,
-    cache_rounds: 16,
-    magazine_rounds: 8,
-    weight: 0,
-    keep_idle: 0,
-};
-
-/// How much the levels may hold: one entry for each class, one for what has none, and one for
-/// slots without a buffer.
+/// How much the levels may hold: one entry for each class, and one for what has none.
 ///
 /// `keep_idle` has one entry for each class.
 pub(crate) fn class_limits(
@@ -93,5 +81,5 @@ pub(crate) fn class_limits(
             keep_idle,
         }
     });
-    limits.chain([NOTHING, SPARE_SLOTS]).collect()
+    limits.chain([NOTHING]).collect()
 }

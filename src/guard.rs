@@ -170,10 +170,8 @@ impl PooledBuf {
     /// Takes in a buffer that the pool did not make.
     pub(crate) fn adopt(home: &Arc<Shared>, buf: BytesMut) -> Self {
         home.counters(home.class_of(buf.capacity())).adopted.bump();
-        let mut slot = home.spare_slot();
-        slot.fill_foreign(buf);
         PooledBuf {
-            slot: ManuallyDrop::new(slot),
+            slot: ManuallyDrop::new(BufferSlot::with_foreign(buf, Arc::clone(home))),
             origin: BufferOrigin::NONE,
         }
     }
@@ -197,9 +195,8 @@ impl PooledBuf {
         // SAFETY: `this` is not dropped, so the slot is taken out once.
         let mut slot = unsafe { ManuallyDrop::take(&mut this.slot) };
         slot.home().counters_of(&slot).detached.bump();
-        let buf = slot.take_buf(); // overwrites a probe, which may hold a secret
-        Shared::keep_spare(slot);
-        buf
+        slot.note_unseen(); // overwrites a probe, which may hold a secret
+        mem::take(&mut slot.buf)
     }
 
     /// Makes the contents immutable and cheap to clone and slice.

@@ -13,11 +13,10 @@ use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Mark, Origin, Return, 
 use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
-use crate::slot::{self, Home, Slot};
+use crate::slot::{Home, Slot};
 use crate::stats::{Counters, Discard, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
-use bytes::BytesMut;
 use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
@@ -227,7 +226,9 @@ impl Shared {
         request: usize,
         to_grow: bool,
     ) -> (Box<BufferSlot>, BufferOrigin) {
-        let make = |capacity| -> Result<_, Infallible> { Ok(self.make(capacity)) };
+        let make = |capacity| -> Result<_, Infallible> {
+            Ok(Slot::with_capacity(capacity, Arc::clone(self)))
+        };
         let Ok(taken) = self.find_or_make(class, request, to_grow, make);
         taken
     }
@@ -244,7 +245,7 @@ impl Shared {
             return Err(GetError::TooLarge { size: request });
         }
         let make = |capacity| {
-            let make = || self.try_make(capacity);
+            let make = || Slot::try_with_capacity(capacity, Arc::clone(self));
             let made = make().or_else(|| {
                 let cleared = self.may_clear_for(capacity);
                 if cleared {
@@ -260,34 +261,6 @@ impl Shared {
             made.ok_or(GetError::OutOfMemory { size: request })
         };
         self.find_or_make(class, request, false, make)
-    }
-
-    /// A slot with a new buffer of `capacity` bytes.
-    fn make(self: &Arc<Self>, capacity: usize) -> Box<BufferSlot> {
-        let buf = BytesMut::with_capacity(capacity);
-        let mut slot = self.spare_slot();
-        slot.fill(buf, capacity);
-        slot
-    }
-
-    /// As [`make`](Self::make); `None` if the heap has no room for it.
-    fn try_make(self: &Arc<Self>, capacity: usize) -> Option<Box<BufferSlot>> {
-        let buf = slot::try_buf(capacity)?;
-        let new = || system::boxed(Slot::spare(Arc::clone(self))).ok();
-        let mut slot = self.kept_slot().or_else(new)?;
-        slot.fill(buf, capacity);
-        Some(slot)
-    }
-
-    /// A slot without a buffer.
-    pub(crate) fn spare_slot(self: &Arc<Self>) -> Box<BufferSlot> {
-        let new = || Box::new(Slot::spare(Arc::clone(self)));
-        self.kept_slot().unwrap_or_else(new)
-    }
-
-    /// A slot without a buffer that was [kept](Self::keep_spare).
-    fn kept_slot(&self) -> Option<Box<BufferSlot>> {
-        self.engine.take_spare(self.classes.spare())
     }
 
     /// Whether to free all idle buffers, since the heap has refused one of `capacity` bytes:
@@ -486,9 +459,7 @@ impl Shared {
             }
         }
         // SAFETY: found for this thread, and the slot keeps its pool alive.
-        let is_full = |origin: &BufferOrigin| !unsafe { origin.has_room() };
-        let no_room = local.as_ref().is_some_and(is_full);
-        let local = local.filter(|_| !no_room);
+        let local = local.filter(|origin| unsafe { origin.has_room() });
         // Or after it has been made whole.
         let is_whole = is_known && slot.is_as_it_left(slot.capacity());
         let whole = is_whole || slot.make_whole(lent, wipe);
@@ -501,12 +472,7 @@ impl Shared {
         slot.buf.clear();
         if let Some(kind) = kind {
             let shared = slot.home();
-            // First: it is judged by what comes of that.
-            match no_room {
-                // No batch for the short way: the next cannot go that way, either.
-                true => shared.note_returns(calibrate::step_of_kind(kind), 1),
-                false => shared.count(held, kind),
-            }
+            shared.count(held, kind); // first: it is judged by what comes of that
             // Perhaps nothing else kept it from going the quick way.
             let retired = shared.calibrator.is_retired(held);
             if let (true, false, Some(origin)) = (whole, retired, &local) {
@@ -557,7 +523,7 @@ impl Shared {
     }
 
     /// Frees a buffer, and counts why.
-    fn discard(mut slot: Box<BufferSlot>, held: ClassIndex, reason: Discard) {
+    fn discard(slot: Box<BufferSlot>, held: ClassIndex, reason: Discard) {
         let shared = slot.home();
         shared.counters(held).discards.of(reason).bump();
         if reason == Discard::AboveMax
@@ -567,27 +533,7 @@ impl Shared {
             let calibrator = &shared.calibrator;
             calibrator.calibrate_if_many_discarded(&shared.classes, &**shared);
         }
-        let buf = slot.take_buf();
-        Self::keep_spare(slot); // before the buffer is freed: see `Item::free`
-        drop(buf);
-    }
-
-    /// Keeps a slot without a buffer, for the next buffer that is made; or frees it.
-    ///
-    /// To allocate one costs more than most buffers do, since it is aligned to 64 bytes.
-    pub(crate) fn keep_spare(slot: Box<BufferSlot>) {
-        let shared = slot.home();
-        let class = shared.classes.spare();
-        let kept = match shared.engine.local(class) {
-            // SAFETY: found for this thread, and the slot keeps its pool alive.
-            Some(origin) => unsafe { origin.push(slot, Return::Plain) },
-            None => Err(slot),
-        };
-        if let Err(slot) = kept {
-            let shared = Arc::clone(slot.home());
-            // Refused, it is freed with what it holds: nothing.
-            let _refused = shared.engine.keep_spare(class, slot);
-        }
+        slot.free();
     }
 
     // ---- sizes ----
@@ -596,15 +542,11 @@ impl Shared {
     fn count(&self, class: ClassIndex, kind: usize) {
         let step = calibrate::step_of_kind(kind);
         self.engine.next_batch(class, kind, |batch| {
-            self.note_returns(step, batch + 1);
+            if self.calibrator.note_returns(step, batch + 1) {
+                self.calibrate_if_due();
+            }
             self.calibrator.batch(step)
         });
-    }
-
-    fn note_returns(&self, step: usize, count: usize) {
-        if self.calibrator.note_returns(step, count) {
-            self.calibrate_if_due();
-        }
     }
 
     fn calibrate_if_time(&self) {
@@ -685,7 +627,7 @@ impl Shared {
         let capacity = self.classes.capacity(class);
         self.calibrator.note_requests(class, count);
         self.reserve(class, count);
-        let make = || self.make(capacity);
+        let make = || Slot::with_capacity(capacity, Arc::clone(self));
         let made = self.engine.stock(class, count, make);
         self.counters(class).prefilled.add(made);
         made
@@ -718,7 +660,7 @@ impl Shared {
         }
         self.reserve(class, count); // before they are made: see `Store::reserve`
         while made.len() < count {
-            match self.try_make(capacity) {
+            match Slot::try_with_capacity(capacity, Arc::clone(self)) {
                 Some(slot) => made.push(slot),
                 None => return false,
             }

@@ -216,11 +216,6 @@ impl SizeClasses {
         ClassIndex(usize::from(self.count))
     }
 
-    /// The index that stands for slots without a buffer.
-    pub(crate) fn spare(&self) -> ClassIndex {
-        ClassIndex(usize::from(self.count) + 1)
-    }
-
     /// The largest class that `capacity` bytes fill; `None` below the smallest.
     ///
     /// The largest class, whatever `capacity` is, if it is above that.

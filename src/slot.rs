@@ -22,18 +22,7 @@ pub(crate) trait Home {
     fn capacity_changes(&self, before: usize, after: usize);
 }
 
-/// A buffer of at least `capacity` bytes; `None` if the heap has no room for it.
-///
-/// Its spare bytes are zero, which is not promised.
-pub(crate) fn try_buf(capacity: usize) -> Option<BytesMut> {
-    // A `BytesMut` cannot be asked for in a way that can fail. A vector can, and a
-    // full one becomes a `Bytes`, and that a `BytesMut`, as it is.
-    let mut buf = BytesMut::from(Bytes::from(system::zeroed(capacity)?));
-    buf.clear();
-    Some(buf)
-}
-
-/// A buffer with what its home must know of it. Or a spare one, without a buffer.
+/// A buffer with what its home must know of it.
 // 64: a cache line of its own, since two threads may use neighbours on the heap.
 #[repr(align(64))]
 pub(crate) struct Slot<H: Home> {
@@ -73,44 +62,55 @@ const FREEZE_WORDS: usize = 4;
 const RELEASE_LEAST: usize = 64 << 10;
 
 impl<H: Home> Slot<H> {
-    /// A slot without a buffer.
-    #[inline] // else it is moved once more
-    pub(crate) fn spare(home: Arc<H>) -> Self {
+    /// A slot with a buffer of its own, of at least `capacity` bytes.
+    pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
+        Box::new(Self::with_own(
+            BytesMut::with_capacity(capacity),
+            capacity,
+            home,
+        ))
+    }
+
+    /// As [`with_capacity`](Self::with_capacity), unless the heap has no room for it.
+    ///
+    /// Its spare bytes are zero, which nobody is promised.
+    pub(crate) fn try_with_capacity(capacity: usize, home: Arc<H>) -> Option<Box<Self>> {
+        // A `BytesMut` cannot be asked for in a way that can fail. A vector can, and a
+        // full one becomes a `Bytes`, and that a `BytesMut`, as it is.
+        let mut buf = BytesMut::from(Bytes::from(system::zeroed(capacity)?));
+        buf.clear();
+        system::boxed(Self::with_own(buf, capacity, home)).ok()
+    }
+
+    /// A slot with a buffer that was made for it with at least `capacity` bytes.
+    // Inline, here and below: else it is moved twice.
+    #[inline]
+    fn with_own(buf: BytesMut, capacity: usize, home: Arc<H>) -> Self {
+        let mut slot = Self::of(buf, home);
+        if slot.capacity == capacity {
+            slot.remember_whole();
+            slot.set_written(0);
+        }
+        slot
+    }
+
+    /// A slot with a buffer of which nothing is known but its capacity.
+    pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> Box<Self> {
+        Box::new(Self::of(buf, home))
+    }
+
+    #[inline]
+    fn of(buf: BytesMut, home: Arc<H>) -> Self {
         const { assert!(size_of::<Self>() == 64, "a slot fills one cache line") };
+        let capacity = buf.capacity();
+        home.capacity_changes(0, capacity);
         Slot {
             base: 0,
-            capacity: 0,
-            buf: BytesMut::new(), // which allocates nothing
+            capacity,
+            buf,
             written: UNSEEN.to_ne_bytes(),
             home,
         }
-    }
-
-    /// Puts a buffer into a spare slot that was made for it, with at least `capacity` bytes.
-    #[inline]
-    pub(crate) fn fill(&mut self, buf: BytesMut, capacity: usize) {
-        self.fill_foreign(buf);
-        if self.capacity == capacity {
-            self.remember_whole();
-            self.set_written(0);
-        }
-    }
-
-    /// Puts a buffer into a spare slot. Only its capacity is known.
-    #[inline]
-    pub(crate) fn fill_foreign(&mut self, buf: BytesMut) {
-        debug_assert_eq!(self.capacity, 0, "the slot is spare");
-        self.buf = buf;
-        self.remember_capacity();
-    }
-
-    /// Takes the buffer out, and leaves a spare slot.
-    pub(crate) fn take_buf(&mut self) -> BytesMut {
-        let buf = mem::take(&mut self.buf);
-        self.base = 0;
-        self.set_written(UNSEEN);
-        self.remember_capacity();
-        buf
     }
 
     /// Capacity in bytes of the whole buffer, as last seen.

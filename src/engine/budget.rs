@@ -29,7 +29,7 @@ impl Account {
     /// Leases `count` times `weight`, or as often as there is room for, and
     /// says how often.
     pub(super) fn lease(&self, weight: usize, count: usize) -> usize {
-        if self.limit == UNLIMITED || weight == 0 {
+        if self.limit == UNLIMITED {
             return count; // not even counted
         }
         let mut granted = 0;
@@ -48,16 +48,14 @@ impl Account {
     /// How often there is room for `weight`; a hint.
     pub(super) fn room_for(&self, weight: usize) -> usize {
         // Relaxed: a hint, as said.
-        let room = match self.limit {
-            UNLIMITED => UNLIMITED,
-            limit => limit - self.leased.load(Ordering::Relaxed),
-        };
-        room.checked_div(weight).unwrap_or(usize::MAX)
+        match self.limit {
+            UNLIMITED => usize::MAX,
+            limit => (limit - self.leased.load(Ordering::Relaxed)) / weight,
+        }
     }
 
-    /// How often there is room for `weight` while nothing is leased.
-    pub(super) fn times(&self, weight: usize) -> usize {
-        self.limit.checked_div(weight).unwrap_or(usize::MAX)
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Ends leases of `weight` in all.

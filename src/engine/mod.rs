@@ -57,7 +57,7 @@ const RESERVE_AHEAD_MAGAZINES: usize = 4096;
 pub(crate) trait Item: Send + 'static {
     /// What keeping the item costs, in the unit of the caller's limits.
     ///
-    /// Does not change while the engine holds the item. 0 if it costs nothing.
+    /// Does not change while the engine holds the item. Not 0.
     fn weight(&self) -> usize;
 
     /// Ends the item, in the order that is best for the heap.
@@ -106,8 +106,7 @@ pub(crate) struct ClassLimits {
     /// Items that move at once between cache and depot, at most half of [`CACHE_ROUNDS`].
     pub(crate) magazine_rounds: usize,
     /// Weight of an ordinary item. Any other is kept loose in the depot, so
-    /// that the thread caches need not look at what they hand out. Where it is 0, items are
-    /// bounded by number, and what a trim frees is not counted.
+    /// that the thread caches need not look at what they hand out.
     pub(crate) weight: usize,
     /// Items that trims leave idle in the depot.
     pub(crate) keep_idle: usize,
@@ -521,7 +520,7 @@ impl<T: Item> Engine<T> {
     pub(crate) fn reserve(&self, class: ClassIndex, items: usize) {
         let depot = &self.depots[class.get()];
         let limits = depot.limits();
-        let most = limits.items.min(self.account.times(limits.weight));
+        let most = limits.items.min(self.account.limit() / limits.weight);
         let ahead = items
             .saturating_mul(RESERVE_AHEAD - 1)
             .min(RESERVE_AHEAD_MAGAZINES * limits.magazine_rounds);
@@ -537,15 +536,12 @@ impl<T: Item> Engine<T> {
     #[cold]
     #[inline(never)]
     pub(crate) fn keep(&self, class: ClassIndex, item: T) -> Result<(), T> {
-        self.trim_if_due();
-        self.keep_untrimmed(class, item)
-    }
-
-    fn keep_untrimmed(&self, class: ClassIndex, mut item: T) -> Result<(), T> {
         if self.is_closed() {
             return Err(item); // a hint that saves work: see `settle`
         }
+        self.trim_if_due();
         let depot = &self.depots[class.get()];
+        let mut item = item;
         if item.weight() == depot.limits().weight {
             if let Some((me, caches)) = self.attach() {
                 match self.keep_cached(me, caches, class, item) {
@@ -700,24 +696,6 @@ impl<T: Item> Engine<T> {
         }
         self.note_refused(depot, weight);
         true
-    }
-
-    // ---- spare items ----
-
-    /// Takes an item that is there to spare an allocation: from this thread's cache, if the
-    /// thread used this engine lately, or from the depot.
-    pub(crate) fn take_spare(&self, class: ClassIndex) -> Option<T> {
-        let Origin { owner, cache } = self.local(class)?;
-        // SAFETY: `local` found it for this thread, and `&self` keeps it alive.
-        let cache = unsafe { cache.as_ref() };
-        let depot = &self.depots[class.get()];
-        let from_depot = || self.take_from_depot(depot, Some((owner, cache)));
-        cache.pop(owner).or_else(from_depot)
-    }
-
-    /// Keeps such an item, or hands it back.
-    pub(crate) fn keep_spare(&self, class: ClassIndex, item: T) -> Result<(), T> {
-        self.keep_untrimmed(class, item)
     }
 
     // ---- stock ----

@@ -120,7 +120,7 @@ impl<T: Item> Engine<T> {
         if !self.has_others() {
             return limits.cache_rounds;
         }
-        let bound = limits.items.min(self.account.times(limits.weight));
+        let bound = limits.items.min(self.account.limit() / limits.weight);
         // Relaxed: see `Reclaims`.
         let halved = depot.reclaims.halved.load(Ordering::Relaxed);
         limits.cache_rounds.min(bound) >> halved

@@ -66,7 +66,7 @@ pub(super) struct Round<T> {
     /// How many threads' caches are yet to be visited: the first so many.
     // A number: a list would take memory, and a trim is for when there is none.
     threads: usize,
-    /// Which depots are yet to be visited, [in turn](Engine::depot_in_turn).
+    /// Whose depots are yet to be visited.
     depots: Range<usize>,
     /// Whether all that is in the first of these is marked to be freed.
     marked: bool,
@@ -288,7 +288,7 @@ impl<T: Item> Engine<T> {
             round.freed_any |= any;
             freed
         } else {
-            let depot = self.depot_in_turn(round.depots.clone().next()?);
+            let depot = self.depots[round.depots.clone()].first()?;
             if idle == Idle::All && !round.marked {
                 // All that is here now, and not what comes in meanwhile, of
                 // which there may be no end.
@@ -307,18 +307,9 @@ impl<T: Item> Engine<T> {
         Some(freed)
     }
 
-    /// The depots in the order in which a trim frees from them: the last comes first.
-    ///
-    /// It has slots without a buffer. Freed after the buffers, they would lie unjoined at
-    /// the end of glibc's heap, and pin all that lies below.
-    fn depot_in_turn(&self, at: usize) -> &Depot<T> {
-        let last = self.depots.len() - 1;
-        &self.depots[at.checked_sub(1).unwrap_or(last)]
-    }
-
     /// Moves a thread's idle items to the depots, and ends the leases of its room that holds
     /// none. Returns what it freed because the depot's queues are full, and whether it has
-    /// moved or ended anything that has a weight.
+    /// moved or ended anything.
     fn empty_caches(
         &self,
         caches: &[Cache<T>],
@@ -333,7 +324,7 @@ impl<T: Item> Engine<T> {
             // After all claims have ended: this takes longer than the rest.
             for ((depot, cache), taken) in depots.iter().zip(caches).zip(taken) {
                 if let Some(mut taken) = taken {
-                    any |= taken.rounds * cache.unit() > 0;
+                    any |= taken.rounds > 0;
                     self.end_taken_leases(depot, cache, &taken);
                     let full = depot.limits().magazine_rounds;
                     while let Some(magazine) = taken.next_magazine(full) {
@@ -522,16 +513,15 @@ impl<T: Item> Engine<T> {
         let Some((item, left)) = round.freeing.take() else {
             return Freed::default();
         };
-        let depot = self.depot_in_turn(round.depots.start);
+        let depot = &self.depots[round.depots.start];
         let mut allowance = Allowance::ALL;
         self.go_on_freeing(depot, item, left, &mut allowance, &mut round.freeing)
     }
 
     pub(super) fn note_freed(&self, depot: &Depot<T>, items: usize, weight: usize) -> Freed {
-        if weight == 0 {
-            return Freed::default(); // it cost nothing
+        if items > 0 {
+            depot.trimmed.add(items);
         }
-        depot.trimmed.add(items);
         Freed { items, weight }
     }
 

@@ -47,7 +47,7 @@ impl Reclaims {
 struct Round {
     /// The cache sets yet to be visited, the last one first.
     sets: Vec<usize>,
-    /// Which depot is next: of slots without a buffer, then of each class, then of none.
+    /// Which depot is next: of each class, and then of none.
     depot: usize,
     freed_any: bool,
 }
@@ -983,16 +983,14 @@ impl OnePool {
                 round.freed_any |= cache.room < room;
             }
         } else {
-            if round.depot == self.capacities.len() + 2 {
+            if round.depot > self.capacities.len() {
                 return None;
             }
-            let class = round.depot.checked_sub(1);
-            let depot = class.and_then(|class| self.depots.get_mut(class));
-            if let (Some(class), Some(depot)) = (class, depot) {
+            if let Some(depot) = self.depots.get_mut(round.depot) {
                 if all {
                     depot.reset_low();
                 }
-                freed.push((class, depot.free(left)));
+                freed.push((round.depot, depot.free(left)));
                 if !left.is_used_up() {
                     depot.reset_low();
                 }
