@@ -9,7 +9,9 @@ use crate::backoff::Backoff;
 use crate::calibrate::{self, STEPS};
 use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
-use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Mark, Origin, Return, UNLIMITED, Wait};
+use crate::engine::{
+    ClassIndex, Engine, Freed, HasEngine, Item, Mark, Origin, Return, UNLIMITED, Wait,
+};
 use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
