@@ -180,9 +180,10 @@ pub(crate) struct Engine<T: Item> {
     /// What [`take_local`](Self::take_local) recalls: `id`, or what no memo holds.
     quick: EngineId,
     /// As many as there were threads at once. None is removed while the engine
-    /// lives. Locked for a moment: when a thread first uses the engine and when it ends;
-    /// and, to look at one thread's at a time, for `Stats`, calibrations, trims and
-    /// reclaims. A get or a drop does not wait for the lock: see [`lock_briefly`].
+    /// lives. Locked for less than a microsecond at a time: when a thread first uses the
+    /// engine and when it ends; and, to look at one thread's caches, for `Stats`, calibrations,
+    /// trims and reclaims. A get or a drop that is not its thread's first does not wait for
+    /// the lock: see [`Wait`].
     threads: Mutex<Vec<ThreadCaches<T>>>,
     /// How many of these are in use.
     threads_in_use: AtomicUsize,
@@ -862,9 +863,9 @@ impl<T: Item> Engine<T> {
     }
 
     /// The caches of a thread that has ended, now in use, if there are any; `None` if
-    /// the engine is closed, or another thread has the list of caches for too long.
+    /// the engine is closed.
     fn inherit(&self) -> Option<Option<&[Cache<T>]>> {
-        let mut threads = self.threads(Wait::Never)?;
+        let mut threads = lock(&self.threads);
         // `close` sets it before it takes the lock that we hold. Either we see
         // it here, or `close` sees these caches in use.
         if self.is_closed() {
@@ -877,12 +878,11 @@ impl<T: Item> Engine<T> {
         }))
     }
 
-    /// New caches, in use; `None` as for [`inherit`](Self::inherit), or if the heap has no
-    /// room for them.
+    /// New caches, in use; `None` if the engine is closed, or the heap has no room for them.
     fn add_caches(&self) -> Option<&[Cache<T>]> {
         // Before the lock is taken: the heap may take its time.
         let made = ThreadCaches::new(&self.depots, self.thread_weight)?;
-        let mut threads = self.threads(Wait::Never)?;
+        let mut threads = lock(&self.threads);
         if self.is_closed() {
             return None; // as in `inherit`
         }
