@@ -460,7 +460,7 @@ impl PooledBuf {
         let mut outgrown = ManuallyDrop::new(larger);
         // SAFETY: the guard is not dropped, so the slot is taken out once.
         let slot = unsafe { ManuallyDrop::take(&mut outgrown.slot) };
-        Shared::keep_outgrown(slot, &outgrown.origin);
+        Shared::keep_outgrown(slot, outgrown.origin);
     }
 
     /// Notes what is written now, before it is cut off or moved.
@@ -478,8 +478,16 @@ impl PooledBuf {
     fn note_unseen(&mut self) {
         // A buffer that will be wiped has no origin, so it has no use for one without marks.
         if self.origin.is_none() {
-            self.origin.mark(Mark::Written);
+            self.mark_written();
         }
+    }
+
+    // Apart, so that there is a branch: a store to the origin, even of what it has, makes
+    // the guard's next move wait for it.
+    #[cold]
+    #[inline(never)]
+    fn mark_written(&mut self) {
+        self.origin.mark(Mark::Written);
     }
 
     /// What a full guard lends to be written to: room before the contents, or else a few
@@ -569,7 +577,9 @@ impl Drop for PooledBuf {
         let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
         let len = slot.buf.len();
         if let Err(slot) = Shared::keep_local(slot, &self.origin) {
-            Shared::keep(slot, len, &self.origin);
+            // The origin as it is, not where it is: else a guard that was moved would have to be
+            // written out again first.
+            Shared::keep(slot, len, self.origin);
         }
     }
 }

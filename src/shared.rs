@@ -372,7 +372,7 @@ impl Shared {
     /// `len` is the length of its contents; it may have been emptied since.
     #[cold]
     #[inline(never)]
-    pub(crate) fn keep(slot: Box<BufferSlot>, len: usize, origin: &BufferOrigin) {
+    pub(crate) fn keep(slot: Box<BufferSlot>, len: usize, origin: BufferOrigin) {
         match origin.is_marked() {
             true => Self::keep_marked(slot, len, origin),
             false => Self::keep_unmarked(slot, len),
@@ -388,7 +388,7 @@ impl Shared {
 
     #[cold]
     #[inline(never)]
-    fn keep_marked(slot: Box<BufferSlot>, len: usize, origin: &BufferOrigin) {
+    fn keep_marked(slot: Box<BufferSlot>, len: usize, origin: BufferOrigin) {
         let used = slot.consumed() + len;
         let count = Return::OfKind(calibrate::kind_of(used));
         if let Err((slot, lent)) = Self::keep_lent(slot, origin, count) {
@@ -398,8 +398,8 @@ impl Shared {
 
     /// As [`keep`](Self::keep), for a buffer whose contents have gone on to another:
     /// their length is not to be counted.
-    pub(crate) fn keep_outgrown(slot: Box<BufferSlot>, origin: &BufferOrigin) {
-        let Err(slot) = Self::keep_whole(slot, origin, Return::Exchanged) else {
+    pub(crate) fn keep_outgrown(slot: Box<BufferSlot>, origin: BufferOrigin) {
+        let Err(slot) = Self::keep_whole(slot, &origin, Return::Exchanged) else {
             return;
         };
         if !origin.is_marked() {
@@ -417,7 +417,7 @@ impl Shared {
     #[inline(always)]
     fn keep_lent(
         mut slot: Box<BufferSlot>,
-        origin: &BufferOrigin,
+        origin: BufferOrigin,
         count: Return,
     ) -> Result<(), (Box<BufferSlot>, bool)> {
         slot.note_unseen();

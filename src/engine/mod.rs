@@ -228,6 +228,15 @@ pub(crate) enum Mark {
 
 const _: () = assert!((Mark::Lent as usize | Mark::Written as usize) < Token::STEP);
 
+impl<T> Clone for Origin<T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Origin<T> {}
+
 impl<T: Item> Origin<T> {
     /// No thread's cache.
     pub(crate) const NONE: Self = Origin {
