@@ -15,7 +15,7 @@ use crate::engine::{
 use crate::error::{ConfigError, GetError};
 use crate::profile::Profile;
 use crate::size_class::{CAPACITY_MAX, SizeClasses};
-use crate::slot::{Home, Slot};
+use crate::slot::{Home, Slot, Spare};
 use crate::stats::{Counters, Discard, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
     footprint: Footprint,
+    spare: Spare<Shared>,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
     /// The thread that trims, if there is to be one.
@@ -84,6 +85,11 @@ impl Home for Shared {
         if !(self.is_ordinary(before) && self.is_ordinary(after)) {
             self.count_above_class(before, after);
         }
+    }
+
+    #[inline]
+    fn spare(&self) -> &Spare<Self> {
+        &self.spare
     }
 }
 
@@ -124,6 +130,7 @@ impl Shared {
                 .map(|_| Counters::default())
                 .collect(),
             footprint: Footprint::default(),
+            spare: Spare::new(),
             calibrator: Calibrator::new(config.calibrating, &config.classes),
             classes: config.classes,
             zero_on_return: config.zero_on_return,

@@ -8,11 +8,13 @@
 //! guard and a cache counts nothing.
 
 use crate::engine::Item;
+use crate::sync::{Mutex, try_lock};
 use crate::system;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::hint;
 use std::mem::{self, MaybeUninit};
 use std::ops::Range;
+use std::ptr;
 use std::sync::Arc;
 
 /// Where a slot belongs.
@@ -20,11 +22,47 @@ pub(crate) trait Home {
     /// Counts that a slot's known capacity goes from `before` to `after` bytes. A slot begins
     /// at 0 and ends at 0, so what its home has counted adds up to the capacity of all slots.
     fn capacity_changes(&self, before: usize, after: usize);
+
+    /// What a slot that has ended left for the next one.
+    fn spare(&self) -> &Spare<Self>
+    where
+        Self: Sized;
+}
+
+/// The memory of a slot that has ended, for the next one; or none.
+///
+/// A heap takes longer for a slot than for many a buffer. While no buffer may be kept, each that
+/// is made finds here what the one before it has left.
+// One, since it pins what lies below it on the heap; and the lowest, so that this is little.
+pub(crate) struct Spare<H: Home>(Mutex<Option<Box<MaybeUninit<Slot<H>>>>>);
+
+impl<H: Home> Spare<H> {
+    pub(crate) fn new() -> Self {
+        Spare(Mutex::new(None))
+    }
+
+    /// `None` also while another thread is here.
+    fn take(&self) -> Option<Box<MaybeUninit<Slot<H>>>> {
+        try_lock(&self.0)?.take()
+    }
+
+    /// Keeps whichever lies lower of this one and the one that is here, and frees the other.
+    fn put(&self, memory: Box<MaybeUninit<Slot<H>>>) {
+        let Some(mut spare) = try_lock(&self.0) else {
+            return;
+        };
+        match &*spare {
+            Some(lower) if lower.as_ptr() < memory.as_ptr() => {}
+            _ => *spare = Some(memory),
+        }
+    }
 }
 
 /// A buffer with what its home must know of it.
-// Not aligned to a cache line: glibc's heap takes longer for such a block than for most
-// buffers, and wastes more than the block (`docs/design.md`).
+// 64: a cache line of its own, since two threads may use neighbours on the heap. And glibc's
+// heap does not hand out aligned blocks from those that it keeps for a thread: these few stay
+// where they are then, and pin nothing of a burst (`docs/design.md`).
+#[repr(align(64))]
 pub(crate) struct Slot<H: Home> {
     pub(crate) buf: BytesMut,
     /// Address of the whole buffer's first byte; 0 if that is not known, and
@@ -64,11 +102,12 @@ const RELEASE_LEAST: usize = 64 << 10;
 impl<H: Home> Slot<H> {
     /// A slot with a buffer of its own, of at least `capacity` bytes.
     pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
-        Box::new(Self::with_own(
-            BytesMut::with_capacity(capacity),
-            capacity,
-            home,
-        ))
+        let buf = BytesMut::with_capacity(capacity);
+        let slot = Self::with_own(buf, capacity, home);
+        match slot.home.spare().take() {
+            Some(spare) => slot.moved_to(spare),
+            None => Box::new(slot),
+        }
     }
 
     /// As [`with_capacity`](Self::with_capacity), unless the heap has no room for it.
@@ -79,7 +118,18 @@ impl<H: Home> Slot<H> {
         // full one becomes a `Bytes`, and that a `BytesMut`, as it is.
         let mut buf = BytesMut::from(Bytes::from(system::zeroed(capacity)?));
         buf.clear();
-        system::boxed(Self::with_own(buf, capacity, home)).ok()
+        let slot = Self::with_own(buf, capacity, home);
+        match slot.home.spare().take() {
+            Some(spare) => Some(slot.moved_to(spare)),
+            None => system::boxed(slot).ok(),
+        }
+    }
+
+    #[inline]
+    fn moved_to(self, mut memory: Box<MaybeUninit<Self>>) -> Box<Self> {
+        memory.write(self);
+        // SAFETY: initialised by the line above.
+        unsafe { memory.assume_init() }
     }
 
     /// A slot with a buffer that was made for it with at least `capacity` bytes.
@@ -260,6 +310,23 @@ impl<H: Home> Slot<H> {
         }
     }
 
+    /// Ends a slot whose buffer was taken out, and leaves its memory to the next one. Returns
+    /// its hold on its home.
+    fn end(self: Box<Self>) -> Arc<H> {
+        self.home.capacity_changes(self.capacity, 0);
+        debug_assert_eq!(self.buf.capacity(), 0, "else it is leaked");
+        let slot = Box::into_raw(self);
+        // SAFETY: the box gave its memory away just now. The home is read once, and nothing of
+        // the slot is used after that: its `drop` does no more than the line above, and the
+        // other fields own nothing. The memory goes back to a box for the same layout.
+        let (home, memory) = unsafe {
+            let home = ptr::read(&raw const (*slot).home);
+            (home, Box::from_raw(slot.cast::<MaybeUninit<Self>>()))
+        };
+        home.spare().put(memory);
+        home
+    }
+
     /// Whether the buffer lies in the allocation that the slot knows.
     fn is_part(&self) -> bool {
         let known = self.base..=self.base.saturating_add(self.capacity);
@@ -370,11 +437,48 @@ impl<H: Home + Send + Sync + 'static> Item for Box<Slot<H>> {
     /// later would lie there unjoined, and pin all that lies below.
     fn free(mut self) {
         let buf = mem::take(&mut self.buf);
-        drop(self);
+        let home = Slot::end(self);
         drop(buf);
+        drop(home);
     }
 
     fn release(&mut self, part: Range<usize>) -> bool {
         Slot::release(self, part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nowhere(Spare<Nowhere>);
+
+    impl Home for Nowhere {
+        fn capacity_changes(&self, _before: usize, _after: usize) {}
+
+        fn spare(&self) -> &Spare<Self> {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn of_many_spares_the_lowest_is_kept() {
+        let home = Arc::new(Nowhere(Spare::new()));
+        let slots = || -> Vec<_> {
+            (0..9)
+                .map(|_| Slot::with_capacity(1, Arc::clone(&home)))
+                .collect()
+        };
+        for order in [|_: &mut Vec<_>| {}, |slots: &mut Vec<_>| slots.reverse()] {
+            let mut slots: Vec<Box<Slot<Nowhere>>> = slots();
+            slots.sort_by_key(|slot| ptr::from_ref(&**slot).addr());
+            let lowest = ptr::from_ref(&*slots[0]).addr();
+            order(&mut slots);
+            slots.into_iter().for_each(Item::free);
+            let spare = home.spare().take().expect("one was kept");
+            assert_eq!(spare.as_ptr().addr(), lowest);
+            assert!(home.spare().take().is_none());
+        }
+        assert_eq!(Arc::strong_count(&home), 1);
     }
 }

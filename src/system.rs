@@ -207,6 +207,8 @@ mod signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
+    use std::slice;
 
     #[test]
     fn what_no_heap_can_give_is_refused() {
@@ -231,6 +233,26 @@ mod tests {
         }
         let boxed = boxed(String::from("owned")).expect("so much there is");
         assert_eq!(*boxed, "owned");
+    }
+
+    #[test]
+    fn whole_pages_are_released_and_nothing_beside_them() {
+        const PAGE: usize = 64 << 10; // no system's are larger
+        const PART: Range<usize> = 1000..5 * PAGE - 1000;
+        let mut bytes = vec![7_u8; 5 * PAGE];
+        let start = bytes.as_mut_ptr().cast::<MaybeUninit<u8>>();
+        // SAFETY: they lie in the vector, which nobody uses meanwhile. They are seen through
+        // `black_box` below, since the system has changed them.
+        let part = unsafe { slice::from_raw_parts_mut(start.add(PART.start), PART.len()) };
+        let released = release_pages(part);
+        let bytes = hint::black_box(bytes);
+        let outside = bytes[..PART.start].iter().chain(&bytes[PART.end..]);
+        assert!(outside.copied().all(|byte| byte == 7));
+        // All but what is no whole page at either end.
+        let zeros = bytes.iter().filter(|&&byte| byte == 0).count();
+        let least = if released { PART.len() - 2 * PAGE } else { 0 };
+        assert!((least..=PART.len()).contains(&zeros), "{zeros}");
+        assert_eq!(released, cfg!(all(target_os = "linux", not(miri))));
     }
 
     /// Which signals this thread blocks.

@@ -449,6 +449,30 @@ fn a_warmed_producer_and_consumer_pair_allocates_nothing() {
     assert!(total.depot_hits > 0, "what the consumer dropped came back");
 }
 
+// Failed once: its cell was made and freed with each buffer, which takes the heap longer.
+#[test]
+fn where_nothing_may_be_kept_a_miss_allocates_the_buffer_alone() {
+    let ledger = Ledger::open();
+    let none = Pool::builder().trim_interval(None).retain_bytes(0);
+    let pool = none.build().unwrap();
+    drop(pool.get(4096));
+    let sizes = [4096, 512, 5 << 20, 60_000];
+    for size in sizes {
+        let before = ledger.events();
+        drop(pool.get(size));
+        assert_eq!(ledger.events(), (before.0 + 1, before.1 + 1), "{size}");
+        let before = ledger.events();
+        drop(pool.try_get(size).unwrap());
+        assert_eq!(ledger.events(), (before.0 + 1, before.1 + 1), "{size}");
+    }
+    // Of those that end together, the pool keeps one.
+    let held = sizes.map(|size| pool.get(size));
+    let before = ledger.events();
+    drop(held);
+    let buffers_and_cells = 2 * sizes.len();
+    assert_eq!(ledger.events().1 - before.1, buffers_and_cells - 1);
+}
+
 #[test]
 fn a_pool_that_was_never_used_leaves_no_live_byte() {
     let ledger = Ledger::open();

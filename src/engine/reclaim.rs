@@ -77,13 +77,14 @@ impl Reclaims {
 
     /// Returns whether a larger budget would have spared the miss of just now.
     fn note_miss(&self) -> bool {
-        if !self.is_refused() {
+        // Relaxed: see `Reclaims`. Not exchanged: of two misses at once, both may count.
+        let refused = self.refused.load(Ordering::Relaxed);
+        if refused == Refused::No as usize {
             return false;
         }
+        self.refused.store(Refused::No as usize, Ordering::Relaxed);
         // What was refused would have served now: threads' caches hold too much of the class.
         self.tighten();
-        // Relaxed: see `Reclaims`.
-        let refused = self.refused.swap(Refused::No as usize, Ordering::Relaxed);
         refused == Refused::ByBudget as usize
     }
 
