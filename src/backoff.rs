@@ -2,37 +2,35 @@
 //!
 //! Owns how often to pass. Knows nothing of what is tried.
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::Hint;
 
 /// How many occasions are passed at most before the next try.
 ///
 /// 63: a try that takes some microseconds is little beside what 63 occasions take.
 const PAUSE_MOST: usize = 63;
 
-/// Relaxed throughout: hints when to try, which order nothing. If two threads come at once,
-/// one occasion more or less is passed.
+/// If two threads come at once, one occasion more or less is passed.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     /// How many occasions to pass before the next try.
-    skip: AtomicUsize,
+    skip: Hint,
     /// How many to pass after that, if it is of no use.
-    pause: AtomicUsize,
+    pause: Hint,
 }
 
 impl Backoff {
     pub(crate) fn new() -> Self {
         Backoff {
-            skip: AtomicUsize::new(0),
-            pause: AtomicUsize::new(0),
+            skip: Hint::new(0),
+            pause: Hint::new(0),
         }
     }
 
     /// Whether to pass this occasion.
     pub(crate) fn skips(&self) -> bool {
-        // Relaxed: see `Backoff`.
-        let left = self.skip.load(Ordering::Relaxed);
+        let left = self.skip.get();
         if left > 0 {
-            self.skip.store(left - 1, Ordering::Relaxed);
+            self.skip.set(left - 1);
         }
         left > 0
     }
@@ -40,14 +38,13 @@ impl Backoff {
     /// Notes whether a try was of use. After the first that was not, the next occasion is
     /// taken all the same.
     pub(crate) fn note(&self, useful: bool) {
-        // Relaxed: see `Backoff`.
-        let pause = self.pause.load(Ordering::Relaxed);
+        let pause = self.pause.get();
         let (skip, pause) = match useful {
             true => (0, 0),
             false => (pause, (2 * pause + 1).min(PAUSE_MOST)),
         };
-        self.skip.store(skip, Ordering::Relaxed);
-        self.pause.store(pause, Ordering::Relaxed);
+        self.skip.set(skip);
+        self.pause.set(pause);
     }
 }
 

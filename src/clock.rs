@@ -7,7 +7,7 @@
 //! stopped, moved or restored have broken that, and a timer that waits for the clock to
 //! catch up waits for days then.
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::Hint;
 use std::time::{Duration, Instant};
 
 /// Whether the system has a clock. `wasm32-unknown-unknown` has none: `Instant::now` panics.
@@ -44,7 +44,7 @@ const BACK_MOST: usize = 1000;
 pub(crate) struct Timer {
     interval: usize,
     /// When it was restarted.
-    since: AtomicUsize,
+    since: Hint,
 }
 
 impl Timer {
@@ -59,7 +59,7 @@ impl Timer {
             .min(usize::MAX / 2);
         Timer {
             interval,
-            since: AtomicUsize::new(now),
+            since: Hint::new(now),
         }
     }
 
@@ -72,8 +72,7 @@ impl Timer {
     /// Too soon, where the clock has jumped back: once, since a restart takes the clock as
     /// it is.
     fn is_over_at(&self, now: usize) -> bool {
-        // Relaxed: a time, which orders nothing.
-        let passed = now.wrapping_sub(self.since.load(Ordering::Relaxed));
+        let passed = now.wrapping_sub(self.since.get());
         // Back by one is the most that can have passed.
         (self.interval..=usize::MAX - BACK_MOST).contains(&passed)
     }
@@ -85,8 +84,7 @@ impl Timer {
     }
 
     fn restart_at(&self, now: usize) {
-        // Relaxed: as in `is_over_at`.
-        self.since.store(now, Ordering::Relaxed);
+        self.since.set(now);
     }
 }
 

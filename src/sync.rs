@@ -435,6 +435,38 @@ pub(crate) fn lock_briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     })
 }
 
+/// A number that only says when, or how far, to do what is right at any time.
+///
+/// Every access is `Relaxed`: a hint orders nothing, and may be lost to another thread's.
+/// So a model checker need not try which of its values each thread sees.
+#[derive(Debug)]
+pub(crate) struct Hint(imp::StaticUsize);
+
+impl Hint {
+    pub(crate) const fn new(value: usize) -> Self {
+        Hint(imp::StaticUsize::new(value))
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        // Relaxed, here and below: see `Hint`.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds in a way of which nothing is lost. Returns the sum.
+    pub(crate) fn add(&self, more: usize) -> usize {
+        self.0.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
+    }
+
+    /// As [`add`](Self::add), the other way.
+    pub(crate) fn subtract(&self, less: usize) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
 /// A number of events, for [`Stats`](crate::Stats) and the calibrator.
 ///
 /// Every access is `Relaxed`, unless it says otherwise: a counter orders nothing.

@@ -29,9 +29,7 @@ pub(crate) use cache::CACHE_ROUNDS;
 pub(crate) use tally::{BATCH_MAX, KINDS, Return};
 pub(crate) use trim::Freed;
 
-use crate::sync::{
-    AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, fence, lock, lock_briefly,
-};
+use crate::sync::{AtomicBool, Hint, Mutex, MutexGuard, Ordering, fence, lock, lock_briefly};
 use budget::Account;
 use cache::Cache;
 use depot::{Depot, Magazine};
@@ -186,7 +184,7 @@ pub(crate) struct Engine<T: Item> {
     /// the lock: see [`Wait`].
     threads: Mutex<Vec<ThreadCaches<T>>>,
     /// How many of these are in use.
-    threads_in_use: AtomicUsize,
+    threads_in_use: Hint,
     depots: Box<[Depot<T>]>,
     /// What all levels together lease from.
     account: Account,
@@ -370,7 +368,7 @@ impl<T: Item> Engine<T> {
             id,
             quick: if quick { id } else { EngineId::NOBODY },
             threads: Mutex::new(Vec::new()),
-            threads_in_use: AtomicUsize::new(0),
+            threads_in_use: Hint::new(0),
             depots: limits.classes.iter().copied().map(Depot::new).collect(),
             account: Account::new(limits.weight),
             thread_weight: limits.thread_weight,
@@ -861,8 +859,7 @@ impl<T: Item> Engine<T> {
             Some(caches) => caches,
             None => self.add_caches()?,
         };
-        // Relaxed: see `has_others`.
-        self.threads_in_use.fetch_add(1, Ordering::Relaxed);
+        self.threads_in_use.add(1);
         for cache in caches {
             cache.acquire(me);
         }
@@ -909,8 +906,7 @@ impl<T: Item> Engine<T> {
             self.hand_on(me, cache, depot, cache.held());
             cache.release();
         }
-        // Relaxed: see `has_others`.
-        self.threads_in_use.fetch_sub(1, Ordering::Relaxed);
+        self.threads_in_use.subtract(1);
         for thread in &mut *lock(&self.threads) {
             if ptr::addr_eq(thread.caches.as_ptr(), caches) {
                 thread.in_use = false;

@@ -18,7 +18,7 @@ use super::local::Token;
 use super::trim::CLAIMED_AT_ONCE;
 use super::{ClassIndex, Engine, Idle, Item, Wait};
 use crate::backoff::Backoff;
-use crate::sync::{AtomicUsize, Ordering, try_lock};
+use crate::sync::{Hint, try_lock};
 
 /// How many threads a reclaim looks at, for caches that are worth a visit.
 ///
@@ -42,47 +42,42 @@ enum Refused {
 }
 
 /// What a class remembers of returns that were refused, and of its reclaims.
-///
-/// Relaxed throughout: hints when to look, which order nothing.
 pub(super) struct Reclaims {
     /// A [`Refused`], as a number.
-    refused: AtomicUsize,
+    refused: Hint,
     /// The thread at which the next reclaim begins to look.
-    next: AtomicUsize,
+    next: Hint,
     /// Which misses pass without a reclaim.
     backoff: Backoff,
     /// How often what a thread may cache of the class is halved.
-    halved: AtomicUsize,
+    halved: Hint,
 }
 
 impl Reclaims {
     pub(super) fn new() -> Self {
         Reclaims {
-            refused: AtomicUsize::new(Refused::No as usize),
-            next: AtomicUsize::new(0),
+            refused: Hint::new(Refused::No as usize),
+            next: Hint::new(0),
             backoff: Backoff::new(),
-            halved: AtomicUsize::new(0),
+            halved: Hint::new(0),
         }
     }
 
     fn note_refused(&self, refused: Refused) {
-        // Relaxed: see `Reclaims`.
-        self.refused.store(refused as usize, Ordering::Relaxed);
+        self.refused.set(refused as usize);
     }
 
     fn is_refused(&self) -> bool {
-        // Relaxed: see `Reclaims`.
-        self.refused.load(Ordering::Relaxed) != Refused::No as usize
+        self.refused.get() != Refused::No as usize
     }
 
     /// Returns whether a larger budget would have spared the miss of just now.
     fn note_miss(&self) -> bool {
-        // Relaxed: see `Reclaims`. Not exchanged: of two misses at once, both may count.
-        let refused = self.refused.load(Ordering::Relaxed);
+        let refused = self.refused.get();
         if refused == Refused::No as usize {
             return false;
         }
-        self.refused.store(Refused::No as usize, Ordering::Relaxed);
+        self.refused.set(Refused::No as usize);
         // What was refused would have served now: threads' caches hold too much of the class.
         self.tighten();
         refused == Refused::ByBudget as usize
@@ -90,27 +85,19 @@ impl Reclaims {
 
     /// Halves what a thread may cache of the class.
     fn tighten(&self) {
-        // Relaxed: see `Reclaims`.
-        let halved = self.halved.load(Ordering::Relaxed);
-        self.halved
-            .store((halved + 1).min(HALVED_MOST), Ordering::Relaxed);
+        self.halved.set((self.halved.get() + 1).min(HALVED_MOST));
     }
 
     /// Doubles what a thread may cache of the class, up to its limits.
     pub(super) fn relax(&self) {
-        // Relaxed: see `Reclaims`.
-        let halved = self.halved.load(Ordering::Relaxed);
-        if halved > 0 {
-            self.halved.store(halved - 1, Ordering::Relaxed);
-        }
+        self.halved.set(self.halved.get().saturating_sub(1));
     }
 }
 
 impl<T: Item> Engine<T> {
     /// Whether other threads than the calling one have caches here.
     fn has_others(&self) -> bool {
-        // Relaxed: a hint.
-        self.threads_in_use.load(Ordering::Relaxed) > 1
+        self.threads_in_use.get() > 1
     }
 
     /// How many items of a class the calling thread may cache now.
@@ -122,9 +109,7 @@ impl<T: Item> Engine<T> {
             return limits.cache_rounds;
         }
         let bound = limits.items.min(self.account.limit() / limits.weight);
-        // Relaxed: see `Reclaims`.
-        let halved = depot.reclaims.halved.load(Ordering::Relaxed);
-        limits.cache_rounds.min(bound) >> halved
+        limits.cache_rounds.min(bound) >> depot.reclaims.halved.get()
     }
 
     /// Whether no more of a class may be kept than is, or that was so just now.
@@ -222,8 +207,7 @@ impl<T: Item> Engine<T> {
         };
         *left = threads.len().min(*left);
         let mut free = found.iter_mut();
-        // Relaxed: see `Reclaims`.
-        let mut at = depot.reclaims.next.load(Ordering::Relaxed);
+        let mut at = depot.reclaims.next.get();
         while *left > 0 {
             at = if at < threads.len() { at } else { 0 };
             let cache = &self.caches_of(&threads[at])[class.get()];
@@ -236,8 +220,7 @@ impl<T: Item> Engine<T> {
             at += 1;
             *left -= 1;
         }
-        // Relaxed: see `Reclaims`.
-        depot.reclaims.next.store(at, Ordering::Relaxed);
+        depot.reclaims.next.set(at);
         found
     }
 }

@@ -16,7 +16,7 @@ use super::cache::{Cache, Patience, Taken};
 use super::depot::{Depot, Magazine};
 use super::{Engine, Idle, Item, Wait};
 use crate::clock::Timer;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, fence, lock, try_lock};
+use crate::sync::{Hint, Mutex, Ordering, fence, lock, try_lock};
 use std::array;
 use std::ops::{AddAssign, Range};
 use std::time::Duration;
@@ -51,11 +51,9 @@ pub(super) struct Trims<T> {
     /// Held by the one thread that claims caches. A get or a drop tries at most.
     pub(super) round: Mutex<Round<T>>,
     timer: Option<Timer>,
-    /// Whether the budget was short often enough for a trim.
-    due: AtomicBool,
-    shortages: AtomicUsize,
+    shortages: Hint,
     /// How many of these make a trim due.
-    shortages_limit: AtomicUsize,
+    shortages_limit: Hint,
     /// Weight that one piece frees, or one item if that is heavier.
     piece_weight: usize,
 }
@@ -131,44 +129,34 @@ impl<T> Trims<T> {
                 freeing: None,
             }),
             timer: interval.map(Timer::new),
-            due: AtomicBool::new(false),
-            shortages: AtomicUsize::new(0),
-            shortages_limit: AtomicUsize::new(SHORTAGES_FIRST),
+            shortages: Hint::new(0),
+            shortages_limit: Hint::new(SHORTAGES_FIRST),
             piece_weight,
         }
     }
 
-    // Relaxed, here and below: what says when a trim is due decides nothing
-    // but when; the lock of the round orders the rest.
     fn is_due(&self) -> bool {
         self.is_due_for_shortages() || self.timer.as_ref().is_some_and(Timer::is_over)
     }
 
     pub(super) fn is_due_for_shortages(&self) -> bool {
-        // Relaxed: see `is_due`.
-        self.due.load(Ordering::Relaxed)
+        self.shortages.get() >= self.shortages_limit.get()
     }
 
     /// Notes a miss that a larger budget would have spared.
     pub(super) fn note_shortage(&self) {
-        // Relaxed: see `is_due`.
-        let shortages = self.shortages.fetch_add(1, Ordering::Relaxed) + 1;
-        if shortages >= self.shortages_limit.load(Ordering::Relaxed) {
-            self.due.store(true, Ordering::Relaxed);
-        }
+        self.shortages.add(1);
     }
 
     fn is_over(&self, round: &mut Round<T>) {
         round.running = false;
-        // Relaxed, here and below: see `is_due`. The lock of the round is the caller's.
-        let before = self.shortages_limit.load(Ordering::Relaxed);
+        let before = self.shortages_limit.get();
         let limit = match round.freed_any {
             true => SHORTAGES_LEAST,
             false => (2 * before).clamp(SHORTAGES_LEAST, SHORTAGES_MOST),
         };
-        self.shortages_limit.store(limit, Ordering::Relaxed);
-        self.shortages.store(0, Ordering::Relaxed);
-        self.due.store(false, Ordering::Relaxed);
+        self.shortages_limit.set(limit);
+        self.shortages.set(0);
         if let Some(timer) = &self.timer {
             timer.restart();
         }
@@ -634,7 +622,7 @@ mod tests {
     }
 
     fn make_due(home: &Home) {
-        home.engine.trims.due.store(true, Ordering::Relaxed);
+        home.engine.trims.shortages.set(SHORTAGES_MOST);
     }
 
     // Failed once: a get visited all threads if these had few idle items.
@@ -769,12 +757,9 @@ mod tests {
         let put = || assert!(engine.keep(CLASS, Thing).is_ok());
         // What it is after a trim that found it at this.
         let limit_after = |before| {
-            engine
-                .trims
-                .shortages_limit
-                .store(before, Ordering::Relaxed);
+            engine.trims.shortages_limit.set(before);
             let freed = engine.trim().items;
-            (freed, engine.trims.shortages_limit.load(Ordering::Relaxed))
+            (freed, engine.trims.shortages_limit.get())
         };
         let freed_before = Thing::freed();
         assert_eq!(limit_after(SHORTAGES_FIRST), (0, SHORTAGES_LEAST));
