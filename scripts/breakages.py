@@ -191,10 +191,10 @@ def is_as_listed(entry, output, failed):
     built = "could not compile" not in output
     if entry.get("compile_error", False):
         return failed and not built
-    # A test that says so, or a program that ended with all its tests.
+    # A test that says so, a program without cargo's harness, or one that ended with all its tests.
     said = any(
-        re.search(rf"\b{re.escape(test.split('::')[-1])}\b[^\n]*FAILED", output)
-        for test in entry["caught_by"]
+        re.search(rf"\b{re.escape(name)}\b[^\n]*FAILED|--test {re.escape(name)}`", output)
+        for name in (test.split("::")[-1] for test in entry["caught_by"])
     )
     ended = "process didn't exit successfully" in output
     return failed and built and (said or ended)

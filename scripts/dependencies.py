@@ -40,17 +40,21 @@ REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 # What the crate asks of the system, beside what the standard library does for it.
 SYSTEM_CALLS = {
     "CLOCK_MONOTONIC_COARSE",
+    "MADV_DONTNEED",
     "MEMBARRIER_CMD_PRIVATE_EXPEDITED",
     "MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED",
     "SIG_SETMASK",
     "SYS_membarrier",
+    "_SC_PAGESIZE",
     "c_int",
     "clock_gettime",
+    "madvise",
     "malloc_trim",
     "pthread_sigmask",
     "sigfillset",
     "sigset_t",
     "syscall",
+    "sysconf",
     "timespec",
 }
 

@@ -33,7 +33,7 @@ pub(crate) trait Home {
 ///
 /// A heap takes longer for a slot than for many a buffer. While no buffer may be kept, each that
 /// is made finds here what the one before it has left.
-// One, since it pins what lies below it on the heap; and the lowest, so that this is little.
+// One, since it pins all memory below it on the heap; and the lowest, so that this is little.
 pub(crate) struct Spare<H: Home>(Mutex<Option<Box<MaybeUninit<Slot<H>>>>>);
 
 impl<H: Home> Spare<H> {
@@ -59,9 +59,9 @@ impl<H: Home> Spare<H> {
 }
 
 /// A buffer with what its home must know of it.
-// 64: a cache line of its own, since two threads may use neighbours on the heap. And glibc's
-// heap does not hand out aligned blocks from those that it keeps for a thread: these few stay
-// where they are then, and pin nothing of a burst (`docs/design.md`).
+// 64: one cache line, not shared with a neighbour on the heap that another thread may use. And
+// glibc's heap serves no aligned block from the few that it keeps for a thread. So these stay
+// low, and pin no memory of a burst (`docs/design.md`).
 #[repr(align(64))]
 pub(crate) struct Slot<H: Home> {
     pub(crate) buf: BytesMut,

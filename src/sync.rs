@@ -456,13 +456,14 @@ impl Hint {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// Adds in a way of which nothing is lost. Returns the sum.
+    /// Adds, and loses no other thread's change. Returns the sum.
     pub(crate) fn add(&self, more: usize) -> usize {
         self.0.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
     }
 
     /// As [`add`](Self::add), the other way.
     pub(crate) fn subtract(&self, less: usize) {
+        // Relaxed: see `Hint`.
         self.0.fetch_sub(less, Ordering::Relaxed);
     }
 }

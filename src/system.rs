@@ -241,8 +241,8 @@ mod tests {
         const PART: Range<usize> = 1000..5 * PAGE - 1000;
         let mut bytes = vec![7_u8; 5 * PAGE];
         let start = bytes.as_mut_ptr().cast::<MaybeUninit<u8>>();
-        // SAFETY: they lie in the vector, which nobody uses meanwhile. They are seen through
-        // `black_box` below, since the system has changed them.
+        // SAFETY: they lie in the vector, which no other code uses meanwhile. They are seen
+        // through `black_box` below, since the system has changed them.
         let part = unsafe { slice::from_raw_parts_mut(start.add(PART.start), PART.len()) };
         let released = release_pages(part);
         let bytes = hint::black_box(bytes);

@@ -682,8 +682,8 @@ impl<T: Item> Engine<T> {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Refuses an item that [`keep`](Self::keep) would hand back, at less cost, where that
-    /// can be told. Notes that.
+    /// Whether [`keep`](Self::keep) would hand the item back. Costs less than to try, and
+    /// notes the refusal, but may miss it.
     pub(crate) fn refuses(&self, class: ClassIndex, weight: usize) -> bool {
         let depot = &self.depots[class.get()];
         let full = depot.account.is_full_for(1) || self.account.is_full_for(weight);

@@ -40,7 +40,7 @@ fn get_against_claims(preemptions: usize, get: fn(&Pool) -> Option<Held>) {
     }
 }
 
-/// The quick way of a get.
+/// The fast path of a get.
 fn pop(pool: &Pool) -> Option<Held> {
     let (item, origin) = pool.engine.take_local(CLASS)?;
     item.came_out();
@@ -64,7 +64,7 @@ fn claim_races_the_slow_path_of_a_get() {
     get_against_claims(2, |pool| Some(pool.get()));
 }
 
-/// The quick way of a drop; what finds no room there is freed.
+/// The fast path of a drop; what finds no room there is freed.
 fn push(held: Held) {
     let number = held.item.0.number;
     if put_local(held.item, Some(held.origin), Return::Plain).is_ok() {

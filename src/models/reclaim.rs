@@ -1,4 +1,4 @@
-//! A get that takes what rests in another thread's cache, against that thread and others.
+//! A get that takes items that rest in another thread's cache, against that thread and others.
 
 use super::{CLASS, Pool, check, limits, spawn};
 use crate::engine::Limits;
@@ -18,7 +18,7 @@ fn resting() -> Arc<Pool> {
     pool
 }
 
-/// A get on another thread, which finds nothing but what rests in this one's cache.
+/// A get on another thread. All items rest in the cache of this thread.
 fn get_elsewhere(pool: &Arc<Pool>) -> crate::sync::model::JoinHandle<()> {
     let other = Arc::clone(pool);
     spawn(move || {
