@@ -102,14 +102,21 @@ impl<T: Item> Engine<T> {
 
     /// How many items of a class the calling thread may cache now.
     ///
-    /// While reclaims find what other threads cache and do not use, less and less.
+    /// While reclaims find what other threads cache and do not use, less and less. And while the
+    /// budget is short, so little that the caches of all threads together hold at most half of it.
     pub(super) fn share(&self, depot: &Depot<T>) -> usize {
         let limits = depot.limits();
-        if !self.has_others() {
+        let threads = self.threads_in_use.get();
+        if threads <= 1 {
             return limits.cache_rounds;
         }
-        let bound = limits.items.min(self.account.limit() / limits.weight);
-        limits.cache_rounds.min(bound) >> depot.reclaims.halved.get()
+        let budget = self.account.limit() / limits.weight;
+        let most = limits.cache_rounds.min(limits.items).min(budget);
+        let share = most >> depot.reclaims.halved.get();
+        if !self.trims.was_short() {
+            return share;
+        }
+        share.min(budget / (2 * threads * self.depots.len()))
     }
 
     /// Whether no more of a class may be kept than is, or that was so just now.

@@ -46,6 +46,12 @@ const SHORTAGES_FIRST: usize = 1;
 const SHORTAGES_LEAST: usize = 8;
 const SHORTAGES_MOST: usize = 256;
 
+/// For how many trims the budget counts as short after one that was due for shortages.
+///
+/// 8: a trim by time comes every ten seconds, and a program that is short again pays with 8
+/// misses.
+const SHORT_FOR: usize = 8;
+
 /// When to trim, and how far the present trim has got.
 pub(super) struct Trims<T> {
     /// Held by the one thread that claims caches. A get or a drop tries at most.
@@ -54,6 +60,8 @@ pub(super) struct Trims<T> {
     shortages: Hint,
     /// How many of these make a trim due.
     shortages_limit: Hint,
+    /// For how many more trims the budget counts as short.
+    short: Hint,
     /// Weight that one piece frees, or one item if that is heavier.
     piece_weight: usize,
 }
@@ -131,6 +139,7 @@ impl<T> Trims<T> {
             timer: interval.map(Timer::new),
             shortages: Hint::new(0),
             shortages_limit: Hint::new(SHORTAGES_FIRST),
+            short: Hint::new(0),
             piece_weight,
         }
     }
@@ -143,6 +152,11 @@ impl<T> Trims<T> {
         self.shortages.get() >= self.shortages_limit.get()
     }
 
+    /// Whether the budget was short lately.
+    pub(super) fn was_short(&self) -> bool {
+        self.short.get() > 0
+    }
+
     /// Notes a miss that a larger budget would have spared.
     pub(super) fn note_shortage(&self) {
         self.shortages.add(1);
@@ -150,6 +164,10 @@ impl<T> Trims<T> {
 
     fn is_over(&self, round: &mut Round<T>) {
         round.running = false;
+        self.short.set(match self.is_due_for_shortages() {
+            true => SHORT_FOR,
+            false => self.short.get().saturating_sub(1),
+        });
         let before = self.shortages_limit.get();
         let limit = match round.freed_any {
             true => SHORTAGES_LEAST,

@@ -111,6 +111,44 @@ fn many_threads_that_drop_buffers_of_all_sizes_serve_one_that_takes() {
     assert!(rate >= 0.95, "{rate}");
 }
 
+// Failed once: each thread's cache kept one buffer of each smaller size. These filled the budget,
+// so no buffer of the largest class was ever kept.
+#[test]
+fn buffers_of_the_largest_class_are_kept_beside_many_threads_caches() {
+    const DROPPERS: usize = rounds(64, 8);
+    const SIZES: usize = 15;
+    let budget = DROPPERS * MIB;
+    let pool = build(Pool::builder().max_size(MIB).retain_bytes(budget));
+    let (dropped, is_dropped) = sync_channel(0);
+    thread::scope(|scope| {
+        let droppers: Vec<SyncSender<Vec<PooledBuf>>> = (0..DROPPERS)
+            .map(|_| {
+                let (give, take) = sync_channel::<Vec<PooledBuf>>(0);
+                let dropped = dropped.clone();
+                scope.spawn(move || {
+                    for buffers in take {
+                        drop(buffers);
+                        dropped.send(()).expect("it waits");
+                    }
+                });
+                give
+            })
+            .collect();
+        let turn = || {
+            for dropper in &droppers {
+                let buffers = (0..SIZES).map(|at| pool.get(64 << at)).collect();
+                dropper.send(buffers).expect("it takes");
+                is_dropped.recv().expect("it has dropped them");
+            }
+        };
+        (0..rounds(40, 10)).for_each(|_| turn());
+        let before = pool.stats().total;
+        (0..4).for_each(|_| turn());
+        let rate = hit_rate(&before, &pool.stats().total);
+        assert!(rate >= 0.95, "{rate}");
+    });
+}
+
 /// Threads that work in turn. Each takes as many buffers and drops them. Calls `between` after
 /// each turn.
 fn in_turns(pool: &Pool, threads: usize, turns: usize, buffers: usize, mut between: impl FnMut()) {

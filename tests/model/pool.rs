@@ -184,12 +184,12 @@ pub(super) struct OnePool {
     reclaims: Vec<Reclaims>,
     /// The trim that the slow path of a get or a drop has begun.
     round: Option<Round>,
-    /// Whether a trim is due.
-    due: bool,
     /// Misses since the last trim of classes of which one had been refused.
     shortages: usize,
     /// How many of these begin a trim.
     shortages_limit: usize,
+    /// For how many more trims the budget counts as short.
+    short: usize,
     /// Fewest idle buffers of each class that `Stats` has shown since the last
     /// trim: no trim frees more.
     pub(super) fewest: Vec<u64>,
@@ -242,9 +242,9 @@ impl OnePool {
             counts: vec![Counts::default(); capacities.len() + 1],
             reclaims: capacities.iter().map(|_| Reclaims::default()).collect(),
             round: None,
-            due: false,
             shortages: 0,
             shortages_limit: 1,
+            short: 0,
             fewest: vec![0; capacities.len()],
             trimmed: false,
             footprint: 0,
@@ -508,7 +508,6 @@ impl OnePool {
             self.reclaims[class].tighten();
             if refused == Refused::ByBudget {
                 self.shortages += 1;
-                self.due |= self.shortages >= self.shortages_limit;
             }
         }
         None
@@ -539,9 +538,14 @@ impl OnePool {
         idle
     }
 
+    /// How many threads have cache sets.
+    fn threads(&self) -> usize {
+        self.sets.iter().filter(|set| set.owner.is_some()).count()
+    }
+
     /// Whether threads besides the one at work have cache sets.
     fn has_others(&self) -> bool {
-        self.sets.iter().filter(|set| set.owner.is_some()).count() > 1
+        self.threads() > 1
     }
 
     /// How many buffers of a class the thread at work may cache now.
@@ -551,10 +555,13 @@ impl OnePool {
             return most;
         }
         let bounds = &self.options.bounds;
-        let bound = bounds
-            .max_per_class
-            .min(bounds.retain_bytes / self.capacities[at]);
-        most.min(bound) >> self.reclaims[at].halved
+        let budget = bounds.retain_bytes / self.capacities[at];
+        let share = most.min(bounds.max_per_class).min(budget) >> self.reclaims[at].halved;
+        match self.short {
+            0 => share,
+            // 1: the pool counts what has no class as one.
+            _ => share.min(budget / (2 * self.threads() * (self.capacities.len() + 1))),
+        }
     }
 
     /// Moves what threads cache and do not use to the depot, if room is short. Returns whether
@@ -913,7 +920,7 @@ impl OnePool {
     // ---- trims ----
 
     pub(super) fn is_due(&self) -> bool {
-        self.due && !self.handles.is_empty()
+        self.shortages >= self.shortages_limit && !self.handles.is_empty()
     }
 
     /// Does the piece of a trim that the slow path of a get or a drop does.
@@ -1021,7 +1028,10 @@ impl OnePool {
     /// The more trims in a row free nothing, the rarer they are.
     fn end_round(&mut self) {
         let round = self.round.take().expect("it has begun");
-        self.due = false;
+        self.short = match self.shortages >= self.shortages_limit {
+            true => 8,
+            false => self.short.saturating_sub(1),
+        };
         self.shortages_limit = match round.freed_any {
             true => 8,
             false => (2 * self.shortages_limit).clamp(8, 256),
