@@ -8,6 +8,7 @@
 //! catch up waits for days then.
 
 use crate::sync::Hint;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Whether the system has a clock. `wasm32-unknown-unknown` has none: `Instant::now` panics.
@@ -16,6 +17,13 @@ const HAS_CLOCK: bool = !cfg!(all(target_family = "wasm", target_os = "unknown")
 /// The time now; `None` where there is no clock.
 pub(crate) fn instant() -> Option<Instant> {
     has_clock().then(Instant::now)
+}
+
+/// Sleeps for `least` at least. Returns how long that took, as far as there is a clock.
+pub(crate) fn nap(least: Duration) -> Duration {
+    let before = instant();
+    thread::sleep(least);
+    before.map_or(least, |before| before.elapsed())
 }
 
 /// Milliseconds since some moment, which wrap; `None` where there is no clock.

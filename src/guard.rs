@@ -289,7 +289,7 @@ impl PooledBuf {
         debug_assert!(bytes.len() <= self.spare());
         let buf = &mut self.slot.buf;
         let (len, end) = (buf.len(), buf.spare_capacity_mut().as_mut_ptr());
-        // SAFETY: `make_room` has made room for so many bytes behind the contents. They are
+        // SAFETY: `make_room` has made room for these bytes behind the contents. They are
         // initialised before they count, and lie in no part of a buffer that is borrowed here.
         // (`BytesMut::extend_from_slice` would look at the room twice more.)
         unsafe {
@@ -545,6 +545,7 @@ impl PooledBuf {
         self.grow(count, Room::Probed);
         self.slot.buf.extend_from_slice(&probed[..count]);
         // The rest may have been written to as well, and be announced next.
+        self.note_unseen();
         self.write_behind(&probed[count..]);
     }
 }

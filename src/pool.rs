@@ -189,7 +189,7 @@ impl Pool {
     /// No get or drop waits for it, except a [`try_get`](Self::try_get) that the heap has
     /// refused. A get whose thread's cache is being visited
     /// is served by the depot, or by the heap. Another trim waits for this one. A thread that
-    /// the system has stopped in the middle of a get or a drop holds this up for 10 ms at most, all
+    /// the system has stopped in the middle of a get or a drop holds this up for some 10 ms, all
     /// such threads together. Then their caches are left to the next trim. Do not
     /// call it from inside an allocator or a signal handler: it takes locks, and
     /// frees memory.

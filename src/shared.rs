@@ -332,11 +332,13 @@ impl Shared {
 
     /// Makes room in the depot for what there is of a class, outstanding and
     /// idle, and for `more`.
-    fn reserve(&self, class: ClassIndex, more: usize) {
+    ///
+    /// Returns `false` if the heap refuses a part of that.
+    fn reserve(&self, class: ClassIndex, more: usize) -> bool {
         let counters = self.counters(class);
         let alive = counters.alive().saturating_sub(self.engine.trimmed(class));
         let alive = usize::try_from(alive).unwrap_or(usize::MAX);
-        self.engine.reserve(class, alive.saturating_add(more));
+        self.engine.reserve(class, alive.saturating_add(more))
     }
 
     // ---- back ----
@@ -667,7 +669,10 @@ impl Shared {
         if made.try_reserve_exact(count).is_err() {
             return false;
         }
-        self.reserve(class, count); // before they are made: see `Store::reserve`
+        // Before they are made: see `Store::reserve`.
+        if !self.reserve(class, count) {
+            return false;
+        }
         while made.len() < count {
             match Slot::try_with_capacity(capacity, Arc::clone(self)) {
                 Some(slot) => made.push(slot),

@@ -38,6 +38,7 @@ use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
 use super::tally::{Return, Tally};
 use super::{ClassLimits, Idle, Item, Levels};
+use crate::clock;
 use crate::sync::{
     AtomicBool, AtomicUsize, Counter, Exclusive, MODELLED, Ordering, fence, load_unshared,
     yield_now,
@@ -45,7 +46,6 @@ use crate::sync::{
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
-use std::thread;
 use std::time::Duration;
 
 /// Two magazines: after an exchange in either direction one remains, so a
@@ -63,8 +63,8 @@ const OWNER_WAIT: Duration = Duration::from_micros(100);
 pub(super) enum Patience {
     /// Some microseconds: what a get or a drop may spend.
     Brief,
-    /// So many times [`OWNER_WAIT`] in all, for one claimer's caches together.
-    Naps(u32),
+    /// As long as this in all, for one claimer's caches together.
+    Naps(Duration),
     /// As long as it takes.
     Endless,
 }
@@ -74,7 +74,6 @@ impl Patience {
     /// it waits no more.
     fn wait(&mut self, waited: u32) -> bool {
         const SPINS: u32 = 64;
-        const YIELDS: u32 = 1000;
         if MODELLED {
             if let Patience::Brief = self {
                 return false;
@@ -82,17 +81,14 @@ impl Patience {
             yield_now();
             return true;
         }
+        // Sleeps: an owner that the system has stopped, or one of lower priority, needs our
+        // processor.
         match (waited, self) {
             (..SPINS, _) => std::hint::spin_loop(),
             (_, Patience::Brief) => return false,
-            // An owner that the system stopped needs our processor.
-            (..YIELDS, _) => yield_now(),
-            (_, Patience::Naps(0)) => return false,
-            (_, Patience::Naps(left)) => {
-                *left -= 1;
-                thread::sleep(OWNER_WAIT); // one of lower priority, too
-            }
-            (_, Patience::Endless) => thread::sleep(OWNER_WAIT),
+            (_, Patience::Naps(left)) if left.is_zero() => return false,
+            (_, Patience::Naps(left)) => *left = left.saturating_sub(clock::nap(OWNER_WAIT)),
+            (_, Patience::Endless) => drop(clock::nap(OWNER_WAIT)),
         }
         true
     }
@@ -850,6 +846,19 @@ mod tests {
         let end = Arc::clone(&owned.end);
         drop(owned);
         assert_eq!(Arc::strong_count(&end), 1);
+    }
+
+    // Failed once: it was counted in naps, and each took as long as the processor was busy.
+    #[test]
+    fn patience_ends_after_the_time_that_was_waited() {
+        const ALL: Duration = Duration::from_millis(2);
+        let mut patience = Patience::Naps(ALL);
+        let waits = (0..).take_while(|&waited| patience.wait(waited + 1000));
+        let most = ALL.as_micros() / OWNER_WAIT.as_micros();
+        assert!((1..=most).contains(&(waits.count() as u128)));
+        assert!(!patience.wait(1000), "it is used up for other caches, too");
+        assert!(!Patience::Brief.wait(1000));
+        assert!(Patience::Endless.wait(1000));
     }
 
     #[test]

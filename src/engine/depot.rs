@@ -175,13 +175,18 @@ impl<T: Item> Depot<T> {
         self.magazines.is_empty() && self.loose.is_empty()
     }
 
-    /// Makes room for `items` in all; a hint.
-    pub(super) fn reserve(&self, items: usize) {
+    /// Makes room for `items` in all. Returns `false` if the heap refuses a part of that.
+    pub(super) fn reserve(&self, items: usize) -> bool {
+        if items == 0 {
+            return true;
+        }
         match self.limits.magazine_rounds {
             0 => self.loose.reserve(items),
             rounds => {
-                self.magazines.reserve(items.div_ceil(rounds));
-                self.loose.reserve(items.min(1));
+                // Those that trims keep may come one by one, from as many threads' caches.
+                let loose = self.limits.keep_idle.max(1);
+                let reserved = self.loose.reserve(loose);
+                self.magazines.reserve(items.div_ceil(rounds)) && reserved
             }
         }
     }

@@ -183,7 +183,8 @@ pub(crate) struct Engine<T: Item> {
     /// trims and reclaims. A get or a drop that is not its thread's first does not wait for
     /// the lock: see [`Wait`].
     threads: Mutex<Vec<ThreadCaches<T>>>,
-    /// How many of these are in use.
+    /// How many these are, and how many of them are in use.
+    threads_made: Hint,
     threads_in_use: Hint,
     depots: Box<[Depot<T>]>,
     /// What all levels together lease from.
@@ -368,6 +369,7 @@ impl<T: Item> Engine<T> {
             id,
             quick: if quick { id } else { EngineId::NOBODY },
             threads: Mutex::new(Vec::new()),
+            threads_made: Hint::new(0),
             threads_in_use: Hint::new(0),
             depots: limits.classes.iter().copied().map(Depot::new).collect(),
             account: Account::new(limits.weight),
@@ -503,13 +505,13 @@ impl<T: Item> Engine<T> {
         self.keep_rest(depot, magazine);
     }
 
-    /// Keeps items, which have their leases, loose in the depot.
-    fn keep_rest(&self, depot: &Depot<T>, magazine: &mut Magazine<T>) {
-        let mut stored = false;
+    /// Keeps items, which have their leases, loose in the depot. Returns how many it keeps.
+    fn keep_rest(&self, depot: &Depot<T>, magazine: &mut Magazine<T>) -> usize {
+        let mut stored = 0;
         while let Some(item) = magazine.pop() {
             let weight = item.weight();
             match depot.push_loose(item) {
-                Ok(()) => stored = true,
+                Ok(()) => stored += 1,
                 Err(item) => {
                     // No memory for the queue: idle, and freed.
                     item.free();
@@ -518,21 +520,22 @@ impl<T: Item> Engine<T> {
                 }
             }
         }
-        if stored {
+        if stored > 0 {
             self.settle();
         }
+        stored
     }
 
     /// Makes room in the depot for what is to be made of a class: `items` in all,
-    /// and more to come, as far as the heap has it. A hint.
-    pub(crate) fn reserve(&self, class: ClassIndex, items: usize) {
+    /// and more to come, as far as the heap has it. Returns `false` if it has not.
+    pub(crate) fn reserve(&self, class: ClassIndex, items: usize) -> bool {
         let depot = &self.depots[class.get()];
         let limits = depot.limits();
         let most = limits.items.min(self.account.limit() / limits.weight);
         let ahead = items
             .saturating_mul(RESERVE_AHEAD - 1)
             .min(RESERVE_AHEAD_MAGAZINES * limits.magazine_rounds);
-        depot.reserve(items.saturating_add(ahead).min(most));
+        depot.reserve(items.saturating_add(ahead).min(most))
     }
 
     // ---- keep ----
@@ -661,7 +664,7 @@ impl<T: Item> Engine<T> {
     fn keep_magazine(&self, depot: &Depot<T>, magazine: Magazine<T>) {
         match depot.push(magazine) {
             Ok(()) => self.settle(),
-            Err(mut magazine) => self.keep_rest(depot, &mut magazine),
+            Err(mut magazine) => drop(self.keep_rest(depot, &mut magazine)),
         }
     }
 
@@ -894,6 +897,7 @@ impl<T: Item> Engine<T> {
         }
         threads.try_reserve(1).ok()?;
         threads.push(made);
+        self.threads_made.set(threads.len());
         threads.last().map(|made| self.caches_of(made))
     }
 

@@ -22,7 +22,7 @@ use crate::sync::{Hint, try_lock};
 
 /// How many threads a reclaim looks at, for caches that are worth a visit.
 ///
-/// 64: with a visit of each, these are four barriers, and some 20 us in all.
+/// 64: with a visit of each, these are four barriers, and 20 to 40 us in all.
 const THREADS_MOST: usize = 64;
 
 /// How often what a thread may cache of a class is halved at most.
@@ -95,11 +95,6 @@ impl Reclaims {
 }
 
 impl<T: Item> Engine<T> {
-    /// Whether other threads than the calling one have caches here.
-    fn has_others(&self) -> bool {
-        self.threads_in_use.get() > 1
-    }
-
     /// How many items of a class the calling thread may cache now.
     ///
     /// While reclaims find what other threads cache and do not use, less and less. And while the
@@ -152,7 +147,8 @@ impl<T: Item> Engine<T> {
         class: ClassIndex,
         cached: Option<(Token, &Cache<T>)>,
     ) -> bool {
-        if !self.has_others() || !self.is_short(depot) {
+        // More caches than its own: a thread that has ended may have left some items, too.
+        if self.threads_made.get() <= 1 || !self.is_short(depot) {
             return false;
         }
         if let Some((me, cache)) = cached {

@@ -40,12 +40,13 @@ impl<T> Store<T> {
     /// A store that grew when a burst comes home would lie above the burst's
     /// buffers on the heap, and pin them there after they are freed. So it is
     /// told of each item before that is made.
-    pub(super) fn reserve(&self, len: usize) {
-        if let Some(last) = self.last_of(len) {
-            if self.segments[last].get().is_none() {
-                let _all_made = (0..=last).all(|at| self.segment(at).is_some());
-            }
-        }
+    ///
+    /// Returns `false` if the heap refuses a part of that.
+    pub(super) fn reserve(&self, len: usize) -> bool {
+        let Some(last) = self.last_of(len) else {
+            return true;
+        };
+        self.segments[last].get().is_some() || (0..=last).all(|at| self.segment(at).is_some())
     }
 
     /// The last of the segments that have room for `len` items together, or the last that

@@ -274,8 +274,14 @@ impl Depot {
     }
 
     /// Keeps ordinary ones that were not needed in a cache, as far as there is room without
-    /// growing. Returns the rest. Unless `all`, these are the next that a trim frees.
-    pub(super) fn keep_unneeded(&mut self, mut batch: Vec<Idle>, all: bool) -> Vec<Idle> {
+    /// growing. Returns those of the others that `left` allows to free, and keeps the rest.
+    /// Unless `all`, those that it keeps are the next that a trim frees.
+    pub(super) fn keep_unneeded(
+        &mut self,
+        mut batch: Vec<Idle>,
+        all: bool,
+        left: &mut Allowance,
+    ) -> Vec<Idle> {
         let low = usize::from(!all);
         if batch.len() == self.magazine {
             match self.magazines.push_unneeded(batch, low) {
@@ -283,13 +289,22 @@ impl Depot {
                 Err(back) => batch = back,
             }
         }
+        let in_parts = left.bytes <= PIECE.bytes;
+        let mut freed = Vec::new();
         while let Some(idle) = batch.pop() {
-            if let Err(idle) = self.loose.push_unneeded(idle, low) {
+            let Err(idle) = self.loose.push_unneeded(idle, low) else {
+                continue;
+            };
+            if left.is_used_up() || in_parts && idle.capacity > PIECE.bytes {
                 batch.push(idle);
+                self.loose.low += low * batch.len();
+                self.keep_loose(batch);
                 break;
             }
+            left.use_up(1, idle.capacity);
+            freed.push(idle);
         }
-        batch
+        freed
     }
 
     /// Makes room for `len` buffers in all.
@@ -298,7 +313,7 @@ impl Depot {
             0 => self.loose.reserve(len),
             full => {
                 self.magazines.reserve(len.div_ceil(full));
-                self.loose.reserve(len.min(1));
+                self.loose.reserve(len.min(1)); // the model keeps none idle
             }
         }
     }

@@ -543,15 +543,10 @@ impl OnePool {
         self.sets.iter().filter(|set| set.owner.is_some()).count()
     }
 
-    /// Whether threads besides the one at work have cache sets.
-    fn has_others(&self) -> bool {
-        self.threads() > 1
-    }
-
     /// How many buffers of a class the thread at work may cache now.
     fn share(&self, at: usize) -> usize {
         let most = self.depots[at].cache_most;
-        if !self.has_others() {
+        if self.threads() <= 1 {
             return most;
         }
         let bounds = &self.options.bounds;
@@ -572,7 +567,7 @@ impl OnePool {
         let short_of_class = bounds.max_per_class > 0 && self.lease(at, 0, 1) == 0;
         let short_of_bytes = capacity <= bounds.retain_bytes && self.lease(at, capacity, 1) == 0;
         let refused = self.reclaims[at].refused.is_some();
-        if !self.has_others() || !(refused || short_of_class || short_of_bytes) {
+        if self.sets.len() <= 1 || !(refused || short_of_class || short_of_bytes) {
             return false;
         }
         let own = &mut self.sets[set].caches[at];
@@ -933,11 +928,9 @@ impl OnePool {
         }
         let mut left = PIECE;
         while !left.is_used_up() {
-            let visits = !self.round.as_ref().unwrap().sets.is_empty();
             if self.free_piece(memory, false, &mut left).is_none() {
                 return self.end_round();
             }
-            left.use_up(if visits { 16 } else { 1 }, 0);
         }
     }
 
@@ -981,14 +974,17 @@ impl OnePool {
         let round = self.round.as_mut().expect("it has begun");
         let mut freed: Vec<(usize, Vec<Idle>)> = Vec::new();
         if let Some(set) = round.sets.pop() {
+            let mut moved = 0;
             for (at, depot) in self.depots.iter_mut().enumerate() {
                 let cache = &mut self.sets[set].caches[at];
                 let room = cache.room;
                 for batch in cache.take_idle(all, depot.magazine) {
-                    freed.push((at, depot.keep_unneeded(batch, all)));
+                    moved += batch.len();
+                    freed.push((at, depot.keep_unneeded(batch, all, left)));
                 }
                 round.freed_any |= cache.room < room;
             }
+            left.use_up(16 + moved / 32, 0);
         } else {
             if round.depot > self.capacities.len() {
                 return None;
@@ -1003,6 +999,7 @@ impl OnePool {
                 }
             }
             round.depot += usize::from(!left.is_used_up());
+            left.use_up(1, 0);
         }
         let (mut buffers, mut bytes) = (0, 0);
         for (at, idle) in freed {
