@@ -10,7 +10,7 @@
 //! is run again with the same. See `check_many` in `src/sync.rs` for how, and how to try more.
 
 use super::models::{Held, Number, Pool, alive, spawn, whole};
-use crate::engine::{ClassIndex, ClassLimits, KINDS, Limits};
+use crate::engine::{ClassIndex, ClassLimits, KINDS, Limits, Wait};
 use crate::stats::{Counts, Footprint};
 use crate::sync::model::{JoinHandle, check_many, random};
 use crate::sync::{AtomicUsize, Ordering, set_light_is_a_fence};
@@ -43,6 +43,7 @@ fn limits() -> Limits {
         weight: 24, // less than the classes' items
         thread_weight: 11,
         trim_interval: None,
+        piece_weight: 8, // less than some pieces free
     }
 }
 
@@ -164,7 +165,8 @@ impl Used {
             "more hits than gets"
         );
         let told: [_; KINDS] = std::array::from_fn(|kind| self.told[kind].load(Ordering::Acquire));
-        let tally = self.pool.engine.tally();
+        let tally = self.pool.engine.tally(Wait::ForLock);
+        let tally = tally.expect("it waits");
         let counted = self.know(|known| known.counted);
         for kind in 0..KINDS {
             let came = told[kind] + tally[kind];
@@ -175,7 +177,8 @@ impl Used {
     /// Asserts what holds when no thread uses the pool any more, and empties it.
     fn assert_exact(&self) {
         let known = self.know(|known| known.clone());
-        let tally = self.pool.engine.tally();
+        let tally = self.pool.engine.tally(Wait::ForLock);
+        let tally = tally.expect("it waits");
         for kind in 0..KINDS {
             let came = self.told[kind].load(Ordering::Acquire) + tally[kind];
             assert_eq!(came, known.counted[kind], "returns are lost or doubled");
