@@ -780,7 +780,7 @@ mod tests {
     fn while_a_thread_is_stopped(home: &Arc<Home>, meanwhile: impl FnOnce()) {
         let (stopped, over) = (Barrier::new(2), Barrier::new(2));
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let thread = scope.spawn(|| {
                 for _ in 0..2 {
                     assert!(home.engine.keep(CLASS, Thing).is_ok());
                 }
@@ -792,8 +792,12 @@ mod tests {
                 go_on();
             });
             stopped.wait();
-            let _end = WaitAtEnd(&over);
-            meanwhile();
+            {
+                let _end = WaitAtEnd(&over);
+                meanwhile();
+            }
+            // Joined, so that its caches are at their end, too.
+            thread.join().expect("it has kept two");
         });
     }
 

@@ -36,27 +36,33 @@ fn handed_over(pool: &Pool, threads: &Threads, size: impl Fn(usize) -> usize + S
     };
     let (give, over) = (&give, &over);
     thread::scope(|scope| {
+        let mut running = Vec::new();
         let channels: Vec<SyncSender<PooledBuf>> = (0..threads.droppers)
             .map(|_| {
                 let (give, take) = sync_channel(threads.in_flight / threads.droppers);
-                scope.spawn(move || take.into_iter().for_each(drop));
+                running.push(scope.spawn(move || take.into_iter().for_each(drop)));
                 give
             })
             .collect();
         for taker in 1..threads.takers {
             let channels = channels.clone();
-            scope.spawn(move || {
+            running.push(scope.spawn(move || {
                 let going_on = |_: &usize| !over.load(Ordering::Relaxed);
                 (taker..)
                     .take_while(going_on)
                     .for_each(|at| give(&channels, at));
-            });
+            }));
         }
         (0..warm_up).for_each(|at| give(&channels, at));
         let before = pool.stats().total;
         (0..measured).for_each(|at| give(&channels, at));
         let after = pool.stats().total;
         over.store(true, Ordering::Relaxed);
+        drop(channels);
+        // So that their caches are at their end, too.
+        running
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         hit_rate(&before, &after)
     })
 }

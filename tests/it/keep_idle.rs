@@ -57,18 +57,21 @@ fn trims_leave_those_in_the_caches_of_many_threads() {
         for buf in take(&pool, 1, COUNT) {
             let (wake, sleep) = mpsc::channel::<()>();
             let (did, is_done) = mpsc::channel();
-            scope.spawn(move || {
+            let thread = scope.spawn(move || {
                 drop(buf);
                 did.send(()).unwrap();
                 let _end = sleep.recv();
             });
             is_done.recv().unwrap();
-            asleep.push(wake);
+            asleep.push((wake, thread));
         }
         for _ in 0..4 {
             assert_eq!(pool.trim().buffers, 0);
         }
-        drop(asleep);
+        for (wake, thread) in asleep {
+            drop(wake);
+            thread.join().unwrap(); // so that its cache is at its end, too
+        }
     });
     assert_eq!(total(&pool).retained_buffers, COUNT as u64);
     drop(take(&pool, 1, COUNT));
