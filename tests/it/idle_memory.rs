@@ -33,7 +33,9 @@ struct Threads {
 
 /// The hit rate, once warm, where threads take buffers and others drop them.
 fn handed_over(pool: &Pool, threads: &Threads, size: impl Fn(usize) -> usize + Sync) -> f64 {
-    let (warm_up, measured) = (rounds(40_000, 200), rounds(20_000, 200));
+    // Each dropper's cache of each of 15 sizes is full before it gives any buffer back.
+    let fills = 15 * 64 * threads.droppers;
+    let (warm_up, measured) = (rounds(40_000.max(2 * fills), 200), rounds(20_000, 200));
     let over = AtomicBool::new(false);
     let give = |channels: &[SyncSender<PooledBuf>], at: usize| {
         let channel = &channels[at % channels.len()];
