@@ -26,8 +26,9 @@ const PIECE_ITEMS: usize = 64;
 /// As how many of these it counts to visit a thread: a barrier, and a claim of
 /// each of its caches.
 const VISIT_ITEMS: usize = 16;
-/// How many items that a visit moves to the depot count as one that is freed.
-const MOVED_EACH: usize = 32;
+/// How many items that a visit moves to the depot count as one that is freed: as many as one
+/// thread caches of one class.
+const MOVED_EACH: usize = 64;
 
 /// How many caches are claimed at once: all of a thread's, where a pool has no more
 /// classes than that. What is taken out of them lies on the stack, half a kilobyte each.
@@ -289,6 +290,7 @@ impl<T: Item> Engine<T> {
                 Some(caches) => self.empty_caches(caches, idle, patience, allowance),
                 None => (Freed::default(), false), // left to the next trim
             };
+            allowance.use_up(VISIT_ITEMS, 0); // also where it has only tried for the list
             round.freed_any |= any;
             freed
         } else {
@@ -340,7 +342,7 @@ impl<T: Item> Engine<T> {
                 }
             }
         }
-        allowance.use_up(VISIT_ITEMS + moved / MOVED_EACH, 0);
+        allowance.use_up(moved / MOVED_EACH, 0);
         (freed, any)
     }
 
@@ -706,6 +708,23 @@ mod tests {
                 assert_eq!(times, ITEMS, "{piece}: {released:?}");
             }
         }
+    }
+
+    // Failed once: it tried for 40 us for each thread, since a visit that was not made did not count.
+    #[test]
+    fn a_piece_of_a_trim_tries_for_few_threads_while_their_list_is_locked() {
+        const THREADS: usize = 12;
+        const VISITED: usize = PIECE_ITEMS / VISIT_ITEMS;
+        let home = engine_of(UNLIMITED, UNLIMITED);
+        threads_with(&home, THREADS, 1, || {
+            let left = || lock(&home.engine.trims.round).threads;
+            make_due(&home);
+            home.engine.trim_if_due();
+            let before = left();
+            let _stopped = lock(&home.engine.threads);
+            home.engine.trim_if_due();
+            assert_eq!(left(), before - VISITED);
+        });
     }
 
     // Failed once: what found no place in the depot's queue was freed at once, whatever it weighed.

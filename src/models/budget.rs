@@ -26,7 +26,7 @@ fn lease_races_lease_of_the_last_room() {
 
 #[test]
 fn lease_races_lease_of_two_threads_caches() {
-    check(4, || {
+    check(6, || {
         allow(1);
         let mut limits = limits();
         limits.weight = WEIGHT;

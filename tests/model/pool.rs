@@ -984,7 +984,7 @@ impl OnePool {
                 }
                 round.freed_any |= cache.room < room;
             }
-            left.use_up(16 + moved / 32, 0);
+            left.use_up(16 + moved / 64, 0);
         } else {
             if round.depot > self.capacities.len() {
                 return None;
