@@ -853,6 +853,9 @@ mod tests {
     fn patience_ends_after_the_time_that_was_waited() {
         const ALL: Duration = Duration::from_millis(2);
         let mut patience = Patience::Naps(ALL);
+        assert!(patience.wait(1000));
+        // As long as it took, which is always longer than was asked for.
+        assert!(matches!(patience, Patience::Naps(left) if ALL - left > OWNER_WAIT));
         let waits = (0..).take_while(|&waited| patience.wait(waited + 1000));
         let most = ALL.as_micros() / OWNER_WAIT.as_micros();
         assert!((1..=most).contains(&(waits.count() as u128)));
