@@ -63,7 +63,7 @@ fn reclaim_races_trim() {
     });
 }
 
-// 1: with 2, three threads have more orders than can be tried in minutes. Shuttle tries some.
+// 1: with 2, three threads have more orders than can be tried in minutes.
 #[test]
 fn reclaim_races_reclaim() {
     check(1, || {
