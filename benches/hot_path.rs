@@ -34,6 +34,7 @@
 //! | mixed | 64 outstanding, sizes log-uniform from 64 B to 64 KiB; get one, drop a random one for it | the same |
 //! | producer_consumer | get 4 KiB, push to an `ArrayQueue` of 256; another thread pops and drops | the queue carrying a pointer to nothing |
 //! | calibration | local at 4 KiB, in a pool that calibrates and in one that does not | the same |
+//! | unkept | local, in a pool that may keep nothing: each get misses, and each drop frees | the same |
 //! | growth | get 64 B, put 256 bytes at a time up to a log-normal 3 KiB (1 % are 100 KiB), drop | put into one retained buffer that has room |
 //!
 //! Sizes and buffers pass through `black_box` by reference: the compiler knows
@@ -54,6 +55,7 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::hint::{black_box, spin_loop};
 use std::io::{self, Write as _};
+use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::process::{Command, ExitCode};
 use std::ptr::NonNull;
@@ -66,7 +68,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::{BufMut, BytesMut};
 use criterion::{BenchmarkId, Criterion};
 use crossbeam_queue::ArrayQueue;
-use tierpool::{Pool, PooledBuf};
+use tierpool::{Builder, Pool, PooledBuf};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -150,7 +152,7 @@ fn blocks() -> Vec<Vec<Row>> {
     )]);
     let local = Local::<false> { size: 4 * KIB };
     blocks.push(vec![
-        Row::with_pool::<_, Stack, Uncalibrated>(
+        Row::with_pool::<_, Stack, Other<Uncalibrated>>(
             "calibration",
             "off".to_string(),
             Required::Nothing,
@@ -158,6 +160,14 @@ fn blocks() -> Vec<Vec<Row>> {
         ),
         Row::new::<_, Stack>("calibration", "on".to_string(), Required::AsWithout, local),
     ]);
+    for (size, label) in [(512, "512 B"), (4 * KIB, "4 KiB"), (64 * KIB, "64 KiB")] {
+        blocks.push(vec![Row::with_pool::<_, Stack, Other<Unkept>>(
+            "unkept",
+            label.to_string(),
+            Required::Nothing,
+            Local::<false> { size },
+        )]);
+    }
     blocks
 }
 
@@ -234,17 +244,40 @@ impl Roomy for Tierpool {
     }
 }
 
-/// A pool that learns nothing.
-struct Uncalibrated(Tierpool);
+/// A pool with other options than the defaults.
+struct Other<O>(Tierpool, PhantomData<fn(O)>);
 
-impl Default for Uncalibrated {
-    fn default() -> Self {
-        let pool = Pool::builder().calibration(false).build();
-        Uncalibrated(Tierpool(pool.expect("the other options are the defaults")))
+trait Setting: 'static {
+    fn set(builder: Builder) -> Builder;
+}
+
+/// It learns nothing.
+struct Uncalibrated;
+
+impl Setting for Uncalibrated {
+    fn set(builder: Builder) -> Builder {
+        builder.calibration(false)
     }
 }
 
-impl Contender for Uncalibrated {
+/// It keeps nothing: each get misses, and each drop frees.
+struct Unkept;
+
+impl Setting for Unkept {
+    fn set(builder: Builder) -> Builder {
+        builder.retain_bytes(0)
+    }
+}
+
+impl<O: Setting> Default for Other<O> {
+    fn default() -> Self {
+        let pool = O::set(Pool::builder()).build();
+        let pool = pool.expect("the other options are the defaults");
+        Other(Tierpool(pool), PhantomData)
+    }
+}
+
+impl<O: Setting> Contender for Other<O> {
     const NAME: &'static str = "pool";
     type Buf = PooledBuf;
 
@@ -258,7 +291,7 @@ impl Contender for Uncalibrated {
     }
 }
 
-impl Roomy for Uncalibrated {
+impl<O: Setting> Roomy for Other<O> {
     #[inline]
     fn room(buf: &mut PooledBuf) -> &mut [MaybeUninit<u8>] {
         Tierpool::room(buf)
