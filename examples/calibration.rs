@@ -35,7 +35,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
-use tierpool::{Calibration, Histogram, Pool, PooledBuf};
+use tierpool::{Histogram, Pool, PooledBuf, Targets};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -303,7 +303,7 @@ struct Model {
     requests_least: u64,
     /// Whether it ever calibrates.
     calibrates: bool,
-    targets: Option<Calibration>,
+    targets: Option<Targets>,
     /// Lengths that came back since the last calibration.
     returned: [u64; LENS.len()],
     classes: Vec<Class>,
@@ -646,7 +646,7 @@ struct Edge {
     share: f64,
     share_clear: f64,
     target: &'static str,
-    of: fn(Calibration) -> usize,
+    of: fn(Targets) -> usize,
 }
 
 const EDGES: [Edge; 2] = [

@@ -27,7 +27,6 @@ fi
 run cargo fmt --all --check
 run cargo fmt --manifest-path fuzz/Cargo.toml --check
 run scripts/structure.sh
-run scripts/breakages.py check
 run scripts/dependencies.py
 run cargo clippy --locked --all-targets -- -D warnings
 run cargo clippy --locked --all-targets --all-features -- -D warnings

@@ -6,8 +6,9 @@ use crate::config::{self, Calibrating, Config};
 use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
 use crate::pool::Pool;
-use crate::profile::Profile;
-use crate::size_class::{CAPACITY_MAX, CLASSES_MAX, SizeClasses};
+use crate::sizing::profile::Profile;
+use crate::sizing::size_class::{CLASSES_MAX, SizeClasses};
+use crate::system::CAPACITY_MAX;
 use std::time::Duration;
 
 /// 512: below this, the 64 bytes that each buffer costs beside its capacity

@@ -3,8 +3,8 @@
 //! Owns the limits and their reasons. Knows nothing of options.
 
 use crate::engine::{CACHE_ROUNDS, ClassIndex, ClassLimits, Limits};
-use crate::profile::Profile;
-use crate::size_class::SizeClasses;
+use crate::sizing::profile::Profile;
+use crate::sizing::size_class::SizeClasses;
 use std::time::Duration;
 
 /// Checked options.

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, with what to fit, or with a get. Says it; checks
 //! nothing.
 
-use crate::size_class::CAPACITY_MAX;
+use crate::system::CAPACITY_MAX;
 use std::error::Error;
 use std::fmt;
 use std::io;

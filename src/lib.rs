@@ -73,33 +73,32 @@
 
 mod background;
 mod backoff;
+mod buf;
 mod builder;
-mod calibrate;
-mod calibrator;
 mod clock;
 mod config;
 mod engine;
 mod error;
-mod guard;
-mod histogram;
+mod inner;
 mod pool;
-mod profile;
-mod shared;
-mod size_class;
-mod slot;
+mod sizing;
 mod stats;
 mod sync;
 mod system;
 
+/// Models of the races between threads, for a checker.
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
+
+pub use buf::PooledBuf;
 pub use builder::Builder;
-pub use calibrate::Calibration;
-pub use calibrator::Calibrated;
 pub use error::{ConfigError, FitError, GetError};
-pub use guard::PooledBuf;
-pub use histogram::{Histogram, HistogramCell};
-pub use pool::{Pool, Trimmed};
-pub use profile::Profile;
-pub use size_class::SizeClasses;
+pub use pool::{Freed, Pool};
+pub use sizing::calibrator::Calibrated;
+pub use sizing::histogram::{Histogram, HistogramCell};
+pub use sizing::profile::Profile;
+pub use sizing::size_class::SizeClasses;
+pub use sizing::targets::Targets;
 pub use stats::{ClassStats, Counts, Discards, Peaks, Stats};
 
 /// Whether each step of a unit test costs microseconds: under Miri, and under valgrind, for

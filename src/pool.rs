@@ -1,12 +1,12 @@
 //! The public handle. Knows no magazines and no atomics.
 
-use crate::calibrator::Calibrated;
+use crate::buf::PooledBuf;
 use crate::config::Config;
-use crate::engine::Freed;
+use crate::engine;
 use crate::error::{ConfigError, GetError};
-use crate::guard::PooledBuf;
-use crate::profile::Profile;
-use crate::shared::Shared;
+use crate::inner::Inner;
+use crate::sizing::calibrator::Calibrated;
+use crate::sizing::profile::Profile;
 use crate::stats::Stats;
 use bytes::BytesMut;
 use std::fmt;
@@ -42,7 +42,7 @@ use std::sync::Arc;
 /// may be taken for ever: it may read guards, but must drop none, and must end by `_exit`.
 /// If none was, it may go on as its parent does (`docs/memory.md`).
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
 }
 
 impl Pool {
@@ -53,7 +53,7 @@ impl Pool {
     pub(crate) fn from_config(config: Config) -> Result<Self, ConfigError> {
         // A handle from here on: dropped after an error, it frees the buffers made so far.
         let pool = Pool {
-            shared: Shared::new(config),
+            shared: Inner::new(config),
         };
         pool.shared.stock_kept_idle()?;
         let started = pool.shared.trim_in_background();
@@ -204,8 +204,8 @@ impl Pool {
     /// assert_eq!(pool.trim().buffers, 1); // one was enough
     /// assert_eq!(pool.trim().bytes, 4096); // and now none is needed
     /// ```
-    pub fn trim(&self) -> Trimmed {
-        Trimmed::new(self.shared.trim())
+    pub fn trim(&self) -> Freed {
+        Freed::new(self.shared.trim())
     }
 
     /// Frees all idle buffers at once. Returns how many those were.
@@ -224,8 +224,8 @@ impl Pool {
     /// assert_eq!(pool.clear().bytes, 4096);
     /// assert_eq!(pool.stats().total.retained_bytes, 0);
     /// ```
-    pub fn clear(&self) -> Trimmed {
-        Trimmed::new(self.shared.clear())
+    pub fn clear(&self) -> Freed {
+        Freed::new(self.shared.clear())
     }
 
     /// Makes `count` idle buffers for requests of `size` bytes ahead of time, and
@@ -344,16 +344,16 @@ impl Pool {
 /// What a [`trim`](Pool::trim) or a [`clear`](Pool::clear) freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Trimmed {
+pub struct Freed {
     /// Buffers.
     pub buffers: usize,
     /// Their capacity in bytes.
     pub bytes: usize,
 }
 
-impl Trimmed {
-    fn new(freed: Freed) -> Self {
-        Trimmed {
+impl Freed {
+    fn new(freed: engine::Freed) -> Self {
+        Freed {
             buffers: freed.items,
             bytes: freed.weight,
         }

@@ -11,6 +11,9 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
 
+/// No buffer can be larger: Rust's allocations end at `isize::MAX` bytes.
+pub(crate) const CAPACITY_MAX: usize = isize::MAX as usize;
+
 /// `len` bytes, all zero, that fill their vector; `None` if the heap refuses.
 ///
 /// Zero, since a vector shows all that it holds. Costs as [`zeroed_slice`].

@@ -8,7 +8,7 @@
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tierpool::{Pool, Trimmed};
+use tierpool::{Freed, Pool};
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
@@ -28,7 +28,7 @@ const ENOUGH: usize = 8;
 
 /// How many buffers were freed, and how often the heap was asked, when `free` was called on a
 /// pool that holds so many.
-fn freeing(pool: &Pool, buffers: usize, free: impl Fn(&Pool) -> Trimmed) -> (usize, usize) {
+fn freeing(pool: &Pool, buffers: usize, free: impl Fn(&Pool) -> Freed) -> (usize, usize) {
     drop((0..buffers).map(|_| pool.get(BUFFER)).collect::<Vec<_>>());
     let before = CALLS.load(Ordering::Relaxed);
     let freed = free(pool).buffers;

@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
-use tierpool::{Calibration, Pool, Profile};
+use tierpool::{Targets, Pool, Profile};
 
 /// 16 KiB: bounds how deep values are nested, and with that the stack.
 const LEN_MAX: usize = 16 << 10;
@@ -426,7 +426,7 @@ fn check(text: &[u8]) {
 }
 
 fn check_profile(profile: Profile, learned: &Learned) {
-    let targets = learned.targets.map(|(default_size, max_size)| Calibration {
+    let targets = learned.targets.map(|(default_size, max_size)| Targets {
         default_size: default_size as usize,
         max_size: max_size as usize,
     });
@@ -445,7 +445,7 @@ fn check_profile(profile: Profile, learned: &Learned) {
     let pool = Pool::builder().profile(profile.clone()).build();
     let now = pool.expect("any profile will do").calibration();
     assert_eq!((now.calls, now.at), (learned.calls, None));
-    let first = Calibration {
+    let first = Targets {
         default_size: 4096,
         max_size: 1 << 20,
     };

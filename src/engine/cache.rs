@@ -32,8 +32,8 @@
 //! rounds:  [ 0 .. len: the last is taken first | .. limit: room | resting: the first is taken first ]
 //! ```
 
+use super::account::Account;
 use super::barrier;
-use super::budget::Account;
 use super::depot::{MAGAZINE_ROUNDS, Magazine};
 use super::local::Token;
 use super::tally::{Return, Tally};

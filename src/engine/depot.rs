@@ -4,7 +4,7 @@
 //! fit no thread cache or came from a thread without one. Knows nothing of
 //! bytes, threads or closing: an item is opaque but for its weight.
 
-use super::budget::Account;
+use super::account::Account;
 use super::reclaim::Reclaims;
 use super::store::Store;
 use super::{ClassLimits, Item};

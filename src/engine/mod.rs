@@ -13,8 +13,8 @@
 //! in the depot, by the room in a thread cache. An item that moves takes its lease
 //! along.
 
+mod account;
 mod barrier;
-mod budget;
 mod cache;
 mod depot;
 mod local;
@@ -24,13 +24,13 @@ mod store;
 mod tally;
 mod trim;
 
-pub(crate) use budget::UNLIMITED;
+pub(crate) use account::UNLIMITED;
 pub(crate) use cache::CACHE_ROUNDS;
 pub(crate) use tally::{BATCH_MAX, KINDS, Return};
 pub(crate) use trim::Freed;
 
 use crate::sync::{AtomicBool, Hint, Mutex, MutexGuard, Ordering, fence, lock, lock_briefly};
-use budget::Account;
+use account::Account;
 use cache::Cache;
 use depot::{Depot, Magazine};
 use local::{EngineId, ThreadExit, Token};

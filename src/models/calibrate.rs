@@ -1,12 +1,12 @@
 //! What is learned from returns and from requests, read and decided while they come.
 
 use super::{Begun, CLASS, Held, Pool, check, limits, spawn};
-use crate::calibrate::STEPS;
-use crate::calibrator::{Calibrator, Counted};
 use crate::config::Calibrating;
 use crate::engine::{ClassIndex, Wait};
-use crate::profile::Profile;
-use crate::size_class::SizeClasses;
+use crate::sizing::calibrator::{Calibrator, Counted};
+use crate::sizing::profile::Profile;
+use crate::sizing::size_class::SizeClasses;
+use crate::sizing::targets::STEPS;
 use crate::sync::model::JoinHandle;
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn read(pool: &Arc<Pool>, calibrator: &Arc<Calibrator>, begun: &Begun) -> JoinHa
     let (pool, calibrator) = (Arc::clone(pool), Arc::clone(calibrator));
     let begun = begun.clone();
     spawn(move || {
-        let told = calibrator.told()[STEP]; // first, as `Shared::returns` does
+        let told = calibrator.told()[STEP]; // first, as `Inner::returns` does
         let came = told + pool.engine.tally(Wait::ForLock).unwrap()[KIND];
         let most = begun.now();
         assert!(came <= most, "{came} of {most} returns");

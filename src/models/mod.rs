@@ -88,6 +88,9 @@ mod depot;
 mod exit;
 mod reclaim;
 mod ring;
+/// Models that only shuttle can run.
+#[cfg(all(shuttle, not(loom)))]
+mod schedules;
 
 use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};

@@ -6,8 +6,6 @@ mod accounts;
 mod secret;
 
 mod bounds;
-mod calibrate;
-mod calibration;
 mod classes;
 mod coming_home;
 mod config;
@@ -17,6 +15,7 @@ mod footprint;
 mod growth;
 mod idle_memory;
 mod keep_idle;
+mod learning;
 #[path = "../model/mod.rs"]
 mod model;
 mod oversize;
@@ -24,6 +23,7 @@ mod panics;
 mod profile;
 mod proptests;
 mod stats;
+mod targets;
 mod threads;
 mod traits;
 mod trim;

@@ -2,7 +2,7 @@
 
 use crate::{class, options};
 use bytes::{BufMut, BytesMut};
-use tierpool::{Calibration, Pool, Profile};
+use tierpool::{Pool, Profile, Targets};
 
 const CLASSES: [usize; 5] = [64, 1024, 16_384, 262_144, 1 << 20];
 
@@ -26,7 +26,7 @@ fn learned() -> Pool {
     pool
 }
 
-const LEARNED: Calibration = Calibration {
+const LEARNED: Targets = Targets {
     default_size: 256,
     max_size: 2048,
 };

@@ -7,7 +7,7 @@ use super::pool::least_growth;
 use std::collections::BTreeSet;
 use std::mem;
 use std::time::Instant;
-use tierpool::{Calibration, Histogram};
+use tierpool::{Histogram, Targets};
 
 /// How many returns of one class and one sort of lengths one cache may have taken that
 /// the pool has not looked at.
@@ -19,7 +19,7 @@ const STEPS: usize = 20;
 /// What a pool gives to the next.
 #[derive(Clone, Debug)]
 pub(super) struct Saved {
-    pub(super) targets: Option<Calibration>,
+    pub(super) targets: Option<Targets>,
     pub(super) calls: u64,
     /// Capacities above `max_size` that are kept all the same.
     kept: Vec<usize>,
@@ -31,7 +31,7 @@ pub(super) struct Learned {
     percentile: f64,
     /// How many returns of one step are not enough.
     pub(super) threshold: u64,
-    pub(super) targets: Option<Calibration>,
+    pub(super) targets: Option<Targets>,
     pub(super) calls: u64,
     /// When the pool made these; seen, not predicted.
     pub(super) at: Option<Instant>,
@@ -209,10 +209,10 @@ pub(super) fn class_for_request(capacities: &[usize], request: usize) -> usize {
 
 /// The targets that must come of these lengths, where those before were `current`.
 pub fn targets_after(
-    current: Option<Calibration>,
+    current: Option<Targets>,
     lengths: &Histogram,
     percentile: f64,
-) -> Option<Calibration> {
+) -> Option<Targets> {
     let (Some(new), Some(current)) = (lengths.calibrate(percentile), current) else {
         return lengths.calibrate(percentile).or(current);
     };
@@ -235,7 +235,7 @@ pub fn targets_after(
         true => current.max_size.min(agreed),
         false => new.max_size,
     };
-    Some(Calibration {
+    Some(Targets {
         default_size,
         max_size: max_size.max(default_size),
     })

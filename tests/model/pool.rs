@@ -10,7 +10,7 @@ use super::levels::{Allowance, Cache, CacheSet, Depot, Idle, Life, PIECE};
 use super::memory::{Memory, View};
 use super::op::{Bounds, Options};
 use std::mem;
-use tierpool::{Calibrated, Calibration, Counts, Pool, PooledBuf};
+use tierpool::{Calibrated, Counts, Pool, PooledBuf, Targets};
 
 /// How many caches a reclaim visits at most.
 const VISITS: usize = 16;
@@ -1101,7 +1101,7 @@ impl OnePool {
 
     fn check_calibration(&self, now: Calibrated) {
         let largest = self.largest();
-        let expected = self.learned.targets.unwrap_or(Calibration {
+        let expected = self.learned.targets.unwrap_or(Targets {
             default_size: largest.min(4096),
             max_size: largest,
         });

@@ -3,7 +3,7 @@
 //! Owns the candidates and what is measured of each. Chooses none.
 
 use std::time::Duration;
-use tierpool::{Calibration, ConfigError, Counts, Histogram, Pool, PooledBuf, SizeClasses};
+use tierpool::{ConfigError, Counts, Histogram, Pool, PooledBuf, SizeClasses, Targets};
 
 /// Requests above are oversize in every configuration, and are not allocated.
 ///
@@ -66,7 +66,7 @@ pub struct Candidate {
 pub enum Options {
     Defaults,
     /// Doubling classes up to the calibrator's maximum.
-    Calibrated(Calibration),
+    Calibrated(Targets),
     /// The classes that the trace asks for.
     Fitted,
 }

@@ -228,7 +228,7 @@ fn percent_below_100(part: u64, all: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tierpool::Calibration;
+    use tierpool::Targets;
 
     fn candidate(options: Options, classes: &[usize]) -> Candidate {
         Candidate {
@@ -301,7 +301,7 @@ mod tests {
             code(&defaults, 1),
             include_str!("../tests/code/defaults.rs")
         );
-        let targets = Calibration {
+        let targets = Targets {
             default_size: 4096,
             max_size: 16_384,
         };

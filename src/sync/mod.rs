@@ -2,7 +2,7 @@
 //! shuttle.
 //!
 //! Every other file takes these from here. Under `--cfg loom` or `--cfg shuttle` they are
-//! the checker's, for the models in `src/models`, which are declared at the end.
+//! the checker's, for the models in `src/models`.
 
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
@@ -512,15 +512,6 @@ impl Counter {
         self.0.load(Ordering::Relaxed) as u64
     }
 }
-
-/// The models. Declared here, as none can be built without a checker.
-#[cfg(all(test, any(loom, shuttle)))]
-#[path = "models/mod.rs"]
-mod models;
-/// Those of which only shuttle can run any.
-#[cfg(all(test, shuttle, not(loom)))]
-#[path = "models/schedules.rs"]
-mod schedules;
 
 #[cfg(test)]
 mod tests {

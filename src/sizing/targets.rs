@@ -12,7 +12,7 @@
 //! - A step without a call is never walked. There, a percentile of 1 walks all
 //!   steps, and the maximum is 32 MiB whatever occurred.
 //! - Once calibrated, a target gives way to a clear change alone, see
-//!   [`Calibration::after`]. There, each calibration forgets the one before.
+//!   [`Targets::after`]. There, each calibration forgets the one before.
 
 use std::cmp::Reverse;
 
@@ -50,14 +50,14 @@ const DEVIATIONS: f64 = 4.0;
 ///
 /// From [`Histogram::calibrate`](crate::Histogram::calibrate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Calibration {
+pub struct Targets {
     /// What most buffers hold: a good capacity for one of which nothing is known.
     pub default_size: usize,
     /// What all but the rarest buffers hold. Never below `default_size`.
     pub max_size: usize,
 }
 
-impl Calibration {
+impl Targets {
     /// The targets after these calls, where those before were `current`.
     ///
     /// [`from_steps`], where there were none. From then on a target is changed if
@@ -99,7 +99,7 @@ impl Calibration {
             // Not below `new`: the stricter percentile walks at least as far.
             current.max_size.min(strict)
         };
-        Some(Calibration {
+        Some(Targets {
             default_size,
             max_size: max_size.max(default_size),
         })
@@ -143,7 +143,7 @@ pub(crate) const fn step_size(step: usize) -> usize {
 ///
 /// A `percentile` of 0 or below, or NaN, takes the most frequent step alone; 1 or
 /// above takes all that occurred. Allocates nothing.
-pub(crate) fn from_steps(calls: &[u64; STEPS], percentile: f64) -> Option<Calibration> {
+pub(crate) fn from_steps(calls: &[u64; STEPS], percentile: f64) -> Option<Targets> {
     let mut order: [usize; STEPS] = std::array::from_fn(|step| step);
     order.sort_unstable_by_key(|&step| (Reverse(calls[step]), step));
     let [most_frequent, ..] = order;
@@ -167,7 +167,7 @@ pub(crate) fn from_steps(calls: &[u64; STEPS], percentile: f64) -> Option<Calibr
         walked += u128::from(calls[step]);
         max_size = max_size.max(step_size(step));
     }
-    Some(Calibration {
+    Some(Targets {
         default_size: step_size(most_frequent),
         max_size,
     })
@@ -214,8 +214,8 @@ mod tests {
         calls
     }
 
-    fn targets(default_size: usize, max_size: usize) -> Option<Calibration> {
-        Some(Calibration {
+    fn targets(default_size: usize, max_size: usize) -> Option<Targets> {
+        Some(Targets {
             default_size,
             max_size,
         })
@@ -277,22 +277,22 @@ mod tests {
     }
 
     /// How often the targets differ from those before.
-    fn changes(all: &[Option<Calibration>]) -> usize {
+    fn changes(all: &[Option<Targets>]) -> usize {
         all.windows(2).filter(|pair| pair[0] != pair[1]).count()
     }
 
     /// Many calibrations: what `after` gives from the first on, and the pure function.
     fn run(
-        first: Option<Calibration>,
+        first: Option<Targets>,
         mut workload: impl FnMut() -> [u64; STEPS],
-    ) -> (Vec<Option<Calibration>>, Vec<Option<Calibration>>) {
+    ) -> (Vec<Option<Targets>>, Vec<Option<Targets>>) {
         let mut held = Vec::new();
         let mut pure = Vec::new();
         let mut current = first;
         for _ in 0..CALIBRATIONS {
             let calls = workload();
             assert_eq!(calls.iter().sum::<u64>(), CALLS);
-            current = Calibration::after(current, &calls, PERCENTILE);
+            current = Targets::after(current, &calls, PERCENTILE);
             held.push(current);
             pure.push(from_steps(&calls, PERCENTILE));
         }
@@ -355,7 +355,7 @@ mod tests {
                 let big = noise.around(mean, (mean as f64).sqrt()).min(calls);
                 let small = noise.around((calls - big) / 2, 16.0);
                 let calls = counts(&[(1000, small), (2000, calls - big - small), (100_000, big)]);
-                current = Calibration::after(current, &calls, PERCENTILE);
+                current = Targets::after(current, &calls, PERCENTILE);
                 all.push(current);
             }
             assert!(changes(&all) <= 2, "{big_percent} %: {}", changes(&all));
@@ -386,7 +386,7 @@ mod tests {
         for percentile in [0.5, PERCENTILE, 1.0] {
             let mut current = None;
             for calls in [&small, &big, &small, &big] {
-                current = Calibration::after(current, calls, percentile);
+                current = Targets::after(current, calls, percentile);
                 assert_eq!(current, from_steps(calls, percentile));
             }
         }
@@ -397,9 +397,7 @@ mod tests {
         let current = targets(1024, 4096);
         let after = |old, new| {
             let calls = counts(&[(1024, old), (4096, new)]);
-            Calibration::after(current, &calls, 1.0)
-                .unwrap()
-                .default_size
+            Targets::after(current, &calls, 1.0).unwrap().default_size
         };
         assert_eq!(after(4000, 4001), 1024);
         assert_eq!(after(4000, 5000), 1024);
@@ -415,7 +413,7 @@ mod tests {
     fn a_default_that_is_no_step_gives_way_to_any() {
         let calls = counts(&[(4000, 10), (3000, 1)]);
         for not_a_step in [0, 63, 4095, 4097, 64 << 20] {
-            let after = Calibration::after(targets(not_a_step, 4096), &calls, PERCENTILE);
+            let after = Targets::after(targets(not_a_step, 4096), &calls, PERCENTILE);
             assert_eq!(after, targets(4096, 4096), "{not_a_step}");
         }
     }
@@ -424,7 +422,7 @@ mod tests {
     fn of_few_calls_the_default_moves_when_it_is_no_chance() {
         let after = |old, new| {
             let calls = counts(&[(1024, old), (4096, new)]);
-            Calibration::after(targets(1024, 4096), &calls, 1.0)
+            Targets::after(targets(1024, 4096), &calls, 1.0)
                 .unwrap()
                 .default_size
         };
@@ -440,8 +438,8 @@ mod tests {
         let current = targets(1024, 131_072);
         let after = |big| {
             let calls = counts(&[(1024, 100_000_000 - big), (131_072, big)]);
-            let raised = Calibration::after(targets(1024, 1024), &calls, PERCENTILE);
-            let held = Calibration::after(current, &calls, PERCENTILE);
+            let raised = Targets::after(targets(1024, 1024), &calls, PERCENTILE);
+            let held = Targets::after(current, &calls, PERCENTILE);
             (raised.unwrap().max_size, held.unwrap().max_size)
         };
         assert_eq!(after(5_000_000), (131_072, 131_072));
@@ -454,7 +452,7 @@ mod tests {
     fn of_few_calls_the_maximum_is_lowered_when_it_is_no_chance() {
         let held = |calls, big| {
             let calls = counts(&[(1024, calls - big), (131_072, big)]);
-            let after = Calibration::after(targets(1024, 131_072), &calls, PERCENTILE);
+            let after = Targets::after(targets(1024, 131_072), &calls, PERCENTILE);
             after.unwrap().max_size == 131_072
         };
         // 4 * sqrt(0.025 / 1000) is 0.02: 0.005 of 1000 are left out.
@@ -481,7 +479,7 @@ mod tests {
             (1 << 20, 16_384),
         ] {
             assert_eq!(
-                Calibration::after(targets(1024, before), &calls, PERCENTILE),
+                Targets::after(targets(1024, before), &calls, PERCENTILE),
                 targets(1024, after),
                 "{before}"
             );
@@ -493,7 +491,7 @@ mod tests {
         // The first alone is walked at 0, and at 0.5: 110 of 210 are more than 105.
         let calls = counts(&[(1024, 110), (65_536, 100)]);
         assert_eq!(
-            Calibration::after(targets(65_536, 65_536), &calls, 0.0),
+            Targets::after(targets(65_536, 65_536), &calls, 0.0),
             targets(65_536, 65_536)
         );
     }
@@ -501,9 +499,9 @@ mod tests {
     #[test]
     fn without_calls_nothing_changes() {
         let none = [0; STEPS];
-        assert_eq!(Calibration::after(None, &none, PERCENTILE), None);
+        assert_eq!(Targets::after(None, &none, PERCENTILE), None);
         let current = targets(1000, 3); // even what no calibration gives
-        assert_eq!(Calibration::after(current, &none, PERCENTILE), current);
+        assert_eq!(Targets::after(current, &none, PERCENTILE), current);
     }
 
     #[test]
@@ -513,7 +511,7 @@ mod tests {
         // Ten of twenty, and the one that passes the half.
         assert_eq!(from_steps(&most, 0.5), targets(64, 64 << 10));
         assert_eq!(
-            Calibration::after(targets(128, 256), &most, 0.5),
+            Targets::after(targets(128, 256), &most, 0.5),
             targets(128, 64 << 10)
         );
     }
@@ -546,14 +544,14 @@ mod tests {
         ]
     }
 
-    fn any_current() -> impl Strategy<Value = Calibration> {
+    fn any_current() -> impl Strategy<Value = Targets> {
         let size = || {
             prop_oneof![
                 4 => (0..STEPS).prop_map(step_size),
                 1 => any::<usize>(),
             ]
         };
-        (size(), size()).prop_map(|(default_size, max_size)| Calibration {
+        (size(), size()).prop_map(|(default_size, max_size)| Targets {
             default_size,
             max_size,
         })
@@ -568,7 +566,7 @@ mod tests {
             percentile in any_percentile(),
         ) {
             prop_assert_eq!(
-                Calibration::after(None, &calls, percentile),
+                Targets::after(None, &calls, percentile),
                 from_steps(&calls, percentile)
             );
         }
@@ -582,7 +580,7 @@ mod tests {
             let Some(pure) = from_steps(&calls, percentile) else {
                 return Ok(());
             };
-            let after = Calibration::after(Some(current), &calls, percentile).unwrap();
+            let after = Targets::after(Some(current), &calls, percentile).unwrap();
             prop_assert!(after.max_size >= pure.max_size);
             prop_assert!(after.max_size >= after.default_size);
             prop_assert!(calls[step_of(after.default_size)] > 0);
@@ -598,8 +596,8 @@ mod tests {
             calls in any_calls(),
             percentile in any_percentile(),
         ) {
-            let once = Calibration::after(Some(current), &calls, percentile);
-            prop_assert_eq!(Calibration::after(once, &calls, percentile), once);
+            let once = Targets::after(Some(current), &calls, percentile);
+            prop_assert_eq!(Targets::after(once, &calls, percentile), once);
         }
     }
 }

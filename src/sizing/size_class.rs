@@ -5,7 +5,8 @@
 
 use crate::engine::ClassIndex;
 use crate::error::{ConfigError, FitError};
-use crate::histogram::{Histogram, HistogramCell};
+use crate::sizing::histogram::{Histogram, HistogramCell};
+use crate::system::CAPACITY_MAX;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
@@ -14,9 +15,6 @@ use std::ops::{Range, RangeInclusive};
 /// 128: twice what doubling from 1 byte to `isize::MAX` needs, and an index
 /// fits a byte.
 pub(crate) const CLASSES_MAX: usize = 128;
-
-/// No buffer can be larger: Rust's allocations end at `isize::MAX` bytes.
-pub(crate) const CAPACITY_MAX: usize = isize::MAX as usize;
 
 const _: () = assert!(CLASSES_MAX < u8::MAX as usize, "with one index to spare");
 

@@ -3,7 +3,7 @@
 //! Counts. Knows nothing of size classes; what follows from the counts is decided
 //! elsewhere.
 
-use crate::calibrate::{self, Calibration, STEPS};
+use crate::sizing::targets::{self, STEPS, Targets};
 use std::fmt;
 
 /// Each power of two is divided into so many cells, as a power of two itself.
@@ -28,7 +28,7 @@ const CELLS: usize = cell_of(SIZE_MAX) + 1;
 /// to the byte where the text says so.
 ///
 /// ```
-/// use tierpool::{Calibration, Histogram, SizeClasses};
+/// use tierpool::{Targets, Histogram, SizeClasses};
 ///
 /// let mut histogram = Histogram::new();
 /// histogram.record_many(300, 60); // a size, and how often
@@ -37,7 +37,7 @@ const CELLS: usize = cell_of(SIZE_MAX) + 1;
 ///
 /// // 99 of 100 calls are more than 95 %: the one large size is left out.
 /// let targets = histogram.calibrate(0.95).unwrap();
-/// assert_eq!(targets, Calibration { default_size: 512, max_size: 8192 });
+/// assert_eq!(targets, Targets { default_size: 512, max_size: 8192 });
 ///
 /// // The best two classes for these sizes, and the bytes they still waste.
 /// let classes = SizeClasses::fit(&histogram, 2)?;
@@ -191,16 +191,16 @@ impl Histogram {
         let mut steps = [0; STEPS];
         for cell in self.cells() {
             // A step is a union of cells: each ends with a power of two.
-            steps[calibrate::step_of(cell.largest)] += cell.calls;
+            steps[targets::step_of(cell.largest)] += cell.calls;
         }
         steps
     }
 
     /// The targets that the calibrator chooses from these calls alone.
     ///
-    /// [`default_size`](Calibration::default_size) is the [step](Self::steps) with
+    /// [`default_size`](Targets::default_size) is the [step](Self::steps) with
     /// the most calls; of several, the smallest. For
-    /// [`max_size`](Calibration::max_size) the steps are walked from the most calls
+    /// [`max_size`](Targets::max_size) the steps are walked from the most calls
     /// to the fewest, until those walked have more than `percentile` of all calls;
     /// the largest step met is the maximum. The step that passes `percentile` is
     /// walked, too. A `percentile` of 0 or below, or NaN, walks one step, and 1
@@ -209,17 +209,17 @@ impl Histogram {
     /// `None` if nothing is recorded.
     ///
     /// ```
-    /// use tierpool::{Calibration, Histogram};
+    /// use tierpool::{Targets, Histogram};
     ///
     /// let mut histogram = Histogram::new();
     /// histogram.record_many(3000, 94);
     /// histogram.record_many(100_000, 6);
     /// // 94 calls are not more than 95 % of 100, so the next step is met as well.
     /// let targets = histogram.calibrate(0.95);
-    /// assert_eq!(targets, Some(Calibration { default_size: 4096, max_size: 131_072 }));
+    /// assert_eq!(targets, Some(Targets { default_size: 4096, max_size: 131_072 }));
     /// ```
-    pub fn calibrate(&self, percentile: f64) -> Option<Calibration> {
-        calibrate::from_steps(&self.steps(), percentile)
+    pub fn calibrate(&self, percentile: f64) -> Option<Targets> {
+        targets::from_steps(&self.steps(), percentile)
     }
 
     /// The cells in which something is recorded, ascending; at most 960.

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use std::cmp::Reverse;
-use tierpool::{Calibration, Histogram, HistogramCell};
+use tierpool::{Histogram, HistogramCell, Targets};
 
 const PERCENTILE: f64 = 0.95;
 
@@ -239,7 +239,7 @@ fn any_sizes() -> impl Strategy<Value = Vec<usize>> {
 }
 
 /// The calibrator in the plainest words.
-fn naive(sizes: &[usize], percentile: f64) -> Option<Calibration> {
+fn naive(sizes: &[usize], percentile: f64) -> Option<Targets> {
     let step = |size: usize| {
         let step = std::iter::successors(Some(64), |step| Some(2 * step));
         step.take_while(|&step| step < 64 << 20)
@@ -264,7 +264,7 @@ fn naive(sizes: &[usize], percentile: f64) -> Option<Calibration> {
         walked += run.len();
         max_size = max_size.max(run[0]);
     }
-    Some(Calibration {
+    Some(Targets {
         default_size,
         max_size,
     })

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use tierpool::{Builder, Calibrated, Calibration, Histogram, Pool, PooledBuf};
+use tierpool::{Builder, Calibrated, Histogram, Pool, PooledBuf, Targets};
 
 const PERCENTILE: f64 = 0.95;
 
@@ -35,7 +35,7 @@ fn use_one(pool: &Pool, request: usize, len: usize) {
 }
 
 /// The targets of these lengths alone.
-fn pure(lengths: impl IntoIterator<Item = usize>) -> Calibration {
+fn pure(lengths: impl IntoIterator<Item = usize>) -> Targets {
     let histogram: Histogram = lengths.into_iter().collect();
     histogram.calibrate(PERCENTILE).unwrap()
 }
@@ -168,7 +168,7 @@ fn lengths_are_counted_in_steps_that_end_with_powers_of_two() {
             use_one(&pool, 0, len); // grows, through classes and above them
         }
         let now = pool.calibration();
-        let targets = Calibration {
+        let targets = Targets {
             default_size: step,
             max_size: step,
         };

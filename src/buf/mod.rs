@@ -2,12 +2,12 @@
 //!
 //! Owns growth through the pool. Knows nothing of levels.
 
-use crate::calibrator;
 use crate::engine::Mark;
 use crate::error::GetError;
-use crate::shared::{BufferOrigin, BufferSlot, Shared};
-use crate::size_class::CAPACITY_MAX;
-use crate::slot::PROBE;
+use crate::inner::slot::PROBE;
+use crate::inner::{BufferOrigin, BufferSlot, Inner};
+use crate::sizing::calibrator;
+use crate::system::CAPACITY_MAX;
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::fmt;
@@ -150,7 +150,7 @@ pub struct PooledBuf {
 impl PooledBuf {
     /// Takes an empty buffer for `request` bytes.
     #[inline(always)]
-    pub(crate) fn take(home: &Arc<Shared>, request: usize) -> Self {
+    pub(crate) fn take(home: &Arc<Inner>, request: usize) -> Self {
         let (slot, origin) = home.take(request);
         PooledBuf {
             slot: ManuallyDrop::new(slot),
@@ -160,7 +160,7 @@ impl PooledBuf {
 
     /// As [`take`](Self::take), unless there is none to be had.
     #[inline(always)]
-    pub(crate) fn try_take(home: &Arc<Shared>, request: usize) -> Result<Self, GetError> {
+    pub(crate) fn try_take(home: &Arc<Inner>, request: usize) -> Result<Self, GetError> {
         let (slot, origin) = home.try_take(request)?;
         Ok(PooledBuf {
             slot: ManuallyDrop::new(slot),
@@ -169,7 +169,7 @@ impl PooledBuf {
     }
 
     /// Takes in a buffer that the pool did not make.
-    pub(crate) fn adopt(home: &Arc<Shared>, buf: BytesMut) -> Self {
+    pub(crate) fn adopt(home: &Arc<Inner>, buf: BytesMut) -> Self {
         home.counters(home.class_of(buf.capacity())).adopted.bump();
         PooledBuf {
             slot: ManuallyDrop::new(BufferSlot::with_foreign(buf, Arc::clone(home))),
@@ -470,7 +470,7 @@ impl PooledBuf {
         let mut outgrown = ManuallyDrop::new(larger);
         // SAFETY: the guard is not dropped, so the slot is taken out once.
         let slot = unsafe { ManuallyDrop::take(&mut outgrown.slot) };
-        Shared::keep_outgrown(slot, outgrown.origin);
+        Inner::keep_outgrown(slot, outgrown.origin);
     }
 
     /// Notes what is written now, before it is cut off or moved.
@@ -587,10 +587,10 @@ impl Drop for PooledBuf {
         // SAFETY: dropped once, and nothing uses the guard after its drop.
         let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
         let len = slot.buf.len();
-        if let Err(slot) = Shared::keep_local(slot, &self.origin) {
+        if let Err(slot) = Inner::keep_local(slot, &self.origin) {
             // The origin as it is, not where it is: else a guard that was moved would have to be
             // written out again first.
-            Shared::keep(slot, len, self.origin);
+            Inner::keep(slot, len, self.origin);
         }
     }
 }

@@ -4,21 +4,24 @@
 //! engine does not: what to do when it has nothing, and what a returned buffer
 //! is worth. Knows nothing of how users hold buffers.
 
+pub(crate) mod slot;
+
 use crate::background::{self, Stop};
 use crate::backoff::Backoff;
-use crate::calibrate::{self, STEPS};
-use crate::calibrator::{Calibrated, Calibrator, Counted};
 use crate::config::Config;
 use crate::engine::{
     ClassIndex, Engine, Freed, HasEngine, Item, Mark, Origin, Return, UNLIMITED, Wait,
 };
 use crate::error::{ConfigError, GetError};
-use crate::profile::Profile;
-use crate::size_class::{CAPACITY_MAX, SizeClasses};
-use crate::slot::{Home, Slot, Spare};
+use crate::inner::slot::{Home, Slot, Spare};
+use crate::sizing::calibrator::{Calibrated, Calibrator, Counted};
+use crate::sizing::profile::Profile;
+use crate::sizing::size_class::SizeClasses;
+use crate::sizing::targets::{self, STEPS};
 use crate::stats::{Counters, Discard, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
+use crate::system::CAPACITY_MAX;
 use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
@@ -38,13 +41,13 @@ const RESERVE_EACH: u64 = 16;
 const CLEAR_FOR_TIMES: usize = 16;
 
 /// The cell that a buffer of a pool lives in.
-pub(crate) type BufferSlot = Slot<Shared>;
+pub(crate) type BufferSlot = Slot<Inner>;
 
 /// The thread cache that such a cell came from.
 pub(crate) type BufferOrigin = Origin<Box<BufferSlot>>;
 
 /// One pool, as its handles, its guards and its idle buffers see it.
-pub(crate) struct Shared {
+pub(crate) struct Inner {
     engine: Engine<Box<BufferSlot>>,
     classes: SizeClasses,
     calibrator: Calibrator,
@@ -55,7 +58,7 @@ pub(crate) struct Shared {
     /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
     footprint: Footprint,
-    spare: Spare<Shared>,
+    spare: Spare<Inner>,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
     /// The thread that trims, if there is to be one.
@@ -68,7 +71,7 @@ struct Background {
     stop: Arc<Stop>,
 }
 
-impl HasEngine for Shared {
+impl HasEngine for Inner {
     type Item = Box<BufferSlot>;
 
     fn engine(&self) -> &Engine<Box<BufferSlot>> {
@@ -76,7 +79,7 @@ impl HasEngine for Shared {
     }
 }
 
-impl Home for Shared {
+impl Home for Inner {
     // Called when a buffer is made or ends, or another capacity is seen: never by a local
     // hit or a local return.
     #[inline]
@@ -93,12 +96,12 @@ impl Home for Shared {
     }
 }
 
-impl Counted for Shared {
+impl Counted for Inner {
     /// Exact while no thread is inside the pool, and never too many.
     fn returns(&self, wait: Wait) -> Option<[usize; STEPS]> {
         let mut returns = self.calibrator.told(); // before the rest: see `Engine::tally`
         for (kind, count) in self.engine.tally(wait)?.into_iter().enumerate() {
-            let step = &mut returns[calibrate::step_of_kind(kind)];
+            let step = &mut returns[targets::step_of_kind(kind)];
             *step = step.wrapping_add(count);
         }
         Some(returns)
@@ -121,10 +124,10 @@ impl Counted for Shared {
     }
 }
 
-impl Shared {
+impl Inner {
     /// A pool with one handle.
     pub(crate) fn new(config: Config) -> Arc<Self> {
-        Arc::new_cyclic(|this| Shared {
+        Arc::new_cyclic(|this| Inner {
             engine: Engine::new(&config.limits, !config.zero_on_return, this.clone()),
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
@@ -353,7 +356,7 @@ impl Shared {
         slot: Box<BufferSlot>,
         origin: &BufferOrigin,
     ) -> Result<(), Box<BufferSlot>> {
-        let kind = calibrate::kind_of(slot.buf.len());
+        let kind = targets::kind_of(slot.buf.len());
         Self::keep_whole(slot, origin, Return::OfKind(kind))
     }
 
@@ -399,7 +402,7 @@ impl Shared {
     #[inline(never)]
     fn keep_marked(slot: Box<BufferSlot>, len: usize, origin: BufferOrigin) {
         let used = slot.consumed() + len;
-        let count = Return::OfKind(calibrate::kind_of(used));
+        let count = Return::OfKind(targets::kind_of(used));
         if let Err((slot, lent)) = Self::keep_lent(slot, origin, count) {
             Self::keep_rare(slot, Some(used), lent);
         }
@@ -454,7 +457,7 @@ impl Shared {
         }
         let held = shared.class_of(slot.capacity());
         let wipe = shared.zero_on_return;
-        let kind = used.map(calibrate::kind_of);
+        let kind = used.map(targets::kind_of);
         let count = kind.map_or(Return::Plain, Return::OfKind);
         // First the short ways, which touch no count that threads share. As it
         // is, in this thread's own cache: taken on another thread.
@@ -551,7 +554,7 @@ impl Shared {
 
     /// Counts the length of contents that did not come back the quick way.
     fn count(&self, class: ClassIndex, kind: usize) {
-        let step = calibrate::step_of_kind(kind);
+        let step = targets::step_of_kind(kind);
         self.engine.next_batch(class, kind, |batch| {
             if self.calibrator.note_returns(step, batch + 1) {
                 self.calibrate_if_due();

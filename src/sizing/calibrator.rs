@@ -19,12 +19,12 @@
 //! A class whose buffers are kept idle on purpose is asked for by that, and never retired.
 //! What is asked for less than twice per calibration, then, is served by the heap.
 
-use crate::calibrate::{Calibration, STEPS};
 use crate::clock::{self, Timer};
 use crate::config::Calibrating;
 use crate::engine::{BATCH_MAX, ClassIndex, Wait};
-use crate::profile::Profile;
-use crate::size_class::SizeClasses;
+use crate::sizing::profile::Profile;
+use crate::sizing::size_class::SizeClasses;
+use crate::sizing::targets::{STEPS, Targets};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock, try_lock};
 use std::time::Instant;
 
@@ -90,7 +90,7 @@ const DISCARDS_PART: f64 = 2.0;
 pub struct Calibrated {
     /// The targets. Before the first calibration, 4096 bytes, or what the largest
     /// size class holds if that is less, and the largest size class.
-    pub targets: Calibration,
+    pub targets: Targets,
     /// From how many returns they were made; 0 before the first calibration.
     pub calls: u64,
     /// When this pool made them; `None` before its first calibration, while they are
@@ -148,7 +148,7 @@ impl ClassUse {
 
 /// The last calibration, and what was counted up to then.
 struct State {
-    targets: Option<Calibration>,
+    targets: Option<Targets>,
     calls: u64,
     at: Option<Instant>,
     returns: [usize; STEPS],
@@ -418,7 +418,7 @@ impl Calibrator {
         if total(calls) == 0 || !counted.requests(wait, &mut state.requests_now) {
             return;
         }
-        let targets = Calibration::after(state.targets, calls, self.percentile);
+        let targets = Targets::after(state.targets, calls, self.percentile);
         state.targets = targets;
         state.calls = total(calls);
         state.at = clock::instant();
@@ -435,7 +435,7 @@ impl Calibrator {
         }
     }
 
-    fn aim_at(&self, targets: Calibration) {
+    fn aim_at(&self, targets: Targets) {
         // Relaxed: see `default_size`.
         self.default_size
             .store(targets.default_size, Ordering::Relaxed);
@@ -485,7 +485,7 @@ impl Calibrator {
     pub(crate) fn calibrated(&self, classes: &SizeClasses) -> Calibrated {
         let state = lock(&self.state);
         Calibrated {
-            targets: state.targets.unwrap_or(Calibration {
+            targets: state.targets.unwrap_or(Targets {
                 default_size: self.default_size(),
                 max_size: classes.max(),
             }),

@@ -2,7 +2,7 @@
 //!
 //! Owns the saved format and its version. Knows nothing of how it is learned.
 
-use crate::calibrate::Calibration;
+use crate::sizing::targets::Targets;
 
 /// What a pool has learned: from [`Pool::profile`](crate::Pool::profile), for
 /// [`Builder::profile`](crate::Builder::profile).
@@ -39,7 +39,7 @@ use crate::calibrate::Calibration;
     serde(into = "saved::Saved", try_from = "saved::Saved")
 )]
 pub struct Profile {
-    pub(crate) targets: Option<Calibration>,
+    pub(crate) targets: Option<Targets>,
     /// From how many returns they were made.
     pub(crate) calls: u64,
     /// Size classes above `max_size` that were asked for, ascending.
@@ -49,7 +49,7 @@ pub struct Profile {
 impl Profile {
     /// The targets; `None` if nothing was learned.
     #[must_use]
-    pub fn targets(&self) -> Option<Calibration> {
+    pub fn targets(&self) -> Option<Targets> {
         self.targets
     }
 
@@ -63,8 +63,9 @@ impl Profile {
 #[cfg(feature = "serde")]
 mod saved {
     use super::Profile;
-    use crate::calibrate::{self, Calibration};
-    use crate::size_class::{CAPACITY_MAX, CLASSES_MAX};
+    use crate::sizing::size_class::CLASSES_MAX;
+    use crate::sizing::targets::{self, Targets};
+    use crate::system::CAPACITY_MAX;
     use serde::{Deserialize, Serialize};
     use std::fmt;
 
@@ -171,7 +172,7 @@ mod saved {
             if calls == 0 {
                 return Err(Unusable::NoCalls);
             }
-            let targets = Calibration {
+            let targets = Targets {
                 default_size: step("default_size", default_size)?,
                 max_size: step("max_size", max_size)?,
             };
@@ -185,7 +186,7 @@ mod saved {
 
     /// A size that calibration can give.
     fn step(field: &'static str, size: u64) -> Result<usize, Unusable> {
-        let steps = (0..calibrate::STEPS).map(calibrate::step_size);
+        let steps = (0..targets::STEPS).map(targets::step_size);
         steps
             .into_iter()
             .find(|&step| step as u64 == size)
