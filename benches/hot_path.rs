@@ -256,7 +256,7 @@ struct Uncalibrated;
 
 impl Setting for Uncalibrated {
     fn set(builder: Builder) -> Builder {
-        builder.calibration(false)
+        builder.learn_sizes(false)
     }
 }
 

@@ -378,7 +378,7 @@ fn many_lengths() -> Pool {
             }
         }
         if round == 0 {
-            pool.calibrate();
+            pool.recalibrate();
         }
     }
     pool
@@ -387,7 +387,7 @@ fn many_lengths() -> Pool {
 #[library_benchmark]
 #[bench::x1(setup = many_lengths)]
 fn calibrate(pool: Pool) -> Pool {
-    black_box(pool.calibrate());
+    black_box(pool.recalibrate());
     pool
 }
 

@@ -388,7 +388,7 @@ impl Model {
         for (len, count) in LENS.into_iter().zip(&mut self.returned) {
             histogram.record_many(len, std::mem::take(count));
         }
-        self.targets = histogram.calibrate(PERCENTILE);
+        self.targets = histogram.targets(PERCENTILE);
         let largest = self.targets.map_or(usize::MAX, |targets| targets.max_size);
         for class in &mut self.classes {
             class.retired = class.capacity > largest && class.requests < self.requests_least;
@@ -524,7 +524,7 @@ fn run_phases<C: Contender>(mut contender: C, phases: &[Vec<Call>]) -> RuleRun {
 /// A pool in which nothing depends on time.
 fn pool(calibrates: bool) -> Result<Pool> {
     let builder = Pool::builder().trim_interval(None).calibrate_interval(None);
-    Ok(builder.calibration(calibrates).build()?)
+    Ok(builder.learn_sizes(calibrates).build()?)
 }
 
 const ORIGINAL: usize = 0;
@@ -704,7 +704,7 @@ fn run_edge(edge: &Edge, seed: u64) -> Result<EdgeRun> {
         for (len, count) in edge.lens.into_iter().zip(counts) {
             histogram.record_many(len, count);
         }
-        let pure = histogram.calibrate(PERCENTILE).ok_or("nothing came back")?;
+        let pure = histogram.targets(PERCENTILE).ok_or("nothing came back")?;
         let calibrated = pool.calibration();
         run.on_time &= calibrated.calls == histogram.calls();
         run.pure.push((edge.of)(pure));

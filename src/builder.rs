@@ -60,7 +60,7 @@ pub struct Builder {
     background_trim: bool,
     malloc_trim: bool,
     zero_on_return: bool,
-    calibration: bool,
+    learn_sizes: bool,
     calibrate_after: u64,
     calibrate_percentile: f64,
     calibrate_interval: Option<Duration>,
@@ -81,7 +81,7 @@ impl Default for Builder {
             background_trim: false,
             malloc_trim: false,
             zero_on_return: false,
-            calibration: true,
+            learn_sizes: true,
             calibrate_after: CALIBRATE_AFTER_DEFAULT,
             calibrate_percentile: CALIBRATE_PERCENTILE_DEFAULT,
             calibrate_interval: Some(CALIBRATE_INTERVAL_DEFAULT),
@@ -108,7 +108,7 @@ impl Builder {
     ///
     /// A request above it gets a plain allocation that is freed on drop, and a
     /// buffer that grew above it is freed on drop too. What is kept below it is learned,
-    /// see [`Pool::calibration`].
+    /// see [`Pool::targets`].
     ///
     /// The default of [`retain_bytes`](Self::retain_bytes) grows with it: the budget
     /// always holds a buffer of the largest class.
@@ -312,43 +312,38 @@ impl Builder {
         self
     }
 
-    /// Sets whether the pool calibrates: learns from the lengths that come back which
-    /// sizes to [hand out](Pool::get_default), to grow to, and to keep. Default: `true`.
+    /// Sets whether the pool learns which sizes to [hand out](Pool::get_default), to grow to, and
+    /// to keep. Default: `true`.
     ///
     /// If not, its targets stay as they are: those of a [profile](Self::profile), those of
-    /// a call of [`Pool::calibrate`], or none, and without any, all that comes back is kept
-    /// up to the largest size class. The lengths are counted in any case, since the same
-    /// count serves [`Stats`](crate::Stats). See `docs/calibration.md`.
-    pub fn calibration(mut self, on: bool) -> Self {
-        self.calibration = on;
+    /// a call of [`Pool::recalibrate`], or none. Without any, all buffers that come back are kept,
+    /// up to the largest size class. See [`Pool::targets`].
+    pub fn learn_sizes(mut self, on: bool) -> Self {
+        self.learn_sizes = on;
         self
     }
 
     /// Sets after how many returns the pool calibrates: when one step of its histogram
     /// had more than `calls`. Default: 42,000.
     ///
-    /// Each thread counts for itself, and says so in batches: for each size class and step, of
-    /// at most 256, and of at most one and a sixteenth of what the step had since the last
-    /// calibration when the batch began. If one thread uses the pool, and what comes back with
-    /// one step's lengths is of one size class, it happens at exactly that return. (Empty
-    /// buffers count apart from those with up to 64 bytes, and so does each doubling above 32
-    /// MiB.) Otherwise it may come a batch later for each further thread and size class, threads
-    /// that have ended included. What has been counted is complete in any case.
+    /// The pool looks at each of a thread's first returns of a size class, and later at one in 64 or
+    /// so, at random. That one counts for those before it. Each thread counts for itself, and
+    /// tells the pool when it has another sixteenth of what the step had since the last
+    /// calibration, or 2048 returns. So a calibration may come that much later for each thread,
+    /// and some 100 returns later for each size class.
     ///
-    /// A calibration looks at the counts of each thread's caches. Made at each return, as
-    /// with 0, that is what the program does most.
+    /// With 0, the pool calibrates as often as a thread tells it something.
     ///
-    /// The pool does not wait for that many if sizes rise: see [`Pool::calibration`].
+    /// The pool does not wait for that many if sizes rise: see [`Pool::targets`].
     ///
     /// ```
     /// use tierpool::Pool;
     ///
     /// let pool = Pool::builder().calibrate_after(1000).build()?;
-    /// for _ in 0..1001 {
+    /// for _ in 0..1200 {
     ///     pool.get(700).extend_from_slice(&[1; 700]);
     /// }
-    /// assert_eq!(pool.calibration().targets.default_size, 1024);
-    /// assert_eq!(pool.calibration().calls, 1001);
+    /// assert_eq!(pool.targets().default_size, 1024);
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn calibrate_after(mut self, calls: u64) -> Self {
@@ -368,9 +363,8 @@ impl Builder {
     ///
     /// At least a millisecond; a shorter one counts as that. Fewer than 1000 returns tell too
     /// little: then it waits for another interval, and counts on. As
-    /// [trims by time](Self::trim_interval), it happens in a drop that does not go the quick
-    /// way, as the last of a [batch](Self::calibrate_after) does not, or when the thread of
-    /// [`background_trim`](Self::background_trim) has trimmed.
+    /// [trims by time](Self::trim_interval), it happens in a drop that leaves the fast path, or
+    /// when the thread of [`background_trim`](Self::background_trim) has trimmed.
     pub fn calibrate_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.calibrate_interval = interval.into();
         self
@@ -383,9 +377,9 @@ impl Builder {
     ///
     /// let before = Pool::default();
     /// before.get(100).extend_from_slice(b"learned");
-    /// before.calibrate();
+    /// before.recalibrate();
     /// let pool = Pool::builder().profile(before.profile()).build()?;
-    /// assert_eq!(pool.calibration().targets, before.calibration().targets);
+    /// assert_eq!(pool.targets(), before.targets());
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn profile(mut self, profile: Profile) -> Self {
@@ -466,11 +460,11 @@ impl Builder {
             classes,
             limits,
             calibrating: Calibrating {
-                threshold: self.calibration.then_some(self.calibrate_after),
+                threshold: self.learn_sizes.then_some(self.calibrate_after),
                 percentile: self.calibrate_percentile,
                 interval: self
                     .calibrate_interval
-                    .filter(|_| self.calibration)
+                    .filter(|_| self.learn_sizes)
                     .map(|set| set.max(INTERVAL_LEAST)),
                 profile: self.profile.clone(),
                 kept_idle,

@@ -49,7 +49,7 @@
 //!
 //! The pool counts the lengths that come back, and learns from them what
 //! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers have
-//! grown too large to be kept: see [`Pool::calibration`]. [`SizeClasses::fit`] chooses the
+//! grown too large to be kept: see [`Pool::targets`]. [`SizeClasses::fit`] chooses the
 //! best size classes for recorded requests.
 //!
 //! # Systems
@@ -94,7 +94,6 @@ pub use buf::PooledBuf;
 pub use builder::Builder;
 pub use error::{ConfigError, FitError, GetError};
 pub use pool::{Freed, Pool};
-pub use sizing::calibrator::Calibrated;
 pub use sizing::histogram::{Histogram, HistogramCell};
 pub use sizing::profile::Profile;
 pub use sizing::size_class::SizeClasses;

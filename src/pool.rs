@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::engine;
 use crate::error::{ConfigError, GetError};
 use crate::inner::Inner;
-use crate::sizing::calibrator::Calibrated;
 use crate::sizing::profile::Profile;
+use crate::sizing::targets::Targets;
 use crate::stats::Stats;
 use bytes::BytesMut;
 use std::fmt;
@@ -81,7 +81,7 @@ impl Pool {
     /// [`try_get`](Self::try_get) does not.
     #[inline]
     pub fn get(&self, size: usize) -> PooledBuf {
-        PooledBuf::take(&self.shared, size)
+        PooledBuf::acquire(&self.shared, size)
     }
 
     /// Like [`get`](Self::get), but returns an error where `get` would panic, or end the process
@@ -134,25 +134,25 @@ impl Pool {
     /// ```
     #[inline]
     pub fn try_get(&self, size: usize) -> Result<PooledBuf, GetError> {
-        PooledBuf::try_take(&self.shared, size)
+        PooledBuf::try_acquire(&self.shared, size)
     }
 
     /// Takes an empty buffer of the size that came back most often lately.
     ///
     /// As [`get`](Self::get), with the present `default_size` of the
-    /// [calibration](Self::calibration). Before the first one, that is 4096 bytes, or the
+    /// [targets](Self::targets). Before the first calibration, that is 4096 bytes, or the
     /// largest size class if that is smaller. If most of what comes back is above the largest
     /// class, so is what this hands out.
     #[inline]
     pub fn get_default(&self) -> PooledBuf {
-        self.get(self.shared.calibrator().default_size())
+        self.get(self.shared.default_size())
     }
 
     /// Takes in a buffer that the pool did not make, with its contents.
     ///
     /// On drop it joins the largest size class that its capacity fills, as far
     /// as the budget allows. It is freed if its capacity is below
-    /// the smallest class or above what is [kept](Self::calibration), or if a part that
+    /// the smallest class or above what is [kept](Self::targets), or if a part that
     /// was split off it is still in use.
     ///
     /// ```
@@ -250,14 +250,19 @@ impl Pool {
         self.shared.prefill(size, count)
     }
 
-    /// The present targets, when they were made and from how many returns.
+    /// The sizes that the pool aims at now.
     ///
-    /// The pool counts the lengths of the contents that come back (from where they
-    /// began, if some were consumed). After [enough](crate::Builder::calibrate_after) of
-    /// them, or some [time](crate::Builder::calibrate_interval), it takes the most
-    /// frequent for `default_size`, and what holds 95 % of them for `max_size`, as
-    /// `valyala/bytebufferpool` does. Later changes must be clear ones, or away from a size
-    /// that did not come back at all. If sizes rise, the pool does not wait: once it has
+    /// The pool learns how much of its buffers programs use: the most bytes that a buffer held
+    /// while it was out, whatever was cleared, cut off or consumed before its drop. It
+    /// records some of the buffers that come back, drawn at random. After
+    /// [enough](crate::Builder::calibrate_after) returns, or some
+    /// [time](crate::Builder::calibrate_interval), it takes the most
+    /// frequent size for `default_size`, and the size that holds 95 % of them for `max_size`, as
+    /// `valyala/bytebufferpool` does. Before that, `default_size` is 4096 bytes, or what the
+    /// largest class holds if that is less, and `max_size` is the largest class.
+    ///
+    /// Later changes must be clear ones, or away from a size that did not come back at all. If
+    /// sizes rise, the pool does not wait: once it has
     /// freed 256 returned buffers as too large, and these are more than a tenth of all, it makes
     /// new targets from these returns. The targets decide
     ///
@@ -267,22 +272,21 @@ impl Pool {
     ///   size class. It is kept if its class was asked for, by `get`, `reserve` or
     ///   `prefill`, at least twice since the last calibration, or is
     ///   [kept idle](crate::Builder::keep_idle). So a program that asks for large
-    ///   buffers gets them from the pool, and what grew larger than anybody asks for
-    ///   is freed.
+    ///   buffers gets them from the pool, and a buffer that grew larger than the program ever
+    ///   asks for is freed.
     ///
     /// Other threads than the one that calibrated may keep what their caches have room for,
     /// until the next trim reaches them. See `docs/calibration.md`.
     ///
     /// Takes a lock that gets and drops do not wait for.
     #[must_use]
-    pub fn calibration(&self) -> Calibrated {
-        self.shared.calibrated()
+    pub fn targets(&self) -> Targets {
+        self.shared.targets()
     }
 
-    /// Calibrates now, from what came back since that was done last, and says what the
-    /// targets are then.
+    /// Chooses targets now, from the returns since that was done last, and returns them.
     ///
-    /// If nothing came back, they stay as they are. So does the time when they were made.
+    /// Without a return since then, they stay as they are.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -291,13 +295,13 @@ impl Pool {
     /// for _ in 0..20 {
     ///     pool.get(100).extend_from_slice(&[b'x'; 100]); // 65 to 128 bytes are one step
     /// }
-    /// let targets = pool.calibrate().targets;
+    /// let targets = pool.recalibrate();
     /// assert_eq!((targets.default_size, targets.max_size), (128, 128));
     /// assert_eq!(pool.get_default().capacity(), 512); // the class that holds it
     /// ```
-    pub fn calibrate(&self) -> Calibrated {
-        self.shared.calibrate();
-        self.shared.calibrated()
+    pub fn recalibrate(&self) -> Targets {
+        self.shared.recalibrate();
+        self.shared.targets()
     }
 
     /// What the pool has learned, for [`Builder::profile`](crate::Builder::profile).

@@ -14,9 +14,6 @@ pub(crate) struct Counters {
     pub(crate) oversize: Counter,
     /// Those that the thread caches do not count.
     pub(crate) growths: Counter,
-    /// Gets for a guard that had outgrown its buffer, by what nobody asked for; those
-    /// that the thread caches do not count.
-    pub(crate) grown_into: Counter,
     pub(crate) adopted: Counter,
     pub(crate) detached: Counter,
     pub(crate) prefilled: Counter,
@@ -230,6 +227,8 @@ pub struct Stats {
     /// The most bytes since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or since the
     /// pool was made.
     pub peaks: Peaks,
+    /// How often the pool has chosen its [targets](crate::Pool::targets).
+    pub calibrations: u64,
 }
 
 /// The most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or
@@ -327,7 +326,7 @@ pub struct Counts {
 #[non_exhaustive]
 pub struct Discards {
     /// The capacity was above the largest size class: oversize, or grown past it. Or it
-    /// was above the [calibration](crate::Pool::calibration)'s `max_size`, and of a size that
+    /// was above the [calibration](crate::Pool::targets)'s `max_size`, and of a size that
     /// is not asked for.
     pub above_max: u64,
     /// The capacity was below the smallest size class.
@@ -384,7 +383,7 @@ impl Counts {
             depot_hits: levels.depot_hits,
             misses: counters.misses.get(),
             oversize: counters.oversize.get(),
-            growths: levels.exchanged + counters.growths.get(),
+            growths: levels.growths + counters.growths.get(),
             adopted: counters.adopted.get(),
             returns: levels.returns,
             discards,
@@ -456,6 +455,7 @@ impl Stats {
             unclassed,
             total,
             peaks: Peaks::default(),
+            calibrations: 0,
         }
     }
 }

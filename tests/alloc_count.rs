@@ -307,7 +307,7 @@ fn to_count_lengths_and_to_calibrate_allocate_and_free_nothing() {
         assert_eq!(ledger.events(), before, "{made} calibrations");
         // When it is asked to, it does not either.
         use_all();
-        pool.calibrate();
+        pool.recalibrate();
         assert_eq!(ledger.events(), before);
     }
 }
@@ -363,7 +363,7 @@ fn growth_by_calibrated_targets_through_local_caches_allocates_and_frees_nothing
     };
     (0..90).for_each(|_| grow(1000));
     (0..10).for_each(|_| grow(16_000));
-    let targets = pool.calibrate().targets;
+    let targets = pool.recalibrate();
     assert_eq!((targets.default_size, targets.max_size), (1024, 16_384));
     (0..3).for_each(|_| grow(16_000));
     let misses = pool.stats().total.misses;

@@ -96,7 +96,7 @@ mod linux {
         drop(held);
         drop(pool.adopt(BytesMut::with_capacity(70)));
         pool.trim();
-        pool.calibrate();
+        pool.recalibrate();
         let before = total(&pool);
         assert_eq!(before.outstanding, 0);
         assert!(before.retained_buffers > 0);

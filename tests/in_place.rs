@@ -381,7 +381,7 @@ fn a_buffer_that_comes_home_on_another_thread_is_looked_at_there() {
         for (name, change) in CHANGES {
             for cut in cuts() {
                 let options = Pool::builder().classes([SMALL]).zero_on_return(zero);
-                let pool = options.calibration(false).build().unwrap();
+                let pool = options.learn_sizes(false).build().unwrap();
                 let mut buf = pool.get(SMALL);
                 drop(change(&mut buf, cut));
                 let elsewhere = || {

@@ -347,7 +347,7 @@ fn run(ledger: usize, options: Builder) -> usize {
         (0..5).for_each(|_| mine.take(1000));
         mine.assert_whole();
         mine.give_back(0);
-        tried(|| mine.pool.calibrate());
+        tried(|| mine.pool.recalibrate());
         let Script { pool, failed, .. } = mine;
         tried(|| drop(pool));
         failed
@@ -876,7 +876,7 @@ fn trims_and_handles_ask_for_no_memory_nor_does_the_end_of_a_thread_that_caches_
             books.refuse(How::Above(0));
             let other = tried(|| pool.clone());
             tried(|| pool.trim());
-            tried(|| pool.calibrate());
+            tried(|| pool.recalibrate());
             tried(|| pool.trim());
             tried(|| pool.clear());
             tried(|| drop(other));

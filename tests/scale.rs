@@ -109,8 +109,8 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
         assert_accounts_balance(&pool);
         // Each was needed before this trim, and none after it.
         assert_eq!(pool.trim().buffers, 0);
-        pool.calibrate();
-        assert_eq!(pool.calibration().calls, 2 * many);
+        pool.recalibrate();
+        assert_eq!(pool.profile().calls(), 2 * many);
         assert_eq!(pool.trim().buffers, THREADS);
         assert_eq!(total(&pool).retained_bytes, 0);
         assert_accounts_balance(&pool);
@@ -119,7 +119,7 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
             pool.trim();
             let now = total(&pool);
             assert!(now.retained_bytes <= 64 << 20, "{now:?}");
-            pool.calibrate();
+            pool.recalibrate();
             pool.clear();
             thread::yield_now();
         }
@@ -184,28 +184,28 @@ fn two_to_the_32_operations_are_counted_and_calibrated_to_the_last() {
     let pool = options().calibrate_after(AFTER).build().unwrap();
     operate(&pool);
     // One calibration at each 42,001st return; and in this one, the rest.
-    assert_eq!(pool.calibration().calls, AFTER + 1);
-    pool.calibrate();
-    assert_eq!(pool.calibration().calls, OPERATIONS % (AFTER + 1));
-    assert_eq!(pool.calibration().targets.default_size, 64);
+    assert_eq!(pool.profile().calls(), AFTER + 1);
+    pool.recalibrate();
+    assert_eq!(pool.profile().calls(), OPERATIONS % (AFTER + 1));
+    assert_eq!(pool.targets().default_size, 64);
     // And it goes on.
     for _ in 0..=AFTER {
         pool.get(CAPACITY).put_bytes(1, 1000);
     }
-    assert_eq!(pool.calibration().calls, AFTER + 1);
-    assert_eq!(pool.calibration().targets.default_size, 1024);
+    assert_eq!(pool.profile().calls(), AFTER + 1);
+    assert_eq!(pool.targets().default_size, 1024);
 }
 
 #[test]
 #[ignore = "half a minute with optimisation, an hour without"]
 fn one_calibration_of_two_to_the_32_returns_has_all_of_them() {
-    let pool = options().calibration(false).build().unwrap();
+    let pool = options().learn_sizes(false).build().unwrap();
     operate(&pool);
-    assert_eq!(pool.calibration().calls, 0);
-    pool.calibrate();
-    assert_eq!(pool.calibration().calls, OPERATIONS);
-    assert_eq!(pool.calibration().targets.default_size, 64);
+    assert_eq!(pool.profile().calls(), 0);
+    pool.recalibrate();
+    assert_eq!(pool.profile().calls(), OPERATIONS);
+    assert_eq!(pool.targets().default_size, 64);
     drop(pool.get(1));
-    pool.calibrate();
-    assert_eq!(pool.calibration().calls, 1);
+    pool.recalibrate();
+    assert_eq!(pool.profile().calls(), 1);
 }

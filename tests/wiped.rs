@@ -344,7 +344,7 @@ const LIVES: [(&str, Life); 22] = [
         for _ in 0..100 {
             drop(pool.get(1));
         }
-        pool.calibrate();
+        pool.recalibrate();
         way(&pool, pool.get(CAPACITY));
         look("freed");
         assert!(pool.stats().total.discards.above_max > 0);

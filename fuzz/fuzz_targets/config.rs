@@ -795,10 +795,10 @@ impl Use<'_> {
                 self.detached += 1;
             }
             15 => {
-                let now = self.pool.calibrate();
+                let now = self.pool.recalibrate();
                 if let Some(lengths) = self.lengths.take_if(|all| !all.is_empty()) {
                     let part = self.options.calibrate_percentile.unwrap_or(0.95);
-                    assert_eq!(Some(now.targets), lengths.calibrate(part));
+                    assert_eq!(Some(now.targets), lengths.targets(part));
                     assert_eq!(now.calls, lengths.calls());
                     assert!(now.at.is_some());
                 }

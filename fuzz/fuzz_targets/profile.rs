@@ -464,7 +464,7 @@ fn check_profile(profile: Profile, learned: &Learned) {
     let pool = Pool::builder()
         .classes(classes)
         .trim_interval(None)
-        .calibration(false)
+        .learn_sizes(false)
         .profile(profile.clone())
         .build()
         .expect("the classes ascend");

@@ -1,129 +1,21 @@
-//! The shared store of one size class, and the magazines that it holds.
+//! The shared store of one size class.
 //!
 //! Owns the items that no thread caches: whole magazines, and loose items that
 //! fit no thread cache or came from a thread without one. Knows nothing of
 //! bytes, threads or closing: an item is opaque but for its weight.
 
 use super::account::Account;
-use super::reclaim::Reclaims;
+use super::item::{ClassLimits, Item};
+use super::magazine::Magazine;
+use super::reclaims::Reclaims;
 use super::store::Store;
-use super::{ClassLimits, Item};
 use crate::sync::{AtomicUsize, Counter, Ordering};
-use std::mem::MaybeUninit;
-use std::ptr;
-
-/// The most items that move between a thread cache and the depot at once.
-///
-/// 32: at 16 a get on one thread and a drop on another cost a third more
-/// together; at 64 a tenth less, for caches of twice the size
-/// (`docs/benchmarks.md`).
-pub(crate) const MAGAZINE_ROUNDS: usize = 32;
 
 /// Magazines that a depot first has room for: 512 buffers at the most, in less
 /// than 5 KiB.
 const MAGAZINES_FIRST: usize = 16;
 /// Loose items that a depot first has room for.
 const LOOSE_FIRST: usize = 64;
-
-/// A batch of items of one size class that moves whole between levels.
-pub(super) struct Magazine<T> {
-    len: usize,
-    /// `rounds[..len]` are initialised, the rest is not.
-    rounds: [MaybeUninit<T>; MAGAZINE_ROUNDS],
-}
-
-impl<T> Magazine<T> {
-    /// An empty magazine.
-    pub(super) fn new() -> Self {
-        Magazine {
-            len: 0,
-            rounds: [const { MaybeUninit::uninit() }; MAGAZINE_ROUNDS],
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Moves `more` items from `rounds` on to the end of this magazine.
-    ///
-    /// # Safety
-    ///
-    /// - `rounds` points to `more` initialised items, which nobody uses there
-    ///   any more.
-    /// - With these the magazine holds at most [`MAGAZINE_ROUNDS`].
-    pub(super) unsafe fn add_from(&mut self, rounds: *const MaybeUninit<T>, more: usize) {
-        // SAFETY: `more` rounds are readable there, and there is room for them
-        // here, as the caller promises. The items are used here only from now on.
-        unsafe {
-            let end = self.rounds.as_mut_ptr().add(self.len);
-            ptr::copy_nonoverlapping(rounds, end, more);
-        }
-        self.len += more;
-    }
-
-    /// Moves the items that were first here, at most `max`, to `rounds`, and
-    /// says how many these were.
-    ///
-    /// # Safety
-    ///
-    /// - `rounds` points to room for `max` items that nobody uses.
-    pub(super) unsafe fn move_to(&mut self, rounds: *mut MaybeUninit<T>, max: usize) -> usize {
-        let moved = self.len.min(max);
-        let here = self.rounds.as_mut_ptr();
-        // SAFETY: `moved` rounds are initialised here, and writable there, as
-        // the caller promises. The rest moves down over them, so that `..len`
-        // is initialised again, and what was moved is used there only.
-        unsafe {
-            ptr::copy_nonoverlapping(here, rounds, moved);
-            ptr::copy(here.add(moved), here, self.len - moved);
-        }
-        self.len -= moved;
-        moved
-    }
-
-    /// Moves the items that were first here, at most `max`, to a new magazine.
-    pub(super) fn split_first(&mut self, max: usize) -> Self {
-        let mut first = Magazine::new();
-        // SAFETY: no magazine holds more than another has room for, and the rounds of the new
-        // one are used by no other code. They are initialised by as many as the number says.
-        first.len = unsafe { self.move_to(first.rounds.as_mut_ptr(), max) };
-        first
-    }
-
-    /// Adds an item on top.
-    ///
-    /// # Panics
-    ///
-    /// - If the magazine holds [`MAGAZINE_ROUNDS`] already.
-    pub(super) fn push(&mut self, item: T) {
-        self.rounds[self.len].write(item);
-        self.len += 1;
-    }
-
-    /// Takes the item that was added last.
-    pub(super) fn pop(&mut self) -> Option<T> {
-        self.len = self.len.checked_sub(1)?;
-        // SAFETY: this round was below the old `len`, hence initialised;
-        // the new `len` excludes it, so nobody reads it again.
-        Some(unsafe { self.rounds[self.len].assume_init_read() })
-    }
-}
-
-impl<T: Item> Magazine<T> {
-    /// Frees all items.
-    pub(super) fn free(mut self) {
-        while let Some(item) = self.pop() {
-            item.free();
-        }
-    }
-}
-
-impl<T> Drop for Magazine<T> {
-    fn drop(&mut self) {
-        while self.pop().is_some() {}
-    }
-}
 
 /// One size class's shared items.
 pub(super) struct Depot<T> {

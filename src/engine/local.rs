@@ -27,15 +27,41 @@ impl EngineId {
     /// No engine's, and in no memo.
     pub(super) const NOBODY: EngineId = EngineId(u64::MAX);
 
+    /// A new id, whose place in the memos is shared with as few living engines as can be.
     pub(super) fn next() -> EngineId {
-        // A mutex: not every machine has 64-bit atomics, and an id must never
-        // come again, since a memo may outlive the engine that it names.
-        static LAST: Mutex<u64> = Mutex::new(0);
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        *last += 1;
-        EngineId(*last)
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let least = (0..RECENT).min_by_key(|&place| given.alive[place]);
+        let place = least.expect("there are some");
+        given.alive[place] += 1;
+        given.last += 1;
+        EngineId(given.last * RECENT as u64 + place as u64)
+    }
+
+    /// Notes that the engine has ended.
+    pub(super) fn end(self) {
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        given.alive[self.place()] -= 1;
+    }
+
+    #[inline(always)]
+    fn place(self) -> usize {
+        self.0 as usize % RECENT
     }
 }
+
+/// The ids given so far.
+struct Given {
+    // Not an atomic: not every machine has 64-bit ones, and an id must never come again, since
+    // a memo may outlive the engine that it names.
+    last: u64,
+    /// How many living engines have each place.
+    alive: [usize; RECENT],
+}
+
+static GIVEN: Mutex<Given> = Mutex::new(Given {
+    last: 0,
+    alive: [0; RECENT],
+});
 
 /// Names a thread for the life of the process; a multiple of [`Token::STEP`],
 /// and never used twice.
@@ -48,14 +74,14 @@ pub(super) struct Token {
 
 impl Token {
     /// The first thread's. What is below names no thread and no owner.
-    pub(super) const LEAST: usize = 12;
+    pub(super) const LEAST: usize = 24;
     /// From one thread's to the next. The bits between hold what an owner of a cache, and
     /// the holder of an origin, note in their copies.
-    pub(super) const STEP: usize = 4;
+    pub(super) const STEP: usize = 8;
     /// What a thread has that owns no cache, now or ever.
-    const NONE: Token = Token::new(4);
+    const NONE: Token = Token::new(8);
     /// No thread's, not even one's that has none.
-    pub(super) const NOBODY: Token = Token::new(8);
+    pub(super) const NOBODY: Token = Token::new(16);
 
     const fn new(number: usize) -> Self {
         Token {
@@ -82,12 +108,6 @@ impl Token {
         self.number % Self::STEP
     }
 
-    /// The same with none of these bits set.
-    #[inline(always)]
-    pub(super) fn without_bits(self) -> Self {
-        Token::new(self.number - self.bits())
-    }
-
     /// The calling thread's token, made at the first call.
     ///
     /// `None` once the thread has let go of its caches for good.
@@ -103,8 +123,8 @@ impl Token {
         })
     }
 
-    /// `None` if there are no more. Where `usize` has 32 bits, the thousand-millionth thread
-    /// goes without a cache.
+    /// `None` if there are no more. Where `usize` has 32 bits, a thread after some 500 million
+    /// others goes without a cache.
     fn next() -> Option<Token> {
         static NEXT: StaticUsize = StaticUsize::new(Token::LEAST);
         let after = |next: usize| next.checked_add(Token::STEP);
@@ -135,15 +155,9 @@ struct Memo {
     torn_down: Cell<bool>,
 }
 
-/// 4: a thread that goes back and forth between a few pools finds each at once.
-const RECENT: usize = 4;
-
-impl EngineId {
-    #[inline(always)]
-    fn place(self) -> usize {
-        self.0 as usize % RECENT
-    }
-}
+/// 64: a thread that uses so many pools in turn finds the caches in each at once. A thread has
+/// a kilobyte for it.
+const RECENT: usize = 64;
 
 /// A pool in which this thread has caches.
 struct Attached {
@@ -289,14 +303,24 @@ pub(super) fn attach(token: Token, id: EngineId, engine: Weak<dyn ThreadExit>, c
 mod tests {
     use super::*;
 
-    // Else they would forget each other, and each get after the other go the slow way.
+    // Else they would forget each other, and each get after the other take the slow path.
     #[test]
-    fn pools_that_were_made_one_after_another_have_places_of_their_own() {
-        let mut taken = [false; RECENT];
-        for id in 100..100 + RECENT as u64 {
-            let place = EngineId(id).place();
-            assert!(!taken[place], "{place} twice");
-            taken[place] = true;
+    fn pools_that_live_at_once_have_places_of_their_own() {
+        // Other tests of this process have pools, too: a few.
+        const MOST: usize = RECENT / 2;
+        let mut living = Vec::new();
+        for round in 0..10 {
+            while living.len() < MOST {
+                living.push(EngineId::next());
+            }
+            let mut taken = [0; RECENT];
+            living.iter().for_each(|id| taken[id.place()] += 1);
+            assert!(taken.iter().all(|&engines| engines <= 1), "{round}");
+            // Some of them end, at the beginning, in the middle and at the end.
+            for at in [MOST - 1, MOST / 2, round, 0] {
+                living.swap_remove(at.min(living.len() - 1)).end();
+            }
         }
+        living.into_iter().for_each(EngineId::end);
     }
 }

@@ -1,7 +1,6 @@
-//! Frees idle items on purpose: trim, clear and close.
+//! Frees idle items on purpose: trim and clear.
 //!
-//! Owns when a trim is due, and the claims: together with `reclaim.rs`, it is the only
-//! one that takes items out of another thread's cache. Knows nothing of bytes.
+//! Owns when a trim is due, and the claims of other threads' caches. Knows nothing of bytes.
 //!
 //! A trim has two parts. First it visits each thread's caches, and moves the items that were
 //! not needed since its last visit to the depot. Then it frees from each depot as many items
@@ -11,12 +10,16 @@
 //! drops, in pieces of a limited size. None of these waits for the whole, or for a thread
 //! that the system has stopped.
 
+use super::Engine;
 use super::barrier;
-use super::cache::{Cache, Patience, Taken};
-use super::depot::{Depot, Magazine};
-use super::{Engine, Idle, Item, Wait};
+use super::cache::{Cache, Patience};
+use super::depot::Depot;
+use super::item::{Idle, Item};
+use super::magazine::Magazine;
+use super::rounds::Taken;
+use super::threads::Cursor;
 use crate::clock::Timer;
-use crate::sync::{Hint, Mutex, Ordering, fence, lock, try_lock};
+use crate::sync::{Hint, Mutex, Ordering, lock, try_lock};
 use std::array;
 use std::ops::{AddAssign, Range};
 use std::time::Duration;
@@ -55,7 +58,7 @@ const SHORTAGES_MOST: usize = 256;
 const SHORT_FOR: usize = 8;
 
 /// When to trim, and how far the present trim has got.
-pub(super) struct Trims<T> {
+pub(super) struct Trims<T: Item> {
     /// Held by the one thread that claims caches. A get or a drop tries at most.
     pub(super) round: Mutex<Round<T>>,
     timer: Option<Timer>,
@@ -69,11 +72,10 @@ pub(super) struct Trims<T> {
 }
 
 /// One trim, done in pieces.
-pub(super) struct Round<T> {
+pub(super) struct Round<T: Item> {
     running: bool,
-    /// How many threads' caches are yet to be visited: the first so many.
-    // A number: a list would take memory, and a trim is for when there is none.
-    threads: usize,
+    /// The thread whose caches are visited next.
+    threads: Cursor<T>,
     /// Whose depots are yet to be visited.
     depots: Range<usize>,
     /// Whether all that is in the first of these is marked to be freed.
@@ -127,12 +129,12 @@ impl AddAssign for Freed {
     }
 }
 
-impl<T> Trims<T> {
+impl<T: Item> Trims<T> {
     pub(super) fn new(interval: Option<Duration>, piece_weight: usize) -> Self {
         Trims {
             round: Mutex::new(Round {
                 running: false,
-                threads: 0,
+                threads: Cursor::at_end(),
                 depots: 0..0,
                 marked: false,
                 freed_any: false,
@@ -207,7 +209,7 @@ impl<T: Item> Engine<T> {
             return Freed::default();
         }
         let mut freed = self.end_freeing(&mut round);
-        self.begin(&mut round, self.caches_len(Wait::ForLock).unwrap_or(0));
+        self.begin(&mut round);
         let mut patience = Patience::Naps(PATIENCE);
         let mut allowance = Allowance::ALL;
         while let Some(piece) = self.free_piece(&mut round, idle, &mut patience, &mut allowance) {
@@ -218,7 +220,7 @@ impl<T: Item> Engine<T> {
     }
 
     /// Does a piece of a trim, if one is due and no other thread is at it.
-    pub(super) fn trim_if_due(&self) {
+    pub(crate) fn trim_if_due(&self) {
         if self.trims.is_due() {
             self.trim_piece();
         }
@@ -238,10 +240,7 @@ impl<T: Item> Engine<T> {
             if !self.trims.is_due() {
                 return;
             }
-            let Some(threads) = self.caches_len(Wait::Never) else {
-                return;
-            };
-            self.begin(&mut round, threads);
+            self.begin(&mut round);
         }
         let mut allowance = Allowance {
             items: PIECE_ITEMS,
@@ -260,10 +259,10 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    fn begin(&self, round: &mut Round<T>, threads: usize) {
+    fn begin(&self, round: &mut Round<T>) {
         *round = Round {
             running: true,
-            threads,
+            threads: self.threads.begin(),
             depots: 0..self.depots.len(),
             marked: false,
             freed_any: false,
@@ -280,17 +279,9 @@ impl<T: Item> Engine<T> {
         patience: &mut Patience,
         allowance: &mut Allowance,
     ) -> Option<Freed> {
-        let freed = if let Some(at) = round.threads.checked_sub(1) {
-            round.threads = at;
-            let wait = match patience {
-                Patience::Brief => Wait::Never,
-                _ => Wait::ForLock,
-            };
-            let (freed, any) = match self.nth_caches(at, wait) {
-                Some(caches) => self.empty_caches(caches, idle, patience, allowance),
-                None => (Freed::default(), false), // left to the next trim
-            };
-            allowance.use_up(VISIT_ITEMS, 0); // also where it has only tried for the list
+        let freed = if let Some(thread) = self.threads.advance(&mut round.threads) {
+            let (freed, any) = self.empty_caches(thread.caches(), idle, patience, allowance);
+            allowance.use_up(VISIT_ITEMS, 0);
             round.freed_any |= any;
             freed
         } else {
@@ -511,7 +502,7 @@ impl<T: Item> Engine<T> {
                 true => left.saturating_sub(allowance.weight),
                 false => 0,
             };
-            let released = item.release(still_left..left);
+            let released = item.give_back_pages(still_left..left);
             if released && still_left > 0 {
                 allowance.use_up(0, left - still_left);
                 *freeing = Some((item, still_left));
@@ -527,7 +518,7 @@ impl<T: Item> Engine<T> {
     }
 
     /// Frees the item that the last piece has begun to free, if there is one.
-    fn end_freeing(&self, round: &mut Round<T>) -> Freed {
+    pub(super) fn end_freeing(&self, round: &mut Round<T>) -> Freed {
         let Some((item, left)) = round.freeing.take() else {
             return Freed::default();
         };
@@ -541,66 +532,6 @@ impl<T: Item> Engine<T> {
             depot.trimmed.add(items);
         }
         Freed { items, weight }
-    }
-
-    /// Frees everything that is idle, in all threads' caches, and keeps nothing from now on.
-    ///
-    /// Waits for a trim that is going on, and for a thread that is in the middle of a push
-    /// or a pop, however long that thread is stopped there: what its cache holds could not be
-    /// freed later.
-    ///
-    /// # Safety
-    ///
-    /// - Called once in the engine's life.
-    pub(crate) unsafe fn close(&self) {
-        let mut round = lock(&self.trims.round); // kept: no claim but these
-        self.end_freeing(&mut round);
-        // Relaxed: the locks, and the fence below, order it.
-        self.closed.store(true, Ordering::Relaxed);
-        // No more come: see `inherit`. No list of them, as in `Round`.
-        let threads = 0..self.caches_len(Wait::ForLock).unwrap_or(0);
-        let caches = || {
-            threads
-                .clone()
-                .filter_map(|at| self.nth_caches(at, Wait::ForLock))
-                .flat_map(|caches| self.depots.iter().zip(caches))
-        };
-        for (_, cache) in caches() {
-            cache.claim(); // for good
-        }
-        // One barrier for all of them: no thread takes from this pool now. If the
-        // system refuses it, what they hold is leaked: to look would be a race.
-        if barrier::heavy() {
-            for (depot, cache) in caches() {
-                // SAFETY: claimed above, before the barrier.
-                let taken = unsafe { cache.take_idle(Idle::All, &mut Patience::Endless) };
-                if let Some(taken) = taken {
-                    let rounds = taken.rounds;
-                    taken.items.into_iter().for_each(Magazine::free);
-                    self.end_leases(depot, Some(cache.account()), rounds);
-                }
-            }
-        }
-        // SeqCst: pairs with the fence in `settle`. Here the store comes from the
-        // beginning, and the loads are those of the depots' queues.
-        fence(Ordering::SeqCst);
-        self.empty_depots();
-    }
-
-    /// Frees what a depot of a closed engine holds.
-    pub(super) fn empty_depots(&self) {
-        for depot in &self.depots {
-            while let Some(magazine) = depot.pop() {
-                let items = magazine.len();
-                magazine.free();
-                self.end_leases(depot, None, items);
-            }
-            while let Some(item) = depot.pop_loose() {
-                let weight = item.weight();
-                item.free();
-                self.end_loose_lease(depot, weight);
-            }
-        }
     }
 }
 

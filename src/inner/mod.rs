@@ -1,28 +1,25 @@
 //! What all handles and all guards of one pool share, and what it makes of them.
 //!
-//! Owns the engine, the size classes and the rare counters. Decides what the
-//! engine does not: what to do when it has nothing, and what a returned buffer
-//! is worth. Knows nothing of how users hold buffers.
+//! Owns the engine, the size classes and the rare counters. `acquire` is the way out to a user,
+//! `release` the way back, and `learn` is what the pool learns from returns. Knows nothing of how
+//! users hold buffers.
 
+mod acquire;
+mod learn;
+mod release;
 pub(crate) mod slot;
 
 use crate::background::{self, Stop};
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::engine::{
-    ClassIndex, Engine, Freed, HasEngine, Item, Mark, Origin, Return, UNLIMITED, Wait,
-};
-use crate::error::{ConfigError, GetError};
-use crate::inner::slot::{Home, Slot, Spare};
-use crate::sizing::calibrator::{Calibrated, Calibrator, Counted};
-use crate::sizing::profile::Profile;
+use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Origin};
+use crate::error::ConfigError;
+use crate::sizing::calibrator::Calibrator;
 use crate::sizing::size_class::SizeClasses;
-use crate::sizing::targets::{self, STEPS};
-use crate::stats::{Counters, Discard, Footprint, Stats};
+use crate::stats::{Counters, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
-use crate::system::CAPACITY_MAX;
-use std::convert::Infallible;
+use slot::{Home, Slot, Spare};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,15 +27,6 @@ use std::time::Duration;
 
 /// From how many freed bytes on it is worth having the heap look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
-
-/// Of how many misses of a class one makes the depot's queues longer, if need be.
-const RESERVE_EACH: u64 = 16;
-
-/// For a buffer of how many times all that is idle it is worth freeing that.
-///
-/// 16: the heap refused it, so it has less than the buffer takes. What is idle makes up for the
-/// difference in one of 16 cases at most.
-const CLEAR_FOR_TIMES: usize = 16;
 
 /// The cell that a buffer of a pool lives in.
 pub(crate) type BufferSlot = Slot<Inner>;
@@ -96,34 +84,6 @@ impl Home for Inner {
     }
 }
 
-impl Counted for Inner {
-    /// Exact while no thread is inside the pool, and never too many.
-    fn returns(&self, wait: Wait) -> Option<[usize; STEPS]> {
-        let mut returns = self.calibrator.told(); // before the rest: see `Engine::tally`
-        for (kind, count) in self.engine.tally(wait)?.into_iter().enumerate() {
-            let step = &mut returns[targets::step_of_kind(kind)];
-            *step = step.wrapping_add(count);
-        }
-        Some(returns)
-    }
-
-    fn requests(&self, wait: Wait, classes: &mut [u64]) -> bool {
-        if !self.engine.hits_not_in_exchange(wait, classes) {
-            return false;
-        }
-        for (class, requests) in self.classes.iter().zip(classes) {
-            let counters = self.counters(class);
-            let more = counters.misses.get() + counters.prefilled.get();
-            *requests = (*requests + more).saturating_sub(counters.grown_into.get());
-        }
-        true
-    }
-
-    fn give_up(&self, class: ClassIndex) {
-        self.engine.give_up(class);
-    }
-}
-
 impl Inner {
     /// A pool with one handle.
     pub(crate) fn new(config: Config) -> Arc<Self> {
@@ -175,420 +135,6 @@ impl Inner {
 
     pub(crate) fn classes(&self) -> &SizeClasses {
         &self.classes
-    }
-
-    // ---- out ----
-
-    /// An empty buffer for `request` bytes, and the thread cache to which it may come back.
-    ///
-    /// # Panics
-    ///
-    /// - If `request` is above `isize::MAX`.
-    #[inline(always)]
-    pub(crate) fn take(self: &Arc<Self>, request: usize) -> (Box<BufferSlot>, BufferOrigin) {
-        let class = self.classes.for_request(request);
-        match self.engine.take_local(class) {
-            Some(local_hit) => local_hit,
-            None => self.take_slow(class, request, false),
-        }
-    }
-
-    /// As [`take`](Self::take), unless there is none to be had.
-    ///
-    /// # Errors
-    ///
-    /// - If `request` is above `isize::MAX`.
-    /// - If the heap has no room.
-    #[inline(always)]
-    pub(crate) fn try_take(
-        self: &Arc<Self>,
-        request: usize,
-    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
-        let class = self.classes.for_request(request);
-        match self.engine.take_local(class) {
-            Some(local_hit) => Ok(local_hit),
-            None => self.try_take_slow(class, request),
-        }
-    }
-
-    /// As [`take`](Self::take), for a buffer that was outgrown by what nobody asked for.
-    pub(crate) fn take_to_grow(
-        self: &Arc<Self>,
-        request: usize,
-    ) -> (Box<BufferSlot>, BufferOrigin) {
-        let class = self.classes.for_request(request);
-        // Not the quick way if it is retired: its drop must not go that way, either.
-        if !self.calibrator.is_retired(class) {
-            if let Some((slot, origin)) = self.engine.take_local(class) {
-                // SAFETY: found for this thread, in the engine of `self`.
-                unsafe { origin.count_exchange() };
-                return (slot, origin);
-            }
-        }
-        self.counters(class).grown_into.bump();
-        self.take_slow(class, request, true)
-    }
-
-    /// Local hit after all, depot hit, or else miss.
-    #[cold]
-    #[inline(never)]
-    fn take_slow(
-        self: &Arc<Self>,
-        class: ClassIndex,
-        request: usize,
-        to_grow: bool,
-    ) -> (Box<BufferSlot>, BufferOrigin) {
-        let make = |capacity| -> Result<_, Infallible> {
-            Ok(Slot::with_capacity(capacity, Arc::clone(self)))
-        };
-        let Ok(taken) = self.find_or_make(class, request, to_grow, make);
-        taken
-    }
-
-    /// As [`take_slow`](Self::take_slow), unless there is none to be had.
-    #[cold]
-    #[inline(never)]
-    fn try_take_slow(
-        self: &Arc<Self>,
-        class: ClassIndex,
-        request: usize,
-    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
-        if request > CAPACITY_MAX {
-            return Err(GetError::TooLarge { size: request });
-        }
-        let make = |capacity| {
-            let make = || Slot::try_with_capacity(capacity, Arc::clone(self));
-            let made = make().or_else(|| {
-                let cleared = self.may_clear_for(capacity);
-                if cleared {
-                    self.clear();
-                }
-                // Asked again in any case: another thread may have freed it just now.
-                let made = make();
-                if cleared {
-                    self.clears.note(made.is_some());
-                }
-                made
-            });
-            made.ok_or(GetError::OutOfMemory { size: request })
-        };
-        self.find_or_make(class, request, false, make)
-    }
-
-    /// Whether to free all idle buffers, since the heap has refused one of `capacity` bytes:
-    /// not where that is far more than they are, or where it was of no use lately.
-    fn may_clear_for(&self, capacity: usize) -> bool {
-        let idle = match self.engine.leased() {
-            UNLIMITED => {
-                let levels = self.classes.iter().map(|class| self.engine.levels(class));
-                levels.map(|levels| levels.idle_weight).sum()
-            }
-            leased => leased,
-        };
-        capacity <= idle.saturating_mul(CLEAR_FOR_TIMES) && !self.clears.skips()
-    }
-
-    /// Finds a buffer, or has one of a capacity made, and counts that once it is there.
-    fn find_or_make<E>(
-        self: &Arc<Self>,
-        class: ClassIndex,
-        request: usize,
-        to_grow: bool,
-        make: impl FnOnce(usize) -> Result<Box<BufferSlot>, E>,
-    ) -> Result<(Box<BufferSlot>, BufferOrigin), E> {
-        let counters = self.counters(class);
-        if class == self.classes.unclassed() {
-            let slot = make(request)?;
-            counters.oversize.bump();
-            return Ok((slot, BufferOrigin::NONE));
-        }
-        let (slot, origin) = self.engine.take(class);
-        let slot = match slot {
-            Some(slot) => slot,
-            None => {
-                // Before it is made: see `Store::reserve`. Not each time, since that is for
-                // eight times as many.
-                let misses = counters.misses.get();
-                if misses < RESERVE_EACH || misses % RESERVE_EACH == 0 {
-                    self.reserve(class, 1);
-                }
-                let slot = make(self.classes.capacity(class))?;
-                counters.misses.bump();
-                slot
-            }
-        };
-        if self.calibrator.is_retired(class) && !to_grow {
-            self.calibrator.note_requests(class, 1);
-        }
-        let retired = self.calibrator.is_retired(class);
-        if retired {
-            // What came along from the depot: the next request must not go the quick
-            // way, on which nobody takes note of it.
-            self.engine.give_up(class);
-        }
-        if self.zero_on_return || retired {
-            // Its drop must not go the quick way, past the wiping or the drop rule.
-            return Ok((slot, BufferOrigin::NONE));
-        }
-        Ok((slot, origin))
-    }
-
-    /// Makes room in the depot for what there is of a class, outstanding and
-    /// idle, and for `more`.
-    ///
-    /// Returns `false` if the heap refuses a part of that.
-    fn reserve(&self, class: ClassIndex, more: usize) -> bool {
-        let counters = self.counters(class);
-        let alive = counters.alive().saturating_sub(self.engine.trimmed(class));
-        let alive = usize::try_from(alive).unwrap_or(usize::MAX);
-        self.engine.reserve(class, alive.saturating_add(more))
-    }
-
-    // ---- back ----
-
-    /// Keeps a buffer in the thread cache that it came from, if that is this
-    /// thread's, has room, and the buffer is as it left.
-    ///
-    /// Counts the length of its contents, and keeps none while the calibrator is to be
-    /// told of those that it counted.
-    #[inline(always)]
-    pub(crate) fn keep_local(
-        slot: Box<BufferSlot>,
-        origin: &BufferOrigin,
-    ) -> Result<(), Box<BufferSlot>> {
-        let kind = targets::kind_of(slot.buf.len());
-        Self::keep_whole(slot, origin, Return::OfKind(kind))
-    }
-
-    /// As [`keep_local`](Self::keep_local), for contents of another kind than can be seen.
-    #[inline(always)]
-    fn keep_whole(
-        mut slot: Box<BufferSlot>,
-        origin: &BufferOrigin,
-        count: Return,
-    ) -> Result<(), Box<BufferSlot>> {
-        // SAFETY: it is local, and the slot keeps its pool alive, and with it
-        // the engine that the origin is of.
-        if !origin.is_local() || !slot.is_as_it_left(unsafe { origin.unit() }) {
-            return Err(slot);
-        }
-        if !slot.buf.is_empty() {
-            slot.buf.clear(); // to look is cheaper than to store
-        }
-        // SAFETY: as above.
-        unsafe { origin.push(slot, count) }
-    }
-
-    /// Keeps a buffer that may have changed, or frees it and counts why.
-    ///
-    /// `len` is the length of its contents; it may have been emptied since.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn keep(slot: Box<BufferSlot>, len: usize, origin: BufferOrigin) {
-        match origin.is_marked() {
-            true => Self::keep_marked(slot, len, origin),
-            false => Self::keep_unmarked(slot, len),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn keep_unmarked(slot: Box<BufferSlot>, len: usize) {
-        let used = slot.consumed() + len;
-        Self::keep_counted(slot, Some(used), false);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn keep_marked(slot: Box<BufferSlot>, len: usize, origin: BufferOrigin) {
-        let used = slot.consumed() + len;
-        let count = Return::OfKind(targets::kind_of(used));
-        if let Err((slot, lent)) = Self::keep_lent(slot, origin, count) {
-            Self::keep_rare(slot, Some(used), lent);
-        }
-    }
-
-    /// As [`keep`](Self::keep), for a buffer whose contents have gone on to another:
-    /// their length is not to be counted.
-    pub(crate) fn keep_outgrown(slot: Box<BufferSlot>, origin: BufferOrigin) {
-        let Err(slot) = Self::keep_whole(slot, &origin, Return::Exchanged) else {
-            return;
-        };
-        if !origin.is_marked() {
-            return Self::keep_rare(slot, None, false);
-        }
-        if let Err((slot, lent)) = Self::keep_lent(slot, origin, Return::Exchanged) {
-            Self::keep_rare(slot, None, lent);
-        }
-    }
-
-    /// Keeps a buffer that was lent out as a whole in the thread cache that it came from, if
-    /// its allocation shows that it is as it left.
-    ///
-    /// Otherwise hands it back, with `true` if its allocation is yet to be looked at.
-    #[inline(always)]
-    fn keep_lent(
-        mut slot: Box<BufferSlot>,
-        origin: BufferOrigin,
-        count: Return,
-    ) -> Result<(), (Box<BufferSlot>, bool)> {
-        slot.note_unseen();
-        let lent = origin.has(Mark::Lent);
-        let origin = origin.unmarked();
-        if lent && origin.is_local() && slot.reclaim() {
-            return Self::keep_whole(slot, &origin, count).map_err(|slot| (slot, false));
-        }
-        Err((slot, lent))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn keep_rare(slot: Box<BufferSlot>, used: Option<usize>, lent: bool) {
-        Self::keep_counted(slot, used, lent);
-    }
-
-    /// `used` is how many bytes of contents it had; `None` if it was outgrown. `lent`,
-    /// whether it was lent out as a whole, and not looked at since.
-    #[inline(always)] // into two that are cold
-    fn keep_counted(mut slot: Box<BufferSlot>, used: Option<usize>, lent: bool) {
-        let shared = slot.home();
-        if used.is_none() {
-            shared.counters_of(&slot).growths.bump();
-        }
-        let held = shared.class_of(slot.capacity());
-        let wipe = shared.zero_on_return;
-        let kind = used.map(targets::kind_of);
-        let count = kind.map_or(Return::Plain, Return::OfKind);
-        // First the short ways, which touch no count that threads share. As it
-        // is, in this thread's own cache: taken on another thread.
-        let local = match shared.calibrator.is_retired(held) {
-            true => None,
-            false => shared.engine.local(held),
-        };
-        let is_known = !(lent || wipe);
-        if let (true, Some(origin)) = (is_known, &local) {
-            match Self::keep_whole(slot, origin, count) {
-                Ok(()) => return,
-                Err(returned) => slot = returned,
-            }
-        }
-        // SAFETY: found for this thread, and the slot keeps its pool alive.
-        let local = local.filter(|origin| unsafe { origin.has_room() });
-        // Or after it has been made whole.
-        let is_whole = is_known && slot.is_as_it_left(slot.capacity());
-        let whole = is_whole || slot.make_whole(lent, wipe);
-        if let (false, true, Some(origin)) = (is_whole, whole, &local) {
-            match Self::keep_whole(slot, origin, count) {
-                Ok(()) => return,
-                Err(returned) => slot = returned,
-            }
-        }
-        slot.buf.clear();
-        if let Some(kind) = kind {
-            let shared = slot.home();
-            shared.count(held, kind); // first: it is judged by what comes of that
-            // Perhaps nothing else kept it from going the quick way.
-            let retired = shared.calibrator.is_retired(held);
-            if let (true, false, Some(origin)) = (whole, retired, &local) {
-                match Self::keep_whole(slot, origin, Return::Plain) {
-                    Ok(()) => return,
-                    Err(returned) => slot = returned,
-                }
-            }
-        }
-        match slot.home().judge(&slot, whole) {
-            Ok(class) => Self::keep_in(slot, held, class),
-            Err(reason) => Self::discard(slot, held, reason),
-        }
-    }
-
-    /// The class that a returned buffer joins, or why it is freed.
-    fn judge(&self, slot: &BufferSlot, whole: bool) -> Result<ClassIndex, Discard> {
-        if !whole {
-            return Err(Discard::Shared);
-        }
-        let holds_as_much = self.classes.for_request(slot.capacity());
-        if self.calibrator.is_retired(holds_as_much) {
-            return Err(Discard::AboveMax);
-        }
-        let class = self.classes.for_capacity(slot.capacity());
-        class.ok_or(Discard::BelowMin)
-    }
-
-    /// Keeps a buffer in a class, which is another than it was `held` in if it has grown; or
-    /// frees it if there is no room.
-    fn keep_in(mut slot: Box<BufferSlot>, held: ClassIndex, class: ClassIndex) {
-        let shared = slot.home();
-        if shared.engine.refuses(class, slot.capacity()) {
-            return Self::discard(slot, held, Discard::Full);
-        }
-        // Counted: the slot keeps its pool alive, but is given away below.
-        let shared = Arc::clone(shared);
-        if slot.capacity() != shared.classes.capacity(class) {
-            slot.forget_base();
-        }
-        if let Err(slot) = shared.engine.keep(class, slot) {
-            return Self::discard(slot, held, Discard::Full);
-        }
-        if class != held {
-            shared.counters(held).moved_out.bump();
-            shared.counters(class).moved_in.bump();
-        }
-    }
-
-    /// Frees a buffer, and counts why.
-    fn discard(slot: Box<BufferSlot>, held: ClassIndex, reason: Discard) {
-        let shared = slot.home();
-        shared.counters(held).discards.of(reason).bump();
-        if reason == Discard::AboveMax
-            && shared.has_class(&slot)
-            && shared.calibrator.note_discard()
-        {
-            let calibrator = &shared.calibrator;
-            calibrator.calibrate_if_many_discarded(&shared.classes, &**shared);
-        }
-        slot.free();
-    }
-
-    // ---- sizes ----
-
-    /// Counts the length of contents that did not come back the quick way.
-    fn count(&self, class: ClassIndex, kind: usize) {
-        let step = targets::step_of_kind(kind);
-        self.engine.next_batch(class, kind, |batch| {
-            if self.calibrator.note_returns(step, batch + 1) {
-                self.calibrate_if_due();
-            }
-            self.calibrator.batch(step)
-        });
-    }
-
-    fn calibrate_if_time(&self) {
-        if self.calibrator.is_time() {
-            self.calibrate_if_due();
-        }
-    }
-
-    #[cold]
-    fn calibrate_if_due(&self) {
-        self.calibrator.calibrate_if_due(&self.classes, self);
-    }
-
-    /// Chooses targets now, from what came back since that was done last.
-    pub(crate) fn calibrate(&self) {
-        self.calibrator.calibrate(&self.classes, self);
-    }
-
-    pub(crate) fn calibrated(&self) -> Calibrated {
-        self.calibrator.calibrated(&self.classes)
-    }
-
-    pub(crate) fn profile(&self) -> Profile {
-        self.calibrator.profile(&self.classes)
-    }
-
-    pub(crate) fn calibrator(&self) -> &Calibrator {
-        &self.calibrator
     }
 
     // ---- handles ----
@@ -727,11 +273,6 @@ impl Inner {
         gauge.subtract(above);
     }
 
-    /// Whether a size class holds as much as a buffer.
-    fn has_class(&self, slot: &BufferSlot) -> bool {
-        slot.capacity() <= self.classes.max()
-    }
-
     /// The rare counters of the class in which a buffer counts as outstanding.
     pub(crate) fn counters_of(&self, slot: &BufferSlot) -> &Counters {
         self.counters(self.class_of(slot.capacity()))
@@ -766,6 +307,7 @@ impl Inner {
         total.retained_bytes = total.retained_bytes.min(leased).min(footprint);
         total.outstanding_bytes = footprint - total.retained_bytes;
         stats.peaks = self.footprint.peaks(total);
+        stats.calibrations = self.calibrator.calibrations() as u64;
         stats
     }
 }

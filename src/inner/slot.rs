@@ -8,6 +8,7 @@
 //! guard and a cache counts nothing.
 
 use crate::engine::Item;
+use crate::sizing::samples::Samples;
 use crate::sync::{Mutex, try_lock};
 use crate::system;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -72,23 +73,35 @@ pub(crate) struct Slot<H: Home> {
     /// adopted or grew on the heap. Says in which class it counts as outstanding. Its home
     /// has counted it: see [`Home`].
     capacity: usize,
-    /// How many bytes from `base` on may have been written since the buffer
-    /// left home, as a number; [`UNSEEN`] if that is not known.
+    /// How many bytes from `base` on were used since the buffer left home, as far as the pool has
+    /// seen it, as a number, with [`GROWN`] added for a buffer that was taken to grow into.
+    /// [`UNKNOWN`] for a foreign buffer.
     ///
     /// Or the [probe](Self::probe) of a full buffer. Which of the two, the guard knows: it
-    /// marks its origin as [`Written`](crate::engine::Mark::Written) before it lends the
-    /// probe, if the buffer will be wiped. If not, no one asks for the number.
-    written: [u8; PROBE],
+    /// marks its origin as [`Probed`](crate::engine::Mark::Probed) before it lends the probe.
+    used: [u8; PROBE],
     home: Arc<H>,
 }
 
 /// How many bytes a full buffer lends out before it grows.
 ///
-/// 8: what `written` takes anyway. A reader that is at its end writes none of them.
+/// 8: what `used` takes anyway. A reader that is at its end writes none of them.
 pub(crate) const PROBE: usize = mem::size_of::<usize>();
 
-/// `written` of a buffer that was borrowed in a way that hides the writes.
-const UNSEEN: usize = usize::MAX;
+/// Added to `used`, which is never so large itself.
+const GROWN: usize = 1 << (usize::BITS - 1);
+
+/// `used` of a buffer of which nothing is known.
+const UNKNOWN: usize = usize::MAX;
+
+/// What to overwrite in a buffer that comes home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wipe {
+    Nothing,
+    /// What the pool has seen to be used.
+    Used,
+    All,
+}
 
 /// At least as many words as `BytesMut::freeze` allocates at once: the address, the
 /// capacity and a count, and one to spare.
@@ -139,7 +152,7 @@ impl<H: Home> Slot<H> {
         let mut slot = Self::of(buf, home);
         if slot.capacity == capacity {
             slot.remember_whole();
-            slot.set_written(0);
+            slot.set_used(0);
         }
         slot
     }
@@ -158,7 +171,7 @@ impl<H: Home> Slot<H> {
             base: 0,
             capacity,
             buf,
-            written: UNSEEN.to_ne_bytes(),
+            used: UNKNOWN.to_ne_bytes(),
             home,
         }
     }
@@ -220,34 +233,42 @@ impl<H: Home> Slot<H> {
     }
 
     /// Empties the buffer and makes it the whole of its allocation again.
-    /// Returns `false` if a part of it is still in use elsewhere, or if there is
-    /// no memory to find that out.
+    /// Returns `false` if a part of it is still in use elsewhere, or if the heap has
+    /// no room to find that out.
     ///
     /// If `lent`, the buffer was lent out as a whole, and its address and its capacity
     /// prove nothing.
     ///
-    /// If `wipe`, overwrites with zeros what may have been written to it since
-    /// it left home, as far as nobody else holds it.
-    pub(crate) fn make_whole(&mut self, lent: bool, wipe: bool) -> bool {
-        self.note_written();
+    /// Overwrites with zeros as `wipe` says, as far as no one else holds it.
+    pub(crate) fn make_whole(&mut self, lent: bool, wipe: Wipe) -> bool {
+        if wipe == Wipe::Nothing && !lent && self.is_as_it_left(self.capacity) {
+            self.buf.clear();
+            return true;
+        }
+        let wipe = match wipe {
+            // What lies where the buffer is not the known one, the pool has not seen.
+            Wipe::Used if !self.is_part() => Wipe::All,
+            wipe => wipe,
+        };
+        let bytes = match wipe {
+            Wipe::Nothing => 0,
+            Wipe::Used => self.most_used(),
+            Wipe::All => usize::MAX,
+        };
         self.buf.clear(); // so that `reclaim` overwrites what it steps over
         let whole = !lent && self.is_as_it_left(self.capacity) || self.reclaim();
         if whole {
-            if wipe {
-                self.wipe(self.written());
-            }
+            self.wipe(bytes);
             return true;
         }
-        if wipe {
-            // With what lies before it, as far as nobody holds a part: below it may be
+        if wipe != Wipe::Nothing {
+            // With what lies before it, as far as no one holds a part: below it may be
             // lost to us.
             let _before = self.buf.try_reclaim(self.capacity);
             self.wipe_to_full();
         }
         if self.examine() {
-            if wipe {
-                self.wipe(UNSEEN);
-            }
+            self.wipe(if wipe == Wipe::Nothing { 0 } else { usize::MAX });
             return true;
         }
         false
@@ -354,45 +375,83 @@ impl<H: Home> Slot<H> {
         self.remember_capacity();
     }
 
-    /// Notes that the buffer is written to where the pool cannot see it. Overwrites the
-    /// [probe](Self::probe).
-    pub(crate) fn note_unseen(&mut self) {
-        self.set_written(UNSEEN);
+    /// Notes how much is used now, before it is cut off or moved.
+    #[inline]
+    pub(crate) fn note_used(&mut self) {
+        let used = self.used();
+        let now = self.used_now();
+        if now > used & !GROWN {
+            self.set_used(now | used & GROWN);
+        }
     }
 
-    /// Notes what is written now, before it is given up.
+    /// Notes that the buffer was taken to grow into.
+    #[inline]
+    pub(crate) fn note_grown(&mut self) {
+        self.set_used(self.used() | GROWN);
+    }
+
+    /// Whether the buffer was taken because its size was named.
+    pub(crate) fn was_asked_for(&self) -> bool {
+        self.used() & GROWN == 0
+    }
+
+    /// Notes that all of the buffer was used. Overwrites the [probe](Self::probe).
+    pub(crate) fn note_full(&mut self) {
+        self.set_used(self.capacity);
+    }
+
+    /// The most bytes that were used at once since the buffer left home.
+    pub(crate) fn most_used(&self) -> usize {
+        match self.used() {
+            UNKNOWN => self.used_now(),
+            used => self.used_now().max(used & !GROWN),
+        }
+    }
+
+    /// How many bytes are used, with those that were consumed.
+    #[inline]
+    fn used_now(&self) -> usize {
+        self.consumed() + self.buf.len()
+    }
+
+    /// Empties a buffer that is whole, and forgets how it was used.
     #[inline(always)]
-    pub(crate) fn note_written(&mut self) {
-        // Wrapping: where the buffer is not the known one, the number has no
-        // meaning, but then all of it counts as written, or, if its base is
-        // 0, more than all.
-        let end = self.buf.as_ptr().addr().wrapping_sub(self.base);
-        let written = self.written().max(end.wrapping_add(self.buf.len()));
-        self.set_written(written);
+    pub(crate) fn empty(&mut self) {
+        // To look is cheaper than to store.
+        if self.buf.len() | self.used() != 0 {
+            self.buf.clear();
+            self.set_used(0);
+        }
+    }
+
+    /// Forgets how the buffer was used. Overwrites the [probe](Self::probe).
+    pub(crate) fn forget_use(&mut self) {
+        self.set_used(0);
     }
 
     #[inline(always)]
-    fn written(&self) -> usize {
-        usize::from_ne_bytes(self.written)
+    fn used(&self) -> usize {
+        usize::from_ne_bytes(self.used)
     }
 
     #[inline(always)]
-    fn set_written(&mut self, bytes: usize) {
-        self.written = bytes.to_ne_bytes();
+    fn set_used(&mut self, used: usize) {
+        self.used = used.to_ne_bytes();
     }
 
     /// A few bytes beside the buffer, for a reader that may be at its end: written to where
     /// the buffer is full.
     ///
-    /// Takes the place of the number that [`note_written`](Self::note_written) notes, until
-    /// [`note_unseen`](Self::note_unseen).
+    /// Takes the place of the number that [`note_used`](Self::note_used) notes, until
+    /// [`forget_use`](Self::forget_use).
     pub(crate) fn probe(&mut self) -> &mut [u8; PROBE] {
-        &mut self.written
+        &mut self.used
     }
 
     /// Gives the pages in a part of the empty buffer back to the system. Returns `false` if
     /// that cannot be done here.
-    fn release(&mut self, part: Range<usize>) -> bool {
+    fn give_back_pages(&mut self, part: Range<usize>) -> bool {
         if part.len() < RELEASE_LEAST {
             return true;
         }
@@ -410,7 +469,6 @@ impl<H: Home> Slot<H> {
         // So that the compiler does not find the writes useless where the
         // buffer is freed next.
         hint::black_box(spare.as_ptr());
-        self.set_written(0);
     }
 
     /// Overwrites all of the empty buffer with zeros, and shows them as its contents.
@@ -427,6 +485,8 @@ impl<H: Home> Drop for Slot<H> {
 }
 
 impl<H: Home + Send + Sync + 'static> Item for Box<Slot<H>> {
+    type Notes = Samples;
+
     #[inline(always)]
     fn weight(&self) -> usize {
         self.capacity
@@ -442,8 +502,8 @@ impl<H: Home + Send + Sync + 'static> Item for Box<Slot<H>> {
         drop(home);
     }
 
-    fn release(&mut self, part: Range<usize>) -> bool {
-        Slot::release(self, part)
+    fn give_back_pages(&mut self, part: Range<usize>) -> bool {
+        Slot::give_back_pages(self, part)
     }
 }
 

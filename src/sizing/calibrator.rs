@@ -1,32 +1,30 @@
-//! When to calibrate, and what follows from the targets for growth and for a
-//! buffer that returns.
+//! When to choose targets, and what follows from them for growth and for a buffer that
+//! returns.
 //!
-//! Owns the targets of one pool, and which of its size classes are retired. Is told
-//! what came back and what was asked for, and says how much a thread may keep to itself
-//! of that; knows nothing of buffers or of levels.
+//! Owns the targets of one pool, and which of its size classes are retired. Receives what threads
+//! have recorded, and decides; knows nothing of buffers or of levels, and moves nothing.
 //!
 //! # The drop rule
 //!
 //! A buffer that returns with a capacity above `max_size` (rounded up to a size class)
 //! is freed, as `valyala/bytebufferpool` does it. But a program may ask for large
-//! buffers on purpose, and less often than one time in 20; to free each of these would
-//! be to serve it from the heap for ever. So what decides above `max_size` is
-//! whether a class is asked for: one that was requested [twice](REQUESTS_LEAST)
-//! since the last calibration is kept as any other, within the budget and until a trim
-//! finds it idle. One that was not is *retired*: what returns to it, having grown so
-//! far or having been asked for once, is freed. The second request ends that at once.
-//! A request is a `get`, a `reserve` or a `prefill`, which names a size; to append is none.
-//! A class whose buffers are kept idle on purpose is asked for by that, and never retired.
-//! What is asked for less than twice per calibration, then, is served by the heap.
+//! buffers on purpose, and less often than one time in 20. To free each of these would
+//! serve it from the heap for ever. So above `max_size` a class is kept if the program asks for
+//! it: it requested [two](REQUESTS_LEAST) of the buffers that came back since the last
+//! calibration. Any other class above `max_size` is *retired*: a buffer that returns to it,
+//! having grown so far or having been asked for once, is freed. The second request ends that at
+//! once. A request is a `get`, a `reserve` or a `prefill`, which names a size; to append is none.
+//! A class whose buffers are kept idle on purpose counts as asked for, and is never retired.
+//! So the heap serves what a program asks for less than twice per calibration.
 
-use crate::clock::{self, Timer};
+use super::profile::Profile;
+use super::samples::{Counts, Returns, Samples};
+use super::size_class::SizeClasses;
+use super::targets::{STEPS, Targets};
+use crate::clock::Timer;
 use crate::config::Calibrating;
-use crate::engine::{BATCH_MAX, ClassIndex, Wait};
-use crate::sizing::profile::Profile;
-use crate::sizing::size_class::SizeClasses;
-use crate::sizing::targets::{STEPS, Targets};
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock, try_lock};
-use std::time::Instant;
+use crate::engine::ClassIndex;
+use crate::sync::{AtomicBool, AtomicUsize, Hint, Mutex, Ordering, lock, try_lock};
 
 /// `default_size` before the first calibration.
 ///
@@ -60,12 +58,6 @@ pub(crate) fn least_growth(capacity: usize) -> usize {
 /// the first would have left.
 const REQUESTS_LEAST: usize = 2;
 
-/// How large a part of a step's returns a thread may keep to itself at once.
-///
-/// 16: then it is told some 250 times until it runs, and what a quiet program tells
-/// late is late by a sixteenth of the time that it has counted.
-const BATCH_PART: u64 = 16;
-
 /// From how many returns on a calibration by time is worth making.
 ///
 /// 1000: then the 95th percentile rests on 50 of them, of which chance moves 7.
@@ -83,52 +75,51 @@ const DISCARDS_LEAST: usize = 256;
 /// 256 of these in 5120 returns; to have them in 2560 is eight standard deviations from it.
 const DISCARDS_PART: f64 = 2.0;
 
-/// The targets of a pool, and where they come from; from
-/// [`Pool::calibration`](crate::Pool::calibration).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Calibrated {
-    /// The targets. Before the first calibration, 4096 bytes, or what the largest
-    /// size class holds if that is less, and the largest size class.
-    pub targets: Targets,
-    /// From how many returns they were made; 0 before the first calibration.
-    pub calls: u64,
-    /// When this pool made them; `None` before its first calibration, while they are
-    /// those of a [profile](crate::Builder::profile), and on systems without a clock.
-    pub at: Option<Instant>,
-}
+/// A thread tells what it has recorded when it has another of so many parts of the returns
+/// since the last calibration.
+///
+/// 16: a quiet program is late by a sixteenth of the time that it has counted.
+const TOLD_PART: usize = 16;
 
-/// Decides when, and keeps what came of it.
+/// The most returns that a thread keeps to itself.
+///
+/// 2048: then two threads that tell at once cost each other one part in 60 of their time.
+const TOLD_MOST: usize = 2048;
+
+/// Decides when, and keeps the result.
 pub(crate) struct Calibrator {
-    /// How many returns of one step are not yet enough; `None` where a calibration
-    /// is made when it is asked for, and at no other time.
+    /// How many returns of one step are not yet enough. `None`: it calibrates only when the
+    /// program calls for it.
     threshold: Option<u64>,
     percentile: f64,
     timer: Option<Timer>,
     default_size: AtomicUsize,
     /// The present `max_size`; above all sizes before the first calibration.
     max_size: AtomicUsize,
+    /// How often it has calibrated.
+    calibrations: Hint,
     told: Told,
     /// Buffers that the drop rule discarded since the targets were made, or looked at for that.
-    discards: AtomicUsize,
-    /// One per size class, and one for what has none.
+    discards: Hint,
+    /// One per size class, and one for buffers of none.
     classes: Box<[ClassUse]>,
     state: Mutex<State>,
 }
 
-/// Returns of each step that the calibrator was told of. What threads write here lies
-/// apart from the targets that they read.
+/// Returns that threads have told. What threads write here lies apart from the targets that they
+/// read.
 #[repr(align(128))]
+#[derive(Default)]
 struct Told {
-    /// From the beginning. Wraps.
-    all: [AtomicUsize; STEPS],
-    /// What that was at the last calibration, had all been told of at once. Wraps.
-    before: [AtomicUsize; STEPS],
+    /// From the beginning.
+    all: Counts,
+    /// Those that the last calibration had seen, told or not.
+    seen: Counts,
 }
 
 /// How one class is used.
 struct ClassUse {
-    /// Whether what returns to it is freed.
+    /// Whether a buffer that returns to it is freed.
     retired: AtomicBool,
     /// Requests that it had while retired, since the last calibration.
     requests: AtomicUsize,
@@ -146,30 +137,15 @@ impl ClassUse {
     }
 }
 
-/// The last calibration, and what was counted up to then.
+/// The last calibration.
 struct State {
     targets: Option<Targets>,
+    /// From how many returns they were made.
     calls: u64,
-    at: Option<Instant>,
-    returns: [usize; STEPS],
     /// What was counted when the targets were last made, or looked at because of discards.
-    at_discards: [usize; STEPS],
-    /// One per size class.
+    at_discards: Returns,
+    /// Requests of each size class up to the last calibration.
     requests: Box<[u64]>,
-    /// Room for as many, so that a calibration allocates nothing.
-    requests_now: Box<[u64]>,
-}
-
-/// What a calibration must know of the pool, and tell it.
-pub(crate) trait Counted {
-    /// How many buffers came back with contents of each step, from the beginning. Wraps.
-    /// `None` if that would take a wait.
-    fn returns(&self, wait: Wait) -> Option<[usize; STEPS]>;
-    /// How often each size class was asked for, from the beginning. Returns `false` if that
-    /// would take a wait.
-    fn requests(&self, wait: Wait, classes: &mut [u64]) -> bool;
-    /// A class is retired: what returns to it from now on is to be judged.
-    fn give_up(&self, class: ClassIndex);
 }
 
 impl Calibrator {
@@ -180,11 +156,9 @@ impl Calibrator {
             timer: config.interval.map(Timer::new),
             default_size: AtomicUsize::new(DEFAULT_SIZE_FIRST.min(classes.max())),
             max_size: AtomicUsize::new(usize::MAX),
-            told: Told {
-                all: std::array::from_fn(|_| AtomicUsize::new(0)),
-                before: std::array::from_fn(|_| AtomicUsize::new(0)),
-            },
-            discards: AtomicUsize::new(0),
+            calibrations: Hint::new(0),
+            told: Told::default(),
+            discards: Hint::new(0),
             classes: classes
                 .iter()
                 .chain([classes.unclassed()])
@@ -193,14 +167,11 @@ impl Calibrator {
             state: Mutex::new(State {
                 targets: config.profile.targets,
                 calls: config.profile.calls,
-                at: None,
-                returns: [0; STEPS],
-                at_discards: [0; STEPS],
+                at_discards: Returns::NONE,
                 requests: classes.iter().map(|_| 0).collect(),
-                requests_now: classes.iter().map(|_| 0).collect(),
             }),
         };
-        // What has no class is never kept.
+        // A buffer of no class is never kept.
         calibrator.set_retired(classes.unclassed(), true);
         if let Some(targets) = config.profile.targets {
             calibrator.aim_at(targets);
@@ -216,34 +187,27 @@ impl Calibrator {
 
     // ---- what follows from the targets ----
 
-    /// What a buffer should hold of which nobody has said how large it must be.
+    /// What a buffer should hold if the program has not said how large it must be.
     #[inline(always)]
     pub(crate) fn default_size(&self) -> usize {
         // Relaxed, here and below: a number that orders nothing.
         self.default_size.load(Ordering::Relaxed)
     }
 
-    /// What a buffer of `capacity` bytes should be exchanged for when it is full.
+    /// The capacity to exchange a full buffer of `capacity` bytes for.
     ///
-    /// For `default_size`, which is most often enough; then for `max_size`, which
-    /// nearly always is; and from there far, since what is rare is often far out. At
-    /// least the [least growth](least_growth).
+    /// Up to `max_size`, which nearly always is enough; and from there far, since what is rare
+    /// is often far out. At least the [least growth](least_growth).
     pub(crate) fn larger_than(&self, capacity: usize) -> usize {
         let max_size = self.max_size.load(Ordering::Relaxed);
-        if max_size == usize::MAX {
-            return capacity.saturating_mul(GROWTH_STEP);
-        }
-        if capacity >= max_size {
-            return capacity.saturating_mul(GROWTH_STEP_RARE);
-        }
-        let target = match self.default_size() {
-            default_size if capacity < default_size => default_size,
-            _ => max_size.min(capacity.saturating_mul(GROWTH_STEP)),
+        let larger = match capacity < max_size {
+            true => max_size.min(capacity.saturating_mul(GROWTH_STEP)),
+            false => capacity.saturating_mul(GROWTH_STEP_RARE),
         };
-        target.max(least_growth(capacity))
+        larger.max(least_growth(capacity))
     }
 
-    /// Whether what returns to a class is freed.
+    /// Whether a buffer that returns to a class is freed.
     #[inline(always)]
     pub(crate) fn is_retired(&self, class: ClassIndex) -> bool {
         // Relaxed: nothing is reached through it. A return that sees the old answer is one
@@ -252,21 +216,25 @@ impl Calibrator {
     }
 
     /// Retires a class unless buffers of it are kept idle on purpose, or brings it back.
-    /// Returns whether it is retired now.
-    fn set_retired(&self, class: ClassIndex, retired: bool) -> bool {
+    fn set_retired(&self, class: ClassIndex, retired: bool) {
         let class = &self.classes[class.get()];
         // Relaxed: see `is_retired`. Where requests come meanwhile, some are forgotten, but
         // the next are counted, whichever store comes last.
-        let retired = retired && !class.is_kept_idle;
-        class.retired.store(retired, Ordering::Relaxed);
+        class
+            .retired
+            .store(retired && !class.is_kept_idle, Ordering::Relaxed);
         class.requests.store(0, Ordering::Relaxed);
-        retired
     }
 
-    // ---- what this is told ----
+    // ---- what it receives ----
 
-    /// Notes so many requests for a class that is retired.
+    /// Receives requests for a class. The second one since the last calibration brings a retired
+    /// class back.
+    #[inline]
     pub(crate) fn note_requests(&self, class: ClassIndex, count: usize) {
+        if !self.is_retired(class) {
+            return;
+        }
         let requests = &self.classes[class.get()].requests;
         // Relaxed: one exchange has the others' requests in it; nothing else is ordered.
         let before = requests.fetch_add(count, Ordering::Relaxed);
@@ -275,41 +243,29 @@ impl Calibrator {
         }
     }
 
-    /// Notes so many returns of a step. Says whether a calibration is due, as far as
-    /// this was told.
-    pub(crate) fn note_returns(&self, step: usize, count: usize) -> bool {
-        // Release: pairs with the Acquire in `told`.
-        let before = self.told.all[step].fetch_add(count, Ordering::Release);
-        let lately = self.lately(step, before.wrapping_add(count));
-        self.is_over(lately) || self.is_time()
-    }
-
-    /// How many returns of a step a thread may keep from this before it tells: where
-    /// one thread is alone, it tells when the threshold is passed.
-    ///
-    /// Few while there were few, so that a quiet program is looked at often.
-    pub(crate) fn batch(&self, step: usize) -> u8 {
+    /// Receives what a thread has recorded. Returns whether it may be time to calibrate.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn tell(&self, samples: &Samples) -> bool {
+        // Taken first: see `told`.
+        self.told.all.add(&samples.take());
         let Some(threshold) = self.threshold else {
-            return BATCH_MAX;
+            samples.tell_after(TOLD_MOST);
+            return false;
         };
-        // Relaxed: a hint how soon to look again.
-        let lately = self.lately(step, self.told.all[step].load(Ordering::Relaxed));
-        let to_go = threshold.saturating_sub(lately);
-        let batch = to_go.min(lately / BATCH_PART);
-        u8::try_from(batch).unwrap_or(BATCH_MAX)
+        let lately = self.told.all.get().since(&self.told.seen.get());
+        let most = lately.steps.into_iter().max().unwrap_or(0);
+        // Not beyond the return that is over the threshold, and soon while few have come.
+        let to_go = usize::try_from(threshold).map_or(TOLD_MOST, |limit| limit.saturating_sub(most));
+        samples.tell_after((most / TOLD_PART).min(to_go).clamp(1, TOLD_MOST));
+        self.is_over(most as u64) || self.is_time()
     }
 
-    /// Returns of each step that this was told of, from the beginning.
-    pub(crate) fn told(&self) -> [usize; STEPS] {
-        // Acquire: pairs with the Release in `note_returns`.
-        std::array::from_fn(|step| self.told.all[step].load(Ordering::Acquire))
-    }
-
-    /// How many of those that this was told of came since the last calibration. If that is
-    /// made meanwhile, it may be far too many: then somebody looks in vain.
-    fn lately(&self, step: usize, told: usize) -> u64 {
-        // Relaxed: a hint; who finds a calibration due looks again under the lock.
-        told.wrapping_sub(self.told.before[step].load(Ordering::Relaxed)) as u64
+    /// Returns that threads have told, from the beginning.
+    ///
+    /// To be read before what they have not told: a thread takes its returns from there first.
+    pub(crate) fn told(&self) -> Returns {
+        self.told.all.get()
     }
 
     fn is_over(&self, calls: u64) -> bool {
@@ -320,118 +276,132 @@ impl Calibrator {
         self.timer.as_ref().is_some_and(Timer::is_over)
     }
 
-    // ---- to calibrate ----
-
-    /// Calibrates if that is due, by what was counted or by time. Does nothing while
-    /// another thread is at it.
-    pub(crate) fn calibrate_if_due(&self, classes: &SizeClasses, counted: &impl Counted) {
-        let Some(mut state) = try_lock(&self.state) else {
-            return;
-        };
-        let Some(returns) = counted.returns(Wait::Never) else {
-            return;
-        };
-        let by_time = self.is_time();
-        let lately = since(&state.returns, &returns);
-        let enough = lately.iter().any(|&calls| self.is_over(calls))
-            || by_time && total(&lately) >= CALLS_BY_TIME_LEAST;
-        if enough {
-            self.calibrate_from(&mut state, classes, &lately, &lately, counted, Wait::Never);
-        } else {
-            self.set_lately(&lately);
-            if by_time {
-                self.restart_timer(); // counts on
-            }
-        }
+    /// Notes that the drop rule has discarded a buffer. Returns whether to
+    /// [look at](Self::calibrate_if_many_discarded) the targets for that.
+    pub(crate) fn note_discard(&self) -> bool {
+        self.threshold.is_some() && self.discards.add(1) >= DISCARDS_LEAST
     }
 
-    /// Notes that the drop rule has discarded a buffer. Returns whether the targets are to be
-    /// [looked at](Self::calibrate_if_many_discarded) for that.
-    pub(crate) fn note_discard(&self) -> bool {
-        // Relaxed: a hint; who looks, looks again under the lock.
-        self.threshold.is_some()
-            && self.discards.fetch_add(1, Ordering::Relaxed) + 1 >= DISCARDS_LEAST
+    // ---- to calibrate ----
+
+    /// How often it has calibrated; names the interval in which returns are recorded.
+    #[inline]
+    pub(crate) fn calibrations(&self) -> usize {
+        self.calibrations.get()
+    }
+
+    /// Calibrates if that is due, by the returns so far or by time. Does nothing while
+    /// another thread is at it. Returns whether it did.
+    ///
+    /// `requests` has the requests of each size class so far.
+    pub(crate) fn calibrate_if_due(
+        &self,
+        classes: &SizeClasses,
+        returns: impl FnOnce() -> Returns,
+        requests: impl Iterator<Item = u64>,
+    ) -> bool {
+        let Some(mut state) = try_lock(&self.state) else {
+            return false;
+        };
+        let by_time = self.is_time();
+        let lately = returns().since(&self.told.seen.get());
+        let over = lately.steps.iter().any(|&calls| self.is_over(calls as u64));
+        if over || by_time && lately.total() >= CALLS_BY_TIME_LEAST {
+            self.calibrate_from(&mut state, classes, &lately, &lately, requests);
+            return true;
+        }
+        if by_time {
+            self.restart_timer(); // counts on
+        }
+        false
     }
 
     /// Calibrates by the returns since the last of these looks, or since the last
     /// calibration, if the drop rule has discarded many of them: the sizes have risen. Does
-    /// nothing while another thread is at it.
+    /// nothing while another thread is at it. Returns whether it calibrated.
     pub(crate) fn calibrate_if_many_discarded(
         &self,
         classes: &SizeClasses,
-        counted: &impl Counted,
-    ) {
+        returns: impl FnOnce() -> Returns,
+        requests: impl Iterator<Item = u64>,
+    ) -> bool {
         let Some(mut state) = try_lock(&self.state) else {
-            return;
+            return false;
         };
-        // Relaxed: see `note_discard`.
-        let discards = self.discards.load(Ordering::Relaxed);
+        let discards = self.discards.get();
         if discards < DISCARDS_LEAST {
-            return;
+            return false;
         }
-        let Some(returns) = counted.returns(Wait::Never) else {
-            return;
-        };
         // Not the returns before these: the sizes were others then.
-        let risen = since(&state.at_discards, &returns);
+        let returns = returns();
+        let risen = returns.since(&state.at_discards);
         self.look_at_discards_from(&mut state, returns);
-        let left_out = DISCARDS_PART * (1.0 - self.percentile) * total(&risen) as f64;
-        if discards as f64 > left_out {
-            let lately = since(&state.returns, &returns);
-            self.calibrate_from(&mut state, classes, &risen, &lately, counted, Wait::Never);
+        let left_out = DISCARDS_PART * (1.0 - self.percentile) * risen.total() as f64;
+        let many = discards as f64 > left_out && risen.total() > 0;
+        if many {
+            let lately = returns.since(&self.told.seen.get());
+            self.calibrate_from(&mut state, classes, &risen, &lately, requests);
         }
+        many
     }
 
-    /// Begins to count discards anew, after `returns` of each step.
-    fn look_at_discards_from(&self, state: &mut State, returns: [usize; STEPS]) {
-        // Relaxed: see `note_discard`.
-        self.discards.store(0, Ordering::Relaxed);
+    /// Begins to count discards anew, after `returns`.
+    fn look_at_discards_from(&self, state: &mut State, returns: Returns) {
+        self.discards.set(0);
         state.at_discards = returns;
     }
 
-    /// Calibrates by what was counted since the last time, if that is anything.
-    pub(crate) fn calibrate(&self, classes: &SizeClasses, counted: &impl Counted) {
+    /// Calibrates by the returns since the last time, if there are any. Returns whether it did.
+    pub(crate) fn calibrate(
+        &self,
+        classes: &SizeClasses,
+        returns: impl FnOnce() -> Returns,
+        requests: impl Iterator<Item = u64>,
+    ) -> bool {
         let mut state = lock(&self.state);
-        let returns = counted.returns(Wait::ForLock);
-        let lately = since(&state.returns, &returns.expect("it waits"));
-        self.calibrate_from(
-            &mut state,
-            classes,
-            &lately,
-            &lately,
-            counted,
-            Wait::ForLock,
-        );
+        let lately = returns().since(&self.told.seen.get());
+        let any = lately.total() > 0;
+        if any {
+            self.calibrate_from(&mut state, classes, &lately, &lately, requests);
+        } else {
+            self.restart_timer();
+        }
+        any
     }
 
-    /// Makes targets from `calls`, a part of those that came `lately`: all since the last time.
+    /// Makes targets from `calls`, which are some of the returns since the last time.
     fn calibrate_from(
         &self,
         state: &mut State,
         classes: &SizeClasses,
-        calls: &[u64; STEPS],
-        lately: &[u64; STEPS],
-        counted: &impl Counted,
-        wait: Wait,
+        calls: &Returns,
+        lately: &Returns,
+        requests: impl Iterator<Item = u64>,
     ) {
         self.restart_timer();
-        if total(calls) == 0 || !counted.requests(wait, &mut state.requests_now) {
+        // Not what was read, which may be too low while threads are busy: those would be
+        // counted again.
+        let mut seen = self.told.seen.get();
+        seen.add(lately);
+        self.told.seen.set(&seen);
+        self.look_at_discards_from(state, seen);
+        self.calibrations.add(1);
+        state.calls = calls.total();
+        let per_sample = state.calls as f64 / calls.samples.max(1) as f64;
+        let steps: [u64; STEPS] = calls.steps.map(|returns| returns as u64);
+        state.targets = Targets::after(state.targets, &steps, self.percentile, per_sample);
+        let Some(targets) = state.targets else {
             return;
-        }
-        let targets = Targets::after(state.targets, calls, self.percentile);
-        state.targets = targets;
-        state.calls = total(calls);
-        state.at = clock::instant();
-        for (counted, &calls) in state.returns.iter_mut().zip(lately) {
-            // Not what was read, which may be too low while threads are busy: those
-            // would be counted again.
-            *counted = counted.wrapping_add(calls as usize);
-        }
-        self.set_lately(&[0; STEPS]);
-        self.look_at_discards_from(state, state.returns);
-        if let Some(targets) = targets {
-            self.aim_at(targets);
-            self.retire_above(state, classes, targets.max_size, counted);
+        };
+        self.aim_at(targets);
+        // Retires the classes above `max_size` that the program did not ask for since the last
+        // calibration, and brings back all others.
+        let largest = classes.for_request(targets.max_size);
+        for ((class, now), before) in classes.iter().zip(requests).zip(&mut state.requests) {
+            let lately = now.saturating_sub(*before);
+            *before = now.max(*before);
+            let retired = class.get() > largest.get() && lately < REQUESTS_LEAST as u64;
+            self.set_retired(class, retired);
         }
     }
 
@@ -442,56 +412,18 @@ impl Calibrator {
         self.max_size.store(targets.max_size, Ordering::Relaxed);
     }
 
-    /// Retires the classes above `max_size` that were not asked for since the last
-    /// calibration, and brings back all others. The requests were counted just now.
-    fn retire_above(
-        &self,
-        state: &mut State,
-        classes: &SizeClasses,
-        max_size: usize,
-        counted: &impl Counted,
-    ) {
-        let largest = classes.for_request(max_size);
-        for class in classes.iter() {
-            let before = &mut state.requests[class.get()];
-            let now = state.requests_now[class.get()];
-            let lately = now.saturating_sub(*before);
-            *before = now.max(*before);
-            let retired = class.get() > largest.get() && lately < REQUESTS_LEAST as u64;
-            if self.set_retired(class, retired) {
-                // Not only when it is so for the first time: then it was another
-                // thread, perhaps, that calibrated.
-                counted.give_up(class);
-            }
-        }
-    }
-
-    /// So many returns of each step came since the last calibration, told of or not.
-    fn set_lately(&self, calls: &[u64; STEPS]) {
-        for ((told, before), &calls) in self.told.all.iter().zip(&self.told.before).zip(calls) {
-            // Relaxed: see `lately`.
-            let told = told.load(Ordering::Relaxed);
-            before.store(told.wrapping_sub(calls as usize), Ordering::Relaxed);
-        }
-    }
-
     fn restart_timer(&self) {
         if let Some(timer) = &self.timer {
             timer.restart();
         }
     }
 
-    /// The present targets, and where they come from.
-    pub(crate) fn calibrated(&self, classes: &SizeClasses) -> Calibrated {
-        let state = lock(&self.state);
-        Calibrated {
-            targets: state.targets.unwrap_or(Targets {
-                default_size: self.default_size(),
-                max_size: classes.max(),
-            }),
-            calls: state.calls,
-            at: state.at,
-        }
+    /// The present targets.
+    pub(crate) fn targets(&self, classes: &SizeClasses) -> Targets {
+        lock(&self.state).targets.unwrap_or(Targets {
+            default_size: self.default_size(),
+            max_size: classes.max(),
+        })
     }
 
     /// What is known now, to begin with next time.
@@ -511,43 +443,22 @@ impl Calibrator {
     }
 }
 
-/// Returns of each step since they were counted `before`.
-fn since(before: &[usize; STEPS], returns: &[usize; STEPS]) -> [u64; STEPS] {
-    std::array::from_fn(|step| {
-        // Not below 0: counts that are read while threads are busy may be lower
-        // than they were.
-        let more = returns[step].wrapping_sub(before[step]) as isize;
-        u64::try_from(more).unwrap_or(0)
-    })
-}
-
-fn total(calls: &[u64; STEPS]) -> u64 {
-    calls.iter().sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sizing::samples::Next;
 
     const STEP: usize = 4;
 
-    /// A pool in which nothing comes back but what the calibrator is told of.
-    struct AllTold<'a>(&'a Calibrator);
-
-    impl Counted for AllTold<'_> {
-        fn returns(&self, _: Wait) -> Option<[usize; STEPS]> {
-            Some(self.0.told())
+    fn returns(of_each_step: usize) -> Returns {
+        Returns {
+            steps: [of_each_step; STEPS],
+            samples: of_each_step,
         }
-
-        fn requests(&self, _: Wait, _: &mut [u64]) -> bool {
-            true
-        }
-
-        fn give_up(&self, _: ClassIndex) {}
     }
 
-    /// A calibrator that has been told of so many returns of each step, and has used all.
-    fn told_of(returns: usize, threshold: u64) -> (Calibrator, SizeClasses) {
+    /// A calibrator that has been told of so many returns of each step, and has seen all.
+    fn told_of(of_each_step: usize, threshold: u64) -> (Calibrator, SizeClasses) {
         let classes = SizeClasses::listed(&[64, 4096]).expect("they ascend");
         let config = Calibrating {
             kept_idle: Box::default(),
@@ -557,11 +468,8 @@ mod tests {
             profile: Profile::default(),
         };
         let calibrator = Calibrator::new(config, &classes);
-        for step in 0..STEPS {
-            calibrator.told.all[step].store(returns, Ordering::Relaxed);
-            calibrator.told.before[step].store(returns, Ordering::Relaxed);
-        }
-        lock(&calibrator.state).returns = [returns; STEPS];
+        calibrator.told.all.set(&returns(of_each_step));
+        calibrator.told.seen.set(&returns(of_each_step));
         (calibrator, classes)
     }
 
@@ -569,43 +477,47 @@ mod tests {
     /// returns; and at the beginning.
     const STARTS: [usize; 4] = [0, u32::MAX as usize - 100, usize::MAX - 100, usize::MAX];
 
+    /// Records and tells as the pool does it. Returns whether that has calibrated.
+    fn record(calibrator: &Calibrator, classes: &SizeClasses, samples: &Samples) -> bool {
+        let is_due = samples.record(STEP, 1) == Next::Tell && calibrator.tell(samples);
+        let none = std::iter::repeat(0);
+        is_due && calibrator.calibrate_if_due(classes, || calibrator.told(), none)
+    }
+
     #[test]
     fn a_count_that_wraps_is_counted_on_to_the_last_return() {
         const THRESHOLD: u64 = 300;
         for start in STARTS {
             let (calibrator, classes) = told_of(start, THRESHOLD);
-            for round in 0..3 {
+            let samples = Samples::default();
+            for round in 1..4 {
                 for at in 1..=THRESHOLD {
-                    assert!(!calibrator.note_returns(STEP, 1), "{start}, {round}: {at}");
-                    calibrator.calibrate_if_due(&classes, &AllTold(&calibrator));
+                    assert!(!record(&calibrator, &classes, &samples), "{start}: {at}");
                 }
-                let calls = if round == 0 { 0 } else { THRESHOLD + 1 };
-                assert_eq!(calibrator.calibrated(&classes).calls, calls, "none yet");
-                assert!(calibrator.note_returns(STEP, 1), "{start}, {round}: due");
-                calibrator.calibrate_if_due(&classes, &AllTold(&calibrator));
-                let calibrated = calibrator.calibrated(&classes);
-                assert_eq!(calibrated.calls, THRESHOLD + 1, "{start}, {round}");
-                assert_eq!(calibrated.targets.default_size, 64 << STEP);
+                assert!(record(&calibrator, &classes, &samples), "{start}, {round}");
+                assert_eq!(calibrator.profile(&classes).calls(), THRESHOLD + 1);
+                assert_eq!(calibrator.targets(&classes).default_size, 64 << STEP);
+                assert_eq!(calibrator.calibrations(), round);
             }
         }
     }
 
     #[test]
-    fn batches_are_as_large_where_a_count_wraps_as_elsewhere() {
-        const THRESHOLD: u64 = 300;
-        let batches = |start| {
-            let (calibrator, _classes) = told_of(start, THRESHOLD);
-            let batch_after = |_| {
-                let batch = calibrator.batch(STEP);
-                calibrator.note_returns(STEP, 1);
-                batch
+    fn a_thread_tells_when_it_has_a_sixteenth_of_what_all_had() {
+        let told_at = |start| {
+            let (calibrator, classes) = told_of(start, 1000);
+            let samples = Samples::default();
+            let tells = |&at: &usize| {
+                record(&calibrator, &classes, &samples);
+                samples.untold() == Returns::NONE && at < 1000
             };
-            (0..=THRESHOLD).map(batch_after).collect::<Vec<u8>>()
+            (0..1000).filter(tells).collect::<Vec<usize>>()
         };
-        let expected = batches(0);
-        assert_eq!((expected[0], expected[150], expected[300]), (0, 9, 0));
+        let expected = told_at(0);
+        assert_eq!(expected[..33], (0..33).collect::<Vec<_>>());
+        assert_eq!(expected[33..36], [34, 36, 38]);
         for start in STARTS {
-            assert_eq!(batches(start), expected, "{start}");
+            assert_eq!(told_at(start), expected, "{start}");
         }
     }
 
@@ -613,15 +525,9 @@ mod tests {
     #[test]
     fn a_count_that_is_read_too_low_where_it_wraps_is_none_and_not_very_many() {
         for start in STARTS {
-            let (calibrator, _classes) = told_of(start, 300);
-            let state = lock(&calibrator.state);
             for (read, lately) in [(-3, 0), (-1, 0), (0, 0), (1, 1), (150, 150)] {
-                let returns = [start.wrapping_add_signed(read); STEPS];
-                assert_eq!(
-                    since(&state.returns, &returns),
-                    [lately; STEPS],
-                    "{start}, {read}"
-                );
+                let now = returns(start.wrapping_add_signed(read));
+                assert_eq!(now.since(&returns(start)), returns(lately), "{start}, {read}");
             }
         }
     }

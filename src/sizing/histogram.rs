@@ -209,16 +209,16 @@ impl Histogram {
     /// `None` if nothing is recorded.
     ///
     /// ```
-    /// use tierpool::{Targets, Histogram};
+    /// use tierpool::Histogram;
     ///
     /// let mut histogram = Histogram::new();
     /// histogram.record_many(3000, 94);
     /// histogram.record_many(100_000, 6);
     /// // 94 calls are not more than 95 % of 100, so the next step is met as well.
-    /// let targets = histogram.calibrate(0.95);
-    /// assert_eq!(targets, Some(Targets { default_size: 4096, max_size: 131_072 }));
+    /// let targets = histogram.targets(0.95).expect("something is recorded");
+    /// assert_eq!((targets.default_size, targets.max_size), (4096, 131_072));
     /// ```
-    pub fn calibrate(&self, percentile: f64) -> Option<Targets> {
+    pub fn targets(&self, percentile: f64) -> Option<Targets> {
         targets::from_steps(&self.steps(), percentile)
     }
 

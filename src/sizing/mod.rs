@@ -7,5 +7,6 @@
 pub(crate) mod calibrator;
 pub(crate) mod histogram;
 pub(crate) mod profile;
+pub(crate) mod samples;
 pub(crate) mod size_class;
 pub(crate) mod targets;

@@ -39,17 +39,20 @@ const LEAD: (u64, u64) = (5, 4);
 /// about one in a thousand.
 const KEEP: f64 = 2.0;
 
-/// How many standard deviations of its number count as chance, where there are so few
-/// calls that [`LEAD`] and [`KEEP`] are not far from it.
+/// How many standard deviations count as chance: of the difference of two steps, before the
+/// default moves, and of a step's share, before the maximum falls.
 ///
-/// 4: a workload that does not change is taken for one that does in one of 30,000
-/// calibrations. With 42,000 calls it makes no difference to `LEAD`, and little to `KEEP`.
-const DEVIATIONS: f64 = 4.0;
+/// 4: chance makes more of it in one of 30,000 calibrations. 2: with half of what the percentile
+/// leaves out, that is as rare for a size that came in with all of it.
+const DEVIATIONS_LEAD: f64 = 4.0;
+const DEVIATIONS_KEEP: f64 = 2.0;
 
-/// The sizes that a calibrator aims at, in bytes.
+/// The sizes that a pool aims at, in bytes.
 ///
-/// From [`Histogram::calibrate`](crate::Histogram::calibrate).
+/// From [`Pool::targets`](crate::Pool::targets), or for recorded sizes from
+/// [`Histogram::targets`](crate::Histogram::targets).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Targets {
     /// What most buffers hold: a good capacity for one of which nothing is known.
     pub default_size: usize,
@@ -58,25 +61,25 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// The targets after these calls, where those before were `current`.
+    /// The targets after these calls, where those before were `current`. One sample stands for
+    /// `per_sample` calls, on average.
     ///
-    /// [`from_steps`], where there were none. From then on a target is changed if
-    /// the calls say so clearly, so that a workload between two answers stays with one:
+    /// Without targets before, those of [`from_steps`]. Later, a target changes if the calls say so
+    /// clearly, so that a workload between two answers stays with one:
     ///
     /// - `max_size` is raised at once, since a maximum that is too small discards
     ///   buffers. It is lowered as far as a stricter percentile agrees, which leaves
-    ///   out half ([`KEEP`]) of what `percentile` does, and less where there are few calls.
+    ///   out half ([`KEEP`]) of what `percentile` does, and less where there are few samples.
     /// - `default_size` moves to the most frequent step if that has more than 5/4
     ///   ([`LEAD`]) of the calls of the step it is at, and more than chance makes of as many;
     ///   or if the step it is at had none.
-    ///
-    /// What chance makes is [`DEVIATIONS`].
     ///
     /// `current`, if there was no call. Allocates nothing.
     pub(crate) fn after(
         current: Option<Self>,
         calls: &[u64; STEPS],
         percentile: f64,
+        per_sample: f64,
     ) -> Option<Self> {
         let Some(new) = from_steps(calls, percentile) else {
             return current;
@@ -84,7 +87,7 @@ impl Targets {
         let Some(current) = current else {
             return Some(new);
         };
-        let default_size = if has_lead(calls, new.default_size, current.default_size) {
+        let default_size = if has_lead(calls, new.default_size, current.default_size, per_sample) {
             new.default_size
         } else {
             current.default_size
@@ -93,8 +96,9 @@ impl Targets {
             new.max_size
         } else {
             let out = (1.0 - share(percentile)) / KEEP;
-            let total: f64 = calls.iter().map(|&calls| calls as f64).sum();
-            let strict = 1.0 - (out - DEVIATIONS * (out / total).sqrt()).max(0.0);
+            let calls_in_all: f64 = calls.iter().map(|&calls| calls as f64).sum();
+            let by_chance = DEVIATIONS_KEEP * (out * per_sample / calls_in_all).sqrt();
+            let strict = 1.0 - (out - by_chance).max(0.0);
             let strict = from_steps(calls, strict).map_or(0, |strict| strict.max_size);
             // Not below `new`: the stricter percentile walks at least as far.
             current.max_size.min(strict)
@@ -111,26 +115,6 @@ impl Targets {
 pub(crate) const fn step_of(len: usize) -> usize {
     let blocks = len.saturating_sub(1) / STEP_MIN;
     let step = (usize::BITS - blocks.leading_zeros()) as usize;
-    if step < STEPS { step } else { STEPS - 1 }
-}
-
-/// What the pool counts a length as: the number of the highest bit of one less, which
-/// a drop has at once, and which tells its step. 63 bytes and less are one kind; none
-/// at all is the last, which no length is.
-#[inline(always)]
-pub(crate) const fn kind_of(len: usize) -> usize {
-    (len.wrapping_sub(1) | (STEP_MIN - 1)).ilog2() as usize
-}
-
-/// The step that counts lengths of a kind.
-pub(crate) const fn step_of_kind(kind: usize) -> usize {
-    const NONE_AT_ALL: usize = kind_of(0);
-    let first = kind_of(STEP_MIN);
-    let step = if kind == NONE_AT_ALL {
-        0
-    } else {
-        kind.saturating_sub(first)
-    };
     if step < STEPS { step } else { STEPS - 1 }
 }
 
@@ -184,13 +168,13 @@ fn share(percentile: f64) -> f64 {
 
 /// Whether `size` has occurred clearly more often than `current`, or that has not, or is
 /// no step.
-fn has_lead(calls: &[u64; STEPS], size: usize, current: usize) -> bool {
+fn has_lead(calls: &[u64; STEPS], size: usize, current: usize, per_sample: f64) -> bool {
     let of = |size| calls[step_of(size)];
     let (now, before) = (of(size), of(current));
     let (lead, behind) = LEAD;
     let clear = u128::from(now) * u128::from(behind) > u128::from(before) * u128::from(lead);
     let more = now as f64 - before as f64;
-    let by_chance = DEVIATIONS * (now as f64 + before as f64).sqrt();
+    let by_chance = DEVIATIONS_LEAD * ((now as f64 + before as f64) * per_sample).sqrt();
     clear && more > by_chance || before == 0 || step_size(step_of(current)) != current
 }
 
@@ -235,27 +219,6 @@ mod tests {
         assert_eq!(step_of(usize::MAX), 19);
     }
 
-    #[test]
-    fn what_a_length_is_counted_as_tells_its_step() {
-        const MOST: usize = isize::MAX as usize; // no contents are longer
-        let near_each_bit = (0..usize::BITS - 1).flat_map(|bit| {
-            let power = 1_usize << bit;
-            [power.saturating_sub(2), power - 1, power, power + 1]
-        });
-        let small = 0..if crate::SLOW { 300 } else { 70_000 };
-        for len in near_each_bit.chain(small).chain([MOST - 1, MOST]) {
-            let kind = kind_of(len);
-            assert!(kind < usize::BITS as usize, "{len}");
-            assert_eq!(step_of_kind(kind), step_of(len), "{len}");
-        }
-        // Above the last step there are more kinds than steps.
-        assert_ne!(kind_of(40 << 20), kind_of(100 << 20));
-        assert_eq!(step_of_kind(kind_of(100 << 20)), STEPS - 1);
-        // None at all is a kind of its own.
-        assert_ne!(kind_of(0), kind_of(1));
-        assert_ne!(kind_of(0), kind_of(MOST));
-    }
-
     /// A small generator with a seed (SplitMix64), so that each run is the same.
     struct Noise(u64);
 
@@ -276,6 +239,15 @@ mod tests {
         }
     }
 
+    /// Where each call is a sample.
+    fn after(
+        current: Option<Targets>,
+        calls: &[u64; STEPS],
+        percentile: f64,
+    ) -> Option<Targets> {
+        Targets::after(current, calls, percentile, 1.0)
+    }
+
     /// How often the targets differ from those before.
     fn changes(all: &[Option<Targets>]) -> usize {
         all.windows(2).filter(|pair| pair[0] != pair[1]).count()
@@ -292,7 +264,7 @@ mod tests {
         for _ in 0..CALIBRATIONS {
             let calls = workload();
             assert_eq!(calls.iter().sum::<u64>(), CALLS);
-            current = Targets::after(current, &calls, PERCENTILE);
+            current = after(current, &calls, PERCENTILE);
             held.push(current);
             pure.push(from_steps(&calls, PERCENTILE));
         }
@@ -355,7 +327,7 @@ mod tests {
                 let big = noise.around(mean, (mean as f64).sqrt()).min(calls);
                 let small = noise.around((calls - big) / 2, 16.0);
                 let calls = counts(&[(1000, small), (2000, calls - big - small), (100_000, big)]);
-                current = Targets::after(current, &calls, PERCENTILE);
+                current = after(current, &calls, PERCENTILE);
                 all.push(current);
             }
             assert!(changes(&all) <= 2, "{big_percent} %: {}", changes(&all));
@@ -386,7 +358,7 @@ mod tests {
         for percentile in [0.5, PERCENTILE, 1.0] {
             let mut current = None;
             for calls in [&small, &big, &small, &big] {
-                current = Targets::after(current, calls, percentile);
+                current = after(current, calls, percentile);
                 assert_eq!(current, from_steps(calls, percentile));
             }
         }
@@ -397,7 +369,7 @@ mod tests {
         let current = targets(1024, 4096);
         let after = |old, new| {
             let calls = counts(&[(1024, old), (4096, new)]);
-            Targets::after(current, &calls, 1.0).unwrap().default_size
+            after(current, &calls, 1.0).unwrap().default_size
         };
         assert_eq!(after(4000, 4001), 1024);
         assert_eq!(after(4000, 5000), 1024);
@@ -413,7 +385,7 @@ mod tests {
     fn a_default_that_is_no_step_gives_way_to_any() {
         let calls = counts(&[(4000, 10), (3000, 1)]);
         for not_a_step in [0, 63, 4095, 4097, 64 << 20] {
-            let after = Targets::after(targets(not_a_step, 4096), &calls, PERCENTILE);
+            let after = after(targets(not_a_step, 4096), &calls, PERCENTILE);
             assert_eq!(after, targets(4096, 4096), "{not_a_step}");
         }
     }
@@ -422,7 +394,7 @@ mod tests {
     fn of_few_calls_the_default_moves_when_it_is_no_chance() {
         let after = |old, new| {
             let calls = counts(&[(1024, old), (4096, new)]);
-            Targets::after(targets(1024, 4096), &calls, 1.0)
+            after(targets(1024, 4096), &calls, 1.0)
                 .unwrap()
                 .default_size
         };
@@ -438,8 +410,8 @@ mod tests {
         let current = targets(1024, 131_072);
         let after = |big| {
             let calls = counts(&[(1024, 100_000_000 - big), (131_072, big)]);
-            let raised = Targets::after(targets(1024, 1024), &calls, PERCENTILE);
-            let held = Targets::after(current, &calls, PERCENTILE);
+            let raised = after(targets(1024, 1024), &calls, PERCENTILE);
+            let held = after(current, &calls, PERCENTILE);
             (raised.unwrap().max_size, held.unwrap().max_size)
         };
         assert_eq!(after(5_000_000), (131_072, 131_072));
@@ -452,7 +424,7 @@ mod tests {
     fn of_few_calls_the_maximum_is_lowered_when_it_is_no_chance() {
         let held = |calls, big| {
             let calls = counts(&[(1024, calls - big), (131_072, big)]);
-            let after = Targets::after(targets(1024, 131_072), &calls, PERCENTILE);
+            let after = after(targets(1024, 131_072), &calls, PERCENTILE);
             after.unwrap().max_size == 131_072
         };
         // 4 * sqrt(0.025 / 1000) is 0.02: 0.005 of 1000 are left out.
@@ -479,7 +451,7 @@ mod tests {
             (1 << 20, 16_384),
         ] {
             assert_eq!(
-                Targets::after(targets(1024, before), &calls, PERCENTILE),
+                after(targets(1024, before), &calls, PERCENTILE),
                 targets(1024, after),
                 "{before}"
             );
@@ -491,7 +463,7 @@ mod tests {
         // The first alone is walked at 0, and at 0.5: 110 of 210 are more than 105.
         let calls = counts(&[(1024, 110), (65_536, 100)]);
         assert_eq!(
-            Targets::after(targets(65_536, 65_536), &calls, 0.0),
+            after(targets(65_536, 65_536), &calls, 0.0),
             targets(65_536, 65_536)
         );
     }
@@ -499,9 +471,9 @@ mod tests {
     #[test]
     fn without_calls_nothing_changes() {
         let none = [0; STEPS];
-        assert_eq!(Targets::after(None, &none, PERCENTILE), None);
+        assert_eq!(after(None, &none, PERCENTILE), None);
         let current = targets(1000, 3); // even what no calibration gives
-        assert_eq!(Targets::after(current, &none, PERCENTILE), current);
+        assert_eq!(after(current, &none, PERCENTILE), current);
     }
 
     #[test]
@@ -511,7 +483,7 @@ mod tests {
         // Ten of twenty, and the one that passes the half.
         assert_eq!(from_steps(&most, 0.5), targets(64, 64 << 10));
         assert_eq!(
-            Targets::after(targets(128, 256), &most, 0.5),
+            after(targets(128, 256), &most, 0.5),
             targets(128, 64 << 10)
         );
     }
@@ -566,7 +538,7 @@ mod tests {
             percentile in any_percentile(),
         ) {
             prop_assert_eq!(
-                Targets::after(None, &calls, percentile),
+                after(None, &calls, percentile),
                 from_steps(&calls, percentile)
             );
         }
@@ -580,7 +552,7 @@ mod tests {
             let Some(pure) = from_steps(&calls, percentile) else {
                 return Ok(());
             };
-            let after = Targets::after(Some(current), &calls, percentile).unwrap();
+            let after = after(Some(current), &calls, percentile).unwrap();
             prop_assert!(after.max_size >= pure.max_size);
             prop_assert!(after.max_size >= after.default_size);
             prop_assert!(calls[step_of(after.default_size)] > 0);
@@ -596,8 +568,8 @@ mod tests {
             calls in any_calls(),
             percentile in any_percentile(),
         ) {
-            let once = Targets::after(Some(current), &calls, percentile);
-            prop_assert_eq!(Targets::after(once, &calls, percentile), once);
+            let once = after(Some(current), &calls, percentile);
+            prop_assert_eq!(after(once, &calls, percentile), once);
         }
     }
 }

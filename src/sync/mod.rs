@@ -6,7 +6,7 @@
 
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
-    pub(crate) use std::sync::atomic::AtomicU8;
+    pub(crate) use std::sync::atomic::AtomicPtr;
     #[allow(unused_imports)] // each system has its own barrier
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
     // For what is in a static: a checker's are made and forgotten with each run.
@@ -67,6 +67,7 @@ mod imp {
 #[cfg(any(loom, shuttle))]
 mod imp {
     pub(super) use super::checker::Count;
+    pub(crate) use super::checker::atomic::AtomicPtr;
     #[cfg(test)]
     pub(crate) use super::checker::model;
     pub(crate) use super::checker::{Exclusive, Mutex, MutexGuard, Ordering, fence, yield_now};
@@ -114,7 +115,6 @@ mod imp {
     }
 
     atomic!(AtomicBool, bool);
-    atomic!(AtomicU8, u8);
     atomic!(AtomicUsize, usize);
 
     pub(crate) use AtomicUsize as AtomicPosition;
@@ -415,31 +415,11 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// How often [`lock_briefly`] tries.
-///
-/// 1000: some 40 us, while what is done under such a lock takes less than one.
-const LOCK_TRIES: usize = 1000;
-
-/// As [`lock`], unless another thread keeps it locked for longer than it should: one that
-/// the system has stopped. For what must not wait for another thread.
-pub(crate) fn lock_briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    if MODELLED {
-        return Some(lock(mutex)); // a checker would try each number of tries
-    }
-    (0..LOCK_TRIES).find_map(|_| {
-        let locked = try_lock(mutex);
-        if locked.is_none() {
-            std::hint::spin_loop();
-        }
-        locked
-    })
-}
-
 /// A number that only says when, or how far, to do what is right at any time.
 ///
 /// Every access is `Relaxed`: a hint orders nothing, and may be lost to another thread's.
 /// So a model checker need not try which of its values each thread sees.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Hint(imp::StaticUsize);
 
 impl Hint {

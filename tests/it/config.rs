@@ -262,7 +262,7 @@ fn an_interval_of_0_between_calibrations_is_refused() {
         assert_refused(
             Pool::builder()
                 .calibrate_interval(Duration::ZERO)
-                .calibration(on),
+                .learn_sizes(on),
             |error| {
                 matches!(
                     error,
@@ -304,7 +304,7 @@ fn a_percentile_that_is_not_from_0_to_1_is_refused_with_its_value() {
             assert_refused(
                 Pool::builder()
                     .calibrate_percentile(percentile)
-                    .calibration(on),
+                    .learn_sizes(on),
                 |error| matches!(error, ConfigError::Percentile { value, .. } if value == shown),
                 &format!(
                     "calibrate_percentile: {shown} is not a number from 0 to 1; 0.95 is usual"
@@ -320,7 +320,7 @@ fn a_percentile_from_0_to_1_builds() {
         let builder = options(&[512]).calibrate_percentile(percentile);
         let pool = builder.build().unwrap();
         drop(pool.get(1));
-        assert_eq!(pool.calibrate().targets.max_size, 64);
+        assert_eq!(pool.recalibrate().max_size, 64);
     }
 }
 

@@ -30,7 +30,7 @@ fn pools() -> [(&'static str, Pool); 3] {
 /// Returns of 1000 bytes, which make both targets 1024; and a calibration.
 fn calibrate_to_small(pool: &Pool) {
     (0..100).for_each(|_| pool.get(SMALL).put_bytes(7, 1000));
-    let targets = pool.calibrate().targets;
+    let targets = pool.recalibrate();
     assert_eq!((targets.default_size, targets.max_size), (SMALL, SMALL));
 }
 
@@ -113,8 +113,8 @@ fn the_return_that_makes_it_calibrate_is_itself_judged() {
                 assert_eq!(large(&pool), (0, u64::from(returns > 0)));
                 drop(grown(&pool));
             }
-            assert_eq!(pool.calibration().calls, threshold + 1);
-            assert_eq!(pool.calibration().targets.max_size, SMALL);
+            assert_eq!(pool.profile().calls(), threshold + 1);
+            assert_eq!(pool.targets().max_size, SMALL);
             assert_eq!(large(&pool), (1, 0), "{threshold}, {wipe}");
         }
     }
@@ -220,7 +220,7 @@ fn two_requests_before_the_first_calibration_count_as_well() {
             drop(grown(&pool));
             drop(grown(&pool));
             calibrate_to_small(&pool);
-            pool.calibrate();
+            pool.recalibrate();
             drop(grown(&pool));
             let kept = requests >= 2;
             assert_eq!(large(&pool).0, u64::from(!kept), "{name}, {requests}");
@@ -246,8 +246,8 @@ fn a_program_that_asks_for_large_ones_in_3_percent_of_its_gets_keeps_them() {
                 };
                 pool.get(request).put_bytes(7, len);
             }
-            assert!(pool.calibration().calls > threshold, "it has calibrated");
-            assert_eq!(pool.calibration().targets.max_size, SMALL);
+            assert!(pool.profile().calls() > threshold, "it has calibrated");
+            assert_eq!(pool.targets().max_size, SMALL);
             let counts = class(&pool, LARGE);
             assert_eq!((counts.discards.total(), counts.misses), (0, 1));
             assert!(counts.hits() >= GETS as u64 / 34);
@@ -408,7 +408,7 @@ fn the_class_that_holds_the_maximum_is_kept() {
         let classes = [100, 3000, 10_000, 70_000];
         let pool = options(&classes).calibrate_after(u64::MAX).build().unwrap();
         (0..10).for_each(|_| pool.get(0).put_bytes(7, len));
-        pool.calibrate();
+        pool.recalibrate();
         for capacity in classes {
             drop(pool.adopt(BytesMut::with_capacity(capacity)));
             let freed = class(&pool, capacity).discards.above_max;
@@ -424,7 +424,7 @@ fn a_smallest_class_above_the_maximum_is_kept() {
         .build()
         .unwrap();
     (0..10).for_each(|_| pool.get(100).put_bytes(7, 100));
-    assert_eq!(pool.calibrate().targets.max_size, 128);
+    assert_eq!(pool.recalibrate().max_size, 128);
     (0..10).for_each(|_| drop(pool.get_default()));
     assert_eq!((total(&pool).misses, total(&pool).discards.total()), (1, 0));
     drop(pool.adopt(BytesMut::with_capacity(65_536)));
@@ -442,7 +442,7 @@ fn a_maximum_that_is_raised_brings_its_classes_back() {
             let mut buf = pool.get(64);
             buf.put_bytes(7, 200_000);
         }
-        assert_eq!(pool.calibrate().targets.max_size, LARGE, "{name}");
+        assert_eq!(pool.recalibrate().max_size, LARGE, "{name}");
         let freed = large(&pool).0;
         drop(grown(&pool));
         assert_eq!(large(&pool), (freed, 1), "{name}");
@@ -455,7 +455,7 @@ fn a_maximum_that_is_raised_brings_its_classes_back() {
 fn without_calibration_nothing_is_freed_up_to_the_largest_class() {
     let pool = by_hand()
         .calibrate_after(10)
-        .calibration(false)
+        .learn_sizes(false)
         .build()
         .unwrap();
     (0..rounds(2000, 300)).for_each(|_| pool.get(SMALL).put_bytes(7, 1000));
@@ -584,7 +584,7 @@ fn a_calibration_finds_its_threads_cache_whatever_else_the_thread_has_used() {
         .map(|_| by_hand().build().unwrap())
         .collect();
     others.iter().for_each(|other| drop(other.get(1)));
-    assert_eq!(pool.calibrate().targets.max_size, SMALL);
+    assert_eq!(pool.recalibrate().max_size, SMALL);
     drop(held);
     assert_eq!(large(&pool), (2, 0));
 }
@@ -634,11 +634,11 @@ fn a_guard_that_comes_back_on_another_thread_is_judged_there() {
 fn gets_of_the_default_are_requests() {
     for (name, pool) in pools() {
         (0..100).for_each(|_| pool.get(64).put_bytes(7, 5000));
-        assert_eq!(pool.calibrate().targets.default_size, 8192, "{name}");
+        assert_eq!(pool.recalibrate().default_size, 8192, "{name}");
         drop((pool.get_default(), pool.get_default()));
         // Not large any more, but asked for twice.
         (0..100).for_each(|_| pool.get(SMALL).put_bytes(7, 1000));
-        assert_eq!(pool.calibrate().targets.max_size, SMALL, "{name}");
+        assert_eq!(pool.recalibrate().max_size, SMALL, "{name}");
         drop(pool.adopt(BytesMut::with_capacity(16_384)));
         assert_eq!(class(&pool, 16_384).discards.above_max, 0, "{name}");
     }

@@ -246,7 +246,7 @@ fn what_a_calibration_aims_at_is_not_less_than_one_and_a_half_times_the_capacity
     let classes: Vec<usize> = (10..=128).map(|class| 10 * class).collect();
     let pool = pool_of(&classes);
     pool.get(100).put_bytes(1, 100);
-    let targets = pool.calibrate().targets;
+    let targets = pool.recalibrate();
     assert_eq!((targets.default_size, targets.max_size), (128, 128));
     let mut buf = pool.get(120);
     buf.put_bytes(1, 121);
@@ -1131,7 +1131,7 @@ proptest! {
         let pool = crate::options(&classes).zero_on_return(zero).build().unwrap();
         if let Some(len) = calibrated {
             pool.get(len).put_bytes(1, len);
-            pool.calibrate();
+            pool.recalibrate();
         }
         let buf = pool.get(first);
         let mut filled = Filled { buf, written: 0, copied: 0 };

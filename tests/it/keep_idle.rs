@@ -149,7 +149,7 @@ fn a_calibration_never_finds_their_class_too_large() {
         for _ in 0..50 {
             pool.get(100).put_bytes(7, 100);
         }
-        assert_eq!(pool.calibrate().targets.max_size, 128);
+        assert_eq!(pool.recalibrate().max_size, 128);
         drop(pool.get(CAPACITY)); // once between two calibrations
         drop(pool.get(4096));
         let kept = class(&pool, CAPACITY);

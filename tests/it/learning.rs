@@ -37,7 +37,7 @@ fn use_one(pool: &Pool, request: usize, len: usize) {
 /// The targets of these lengths alone.
 fn pure(lengths: impl IntoIterator<Item = usize>) -> Targets {
     let histogram: Histogram = lengths.into_iter().collect();
-    histogram.calibrate(PERCENTILE).unwrap()
+    histogram.targets(PERCENTILE).unwrap()
 }
 
 /// Waits for what must come about at some time. Fails if it does not in a minute,
@@ -99,7 +99,7 @@ const WAYS: [(&str, GiveBack); 6] = [
 
 /// Has a pool calibrate some times, each time from as many returns as it takes.
 fn assert_calibrates_at_the_return_after(threshold: u64, name: &str, pool: &Pool, way: GiveBack) {
-    assert_eq!((pool.calibration().at, pool.calibration().calls), (None, 0));
+    assert_eq!((pool.calibration().at, pool.profile().calls()), (None, 0));
     // No two neighbours are alike, so that each calibration shows.
     let lengths = [0, 65, 1, 128, 64, 1000, 5000, 129];
     let all = if threshold > 1000 { 3 } else { lengths.len() };
@@ -224,9 +224,9 @@ fn a_class_that_is_retired_meanwhile_calibrates_at_exactly_the_return_after_the_
         let pool = by_count(THRESHOLD).build().unwrap();
         (0..quick).for_each(|_| use_one(&pool, 1 << 20, 1000));
         // The second calibration retires the class: nothing asked for it since the first.
-        pool.calibrate();
+        pool.recalibrate();
         use_one(&pool, 5000, 1000);
-        assert_eq!(pool.calibrate().calls, 1);
+        assert_eq!(pool.recalibrate().calls, 1);
         let mut watch = Watch::new();
         watch.next(pool.calibration());
         for returns in 1..=THRESHOLD + 1 {
@@ -234,7 +234,7 @@ fn a_class_that_is_retired_meanwhile_calibrates_at_exactly_the_return_after_the_
             let made = watch.next(pool.calibration()).is_some();
             assert_eq!(made, returns > THRESHOLD, "{returns}, {quick}");
         }
-        assert_eq!(pool.calibration().calls, THRESHOLD + 1);
+        assert_eq!(pool.profile().calls(), THRESHOLD + 1);
     }
 }
 
@@ -249,7 +249,7 @@ fn a_calibration_by_hand_begins_the_count_anew() {
         } else {
             before
         };
-        let made = pool.calibrate();
+        let made = pool.recalibrate();
         if before > 0 {
             assert_eq!(made.calls, before);
         }
@@ -323,13 +323,13 @@ fn a_threshold_that_is_never_passed_counts_on() {
     let pool = by_hand();
     let returns = rounds(3000, 600);
     (0..returns).for_each(|_| use_one(&pool, 100, 100));
-    assert_eq!((pool.calibration().at, pool.calibration().calls), (None, 0));
-    assert_eq!(pool.calibrate().calls, returns as u64);
+    assert_eq!((pool.calibration().at, pool.profile().calls()), (None, 0));
+    assert_eq!(pool.recalibrate().calls, returns as u64);
 }
 
 #[test]
 fn without_calibration_nothing_is_chosen_but_when_asked_for() {
-    let builder = by_count(10).calibration(false);
+    let builder = by_count(10).learn_sizes(false);
     // Nor by time.
     let builder = builder.calibrate_interval(Duration::from_millis(1));
     let pool = builder.build().unwrap();
@@ -337,9 +337,9 @@ fn without_calibration_nothing_is_chosen_but_when_asked_for() {
     (0..returns).for_each(|_| use_one(&pool, 100, 100));
     thread::sleep(Duration::from_millis(30));
     (0..returns).for_each(|_| use_one(&pool, 100, 100));
-    assert_eq!((pool.calibration().at, pool.calibration().calls), (None, 0));
+    assert_eq!((pool.calibration().at, pool.profile().calls()), (None, 0));
     assert_eq!(pool.get_default().capacity(), 5000);
-    let now = pool.calibrate(); // all that has been counted, and the default's
+    let now = pool.recalibrate(); // all that has been counted, and the default's
     assert_eq!((now.calls, now.targets), (2 * returns + 1, pure([100])));
 }
 
@@ -347,14 +347,14 @@ fn without_calibration_nothing_is_chosen_but_when_asked_for() {
 fn a_calibration_without_a_return_changes_nothing() {
     let pool = by_hand();
     let before = pool.calibration();
-    assert_eq!(pool.calibrate(), before);
+    assert_eq!(pool.recalibrate(), before);
     assert_eq!((before.at, before.calls), (None, 0));
     use_one(&pool, 100, 100);
-    let made = pool.calibrate();
+    let made = pool.recalibrate();
     assert_eq!((made.calls, made.targets), (1, pure([100])));
     let _out = pool.get(1 << 20);
     drop(pool.get(64).detach());
-    assert_eq!(pool.calibrate(), made);
+    assert_eq!(pool.recalibrate(), made);
     assert_eq!(pool.calibration(), made);
 }
 
@@ -374,7 +374,7 @@ fn the_percentile_is_the_builders() {
         for (len, count) in [(100, 70), (1000, 20), (4000, 9), (60_000, 1)] {
             (0..count).for_each(|_| use_one(&pool, len, len));
         }
-        let targets = pool.calibrate().targets;
+        let targets = pool.recalibrate();
         assert_eq!(
             (targets.default_size, targets.max_size),
             (128, max_size),
@@ -392,7 +392,7 @@ fn a_target_gives_way_to_a_clear_change_alone() {
         for &(len, count) in uses {
             (0..count).for_each(|_| use_one(&pool, len, len));
         }
-        let targets = pool.calibrate().targets;
+        let targets = pool.recalibrate();
         (targets.default_size, targets.max_size)
     };
     assert_eq!(after(&[(100, 10000)]), (128, 128));
@@ -438,8 +438,8 @@ fn calibrations_by_count_hold_what_is_not_clear() {
             at += 1;
         }
         current = targets_after(current, &lengths, PERCENTILE);
-        assert_eq!(pool.calibration().targets, current.unwrap(), "{large}");
-        assert_eq!(pool.calibration().calls, lengths.calls());
+        assert_eq!(pool.targets(), current.unwrap(), "{large}");
+        assert_eq!(pool.profile().calls(), lengths.calls());
     }
 }
 
@@ -607,7 +607,7 @@ fn a_return_counts_what_was_written_with_what_was_consumed_of_it() {
         ] {
             let pool = by_hand();
             let counted = used.run(&pool, request, len, cut);
-            let made = pool.calibrate();
+            let made = pool.recalibrate();
             let case = format!("{used:?}, {request}, {len}, {cut}");
             assert_eq!(made.calls, u64::from(counted.is_some()), "{case}");
             if let Some(counted) = counted {
@@ -626,9 +626,9 @@ fn a_buffer_that_is_outgrown_is_not_counted() {
     }
     buf.reserve(5 << 20);
     assert!(total(&pool).growths > 2);
-    assert_eq!(pool.calibrate().calls, 0);
+    assert_eq!(pool.recalibrate().calls, 0);
     drop(buf);
-    let made = pool.calibrate();
+    let made = pool.recalibrate();
     assert_eq!((made.calls, made.targets), (1, pure([3 << 20])));
 }
 
@@ -677,7 +677,7 @@ proptest! {
             match then {
                 0 => _ = pool.trim(),
                 1 => _ = pool.clear(),
-                2 => _ = pool.calibrate(),
+                2 => _ = pool.recalibrate(),
                 _ => {}
             }
             if let Some(made) = watch.next(pool.calibration()) {
@@ -687,7 +687,7 @@ proptest! {
                 lengths = Histogram::new();
             }
         }
-        let made = pool.calibrate();
+        let made = pool.recalibrate();
         if !lengths.is_empty() {
             prop_assert_eq!(made.calls, lengths.calls());
             prop_assert_eq!(Some(made.targets), targets_after(current, &lengths, percentile));
@@ -702,7 +702,7 @@ proptest! {
         let calibrated = |lengths: &[usize]| {
             let pool = by_hand();
             lengths.iter().for_each(|&len| use_one(&pool, len, len));
-            let made = pool.calibrate();
+            let made = pool.recalibrate();
             (made.calls, made.targets)
         };
         prop_assert_eq!(calibrated(&lengths), calibrated(&shuffled));
@@ -720,7 +720,7 @@ struct Sum {
 
 impl Sum {
     fn calibrate(&mut self, pool: &Pool) {
-        if let Some(made) = self.watch.next(pool.calibrate()) {
+        if let Some(made) = self.watch.next(pool.recalibrate()) {
             self.calls += made.calls;
         }
     }
@@ -737,9 +737,9 @@ fn while_calibrating(pool: &Pool, work: impl FnOnce()) -> u64 {
                 watch: Watch::new(),
             };
             while !over.load(Ordering::Acquire) {
-                sum.calibrate(pool);
+                sum.targets(pool);
             }
-            sum.calibrate(pool); // what came last
+            sum.targets(pool); // what came last
             sum.calls
         });
         work();
@@ -843,7 +843,7 @@ fn threads_that_end_leave_their_counts_and_their_heirs_go_on_with_them() {
         });
     }
     assert!(pool.calibration().at.is_some());
-    let last = pool.calibrate();
+    let last = pool.recalibrate();
     assert!(returns == 0 || last.calls == returns);
 }
 
@@ -871,7 +871,7 @@ fn what_several_threads_counted_is_complete_at_a_calibration_by_count() {
         assert!(returns <= EACH + THREADS * 255 + 1 + 255 * THREADS, "late");
     }
     assert!(returns > EACH + THREADS * 255, "early: {returns}");
-    assert_eq!(pool.calibration().calls, returns);
+    assert_eq!(pool.profile().calls(), returns);
 }
 
 #[test]
@@ -906,7 +906,7 @@ fn returns_in_thread_local_destructors_and_after_their_threads_caches_are_counte
             run.join().unwrap();
         });
         // One, and in each destructor another and three empty ones.
-        let made = pool.calibrate();
+        let made = pool.recalibrate();
         assert_eq!(made.calls, 1 + 2 * (1 + 3), "{threads}");
         let lengths = [0, 0, 0, 0, 0, 0, 5000, 5000, 5000];
         assert_eq!(made.targets, pure(lengths));
@@ -927,7 +927,7 @@ fn calibrations_from_many_threads_at_once_leave_targets_that_belong_together() {
                     let len = 100 << ((at + thread) % 8);
                     use_one(pool, len, len);
                     let now = match at % 5 {
-                        0 => pool.calibrate(),
+                        0 => pool.recalibrate(),
                         _ => pool.calibration(),
                     };
                     assert!(now.targets.default_size <= now.targets.max_size);
@@ -939,9 +939,9 @@ fn calibrations_from_many_threads_at_once_leave_targets_that_belong_together() {
         }
     });
     // All of it has been counted, or is now: this finds nothing twice.
-    pool.calibrate();
+    pool.recalibrate();
     let made = pool.calibration();
-    assert_eq!(pool.calibrate(), made);
+    assert_eq!(pool.recalibrate(), made);
 }
 
 #[test]
@@ -965,9 +965,9 @@ fn get_default_hands_out_what_came_back_most_often() {
     let pool = by_hand();
     let default = |pool: &Pool| pool.get_default().capacity();
     assert_eq!(default(&pool), 5000); // 4096 bytes
-    assert_eq!(pool.calibration().targets.default_size, 4096);
-    assert_eq!(pool.calibration().targets.max_size, 1 << 20);
-    pool.calibrate();
+    assert_eq!(pool.targets().default_size, 4096);
+    assert_eq!(pool.targets().max_size, 1 << 20);
+    pool.recalibrate();
     for (len, capacity) in [
         (10, 64),
         (65, 200),
@@ -980,14 +980,14 @@ fn get_default_hands_out_what_came_back_most_often() {
         (100, 200),
     ] {
         (0..10).for_each(|_| use_one(&pool, len, len));
-        pool.calibrate();
+        pool.recalibrate();
         assert_eq!(default(&pool), capacity, "{len}");
         let mut buf = pool.get_default();
         assert!(buf.is_empty());
         buf.put_bytes(7, len);
         assert_eq!(buf.capacity(), capacity, "it holds that much");
         drop(buf.detach()); // counts nothing
-        pool.calibrate();
+        pool.recalibrate();
     }
 }
 
@@ -995,7 +995,7 @@ fn get_default_hands_out_what_came_back_most_often() {
 fn before_the_first_calibration_the_default_is_4096_bytes_or_the_largest_class() {
     let default = |classes: &[usize]| {
         let pool = options(classes).build().unwrap();
-        let targets = pool.calibration().targets;
+        let targets = pool.targets();
         assert_eq!(
             pool.get_default().capacity(),
             pool.get(targets.default_size).capacity()
@@ -1037,7 +1037,7 @@ fn a_guard_grows_to_the_default_then_to_the_maximum_and_then_far() {
         for &(len, count) in uses {
             (0..count).for_each(|_| use_one(&pool, len, len));
         }
-        let targets = pool.calibrate().targets;
+        let targets = pool.recalibrate();
         (targets.default_size, targets.max_size)
     };
     const KIB: usize = 1024;
@@ -1086,12 +1086,12 @@ fn growth_meets_targets_that_are_no_classes() {
     let pool = by_hand(); // 64, 200, 1024, 5000, 65,536, 1 MiB
     (0..90).for_each(|_| use_one(&pool, 64, 2000));
     (0..10).for_each(|_| use_one(&pool, 64, 3 << 20));
-    let targets = pool.calibrate().targets;
+    let targets = pool.recalibrate();
     assert_eq!((targets.default_size, targets.max_size), (2048, 4 << 20));
     // The default's class; eight times that; and the largest class.
     assert_eq!(steps(&pool, 0, 70_000), [64, 5000, 65_536, 1 << 20]);
     (0..100).for_each(|_| use_one(&pool, 0, 3 << 20));
-    let targets = pool.calibrate().targets;
+    let targets = pool.recalibrate();
     assert_eq!((targets.default_size, targets.max_size), (4 << 20, 4 << 20));
     assert_eq!(steps(&pool, 0, 65), [64, 1 << 20]);
     assert_eq!(steps(&pool, 0, (1 << 20) + 1), [64, 1 << 20, 2 << 20]);
@@ -1127,9 +1127,9 @@ fn a_quiet_program_calibrates_by_time_in_a_return() {
         // And again, once more has come.
         wait_until(|| {
             (0..10).for_each(|_| use_one(&pool, 1000, 1000));
-            pool.calibration().targets == pure([1000])
+            pool.targets() == pure([1000])
         });
-        assert!(pool.calibration().calls >= 100);
+        assert!(pool.profile().calls() >= 100);
     }
 }
 
@@ -1150,7 +1150,7 @@ fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
         returns += 1;
         pool.calibration().at.is_some()
     });
-    assert_eq!(pool.calibration().calls, returns);
+    assert_eq!(pool.profile().calls(), returns);
 }
 
 // Eight counts, of which each would come to a full batch after 2,048 returns.
@@ -1194,7 +1194,7 @@ fn too_few_returns_wait_for_another_interval() {
         use_one(&pool, 100, 100);
         pool.calibration().at.is_some()
     });
-    assert!(at.is_some() || pool.calibration().calls > 500 + rounds(1000, 60) as u64);
+    assert!(at.is_some() || pool.profile().calls() > 500 + rounds(1000, 60) as u64);
 }
 
 #[test]
@@ -1228,7 +1228,7 @@ fn a_program_that_is_over_with_its_returns_calibrates_in_the_background() {
         .unwrap();
     (0..1500).for_each(|_| use_one(&pool, 100, 100));
     wait_until(|| pool.calibration().at.is_some());
-    assert_eq!(pool.calibration().targets, pure([100]));
+    assert_eq!(pool.targets(), pure([100]));
 }
 
 #[test]
@@ -1247,7 +1247,7 @@ fn without_an_interval_nothing_calibrates_by_time() {
         thread::sleep(Duration::from_millis(30));
         (0..200).for_each(|_| use_one(&pool, 100, 100));
         assert_eq!(pool.calibration().at, None);
-        assert_eq!(pool.calibrate().calls, 400);
+        assert_eq!(pool.recalibrate().calls, 400);
     }
 }
 
@@ -1273,11 +1273,11 @@ fn a_rise_in_size_is_learned_after_a_few_hundred_discards() {
     for returns in [42_001, 60_000, 83_000] {
         let pool = rising().build().unwrap();
         (0..returns).for_each(|_| use_one(&pool, 64, 600));
-        assert_eq!(pool.calibration().targets, pure([600]));
+        assert_eq!(pool.targets(), pure([600]));
         let before = total(&pool);
         (0..2000).for_each(|_| grow_one(&pool, 7000));
         let after = total(&pool);
-        assert_eq!(pool.calibration().targets, pure([7168]));
+        assert_eq!(pool.targets(), pure([7168]));
         let discards = after.discards.above_max - before.discards.above_max;
         assert!(discards <= 512, "{discards}, {returns}");
         assert!(after.misses - before.misses <= discards + 2, "{returns}");
@@ -1314,7 +1314,7 @@ fn a_pool_that_does_not_calibrate_discards_no_less_after_many_discards() {
     (0..42_001).for_each(|_| use_one(&learned, 64, 600));
     let pool = rising()
         .profile(learned.profile())
-        .calibration(false)
+        .learn_sizes(false)
         .build()
         .unwrap();
     let made = pool.calibration();

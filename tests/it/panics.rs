@@ -666,7 +666,7 @@ fn what_saves_or_reads_a_profile_may_fail_or_panic_at_each_place() {
     }
     let pool = pool_of(&CLASSES);
     (0..10).for_each(|_| pool.get(64).put_bytes(1, 60));
-    pool.calibrate();
+    pool.recalibrate();
     let stats = pool.stats();
     let whole = serde_json::to_vec(&pool.profile()).unwrap();
     for room in 0..whole.len() {

@@ -22,7 +22,7 @@ fn learned() -> Pool {
     (0..90).for_each(|_| pool.get(64).put_bytes(7, 200));
     (0..8).for_each(|_| pool.get(64).put_bytes(7, 2000));
     (0..2).for_each(|_| pool.get(200_000).put_bytes(7, 200));
-    pool.calibrate();
+    pool.recalibrate();
     pool
 }
 
@@ -48,8 +48,8 @@ fn a_pool_that_has_learned_nothing_has_an_empty_profile() {
     assert_eq!((profile.targets(), profile.calls()), (None, 0));
     // And a pool that begins with it is one without.
     let pool = pool_with(profile);
-    assert_eq!(pool.calibration().calls, 0);
-    assert_eq!(pool.calibration().targets.default_size, 4096);
+    assert_eq!(pool.profile().calls(), 0);
+    assert_eq!(pool.targets().default_size, 4096);
     assert!(CLASSES.iter().all(|&capacity| keeps(&pool, capacity)));
     assert_eq!(pool.profile(), Profile::default());
 }
@@ -65,7 +65,7 @@ fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile()
     let pool = pool_with(learned().profile());
     let now = pool.calibration();
     assert_eq!((now.targets, now.calls, now.at), (LEARNED, 100, None));
-    assert_eq!(pool.calibrate(), now, "nothing came back here");
+    assert_eq!(pool.recalibrate(), now, "nothing came back here");
     assert_eq!(pool.profile(), learned().profile());
     assert_eq!(pool.get_default().capacity(), 1024);
     // Grown to the default, to the maximum, and by 16.
@@ -92,7 +92,7 @@ fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile()
     drop((pool.get(1 << 20), pool.get(1 << 20)));
     assert!(keeps(&pool, 1 << 20));
     (0..10).for_each(|_| pool.get(64).put_bytes(7, 200));
-    let now = pool.calibrate();
+    let now = pool.recalibrate();
     assert!(now.at.is_some());
     assert!(!keeps(&pool, 262_144), "not asked for here");
     assert!(keeps(&pool, 1 << 20));
@@ -105,7 +105,7 @@ fn what_a_profile_says_gives_way_as_what_was_learned_here() {
     (0..43).for_each(|_| pool.get(64).put_bytes(7, 200));
     (0..53).for_each(|_| pool.get(64).put_bytes(7, 100));
     (0..4).for_each(|_| pool.get(64).put_bytes(7, 2000));
-    assert_eq!(pool.calibrate().targets, LEARNED);
+    assert_eq!(pool.recalibrate(), LEARNED);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_profile_is_for_pools_of_other_classes_too() {
     ] {
         let builder = options(&classes).calibrate_after(u64::MAX);
         let pool = builder.profile(learned().profile()).build().unwrap();
-        assert_eq!(pool.calibration().targets, LEARNED);
+        assert_eq!(pool.targets(), LEARNED);
         for capacity in classes {
             assert_eq!(
                 keeps(&pool, capacity),
@@ -133,10 +133,10 @@ fn a_profile_is_for_pools_of_other_classes_too() {
 
 #[test]
 fn a_profile_holds_without_calibration() {
-    let builder = options(&CLASSES).calibration(false).calibrate_after(0);
+    let builder = options(&CLASSES).learn_sizes(false).calibrate_after(0);
     let pool = builder.profile(learned().profile()).build().unwrap();
     (0..300).for_each(|_| pool.get(10).put_bytes(7, 10));
-    assert_eq!(pool.calibration().targets, LEARNED);
+    assert_eq!(pool.targets(), LEARNED);
     assert!(!keeps(&pool, 1 << 20));
 }
 
@@ -144,7 +144,7 @@ fn a_profile_holds_without_calibration() {
 fn the_last_profile_counts() {
     let builder = options(&CLASSES).profile(learned().profile());
     let pool = builder.profile(Profile::default()).build().unwrap();
-    assert_eq!(pool.calibration().calls, 0);
+    assert_eq!(pool.profile().calls(), 0);
 }
 
 #[cfg(feature = "serde")]
@@ -393,7 +393,7 @@ mod saved {
                 };
                 read_anyway += 1;
                 let pool = pool_with(profile.clone());
-                assert_eq!(pool.calibration().calls, profile.calls());
+                assert_eq!(pool.profile().calls(), profile.calls());
                 let again = serde_json::to_string(&profile).unwrap();
                 assert_eq!(read(&again).unwrap(), profile);
             }
@@ -421,7 +421,7 @@ mod saved {
                         drop(pool.get(request));
                     }
                 }
-                pool.calibrate();
+                pool.recalibrate();
             }
             let profile = pool.profile();
             let saved = serde_json::to_string(&profile).unwrap();
@@ -431,7 +431,7 @@ mod saved {
             // And a pool that begins with it has learned the same.
             let again = Pool::builder().profile(profile.clone()).build().unwrap();
             prop_assert_eq!(again.profile(), profile);
-            prop_assert_eq!(again.calibration().targets, pool.calibration().targets);
+            prop_assert_eq!(again.targets(), pool.targets());
         }
     }
 }

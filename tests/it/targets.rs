@@ -17,7 +17,7 @@ fn histogram(of: &[(usize, u64)]) -> Histogram {
 
 /// The targets of `(size, calls)`, as `(default_size, max_size)`.
 fn targets(of: &[(usize, u64)], percentile: f64) -> Option<(usize, usize)> {
-    let targets = histogram(of).calibrate(percentile);
+    let targets = histogram(of).targets(percentile);
     targets.map(|targets| (targets.default_size, targets.max_size))
 }
 
@@ -278,7 +278,7 @@ proptest! {
         sizes in any_sizes(),
         percentile in 0.0..=1.0_f64,
     ) {
-        let targets = Histogram::from_iter(sizes.iter().copied()).calibrate(percentile);
+        let targets = Histogram::from_iter(sizes.iter().copied()).targets(percentile);
         prop_assert_eq!(targets, naive(&sizes, percentile));
     }
 
@@ -288,7 +288,7 @@ proptest! {
         percentile in -0.5..1.5_f64,
     ) {
         let histogram = Histogram::from_iter(sizes.iter().copied());
-        match histogram.calibrate(percentile) {
+        match histogram.targets(percentile) {
             None => prop_assert!(sizes.is_empty()),
             Some(targets) => {
                 prop_assert!(targets.default_size <= targets.max_size);
@@ -309,8 +309,8 @@ proptest! {
         b in 0.0..=1.0_f64,
     ) {
         let histogram = Histogram::from_iter(sizes);
-        let low = histogram.calibrate(a.min(b));
-        let high = histogram.calibrate(a.max(b));
+        let low = histogram.targets(a.min(b));
+        let high = histogram.targets(a.max(b));
         prop_assert_eq!(low.map(|low| low.default_size), high.map(|high| high.default_size));
         prop_assert!(low.map(|low| low.max_size) <= high.map(|high| high.max_size));
     }

@@ -74,7 +74,7 @@ fn a_class_that_is_retired_comes_back_when_it_is_asked_for() {
         for _ in 0..100 {
             way.take(&pool, 60).put_bytes(1, 60);
         }
-        pool.calibrate();
+        pool.recalibrate();
         for _ in 0..4 {
             drop(way.take(&pool, 65_536));
         }

@@ -213,8 +213,8 @@ pub fn targets_after(
     lengths: &Histogram,
     percentile: f64,
 ) -> Option<Targets> {
-    let (Some(new), Some(current)) = (lengths.calibrate(percentile), current) else {
-        return lengths.calibrate(percentile).or(current);
+    let (Some(new), Some(current)) = (lengths.targets(percentile), current) else {
+        return lengths.targets(percentile).or(current);
     };
     let calls = |size: usize| {
         let step = (0..STEPS).find(|&step| 64 << step == size).expect("a step");
@@ -230,7 +230,7 @@ pub fn targets_after(
     let out = (1.0 - percentile) / 2.0;
     let by_chance = 4.0 * (out / lengths.calls() as f64).sqrt();
     let stricter = 1.0 - (out - by_chance).max(0.0);
-    let agreed = lengths.calibrate(stricter).expect("it has calls").max_size;
+    let agreed = lengths.targets(stricter).expect("it has calls").max_size;
     let max_size = match new.max_size < current.max_size {
         true => current.max_size.min(agreed),
         false => new.max_size,

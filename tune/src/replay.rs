@@ -88,7 +88,7 @@ impl Candidate {
     pub fn pool(&self) -> Result<Pool, ConfigError> {
         builder(self.options, &self.classes)
             .trim_interval(None::<Duration>)
-            .calibration(false)
+            .learn_sizes(false)
             .build()
     }
 }
@@ -126,7 +126,7 @@ pub fn candidates(requests: &Requests, fitted: &[usize]) -> (Vec<Candidate>, Vec
             None => candidates.push(candidate),
         }
     };
-    if let Some(targets) = requests.all.calibrate(PERCENTILE) {
+    if let Some(targets) = requests.all.targets(PERCENTILE) {
         let name = String::from("to max_size");
         add(
             Candidate::new(name, Options::Calibrated(targets), Vec::new()),

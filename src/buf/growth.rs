@@ -1,0 +1,195 @@
+//! How a full guard gets room: from a larger buffer of the pool, or a few bytes beside its own.
+
+use super::PooledBuf;
+use crate::engine::Mark;
+use crate::error::GetError;
+use crate::inner::{BufferOrigin, BufferSlot, Inner};
+use crate::inner::slot::PROBE;
+use crate::sizing::calibrator::least_growth;
+use crate::system::CAPACITY_MAX;
+use bytes::buf::UninitSlice;
+use std::mem::{self, ManuallyDrop};
+
+/// What room is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Its size was named by the guard's user.
+    Asked,
+    /// Something is appended, and more may follow.
+    Appended,
+    /// A few bytes came where the end was due.
+    Probed,
+}
+
+/// From how many bytes on a part of a buffer is worth being lent to be written to.
+///
+/// 64: what `BytesMut` lends at least.
+const CHUNK_LEAST: usize = 64;
+
+/// The sum, if a buffer can be that large.
+fn with_additional(len: usize, additional: usize) -> Option<usize> {
+    let needed = len.checked_add(additional)?;
+    (needed <= CAPACITY_MAX).then_some(needed)
+}
+
+#[cold]
+#[inline(never)]
+fn capacity_overflow(len: usize, additional: usize) -> ! {
+    panic!(
+        "capacity overflow: {len} bytes and {additional} more are above {CAPACITY_MAX}, the most \
+         that can be allocated"
+    )
+}
+
+impl PooledBuf {
+    /// Exchanges the buffer for one with room for `additional` bytes more, unless there is
+    /// room before the contents.
+    ///
+    /// # Panics
+    ///
+    /// - If the contents and `additional` are above `isize::MAX` bytes together.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn grow(&mut self, additional: usize, room: Room) {
+        let len = self.slot.buf.len();
+        let Some(needed) = with_additional(len, additional) else {
+            capacity_overflow(len, additional);
+        };
+        self.note_used();
+        if self.slot.use_room(additional) {
+            return;
+        }
+        let home = self.slot.home();
+        let request = self.growth(needed, room);
+        let (slot, origin) = if request <= home.classes().max() && room != Room::Asked {
+            home.acquire_to_grow(request)
+        } else if request > home.classes().max() && self.is_plain() {
+            // From one plain allocation to another: the heap may do it in place.
+            self.slot.buf.reserve(request - len);
+            return self.slot.note_grown_on_heap();
+        } else {
+            home.acquire(request)
+        };
+        self.exchange_for(slot, origin);
+    }
+
+    /// As [`grow`](Self::grow), for room that is asked for, or leaves the guard as it is.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn try_grow(&mut self, additional: usize) -> Result<(), GetError> {
+        let len = self.slot.buf.len();
+        let Some(needed) = with_additional(len, additional) else {
+            let size = len.saturating_add(additional);
+            return Err(GetError::TooLarge { size });
+        };
+        self.note_used();
+        if self.slot.use_room(additional) {
+            return Ok(());
+        }
+        let home = self.slot.home();
+        let request = self.growth(needed, Room::Asked);
+        let (slot, origin) = match home.try_acquire(request) {
+            // The heap may have what is needed where it does not have more.
+            Err(_) if needed < request => home.try_acquire(needed),
+            taken => taken,
+        }?;
+        self.exchange_for(slot, origin);
+        Ok(())
+    }
+
+    /// The capacity to ask for where `needed` bytes are to fit.
+    ///
+    /// At least one and a half times the present one. So appending costs constant time per
+    /// byte, however small its steps are and those of the classes. The step to the largest
+    /// class may be smaller. It comes once: above that class, the capacity doubles.
+    fn growth(&self, needed: usize, room: Room) -> usize {
+        let home = self.slot.home();
+        let (capacity, largest) = (self.slot.buf.capacity(), home.classes().max());
+        let wanted = match room {
+            Room::Asked | Room::Probed => least_growth(capacity),
+            Room::Appended => home.larger_than(capacity),
+        };
+        let request = needed.max(wanted);
+        if request <= largest {
+            return request;
+        }
+        let is_below = self.slot.capacity() < largest;
+        let least = least_growth(capacity);
+        if needed <= largest && (is_below || least <= largest) {
+            return largest;
+        }
+        needed.max(capacity.saturating_mul(2).min(CAPACITY_MAX))
+    }
+
+    /// Whether the buffer is of no size class, and is not to be wiped.
+    fn is_plain(&self) -> bool {
+        let home = self.slot.home();
+        home.class_of(self.slot.capacity()) == home.classes().unclassed() && !home.zero_on_return()
+    }
+
+    /// Moves the contents to a larger buffer, and gives this one back.
+    #[inline(always)] // into two that are cold
+    fn exchange_for(&mut self, slot: Box<BufferSlot>, origin: BufferOrigin) {
+        let mut larger = PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        };
+        larger.slot.buf.extend_from_slice(&self.slot.buf);
+        mem::swap(self, &mut larger);
+        let mut outgrown = ManuallyDrop::new(larger);
+        // SAFETY: the guard is not dropped, so the slot is taken out once.
+        let slot = unsafe { ManuallyDrop::take(&mut outgrown.slot) };
+        Inner::release_outgrown(slot, outgrown.origin);
+    }
+
+    /// What a full guard lends to be written to: room before the contents, or else a few
+    /// bytes beside the buffer.
+    ///
+    /// Who reads to the end of a source asks for room once more than it needs. So the
+    /// buffer does not grow before something is written.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn chunk_of_full(&mut self) -> &mut UninitSlice {
+        self.note_unseen();
+        self.note_used(); // before the contents move
+        if self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1) {
+            // The probe may have been lent before, while a part was in use elsewhere, and
+            // been written to.
+            let probed = *self.slot.probe();
+            self.write_behind(&probed);
+            return self.slot.buf.spare_capacity_mut().into();
+        }
+        self.origin.mark(Mark::Probed);
+        UninitSlice::new(self.slot.probe())
+    }
+
+    /// Writes bytes behind the contents, as far as there is room, and does not announce them.
+    fn write_behind(&mut self, bytes: &[u8]) {
+        for (to, &byte) in self.slot.buf.spare_capacity_mut().iter_mut().zip(bytes) {
+            to.write(byte);
+        }
+    }
+
+    /// Appends `count` bytes that were written to the [chunk of a full
+    /// guard](Self::chunk_of_full), growing to the next class.
+    ///
+    /// # Panics
+    ///
+    /// - If the chunk has fewer bytes.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn append_probed(&mut self, count: usize) {
+        let spare = self.spare();
+        let chunk = if spare == 0 { PROBE } else { spare };
+        assert!(
+            spare == 0 && count <= PROBE,
+            "{count} bytes cannot have been written to a chunk of {chunk}"
+        );
+        let probed = *self.slot.probe();
+        self.grow(count, Room::Probed);
+        self.slot.buf.extend_from_slice(&probed[..count]);
+        // The rest may have been written to as well, and be announced next.
+        self.note_unseen();
+        self.write_behind(&probed[count..]);
+    }
+}

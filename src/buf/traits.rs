@@ -1,0 +1,222 @@
+//! What a guard is to other code: the traits of `BytesMut`, of `bytes` and of `std::io`.
+//!
+//! None of these knows more of the pool than the guard's own methods.
+
+use super::PooledBuf;
+use crate::engine::Mark;
+use crate::system::CAPACITY_MAX;
+use bytes::buf::UninitSlice;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut, Index, IndexMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::slice::SliceIndex;
+
+impl Deref for PooledBuf {
+    type Target = BytesMut;
+
+    #[inline(always)]
+    fn deref(&self) -> &BytesMut {
+        &self.slot.buf
+    }
+}
+
+impl DerefMut for PooledBuf {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        // It may grow in place, be cut, or be exchanged.
+        self.note_used();
+        self.origin.mark(Mark::Lent);
+        &mut self.slot.buf
+    }
+}
+
+impl<I: SliceIndex<[u8]>> Index<I> for PooledBuf {
+    type Output = I::Output;
+
+    #[inline]
+    fn index(&self, index: I) -> &I::Output {
+        &self.slot.buf[index]
+    }
+}
+
+// Not through `deref_mut`: what is written to the contents changes nothing else.
+impl<I: SliceIndex<[u8]>> IndexMut<I> for PooledBuf {
+    #[inline]
+    fn index_mut(&mut self, index: I) -> &mut I::Output {
+        &mut self.slot.buf[index]
+    }
+}
+
+impl AsRef<[u8]> for PooledBuf {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        &self.slot.buf
+    }
+}
+
+impl AsMut<[u8]> for PooledBuf {
+    #[inline]
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.slot.buf
+    }
+}
+
+impl fmt::Debug for PooledBuf {
+    /// Prints the contents as `BytesMut` does: `b"..."`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.slot.buf.fmt(f)
+    }
+}
+
+impl Buf for PooledBuf {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.slot.buf.remaining()
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        self.slot.buf.chunk()
+    }
+
+    #[inline]
+    fn advance(&mut self, count: usize) {
+        self.slot.buf.advance(count);
+    }
+
+    /// Splits off the first `len` bytes without copying.
+    ///
+    /// While that part lives, the buffer cannot go home: it is freed with it.
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.slot.buf.copy_to_bytes(len)
+    }
+}
+
+// SAFETY: `chunk_mut` lends the spare room of one `BytesMut`, or, where there is none, the
+// probe; both stay where they are while the guard is borrowed and are all that is written
+// to. `advance_mut` takes the bytes from the one that was lent: it looks at the same spare
+// room, which nothing but the guard's owner has changed since.
+unsafe impl BufMut for PooledBuf {
+    #[inline]
+    fn remaining_mut(&self) -> usize {
+        CAPACITY_MAX - self.slot.buf.len()
+    }
+
+    /// # Panics
+    ///
+    /// - If `count` is above the length of the chunk.
+    #[inline]
+    unsafe fn advance_mut(&mut self, count: usize) {
+        if count > self.spare() {
+            return self.append_probed(count);
+        }
+        // SAFETY: the caller has initialised the first `count` bytes of the
+        // chunk that it got, which was this buffer's.
+        unsafe { self.slot.buf.advance_mut(count) };
+    }
+
+    /// Lends the spare room; if there is none, a few bytes beside the buffer.
+    ///
+    /// See [`PooledBuf`], "Reading to the end".
+    #[inline]
+    fn chunk_mut(&mut self) -> &mut UninitSlice {
+        if self.spare() == 0 {
+            return self.chunk_of_full();
+        }
+        self.spare_capacity_mut().into()
+    }
+
+    /// Appends all that remains in `source`.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    /// - If `source` has bytes remaining, and gives an empty chunk.
+    ///
+    /// With that, as with a panic in `source` itself, what came before is kept.
+    fn put<T: Buf>(&mut self, mut source: T)
+    where
+        Self: Sized,
+    {
+        self.make_room(source.remaining());
+        while source.has_remaining() {
+            let chunk = source.chunk();
+            let len = chunk.len();
+            // Else this would never end.
+            assert!(len > 0, "a source has bytes remaining, and an empty chunk");
+            self.extend_from_slice(chunk);
+            source.advance(len);
+        }
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn put_bytes(&mut self, value: u8, count: usize) {
+        self.make_room(count);
+        self.slot.buf.put_bytes(value, count);
+    }
+}
+
+impl io::Write for PooledBuf {
+    /// Appends all of `bytes`; never fails.
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Write for PooledBuf {
+    /// Appends `text`; never fails.
+    #[inline]
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Extend<u8> for PooledBuf {
+    /// Appends the bytes, growing through the pool, at first for as many as the iterator
+    /// says that it has at least.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity, or what the iterator says, would be above `isize::MAX` bytes.
+    ///
+    /// With that, as with a panic in the iterator itself, what came before is kept.
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        let bytes = bytes.into_iter();
+        self.make_room(bytes.size_hint().0);
+        for byte in bytes {
+            self.put_u8(byte);
+        }
+    }
+}
+
+impl<'a> Extend<&'a u8> for PooledBuf {
+    fn extend<I: IntoIterator<Item = &'a u8>>(&mut self, bytes: I) {
+        self.extend(bytes.into_iter().copied());
+    }
+}
+
+impl From<PooledBuf> for Bytes {
+    /// As [`PooledBuf::freeze`].
+    fn from(buf: PooledBuf) -> Bytes {
+        buf.freeze()
+    }
+}
+
+// A panic leaves the buffer as the last call left it; one in a source that is
+// being put, or in an iterator, with what came before it.
+impl UnwindSafe for PooledBuf {}
+impl RefUnwindSafe for PooledBuf {}

@@ -1,0 +1,72 @@
+//! The end of an engine: nothing stays in it, and nothing comes in any more.
+//!
+//! Knows nothing of what the items are.
+
+use super::Engine;
+use super::barrier;
+use super::cache::Patience;
+use super::item::{Idle, Item};
+use super::magazine::Magazine;
+use crate::sync::{Ordering, fence, lock};
+
+impl<T: Item> Engine<T> {
+    /// Frees everything that is idle, in all threads' caches, and keeps nothing from now on.
+    ///
+    /// Waits for a trim that is going on, and for a thread that is in the middle of a push
+    /// or a pop, however long that thread is stopped there: what its cache holds could not be
+    /// freed later.
+    ///
+    /// # Safety
+    ///
+    /// - Called once in the engine's life.
+    pub(crate) unsafe fn close(&self) {
+        let mut round = lock(&self.trims.round); // kept: no claim but these
+        self.end_freeing(&mut round);
+        // Relaxed: the fences order it.
+        self.closed.store(true, Ordering::Relaxed);
+        // SeqCst: pairs with the fence in `join`. Here the store comes from the beginning, and
+        // the load is that of the list of threads. So no thread joins that is not in it.
+        fence(Ordering::SeqCst);
+        let threads = self.threads.begin();
+        let caches = || {
+            let threads = self.threads.from(&threads);
+            threads.flat_map(|thread| self.depots.iter().zip(thread.caches()))
+        };
+        for (_, cache) in caches() {
+            cache.claim(); // for good
+        }
+        // One barrier for all of them: no thread takes from this pool now. If the
+        // system refuses it, what they hold is leaked: to look would be a race.
+        if barrier::heavy() {
+            for (depot, cache) in caches() {
+                // SAFETY: claimed above, before the barrier.
+                let taken = unsafe { cache.take_idle(Idle::All, &mut Patience::Endless) };
+                if let Some(taken) = taken {
+                    let rounds = taken.rounds;
+                    taken.items.into_iter().for_each(Magazine::free);
+                    self.end_leases(depot, Some(cache.account()), rounds);
+                }
+            }
+        }
+        // SeqCst: pairs with the fence in `settle`. Here the store comes from the
+        // beginning, and the loads are those of the depots' queues.
+        fence(Ordering::SeqCst);
+        self.empty_depots();
+    }
+
+    /// Frees what a depot of a closed engine holds.
+    pub(super) fn empty_depots(&self) {
+        for depot in &self.depots {
+            while let Some(magazine) = depot.pop() {
+                let items = magazine.len();
+                magazine.free();
+                self.end_leases(depot, None, items);
+            }
+            while let Some(item) = depot.pop_loose() {
+                let weight = item.weight();
+                item.free();
+                self.end_loose_lease(depot, weight);
+            }
+        }
+    }
+}

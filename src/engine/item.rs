@@ -1,0 +1,100 @@
+//! What the engine moves, and how much of it each level may hold.
+//!
+//! Owns the words that all files of the engine share. Knows nothing of how items are kept.
+
+use std::ops::Range;
+use std::time::Duration;
+
+/// The most items in one thread's cache of one class: two magazines.
+///
+/// After an exchange in either direction one magazine remains, so a thread that alternates
+/// at the boundary does not go to the depot each time.
+pub(crate) const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
+
+/// The most items that move between a thread's cache and the depot at once.
+///
+/// 32: at 16, a get on one thread and a drop on another cost a third more together. At 64,
+/// they cost a tenth less, for caches of twice the size (`docs/benchmarks.md`).
+pub(crate) const MAGAZINE_ROUNDS: usize = 32;
+
+/// What the engine must know of an item.
+pub(crate) trait Item: Send + 'static {
+    /// What the items' owner keeps for each thread that uses the engine.
+    type Notes: Default + Send + Sync + 'static;
+
+    /// What keeping the item costs, in the unit of the caller's limits.
+    ///
+    /// Does not change while the engine holds the item. Not 0.
+    fn weight(&self) -> usize;
+
+    /// Ends the item, in the order that is best for the heap.
+    fn free(self);
+
+    /// Gives the memory of a part of an idle item back to the system, so that
+    /// [`free`](Self::free) has less to do. The part is a range of its weight. Returns
+    /// `false` if this system cannot do it.
+    fn give_back_pages(&mut self, part: Range<usize>) -> bool;
+}
+
+/// Index of a size class in an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClassIndex(pub(crate) usize);
+
+impl ClassIndex {
+    #[inline(always)]
+    pub(crate) fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// How much the levels may hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) classes: Box<[ClassLimits]>,
+    /// Weight of all that the levels hold together.
+    pub(crate) weight: usize,
+    /// Weight of what the caches of one thread hold together.
+    pub(crate) thread_weight: usize,
+    /// The time after which the slow path of a get or a drop frees what no thread needed;
+    /// `None` if only explicit trims do.
+    pub(crate) trim_interval: Option<Duration>,
+    /// The most weight that the slow path of a get or a drop frees for a trim, or one item if
+    /// that is heavier.
+    pub(crate) piece_weight: usize,
+}
+
+/// How much of one class the levels may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClassLimits {
+    /// Items on all levels together.
+    pub(crate) items: usize,
+    /// Items in one thread's cache, at most [`CACHE_ROUNDS`].
+    pub(crate) cache_rounds: usize,
+    /// Items in one magazine, at most half of [`CACHE_ROUNDS`].
+    pub(crate) magazine_rounds: usize,
+    /// Weight of an ordinary item. The depot keeps any other item loose, so a thread's cache
+    /// need not look at what it hands out.
+    pub(crate) weight: usize,
+    /// Items that trims leave idle in the depot.
+    pub(crate) keep_idle: usize,
+}
+
+/// Which idle items to free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Idle {
+    /// Those that no thread needed since the last trim.
+    Unneeded,
+    All,
+}
+
+/// What the levels hold of one class and what they have served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Levels {
+    pub(crate) local_hits: u64,
+    pub(crate) depot_hits: u64,
+    pub(crate) returns: u64,
+    pub(crate) growths: u64,
+    pub(crate) trimmed: u64,
+    pub(crate) idle_items: usize,
+    pub(crate) idle_weight: usize,
+}

@@ -1,0 +1,64 @@
+//! Leases: room for an item, before it is put anywhere.
+//!
+//! Owns which accounts a lease is taken from. Knows nothing of what the room is for.
+
+use super::Engine;
+use super::account::Account;
+use super::depot::Depot;
+use super::item::Item;
+
+impl<T: Item> Engine<T> {
+    /// Leases room for `count` items of `weight` each, or as many as there is
+    /// room for. Returns for how many.
+    pub(super) fn lease(&self, depot: &Depot<T>, weight: usize, count: usize) -> usize {
+        if self.account.is_full_for(weight) {
+            return 0; // as is seen without a write to what threads share
+        }
+        let items = depot.account.lease(1, count);
+        let granted = self.account.lease(weight, items);
+        depot.account.give_back(items - granted);
+        granted
+    }
+
+    /// Whether a lease for an ordinary item would fail; a hint.
+    pub(super) fn is_full(&self, depot: &Depot<T>) -> bool {
+        depot.account.is_full_for(1) || self.account.is_full_for(depot.limits().weight)
+    }
+
+    /// Ends the leases of so many items of ordinary weight, which are a
+    /// thread's, if there is one, too.
+    pub(super) fn end_leases(&self, depot: &Depot<T>, thread: Option<&Account>, items: usize) {
+        let weight = items * depot.limits().weight;
+        depot.account.give_back(items);
+        self.account.give_back(weight);
+        if let Some(thread) = thread {
+            thread.give_back(weight);
+        }
+    }
+
+    pub(super) fn end_loose_lease(&self, depot: &Depot<T>, weight: usize) {
+        depot.account.give_back(1);
+        self.account.give_back(weight);
+    }
+
+    /// At the engine's end: what is leased is for what is here, or for room in a cache, and for
+    /// nothing else. After a race whose end leaves a lease too many or too few, this fails.
+    pub(super) fn assert_leases(&self) {
+        let mut leased = 0_usize;
+        for (class, depot) in self.classes() {
+            let rooms = self.threads.iter();
+            let rooms: usize = rooms.map(|thread| thread.caches()[class.get()].rounds().room()).sum();
+            let (items, weight) = depot.idle();
+            depot.account.assert_leased(rooms + items);
+            // Wrapping: without a limit it may be any number, and is not compared.
+            let in_caches = rooms.wrapping_mul(depot.limits().weight);
+            leased = leased.wrapping_add(in_caches).wrapping_add(weight);
+        }
+        self.account.assert_leased(leased);
+        for thread in self.threads.iter() {
+            let caches = thread.caches().iter();
+            let rooms = caches.map(|cache| cache.rounds().room() * cache.unit());
+            thread.thread().account.assert_leased(rooms.sum());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The thread cache that an item came from, as the holder of the item remembers it.
+//!
+//! Owns the fast way back, and the marks by which a holder refuses it. Knows nothing of the
+//! engine behind the cache.
+
+use super::cache::Cache;
+use super::item::Item;
+use super::local::{self, Token};
+use std::ptr::NonNull;
+
+/// The thread cache that an item may come back to, and whose it was.
+// The order of the fields, here and in the guard, keeps the two addresses of a
+// guard apart: next to each other, the compiler writes them through a vector
+// register, which costs more than it saves (`docs/design.md`).
+#[repr(C)]
+pub(crate) struct Origin<T: Item> {
+    owner: Token,
+    /// Dangling in [`Origin::NONE`] only.
+    cache: NonNull<Cache<T>>,
+}
+
+// SAFETY: all that follows the address demands that the calling thread is the one
+// that `owner` names, on whichever thread the origin is.
+unsafe impl<T: Item> Send for Origin<T> {}
+// SAFETY: as above; nothing here changes behind a shared reference.
+unsafe impl<T: Item> Sync for Origin<T> {}
+
+/// What the holder of an item may note in the item's origin.
+///
+/// A marked origin is no thread's: [`Origin::is_local`] is `false`, so the item does not
+/// go back without a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The item was lent out as a whole. It may be another one now.
+    Lent = 1,
+    /// The item was lent out to be written to.
+    Unseen = 2,
+    /// The holder's notes about the item were lent out to be written to.
+    Probed = 4,
+}
+
+const MARKS: usize = Mark::Lent as usize | Mark::Unseen as usize | Mark::Probed as usize;
+
+const _: () = assert!(MARKS < Token::STEP);
+
+impl<T: Item> Clone for Origin<T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Item> Copy for Origin<T> {}
+
+impl<T: Item> Origin<T> {
+    /// No thread's cache.
+    pub(crate) const NONE: Self = Origin {
+        cache: NonNull::dangling(),
+        owner: Token::NOBODY,
+    };
+
+    #[inline(always)]
+    pub(super) fn new(cache: &Cache<T>, owner: Token) -> Self {
+        Origin {
+            cache: NonNull::from(cache),
+            owner,
+        }
+    }
+
+    /// Whether it is [`Origin::NONE`], marked or not.
+    #[inline(always)]
+    pub(crate) fn is_none(&self) -> bool {
+        self.owner.get() < Token::LEAST
+    }
+
+    #[inline(always)]
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.owner = self.owner.with(mark as usize);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.owner.bits() != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(&self, mark: Mark) -> bool {
+        self.owner.bits() & mark as usize != 0
+    }
+
+    /// Whether it is the calling thread's cache, and unmarked.
+    #[inline(always)]
+    pub(crate) fn is_local(&self) -> bool {
+        local::is_this_thread(self.owner)
+    }
+
+    /// # Safety
+    ///
+    /// - [`is_local`](Self::is_local) on the calling thread.
+    /// - The engine is alive.
+    #[inline(always)]
+    unsafe fn cache(&self) -> &Cache<T> {
+        // SAFETY: it is local, so not `NONE`, and the caches live as long as
+        // the engine, which is alive.
+        unsafe { self.cache.as_ref() }
+    }
+
+    /// Weight of the items that it takes.
+    ///
+    /// # Safety
+    ///
+    /// - [`is_local`](Self::is_local) on the calling thread.
+    /// - The engine is alive.
+    #[inline(always)]
+    pub(crate) unsafe fn unit(&self) -> usize {
+        // SAFETY: as the caller promises.
+        unsafe { self.cache() }.unit()
+    }
+
+    /// Takes the sample that is due, if one is. Returns how many returns it stands for, itself
+    /// included.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`unit`](Self::unit).
+    pub(crate) unsafe fn sample(&self, interval: usize) -> Option<usize> {
+        // SAFETY: as the caller promises.
+        unsafe { self.cache() }.sample(self.owner, interval)
+    }
+
+    /// Keeps an item, or hands it back if there is no room for it here, or if a sample is due.
+    ///
+    /// The item's weight must be [`unit`](Self::unit). Once this has kept it,
+    /// another thread may close the engine and end it.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`unit`](Self::unit); the item may be what keeps the engine alive.
+    #[inline(always)]
+    pub(crate) unsafe fn push(&self, item: T) -> Result<(), T> {
+        // SAFETY: as in `cache`, at the call.
+        unsafe { Cache::push(self.cache, self.owner, item) }
+    }
+
+    /// As [`push`](Self::push), for an item that was looked at: whether a sample is due or not.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`push`](Self::push).
+    #[inline]
+    pub(crate) unsafe fn push_looked_at(&self, item: T) -> Result<(), T> {
+        // SAFETY: as in `cache`, at the call.
+        unsafe { Cache::push_looked_at(self.cache, self.owner, item) }
+    }
+}

@@ -1,0 +1,263 @@
+//! The way out: an item that comes back, to this thread's cache or to the depot.
+//!
+//! Knows nothing of what the caller does if there is no room.
+
+use super::Engine;
+use super::cache::Cache;
+use super::depot::Depot;
+use super::item::{ClassIndex, Item};
+use super::local::Token;
+use super::magazine::Magazine;
+use super::origin::Origin;
+use super::threads::Local;
+use crate::sync::{Ordering, fence};
+
+/// How many times the items that there are a depot makes room for, up to what the
+/// limits allow.
+///
+/// 8: what it makes later lies higher on the heap, and pins all that lies below
+/// after that has been freed. The last room lies above a sixteenth of the budget
+/// at most, since a store doubles.
+const RESERVE_AHEAD: usize = 8;
+/// The most magazines that it makes room for beyond what there is: a megabyte.
+const RESERVE_AHEAD_MAGAZINES: usize = 4096;
+
+impl<T: Item> Engine<T> {
+    /// The calling thread's cache, if it has room for an item of `weight`, or can be given some:
+    /// by leasing more, or by a flush to the depot.
+    ///
+    /// `None` for an item of another weight than the class's, and for a thread without caches.
+    pub(crate) fn place_for(&self, class: ClassIndex, weight: usize) -> Option<Origin<T>> {
+        let depot = self.depot(class);
+        if weight != depot.limits().weight {
+            return None;
+        }
+        let local = match self.recall() {
+            Some(local) => local,
+            None => self.attach()?,
+        };
+        let has_room = local.cache(class).rounds().has_room() || self.make_room(&local, class);
+        has_room.then(|| local.origin(class))
+    }
+
+    /// Makes room in this thread's full cache.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&self, local: &Local<'_, T>, class: ClassIndex) -> bool {
+        let share = self.share(self.depot(class));
+        self.widen(local, class, share) || self.flush_full(local, class, share)
+    }
+
+    /// Leases room for one item of `weight`, for [`put_loose`](Self::put_loose). Returns `false` if
+    /// there is none, or the engine is closed.
+    pub(crate) fn lease_loose(&self, class: ClassIndex, weight: usize) -> bool {
+        if self.is_closed() {
+            return false; // a hint that saves work: see `settle`
+        }
+        let depot = self.depot(class);
+        let leased = self.lease(depot, weight, 1) > 0;
+        if !leased {
+            self.note_refused(depot, weight);
+        }
+        leased
+    }
+
+    /// Keeps an item, which has its lease, loose in the depot. Hands it back if the heap has no
+    /// room for the queue.
+    pub(crate) fn put_loose(&self, class: ClassIndex, item: T) -> Result<(), T> {
+        let depot = self.depot(class);
+        depot.push_loose(item).inspect_err(|item| {
+            self.end_loose_lease(depot, item.weight());
+        })?;
+        depot.returns.bump();
+        self.settle();
+        Ok(())
+    }
+
+    /// Leases more room for this thread's cache of a class: as much again as it
+    /// has, since it has been too little. Returns whether there is more now.
+    fn widen(&self, local: &Local<'_, T>, class: ClassIndex, share: usize) -> bool {
+        let (depot, cache) = (self.depot(class), local.cache(class));
+        let room = cache.rounds().room();
+        if cache.rounds().held() < room || room >= share || self.is_full(depot) {
+            return false; // claimed just now, or as wide as it may be
+        }
+        let more = room.clamp(1, share - room);
+        let account = cache.account();
+        let mut granted = account.lease(cache.unit(), more);
+        if granted == 0 {
+            self.hand_on_unneeded(local);
+            granted = account.lease(cache.unit(), more);
+        }
+        let leased = self.lease(depot, cache.unit(), granted);
+        account.give_back((granted - leased) * cache.unit());
+        if leased == 0 {
+            return false;
+        }
+        let widened = cache.add_room(local.me, leased); // less if it was claimed meanwhile
+        self.end_leases(depot, Some(account), leased - widened);
+        widened > 0
+    }
+
+    /// Moves the items that came first from this thread's full cache to the depot: a
+    /// magazine, or half of its items if these are fewer. Returns whether there is room in
+    /// the cache now.
+    fn flush_full(&self, local: &Local<'_, T>, class: ClassIndex, share: usize) -> bool {
+        let (depot, cache) = (self.depot(class), local.cache(class));
+        let (room, held) = (cache.rounds().room(), cache.rounds().held());
+        if held == 0 || held < room {
+            return false;
+        }
+        // Room above the share is not leased anew.
+        let above = room.saturating_sub(share);
+        let full = depot.limits().magazine_rounds;
+        let out = match held >= full {
+            true => full,
+            false => held.div_ceil(2).max(above).min(held),
+        };
+        // The items take their leases along. These are for the items that come instead.
+        let more = self.lease(depot, cache.unit(), out.saturating_sub(above));
+        if more == 0 && above == 0 {
+            return false; // the depot has its part of what may be kept
+        }
+        let mut magazine = Magazine::new();
+        if !cache.flush(local.me, out, more, &mut magazine) {
+            self.end_leases(depot, None, more); // claimed meanwhile
+            return false;
+        }
+        cache.account().give_back((out - more) * cache.unit());
+        self.keep_in_depot(depot, magazine);
+        more > 0
+    }
+
+    /// Keeps the items of a magazine, which have their leases, in the depot: whole if it is full,
+    /// and loose if not.
+    #[inline]
+    pub(super) fn keep_in_depot(&self, depot: &Depot<T>, mut magazine: Magazine<T>) {
+        if magazine.len() == depot.limits().magazine_rounds {
+            match depot.push(magazine) {
+                Ok(()) => return self.settle(),
+                Err(back) => magazine = back,
+            }
+        }
+        self.keep_rest(depot, &mut magazine);
+    }
+
+    /// Keeps items, which have their leases, loose in the depot. Returns how many it keeps.
+    pub(super) fn keep_rest(&self, depot: &Depot<T>, magazine: &mut Magazine<T>) -> usize {
+        let mut stored = 0;
+        while let Some(item) = magazine.pop() {
+            let weight = item.weight();
+            match depot.push_loose(item) {
+                Ok(()) => stored += 1,
+                Err(item) => {
+                    // The heap has no room for the queue: idle, and freed.
+                    item.free();
+                    self.end_loose_lease(depot, weight);
+                    self.note_freed(depot, 1, weight);
+                }
+            }
+        }
+        if stored > 0 {
+            self.settle();
+        }
+        stored
+    }
+
+    /// After a push to a depot: makes sure that nothing stays in a closed engine.
+    fn settle(&self) {
+        // SeqCst: pairs with the fence in `close`. Either that one comes
+        // later, and `close` finds in the depot what was pushed, or this one
+        // does, and we find the engine closed.
+        fence(Ordering::SeqCst);
+        if self.is_closed() {
+            self.empty_depots();
+        }
+    }
+
+    /// Moves what this thread has not needed since the last trim to the depot,
+    /// and ends the leases of room that holds nothing: for another class, where
+    /// the limit on one thread's caches is reached.
+    fn hand_on_unneeded(&self, local: &Local<'_, T>) {
+        for (class, depot) in self.classes() {
+            let cache = local.cache(class);
+            if !cache.is_blank() {
+                self.hand_on(local.me, cache, depot, cache.rounds().resting());
+            }
+        }
+    }
+
+    /// Moves all that this thread caches of a class to the depot, and ends the leases of
+    /// its room there, so that the next return takes the slow path.
+    pub(crate) fn give_up(&self, class: ClassIndex) {
+        if let Some(local) = self.local() {
+            let cache = local.cache(class);
+            self.hand_on(local.me, cache, self.depot(class), cache.rounds().held());
+        }
+    }
+
+    /// Moves the `count` items that this thread has had longest to the depot,
+    /// and ends the leases of room that holds nothing.
+    pub(super) fn hand_on(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, mut count: usize) {
+        let full = depot.limits().magazine_rounds;
+        while count > 0 {
+            // What fills no magazine goes loose. Not as a short magazine: see `Depot::idle`.
+            let out = count.min(full);
+            let mut magazine = Magazine::new();
+            if !cache.flush(me, out, 0, &mut magazine) {
+                break; // claimed: left to whoever comes next
+            }
+            cache.account().give_back(out * cache.unit());
+            self.keep_in_depot(depot, magazine);
+            count -= out;
+        }
+        let room = cache.cut_room(me);
+        self.end_leases(depot, Some(cache.account()), room);
+    }
+
+    // ---- stock ----
+
+    /// Makes `count` items of ordinary weight and keeps them in the depot, as
+    /// far as there is room. Returns how many.
+    pub(crate) fn stock(
+        &self,
+        class: ClassIndex,
+        count: usize,
+        mut make: impl FnMut() -> T,
+    ) -> usize {
+        let depot = self.depot(class);
+        let limits = depot.limits();
+        // As magazines where a cache can take these.
+        let batch = if limits.cache_rounds > 0 {
+            limits.magazine_rounds
+        } else {
+            1
+        };
+        let mut stocked = 0;
+        while stocked < count {
+            let leased = self.lease(depot, limits.weight, batch.min(count - stocked));
+            if leased == 0 {
+                break;
+            }
+            let mut magazine = Magazine::new();
+            for _ in 0..leased {
+                magazine.push(make());
+            }
+            self.keep_in_depot(depot, magazine);
+            stocked += leased;
+        }
+        stocked
+    }
+
+    /// Makes room in the depot for what is to be made of a class: `items` in all,
+    /// and more to come, as far as the heap has it. Returns `false` if it has not.
+    pub(crate) fn reserve(&self, class: ClassIndex, items: usize) -> bool {
+        let depot = self.depot(class);
+        let limits = depot.limits();
+        let most = limits.items.min(self.account.limit() / limits.weight);
+        let ahead = items
+            .saturating_mul(RESERVE_AHEAD - 1)
+            .min(RESERVE_AHEAD_MAGAZINES * limits.magazine_rounds);
+        depot.reserve(items.saturating_add(ahead).min(most))
+    }
+}

@@ -1,0 +1,416 @@
+//! The items of one thread's cache: an array, filled from both ends.
+//!
+//! Owns the array, its room and the counts of what came and went. Knows nothing of who may
+//! touch them: [`Alone`] stands for that, and `cache.rs` hands it out.
+//!
+//! # What no thread needed
+//!
+//! The items that were here at the last trim, and not taken since, are *resting*.
+//! They are as many as the cache's low-water mark says: the fewest it held since
+//! that trim. They lie apart, at the end of the array, so [`Alone::pop`] need not look
+//! where the mark is. When there is nothing else, the thread takes its slow path, and
+//! [`Alone::pop_resting`] takes one of them. A trim moves those that are left to the depot, and
+//! puts the others to rest.
+//!
+//! ```text
+//! array:  [ 0 .. len: the last is taken first | .. limit: room | resting: the first is taken first ]
+//! ```
+
+use super::item::{CACHE_ROUNDS, Idle, Levels, MAGAZINE_ROUNDS};
+use super::magazine::Magazine;
+use super::sampler::Sampler;
+use crate::sync::{AtomicUsize, Counter, Exclusive, Ordering, fence, load_unshared};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// One cache's items. Each number is written by the thread that is alone, and read by any.
+// What a get and a drop use comes first: see `Cache`.
+#[repr(C)]
+pub(super) struct Rounds<T> {
+    /// How many places of the array may be used from its start. With `resting`, as many as
+    /// are leased, and at most [`CACHE_ROUNDS`].
+    limit: AtomicUsize,
+    /// How many places are initialised from the start.
+    len: AtomicUsize,
+    /// How many returns the fast path takes before the next sample.
+    left: AtomicUsize,
+    /// How many places are initialised at the end.
+    resting: AtomicUsize,
+    /// Items that the owner gave back, and `left` more.
+    granted: Counter,
+    array: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
+    sampler: Sampler,
+    /// Items that came from the depot.
+    refilled: Counter,
+    /// Items that went to the depot.
+    flushed: Counter,
+    /// The most there may be room for.
+    room_max: usize,
+    exclusive: Exclusive,
+}
+
+/// Where the array lies, for a check of the layout.
+pub(super) const ARRAY_AT: usize = std::mem::offset_of!(Rounds<()>, array);
+
+// SAFETY: `array` needs the argument. It is touched by way of `Alone` only, and the promise of
+// who makes one keeps two of these apart. Items cross threads that way, hence `T: Send`.
+unsafe impl<T: Send> Sync for Rounds<T> {}
+
+/// Proof that the calling thread has some rounds to itself.
+pub(super) struct Alone<'a, T>(&'a Rounds<T>);
+
+/// What a claimer took out of a cache.
+pub(super) struct Taken<T> {
+    pub(super) items: [Magazine<T>; 2],
+    /// How many leases the cache had and needs no more, these items' included.
+    pub(super) rounds: usize,
+}
+
+impl<T> Taken<T> {
+    /// How many items there are.
+    pub(super) fn len(&self) -> usize {
+        self.items.iter().map(Magazine::len).sum()
+    }
+
+    /// Takes up to `full` of the items.
+    pub(super) fn next_magazine(&mut self, full: usize) -> Option<Magazine<T>> {
+        let mut rest = self.items.iter_mut().filter(|items| items.len() > 0);
+        rest.next().map(|items| items.split_first(full))
+    }
+}
+
+impl<T> Rounds<T> {
+    /// No items, and no room. There will be room for `room_max` items at most.
+    pub(super) fn new(room_max: usize) -> Self {
+        Rounds {
+            limit: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
+            resting: AtomicUsize::new(0),
+            granted: Counter::default(),
+            array: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
+            sampler: Sampler::new(),
+            refilled: Counter::default(),
+            flushed: Counter::default(),
+            room_max: room_max.min(CACHE_ROUNDS),
+            exclusive: Exclusive::new(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// - Until the result ends, no other thread has one for the same rounds.
+    #[inline(always)]
+    pub(super) unsafe fn alone(&self) -> Alone<'_, T> {
+        Alone(self)
+    }
+
+    // ---- what can be seen from outside; exact for the owner, except while it is claimed ----
+
+    /// How many items are here.
+    pub(super) fn held(&self) -> usize {
+        self.len() + self.resting()
+    }
+
+    /// For how many items there is room, those that are here included.
+    pub(super) fn room(&self) -> usize {
+        self.limit() + self.resting()
+    }
+
+    /// Whether an item would find room in front.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < self.limit()
+    }
+
+    /// How many items were here at the last trim and have not been taken since.
+    pub(super) fn resting(&self) -> usize {
+        // Relaxed: written by the thread that is alone, and the next one has acquired it; or
+        // only looked at. So for `len` and `limit`.
+        self.resting.load(Ordering::Relaxed)
+    }
+
+    fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self) -> usize {
+        // Relaxed: see `resting`.
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Whether the fast path hands the next return back, for a sample.
+    #[inline]
+    pub(super) fn sample_is_due(&self) -> bool {
+        // Relaxed: the owner's own.
+        self.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// What is here, of items of weight `unit`, and what it has served.
+    ///
+    /// Exact while no thread works here. Never more hits or returns than there were.
+    pub(super) fn levels(&self, unit: usize) -> Levels {
+        // What came and neither went to the depot nor is here was handed out:
+        // the difference saves the hot path a store. What came is read first,
+        // and written after the length; what went is read last, and written
+        // before it. So nothing is counted as come that is not in the length
+        // or gone, and the difference is never too large.
+        let granted = self.granted.get();
+        let refilled = self.refilled.get();
+        // Acquire: pairs with the Release in `Counter::add_by_owner`. A grant is seen with the
+        // `left` that it begins with, or a later one.
+        fence(Ordering::Acquire);
+        // Relaxed: the fence that follows orders it.
+        let left = self.left.load(Ordering::Relaxed) as u64;
+        // Acquire: pairs with the Release in `set_left` and `Counter::add_by_owner`.
+        fence(Ordering::Acquire);
+        // Saturating: a new `left` may be seen with the grant before it.
+        let returns = granted.saturating_sub(left);
+        let came = returns.wrapping_add(refilled);
+        // Acquire: pairs with the Release in `set_len` and `set_resting`. What is
+        // put to rest is written there first, and read last.
+        let len = self.len.load(Ordering::Acquire);
+        let idle_items = len + self.resting.load(Ordering::Acquire);
+        let went = self.flushed.get().wrapping_add(idle_items as u64);
+        Levels {
+            local_hits: u64::try_from(came.wrapping_sub(went) as i64).unwrap_or(0),
+            returns,
+            idle_items,
+            idle_weight: idle_items * unit,
+            ..Levels::default()
+        }
+    }
+
+    // ---- writes ----
+
+    fn set_resting(&self, resting: usize) {
+        // Release: pairs with the Acquire in `levels`.
+        self.resting.store(resting, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn set_len(&self, len: usize) {
+        // Release: pairs with the Acquire in `levels`.
+        self.len.store(len, Ordering::Release);
+    }
+
+    fn set_limit(&self, limit: usize) {
+        assert!(
+            limit + self.resting() <= CACHE_ROUNDS && limit >= self.len(),
+            "what is initialised lies before the limit, or rests behind it"
+        );
+        // Relaxed: only the thread that is alone uses it, and the next one has acquired it.
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn set_left(&self, left: usize) {
+        // Release: pairs with the Acquire fence in `levels`.
+        self.left.store(left, Ordering::Release);
+    }
+
+    /// Address of a place of the array, or of its end.
+    #[inline(always)]
+    fn place(&self, at: usize) -> *mut MaybeUninit<T> {
+        self.array.get().cast::<MaybeUninit<T>>().wrapping_add(at)
+    }
+}
+
+impl<T> Alone<'_, T> {
+    /// Takes the item that came last of those that are not resting.
+    #[inline(always)]
+    pub(super) fn pop(&self) -> Option<T> {
+        let rounds = self.0;
+        // SAFETY: only the thread that is alone stores it.
+        let last = unsafe { load_unshared(&rounds.len) }.checked_sub(1)?;
+        rounds.exclusive.touch();
+        // SAFETY: `last` is below `len`, hence initialised and in the array;
+        // the new `len` excludes it, so no thread reads it again.
+        let item = unsafe { rounds.place(last).read().assume_init() };
+        rounds.set_len(last);
+        Some(item)
+    }
+
+    /// Takes the resting item that came last, and leaves its room.
+    pub(super) fn pop_resting(&self) -> Option<T> {
+        let rounds = self.0;
+        let rest = rounds.resting().checked_sub(1)?;
+        rounds.exclusive.touch();
+        // SAFETY: the last `resting` places are initialised; the new number
+        // excludes the first of these, so no thread reads it again.
+        let item = unsafe { rounds.place(CACHE_ROUNDS - 1 - rest).read().assume_init() };
+        rounds.set_resting(rest);
+        rounds.set_limit(rounds.limit() + 1);
+        Some(item)
+    }
+
+    /// Adds an item, or hands it back if there is no room or a sample is due.
+    #[inline(always)]
+    pub(super) fn push(&self, item: T) -> Result<(), T> {
+        // Relaxed: the owner's own.
+        match self.0.left.load(Ordering::Relaxed).checked_sub(1) {
+            Some(left) => self.add(item, |rounds| rounds.set_left(left)),
+            None => Err(item),
+        }
+    }
+
+    /// Adds an item that was looked at, or hands it back if there is no room.
+    #[inline]
+    pub(super) fn push_looked_at(&self, item: T) -> Result<(), T> {
+        self.add(item, |rounds| rounds.granted.add_by_owner(1))
+    }
+
+    /// `count` counts the item, after the length: see [`Rounds::levels`].
+    #[inline(always)]
+    fn add(&self, item: T, count: impl FnOnce(&Rounds<T>)) -> Result<(), T> {
+        let rounds = self.0;
+        // SAFETY: only the thread that is alone stores them.
+        let (len, limit) = unsafe { (load_unshared(&rounds.len), load_unshared(&rounds.limit)) };
+        if len >= limit {
+            return Err(item);
+        }
+        rounds.exclusive.touch();
+        // SAFETY: `len` is below `limit`, hence in the array, and this place is not
+        // initialised, so nothing is overwritten.
+        unsafe { rounds.place(len).write(MaybeUninit::new(item)) };
+        rounds.set_len(len + 1);
+        count(rounds);
+        Ok(())
+    }
+
+    /// Takes the sample that is due. Returns how many returns it stands for. `interval` names the
+    /// present interval of whoever learns from it.
+    pub(super) fn sample(&self, interval: usize) -> usize {
+        let sample = self.0.sampler.take(interval);
+        self.0.set_left(sample.pass);
+        self.0.granted.add_by_owner(sample.pass); // after `left`: see `levels`
+        sample.stands_for
+    }
+
+    /// Makes room for `more` items, which are leased, or for fewer if it would be too much.
+    /// Returns for how many.
+    pub(super) fn widen(&self, more: usize) -> usize {
+        let rounds = self.0;
+        let added = more.min(rounds.room_max.saturating_sub(rounds.room()));
+        rounds.set_limit(rounds.limit() + added);
+        added
+    }
+
+    /// Gives up the room that holds nothing. Returns for how many items that was.
+    pub(super) fn cut_room(&self) -> usize {
+        let cut = self.0.limit() - self.0.len();
+        self.0.set_limit(self.0.len());
+        cut
+    }
+
+    /// Moves a magazine's items in, as far as there is room.
+    pub(super) fn refill(&self, magazine: &mut Magazine<T>) {
+        let rounds = self.0;
+        let len = rounds.len();
+        rounds.exclusive.touch();
+        // SAFETY: from `len` up to `limit`, the places are in the array and not initialised.
+        let refilled = unsafe { magazine.move_to(rounds.place(len), rounds.limit() - len) };
+        rounds.set_len(len + refilled);
+        rounds.refilled.add_by_owner(refilled); // after the length: see `levels`
+    }
+
+    /// Moves the `out` items that came first to an empty magazine, and with them their room, and
+    /// makes room for `more`. Returns `false`, and moves nothing, if it holds fewer items, if
+    /// a magazine does, or if the magazine is not empty.
+    pub(super) fn flush(&self, out: usize, more: usize, magazine: &mut Magazine<T>) -> bool {
+        let may = out > 0 && out <= MAGAZINE_ROUNDS.min(self.0.held()) && magazine.len() == 0;
+        if may {
+            self.take_first(out, magazine);
+            self.0.set_limit(self.0.limit() + more);
+        }
+        may
+    }
+
+    /// Takes the idle items out, and all room that holds nothing. Puts the items that are left to
+    /// rest.
+    pub(super) fn take_idle(&self, idle: Idle) -> Taken<T> {
+        let rounds = self.0;
+        let out = match idle {
+            Idle::Unneeded => rounds.resting(),
+            Idle::All => rounds.held(),
+        };
+        let first = out.min(MAGAZINE_ROUNDS);
+        let mut items = [Magazine::new(), Magazine::new()];
+        self.take_first(first, &mut items[0]);
+        self.take_first(out - first, &mut items[1]);
+        let room = rounds.limit() - rounds.len();
+        self.put_to_rest();
+        Taken {
+            items,
+            rounds: out + room,
+        }
+    }
+
+    /// Moves the `out` items that came first to an empty magazine, and gives up
+    /// their room. Those that are resting came before all others.
+    ///
+    /// # Panics
+    ///
+    /// - If it holds fewer items, or a magazine does.
+    fn take_first(&self, out: usize, magazine: &mut Magazine<T>) {
+        let rounds = self.0;
+        let (len, resting) = (rounds.len(), rounds.resting());
+        assert!(out <= len + resting && magazine.len() + out <= MAGAZINE_ROUNDS);
+        let rested = out.min(resting);
+        let (left, others) = (resting - rested, out - rested);
+        rounds.exclusive.touch();
+        rounds.flushed.add_by_owner(out); // before the lengths: see `levels`
+        // SAFETY: the last `resting` places are initialised, and `rested` is at most that. What
+        // is moved out is overwritten by the rest, or excluded by the new number, so it is
+        // used in the magazine only. The magazine has room for it.
+        unsafe {
+            magazine.add_from(rounds.place(CACHE_ROUNDS - rested), rested);
+            let from = rounds.place(CACHE_ROUNDS - resting);
+            ptr::copy(from, rounds.place(CACHE_ROUNDS - left), left);
+        }
+        rounds.set_resting(left);
+        // SAFETY: the first `len` places are initialised, and `others` is at most that.
+        // Otherwise as above.
+        unsafe {
+            magazine.add_from(rounds.place(0), others);
+            ptr::copy(rounds.place(others), rounds.place(0), len - others);
+        }
+        rounds.set_len(len - others);
+        rounds.set_limit(rounds.limit() - others);
+    }
+
+    /// Puts all items to rest, and gives up the room that holds nothing.
+    ///
+    /// # Panics
+    ///
+    /// - If one rests already.
+    fn put_to_rest(&self) {
+        let rounds = self.0;
+        let len = rounds.len();
+        assert_eq!(rounds.resting(), 0);
+        rounds.exclusive.touch();
+        // The last comes to lie first. SAFETY: the first `len` places are
+        // initialised, and moved to the last `len`, where none is, or within
+        // the array; from there they are used from now on.
+        unsafe {
+            std::slice::from_raw_parts_mut(rounds.place(0), len).reverse();
+            ptr::copy(rounds.place(0), rounds.place(CACHE_ROUNDS - len), len);
+        }
+        rounds.set_resting(len); // before the length: see `levels`
+        rounds.set_len(0);
+        rounds.limit.store(0, Ordering::Relaxed); // Relaxed: see `set_limit`
+    }
+}
+
+impl<T> Drop for Rounds<T> {
+    /// For items that do not keep the engine alive; those that do were taken out.
+    fn drop(&mut self) {
+        // Relaxed: `&mut self` says that no other thread is here.
+        let (len, resting) = (self.len(), self.resting());
+        let (front, end) = self.array.get_mut().split_at_mut(CACHE_ROUNDS - resting);
+        for place in front[..len].iter_mut().chain(end) {
+            // SAFETY: these are the initialised ones.
+            unsafe { place.assume_init_drop() };
+        }
+    }
+}

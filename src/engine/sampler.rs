@@ -1,0 +1,175 @@
+//! Which returns are looked at: one in a few, at random.
+//!
+//! Owns the distance from one look to the next, for one thread's cache. Knows nothing of
+//! items, or of what is learned from a look.
+//!
+//! The returns that a cache takes on the fast path count down to the next look (*sample*). A
+//! sample stands for itself and for the returns before it. The next distance is drawn
+//! when a sample is taken, before the returns that it spans have come. So no period of the
+//! program can hide from the samples, and what they show is right on average.
+
+use crate::sync::{Hint, MODELLED, Ordering, StaticUsize};
+
+/// The mean distance of a cache that is used much.
+///
+/// 64: the looks cost some 5 % of a local get and drop then, and 42,000 returns give
+/// 650 samples.
+const APART_MOST: usize = 64;
+
+/// A cache that had `n` returns in the present interval is looked at after `n` divided by this, on
+/// average.
+///
+/// 16: each of the first 32 returns is looked at, so a quiet program learns from all that it has.
+const PART: usize = 16;
+
+/// What was drawn for a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Drawn {
+    /// How many returns the sample stands for.
+    pub(super) stands_for: usize,
+    /// How many returns pass before the next one.
+    pub(super) pass: usize,
+}
+
+/// Draws the distances for one cache. Used by its owner alone.
+pub(super) struct Sampler {
+    /// How many returns the next sample stands for.
+    stands_for: Hint,
+    /// Returns in the present interval, as far as samples have counted them.
+    lately: Hint,
+    /// The interval that these came in.
+    interval: Hint,
+    /// The state of the generator; not 0.
+    random: Hint,
+}
+
+impl Sampler {
+    pub(super) fn new() -> Self {
+        // Another state for each cache, and the same one for each run of a model.
+        static NEXT: StaticUsize = StaticUsize::new(1);
+        let seed = match MODELLED {
+            true => 1,
+            // Relaxed: two caches with the same state would do no harm.
+            false => NEXT.fetch_add(1, Ordering::Relaxed),
+        };
+        Self::seeded(seed)
+    }
+
+    fn seeded(seed: usize) -> Self {
+        // Knuth's multiplicative hash: seeds that follow each other give states far apart.
+        let state = (seed as u32).wrapping_mul(0x9e37_79b1) | 1;
+        Sampler {
+            stands_for: Hint::new(1),
+            lately: Hint::new(0),
+            interval: Hint::new(0),
+            random: Hint::new(state as usize),
+        }
+    }
+
+    /// Takes the sample that is due, and draws when the next one is.
+    ///
+    /// `interval` names the present interval: with a new one, the samples begin anew with
+    /// each return.
+    pub(super) fn take(&self, interval: usize) -> Drawn {
+        let stands_for = self.stands_for.get();
+        let before = match self.interval.get() == interval {
+            true => self.lately.get(),
+            false => 0,
+        };
+        self.interval.set(interval);
+        let lately = before.saturating_add(stands_for);
+        self.lately.set(lately);
+        let apart = (lately / PART).clamp(1, APART_MOST);
+        // Half of it for certain: samples that stand for very few or very many returns would say
+        // less together.
+        let pass = (apart - 1) / 2 + self.below(apart);
+        self.stands_for.set(pass + 1);
+        Drawn { stands_for, pass }
+    }
+
+    /// A random number below `limit`, by Marsaglia's xorshift ("Xorshift RNGs", 2003).
+    fn below(&self, limit: usize) -> usize {
+        let mut state = self.random.get() as u32;
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        self.random.set(state as usize);
+        (u64::from(state) * limit as u64 >> 32) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEEDS: usize = 20;
+    const RETURNS: usize = if crate::SLOW { 5_000 } else { 100_000 };
+
+    /// What samples say of each value that comes back, in thousandths, and what is true.
+    fn shares(seed: usize, value: impl Fn(usize) -> usize) -> ([f64; 4], [f64; 4]) {
+        let sampler = Sampler::seeded(seed);
+        let (mut said, mut is) = ([0_usize; 4], [0_usize; 4]);
+        let mut left = 0;
+        for at in 0..RETURNS {
+            let value = value(at);
+            is[value] += 1;
+            match left {
+                0 => {
+                    let drawn = sampler.take(0);
+                    said[value] += drawn.stands_for;
+                    left = drawn.pass;
+                }
+                _ => left -= 1,
+            }
+        }
+        let share = |counts: [usize; 4]| {
+            let total = counts.iter().sum::<usize>() as f64;
+            counts.map(|count| count as f64 / total)
+        };
+        (share(said), share(is))
+    }
+
+    #[test]
+    fn each_return_is_sampled_until_there_are_many() {
+        let sampler = Sampler::seeded(7);
+        for _ in 0..2 * PART - 1 {
+            let drawn = sampler.take(3);
+            assert_eq!((drawn.stands_for, drawn.pass), (1, 0));
+        }
+        // A new interval begins anew.
+        for _ in 0..100 {
+            sampler.take(3);
+        }
+        let first = sampler.take(4);
+        assert!(first.pass < 2 * first.stands_for, "{first:?}");
+    }
+
+    #[test]
+    fn samples_stand_for_all_returns_before_them() {
+        let sampler = Sampler::seeded(1);
+        let (mut counted, mut passed) = (0, 0);
+        for _ in 0..10_000 {
+            let drawn = sampler.take(0);
+            counted += drawn.stands_for;
+            passed += 1;
+            assert_eq!(counted, passed);
+            passed += drawn.pass;
+            assert!(drawn.pass < APART_MOST / 2 + APART_MOST);
+        }
+        let mean = passed / 10_000;
+        assert!((APART_MOST - 8..APART_MOST + 8).contains(&mean), "{mean}");
+    }
+
+    // A fixed distance would see one of the values only.
+    #[test]
+    fn no_period_of_the_program_hides_from_the_samples() {
+        for period in [2, 16, 64, 100] {
+            for seed in 0..SEEDS {
+                // Every `period`-th one is of another value.
+                let (said, is) = shares(seed, |at| usize::from(at % period == 0));
+                let off = (said[1] - is[1]).abs();
+                assert!(off < 0.04, "{said:?}, {is:?}: {period}, {seed}");
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The threads that use an engine: their caches, and what comes and goes with a thread.
+//!
+//! Owns the list of all threads' caches, and the handle to the calling thread's. Knows nothing
+//! of depots.
+//!
+//! The list only grows, by one entry for each thread that uses the engine at once. A thread
+//! that ends leaves its entry to the next one. So no thread waits for a lock here, and any may
+//! look through the list at any time.
+
+use super::account::Account;
+use super::cache::{Cache, Thread};
+use super::item::{ClassIndex, ClassLimits, Item};
+use super::local::{self, EngineId, Token};
+use super::origin::Origin;
+use crate::sync::{AtomicBool, AtomicPtr, Hint, Ordering};
+use crate::system;
+use std::iter;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+/// All threads' caches, the latest first.
+pub(super) struct Threads<T: Item> {
+    first: AtomicPtr<ThreadCaches<T>>,
+    /// How many there are, and how many of them a thread has now.
+    made: Hint,
+    in_use: Hint,
+}
+
+/// Where a walk through the list has got to.
+pub(super) struct Cursor<T: Item>(AtomicPtr<ThreadCaches<T>>);
+
+impl<T: Item> Cursor<T> {
+    /// At the end of any list.
+    pub(super) fn at_end() -> Self {
+        Cursor(AtomicPtr::new(ptr::null_mut()))
+    }
+}
+
+/// One thread's caches, one per class. Outlives the thread; another one inherits it.
+pub(super) struct ThreadCaches<T: Item> {
+    // Vectors: they can be asked for room beforehand; and when one is moved, what it holds is
+    // not touched.
+    caches: Vec<Cache<T>>,
+    /// One. After the caches, which have its address, so that it ends last.
+    thread: Vec<Thread<T::Notes>>,
+    /// Changes only before the list has this one.
+    next: AtomicPtr<ThreadCaches<T>>,
+}
+
+impl<T: Item> ThreadCaches<T> {
+    /// Caches for one thread, in use; `None` if the heap has no room for them.
+    pub(super) fn new(
+        limits: impl ExactSizeIterator<Item = ClassLimits>,
+        weight: usize,
+    ) -> Option<Box<Self>> {
+        let (mut caches, mut thread) = (Vec::new(), Vec::new());
+        caches.try_reserve_exact(limits.len()).ok()?;
+        thread.try_reserve_exact(1).ok()?;
+        thread.push(Thread {
+            in_use: AtomicBool::new(true),
+            account: Account::new(weight),
+            notes: T::Notes::default(),
+        });
+        let address = NonNull::from(&thread[0]);
+        caches.extend(limits.map(|limits| {
+            // SAFETY: it stays where it is, and is only read, until it is dropped with its
+            // vector, after the caches.
+            unsafe { Cache::new(limits, address) }
+        }));
+        let next = AtomicPtr::new(ptr::null_mut());
+        let made = ThreadCaches {
+            caches,
+            thread,
+            next,
+        };
+        system::boxed(made).ok()
+    }
+
+    pub(super) fn caches(&self) -> &[Cache<T>] {
+        &self.caches
+    }
+
+    pub(super) fn thread(&self) -> &Thread<T::Notes> {
+        &self.thread[0]
+    }
+}
+
+impl<T: Item> Threads<T> {
+    pub(super) fn new() -> Self {
+        Threads {
+            first: AtomicPtr::new(ptr::null_mut()),
+            made: Hint::new(0),
+            in_use: Hint::new(0),
+        }
+    }
+
+    /// All that there are, the latest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ThreadCaches<T>> {
+        iter::successors(self.at(&self.first), |thread| self.at(&thread.next))
+    }
+
+    /// A cursor at the latest.
+    pub(super) fn begin(&self) -> Cursor<T> {
+        // Acquire: pairs with the Release in `add`.
+        Cursor(AtomicPtr::new(self.first.load(Ordering::Acquire)))
+    }
+
+    /// Those from a cursor of this list on.
+    pub(super) fn from<'a>(
+        &'a self,
+        cursor: &'a Cursor<T>,
+    ) -> impl Iterator<Item = &'a ThreadCaches<T>> {
+        iter::successors(self.at(&cursor.0), |thread| self.at(&thread.next))
+    }
+
+    /// Moves a cursor of this list on. Returns what it was at.
+    pub(super) fn advance(&self, cursor: &mut Cursor<T>) -> Option<&ThreadCaches<T>> {
+        let thread = self.at(&cursor.0)?;
+        // Relaxed, both: the list has had it all along.
+        let next = thread.next.load(Ordering::Relaxed);
+        cursor.0.store(next, Ordering::Relaxed);
+        Some(thread)
+    }
+
+    /// The entry whose address a place holds, which is one of this list's.
+    fn at(&self, place: &AtomicPtr<ThreadCaches<T>>) -> Option<&ThreadCaches<T>> {
+        // Acquire: pairs with the Release in `add`.
+        let address = place.load(Ordering::Acquire);
+        // SAFETY: null, or made before the list got it, and alive until the list is dropped.
+        // `&self` says that it is not. No place outside of this file holds an address.
+        unsafe { address.as_ref() }
+    }
+
+    /// The caches of a thread that has ended, now in use, if there are any.
+    pub(super) fn inherit(&self) -> Option<&ThreadCaches<T>> {
+        // Acquire: what the last owner did; pairs with the Release in `leave`. Relaxed: on
+        // failure nothing is read.
+        let inherits = |thread: &&ThreadCaches<T>| {
+            let in_use = &thread.thread().in_use;
+            in_use
+                .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+        };
+        let thread = self.iter().find(inherits);
+        thread.inspect(|_| _ = self.in_use.add(1))
+    }
+
+    /// Adds the caches of a new thread.
+    pub(super) fn add(&self, thread: Box<ThreadCaches<T>>) -> &ThreadCaches<T> {
+        let added = Box::into_raw(thread);
+        // SAFETY: made by the line above, and only read from here on until the list, which has
+        // it from the exchange on, is dropped.
+        let thread = unsafe { &*added };
+        // Relaxed: what is read here is only compared and stored.
+        let mut first = self.first.load(Ordering::Relaxed);
+        loop {
+            // Relaxed: the exchange publishes it.
+            thread.next.store(first, Ordering::Relaxed);
+            // Release: publishes the caches, and with the others' exchanges all before them;
+            // pairs with the Acquire in `at`. Relaxed: as above.
+            let exchange = self.first.compare_exchange_weak(
+                first,
+                added,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+            match exchange {
+                Ok(_) => break,
+                Err(now) => first = now,
+            }
+        }
+        self.made.add(1);
+        self.in_use.add(1);
+        thread
+    }
+
+    /// Leaves a thread's caches to the next one.
+    pub(super) fn leave(&self, thread: &Thread<T::Notes>) {
+        self.in_use.subtract(1);
+        // Release: pairs with the Acquire in `inherit`.
+        thread.in_use.store(false, Ordering::Release);
+    }
+
+    /// How many threads' caches there are.
+    pub(super) fn made(&self) -> usize {
+        self.made.get()
+    }
+
+    /// How many threads have caches now.
+    pub(super) fn in_use(&self) -> usize {
+        self.in_use.get()
+    }
+}
+
+impl<T: Item> Drop for Threads<T> {
+    fn drop(&mut self) {
+        // Relaxed, here and below: `&mut self` says that no other thread is here.
+        let mut next = self.first.load(Ordering::Relaxed);
+        while !next.is_null() {
+            // SAFETY: `add` made it from a box, and the list has it once.
+            let thread = unsafe { Box::from_raw(next) };
+            next = thread.next.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// The calling thread's caches in an engine.
+pub(crate) struct Local<'a, T: Item> {
+    pub(super) me: Token,
+    /// The first of them.
+    caches: *const Cache<T>,
+    _engine: PhantomData<&'a Threads<T>>,
+}
+
+impl<'a, T: Item> Local<'a, T> {
+    /// # Safety
+    ///
+    /// - `caches` is the address of this thread's caches in an engine that lives as long as the
+    ///   result, and whose items are `T`.
+    #[inline(always)]
+    pub(super) unsafe fn new(me: Token, caches: *const ()) -> Self {
+        Local {
+            me,
+            caches: caches.cast(),
+            _engine: PhantomData,
+        }
+    }
+
+    /// The caches of this thread in the engine `id`, if it used that lately.
+    ///
+    /// # Safety
+    ///
+    /// - The engine lives as long as the result, and its items are `T`.
+    #[inline(always)]
+    pub(super) unsafe fn recall(id: EngineId) -> Option<Self> {
+        // SAFETY: they were remembered under this id.
+        local::recall(id).map(|(me, caches)| unsafe { Self::new(me, caches) })
+    }
+
+    /// As [`recall`](Self::recall), if it used the engine ever, and has not ended.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`recall`](Self::recall).
+    pub(super) unsafe fn find(id: EngineId) -> Option<Self> {
+        // SAFETY: as the caller promises.
+        if let Some(local) = unsafe { Self::recall(id) } {
+            return Some(local);
+        }
+        let _not_torn_down = Token::of_this_thread()?;
+        let (me, caches) = local::find(id)?;
+        local::remember(id, caches);
+        // SAFETY: they were attached under this id.
+        Some(unsafe { Self::new(me, caches) })
+    }
+
+    /// The thread's cache of a class, which must be one of the engine's.
+    #[inline(always)]
+    pub(super) fn cache(&self, class: ClassIndex) -> &'a Cache<T> {
+        // SAFETY: at the address, there is one cache for each of the engine's classes. They
+        // live as long as the engine, which outlives `'a`.
+        unsafe { &*self.caches.add(class.get()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn origin(&self, class: ClassIndex) -> Origin<T> {
+        Origin::new(self.cache(class), self.me)
+    }
+
+    /// What the thread has once, for all of its caches.
+    pub(super) fn thread(&self) -> &'a Thread<T::Notes> {
+        self.cache(ClassIndex(0)).thread()
+    }
+
+    /// What the items' owner keeps for the thread.
+    #[inline]
+    pub(crate) fn notes(&self) -> &'a T::Notes {
+        &self.thread().notes
+    }
+
+    /// Counts that a guard has outgrown an item of a class.
+    #[inline]
+    pub(crate) fn count_growth(&self, class: ClassIndex) {
+        self.cache(class).growths.add_by_owner(1);
+    }
+
+    /// Counts returned items of a class that were asked for.
+    #[inline]
+    pub(crate) fn count_requests(&self, class: ClassIndex, requests: usize) {
+        self.cache(class).requests.add_by_owner(requests);
+    }
+}

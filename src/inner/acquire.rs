@@ -1,0 +1,192 @@
+//! The way to a user: a buffer for a request, from the engine or from the heap.
+
+use super::{BufferOrigin, BufferSlot, Inner};
+use crate::engine::{ClassIndex, UNLIMITED};
+use crate::error::GetError;
+use crate::system::CAPACITY_MAX;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// Of how many misses of a class one makes the depot's queues longer, if need be.
+const RESERVE_EACH: u64 = 16;
+
+/// For a buffer of how many times all that is idle it is worth freeing that.
+///
+/// 16: the heap refused it, so it has less than the buffer takes. What is idle makes up for the
+/// difference in one of 16 cases at most.
+const CLEAR_FOR_TIMES: usize = 16;
+
+/// What a buffer is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    /// The program named its size.
+    Request,
+    /// A guard has outgrown another one, by an append.
+    Growth,
+}
+
+impl Inner {
+    /// An empty buffer for `request` bytes, and the thread cache to which it may come back.
+    ///
+    /// # Panics
+    ///
+    /// - If `request` is above `isize::MAX`.
+    #[inline(always)]
+    pub(crate) fn acquire(self: &Arc<Self>, request: usize) -> (Box<BufferSlot>, BufferOrigin) {
+        let class = self.classes.for_request(request);
+        match self.engine.get_local(class) {
+            Some(local_hit) => local_hit,
+            None => self.acquire_slow(class, request, Want::Request),
+        }
+    }
+
+    /// As [`acquire`](Self::acquire), or an error if the heap refuses.
+    ///
+    /// # Errors
+    ///
+    /// - If `request` is above `isize::MAX`.
+    /// - If the heap has no room.
+    #[inline(always)]
+    pub(crate) fn try_acquire(
+        self: &Arc<Self>,
+        request: usize,
+    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
+        let class = self.classes.for_request(request);
+        match self.engine.get_local(class) {
+            Some(local_hit) => Ok(local_hit),
+            None => self.try_acquire_slow(class, request),
+        }
+    }
+
+    /// As [`acquire`](Self::acquire), for a guard that an append has filled.
+    pub(crate) fn acquire_to_grow(
+        self: &Arc<Self>,
+        request: usize,
+    ) -> (Box<BufferSlot>, BufferOrigin) {
+        let class = self.classes.for_request(request);
+        // Not on the fast path if the class is retired: its drop must not take that, either.
+        let local = match self.calibrator.is_retired(class) {
+            true => None,
+            false => self.engine.get_local(class),
+        };
+        let (mut slot, origin) =
+            local.unwrap_or_else(|| self.acquire_slow(class, request, Want::Growth));
+        slot.note_grown();
+        (slot, origin)
+    }
+
+    /// Local hit after all, depot hit, or else miss.
+    #[cold]
+    #[inline(never)]
+    fn acquire_slow(
+        self: &Arc<Self>,
+        class: ClassIndex,
+        request: usize,
+        want: Want,
+    ) -> (Box<BufferSlot>, BufferOrigin) {
+        let make = |capacity| -> Result<_, Infallible> {
+            Ok(BufferSlot::with_capacity(capacity, Arc::clone(self)))
+        };
+        let Ok(taken) = self.find_or_make(class, request, want, make);
+        taken
+    }
+
+    /// As [`acquire_slow`](Self::acquire_slow), or an error if the heap refuses.
+    #[cold]
+    #[inline(never)]
+    fn try_acquire_slow(
+        self: &Arc<Self>,
+        class: ClassIndex,
+        request: usize,
+    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
+        if request > CAPACITY_MAX {
+            return Err(GetError::TooLarge { size: request });
+        }
+        let make = |capacity| {
+            let make = || BufferSlot::try_with_capacity(capacity, Arc::clone(self));
+            let made = make().or_else(|| {
+                let cleared = self.may_clear_for(capacity);
+                if cleared {
+                    self.clear();
+                }
+                // Asked again in any case: another thread may have freed it just now.
+                let made = make();
+                if cleared {
+                    self.clears.note(made.is_some());
+                }
+                made
+            });
+            made.ok_or(GetError::OutOfMemory { size: request })
+        };
+        self.find_or_make(class, request, Want::Request, make)
+    }
+
+    /// Whether to free all idle buffers, since the heap has refused one of `capacity` bytes:
+    /// not where that is far more than they are, or where it was of no use lately.
+    fn may_clear_for(&self, capacity: usize) -> bool {
+        let idle = match self.engine.leased() {
+            UNLIMITED => {
+                let levels = self.classes.iter().map(|class| self.engine.levels(class));
+                levels.map(|levels| levels.idle_weight).sum()
+            }
+            leased => leased,
+        };
+        capacity <= idle.saturating_mul(CLEAR_FOR_TIMES) && !self.clears.skips()
+    }
+
+    /// Finds a buffer, or has one of a capacity made, and counts that once it is there.
+    fn find_or_make<E>(
+        self: &Arc<Self>,
+        class: ClassIndex,
+        request: usize,
+        want: Want,
+        make: impl FnOnce(usize) -> Result<Box<BufferSlot>, E>,
+    ) -> Result<(Box<BufferSlot>, BufferOrigin), E> {
+        let counters = self.counters(class);
+        if class == self.classes.unclassed() {
+            let slot = make(request)?;
+            counters.oversize.bump();
+            return Ok((slot, BufferOrigin::NONE));
+        }
+        let (slot, origin) = self.engine.get(class);
+        let slot = match slot {
+            Some(slot) => slot,
+            None => {
+                // Before it is made: see `Store::reserve`. Not each time, since that is for
+                // eight times as many.
+                let misses = counters.misses.get();
+                if misses < RESERVE_EACH || misses % RESERVE_EACH == 0 {
+                    self.reserve(class, 1);
+                }
+                let slot = make(self.classes.capacity(class))?;
+                counters.misses.bump();
+                slot
+            }
+        };
+        if want == Want::Request {
+            self.calibrator.note_requests(class, 1);
+        }
+        let retired = self.calibrator.is_retired(class);
+        if retired {
+            // What came along from the depot: the next request must not take the fast path,
+            // on which no one counts it.
+            self.engine.give_up(class);
+        }
+        if self.zero_on_return || retired {
+            // Its drop must not take the fast path, past the wiping or the drop rule.
+            return Ok((slot, BufferOrigin::NONE));
+        }
+        Ok((slot, origin))
+    }
+
+    /// Makes room in the depot for what there is of a class, outstanding and
+    /// idle, and for `more`.
+    ///
+    /// Returns `false` if the heap refuses a part of that.
+    pub(super) fn reserve(&self, class: ClassIndex, more: usize) -> bool {
+        let counters = self.counters(class);
+        let alive = counters.alive().saturating_sub(self.engine.trimmed(class));
+        let alive = usize::try_from(alive).unwrap_or(usize::MAX);
+        self.engine.reserve(class, alive.saturating_add(more))
+    }
+}

@@ -1,0 +1,120 @@
+//! What the pool learns from buffers that come back, and what it does about it.
+
+use super::{BufferSlot, Inner};
+use crate::engine::ClassIndex;
+use crate::sizing::profile::Profile;
+use crate::sizing::samples::{Next, Returns, Samples};
+use crate::sizing::targets::{self, Targets};
+
+impl Inner {
+    /// Records how much of a returned buffer was used, for the `returns` that it stands for. From
+    /// time to time, calibrates and trims.
+    ///
+    /// A thread without caches records nothing.
+    pub(super) fn record(&self, slot: &BufferSlot, held: ClassIndex, returns: usize) {
+        let Some(local) = self.engine.local() else {
+            return;
+        };
+        if slot.was_asked_for() {
+            local.count_requests(held, returns);
+        }
+        let step = targets::step_of(slot.most_used());
+        match local.notes().record(step, returns) {
+            Next::Nothing => {}
+            next => self.look(local.notes(), next),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look(&self, notes: &Samples, next: Next) {
+        if next == Next::Tell && self.calibrator.tell(notes) {
+            self.calibrate_if_due();
+        }
+        self.engine.trim_if_due();
+        self.calibrate_if_time();
+    }
+
+    /// Notes that the drop rule has freed a buffer.
+    pub(super) fn note_discard(&self) {
+        if self.calibrator.note_discard() {
+            let returns = || self.returns();
+            let calibrated =
+                self.calibrator
+                    .calibrate_if_many_discarded(&self.classes, returns, self.requests());
+            self.give_up_retired_if(calibrated);
+        }
+    }
+
+    pub(super) fn calibrate_if_time(&self) {
+        if self.calibrator.is_time() {
+            self.calibrate_if_due();
+        }
+    }
+
+    #[cold]
+    fn calibrate_if_due(&self) {
+        let returns = || self.returns();
+        let calibrated = self
+            .calibrator
+            .calibrate_if_due(&self.classes, returns, self.requests());
+        self.give_up_retired_if(calibrated);
+    }
+
+    /// Chooses targets now, from the returns since that was done last.
+    pub(crate) fn recalibrate(&self) {
+        let returns = || self.returns();
+        let calibrated = self
+            .calibrator
+            .calibrate(&self.classes, returns, self.requests());
+        self.give_up_retired_if(calibrated);
+    }
+
+    /// How often buffers came back with contents of each step, from the beginning.
+    fn returns(&self) -> Returns {
+        let mut returns = self.calibrator.told(); // before the rest: see there
+        for notes in self.engine.notes() {
+            returns.add(&notes.untold());
+        }
+        returns
+    }
+
+    /// How often each size class was asked for, from the beginning.
+    fn requests(&self) -> impl Iterator<Item = u64> {
+        self.classes.iter().map(|class| {
+            let prefilled = self.counters(class).prefilled.get();
+            self.engine.requests(class) + prefilled
+        })
+    }
+
+    /// After a calibration: has this thread's returns to retired classes take the slow path.
+    fn give_up_retired_if(&self, calibrated: bool) {
+        if !calibrated {
+            return;
+        }
+        // Not only those that are retired just now: another thread may have done that before.
+        for class in self.classes.iter() {
+            if self.calibrator.is_retired(class) {
+                self.engine.give_up(class);
+            }
+        }
+    }
+
+    pub(crate) fn default_size(&self) -> usize {
+        self.calibrator.default_size()
+    }
+
+    /// The capacity to exchange a full buffer for; see
+    /// [`larger_than`](crate::sizing::calibrator::Calibrator::larger_than).
+    pub(crate) fn larger_than(&self, capacity: usize) -> usize {
+        self.calibrator.larger_than(capacity)
+    }
+
+    pub(crate) fn targets(&self) -> Targets {
+        self.calibrator.targets(&self.classes)
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        self.calibrator.profile(&self.classes)
+    }
+}

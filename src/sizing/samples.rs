@@ -1,0 +1,160 @@
+//! What one thread has learned of the returns that it looked at.
+//!
+//! Owns the counts that the thread has not told the calibrator yet: so it writes nothing that
+//! threads share, except now and then. Knows nothing of what follows from them.
+
+use super::targets::STEPS;
+use crate::sync::{AtomicUsize, Hint, Ordering};
+use std::array;
+
+/// How often buffers came back with contents of each step, and how many samples say so. Wraps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Returns {
+    pub(crate) steps: [usize; STEPS],
+    pub(crate) samples: usize,
+}
+
+impl Returns {
+    pub(crate) const NONE: Self = Returns {
+        steps: [0; STEPS],
+        samples: 0,
+    };
+
+    pub(crate) fn add(&mut self, more: &Returns) {
+        for (sum, more) in self.steps.iter_mut().zip(more.steps) {
+            *sum = sum.wrapping_add(more);
+        }
+        self.samples = self.samples.wrapping_add(more.samples);
+    }
+
+    /// Those that came after `before`.
+    pub(crate) fn since(&self, before: &Returns) -> Returns {
+        // Not below 0: counts that are read while threads are busy may be lower than they were.
+        let more = |now: usize, before: usize| match now.wrapping_sub(before) {
+            less if less as isize <= 0 => 0,
+            more => more,
+        };
+        Returns {
+            steps: array::from_fn(|step| more(self.steps[step], before.steps[step])),
+            samples: more(self.samples, before.samples),
+        }
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.steps.iter().map(|&returns| returns as u64).sum()
+    }
+}
+
+/// Returns that threads write, or one of them, and any may read.
+pub(crate) struct Counts {
+    steps: [AtomicUsize; STEPS],
+    samples: AtomicUsize,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts {
+            steps: array::from_fn(|_| AtomicUsize::new(0)),
+            samples: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Counts {
+    /// Adds, where several threads may.
+    pub(crate) fn add(&self, more: &Returns) {
+        for (count, &more) in self.steps.iter().zip(&more.steps) {
+            if more > 0 {
+                // Release: pairs with the Acquire in `get`.
+                count.fetch_add(more, Ordering::Release);
+            }
+        }
+        // Relaxed: it goes with the others, more or less.
+        self.samples.fetch_add(more.samples, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Returns {
+        Returns {
+            // Acquire: pairs with the Release in `add`. What was added here is gone from where
+            // it was taken.
+            steps: array::from_fn(|step| self.steps[step].load(Ordering::Acquire)),
+            // Relaxed: see `add`.
+            samples: self.samples.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn set(&self, returns: &Returns) {
+        for (count, &returns) in self.steps.iter().zip(&returns.steps) {
+            // Relaxed: a reader takes each as it is.
+            count.store(returns, Ordering::Relaxed);
+        }
+        // Relaxed: as above.
+        self.samples.store(returns.samples, Ordering::Relaxed);
+    }
+}
+
+/// How many records pass between two looks at the clock.
+///
+/// 4: a look takes a third of the time of a record.
+const LOOK_EACH: usize = 4;
+
+/// What a thread does after it has recorded something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Nothing,
+    /// Look at the clock.
+    Look,
+    /// Tell, and look at the clock.
+    Tell,
+}
+
+/// One thread's samples. Written by that thread alone.
+#[derive(Default)]
+pub(crate) struct Samples {
+    /// Not yet told.
+    counts: Counts,
+    /// How many returns come before the thread tells.
+    until_told: Hint,
+    /// How many records come before the thread looks at the clock.
+    until_look: Hint,
+}
+
+impl Samples {
+    /// Records a return with contents of `step`, which stands for `returns` of them.
+    pub(crate) fn record(&self, step: usize, returns: usize) -> Next {
+        let add = |count: &AtomicUsize, more: usize| {
+            // Relaxed, both: this thread alone writes it.
+            let sum = count.load(Ordering::Relaxed).wrapping_add(more);
+            count.store(sum, Ordering::Relaxed);
+        };
+        add(&self.counts.steps[step], returns);
+        add(&self.counts.samples, 1);
+        let (told, look) = (self.until_told.get(), self.until_look.get());
+        self.until_told.set(told.saturating_sub(returns));
+        self.until_look.set(look.checked_sub(1).unwrap_or(LOOK_EACH - 1));
+        if told <= returns {
+            return Next::Tell;
+        }
+        match look {
+            0 => Next::Look,
+            _ => Next::Nothing,
+        }
+    }
+
+    /// Takes all that is not told yet, to be told now.
+    pub(crate) fn take(&self) -> Returns {
+        let taken = self.counts.get();
+        self.counts.set(&Returns::NONE);
+        taken
+    }
+
+    /// Has the thread tell again after so many returns.
+    pub(crate) fn tell_after(&self, returns: usize) {
+        self.until_told.set(returns);
+    }
+
+    /// What is not told yet.
+    pub(crate) fn untold(&self) -> Returns {
+        self.counts.get()
+    }
+}
