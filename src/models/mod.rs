@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Owns the numbered items and what is asserted of them. The code that runs is
-//! `src/engine` and `src/calibrator.rs` themselves, with loom's atomics and locks
-//! (`src/sync.rs`) and tiny limits; no part of it is copied. A test is named by its race.
+//! `src/engine` and `src/sizing/calibrator.rs` themselves, with loom's atomics and locks
+//! (`src/sync`) and tiny limits; no part of it is copied. A test is named by its race.
 //!
 //! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. That is
 //! for `schedules.rs`, which is too large for loom; the rest comes along.
@@ -351,7 +351,7 @@ fn limits_without_caches() -> Limits {
     limits
 }
 
-/// An engine as the byte pool uses it (`src/shared.rs`), without bytes.
+/// An engine as the byte pool uses it (`src/inner`), without bytes.
 pub(super) struct Pool {
     pub(super) engine: Engine<Number>,
     pub(super) limit: usize,
