@@ -67,6 +67,11 @@
 //! steps of a protocol and in their order, and nothing that is wrong in an ordering. Nor does it try
 //! all orders: what it has not found in some thousands may be there.
 //!
+//! # What must fail
+//!
+//! `weakened.rs` takes one kind of ordering from one file of the engine, and runs a model that
+//! must fail then. So the models are seen to see such mistakes.
+//!
 //! # What no model needs
 //!
 //! Weakened one at a time, these fail no model, since something else orders the same:
@@ -91,6 +96,9 @@ mod ring;
 /// Models that only shuttle can run.
 #[cfg(all(shuttle, not(loom)))]
 mod schedules;
+/// Models that must fail, which only loom can see.
+#[cfg(loom)]
+mod weakened;
 
 use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};

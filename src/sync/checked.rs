@@ -3,25 +3,26 @@
 //! Owns what is the same for both checkers: atomics that see when they are freed too early, and
 //! variables of a thread. Knows nothing of how a model is run. `native.rs` has the same names.
 
-pub(super) use super::checker::Count;
 #[cfg(test)]
 pub(crate) use super::checker::model;
-pub(crate) use super::checker::{Exclusive, Mutex, MutexGuard, Ordering, fence, yield_now};
+pub(crate) use super::checker::{Exclusive, Mutex, MutexGuard, Ordering, yield_now};
 pub(crate) use std::sync::atomic::compiler_fence;
 pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
 
-use super::checker;
+use super::{checker, weaken};
 use std::cell::{Cell, RefCell};
 use std::mem;
-use std::ops::Deref;
 use std::rc::Rc;
 use std::thread::panicking;
 
 pub(crate) const MODELLED: bool = true;
 
 macro_rules! atomic {
-    ($name:ident, $value:ty) => {
+    ($name:ident, $value:ty $(, $modify:ident)*) => {
         /// The checker's. Loom sees also when it is freed while a thread may still store to it.
+        ///
+        /// It has the operations that the crate uses. Each takes the ordering that [`weaken`]
+        /// leaves.
         #[derive(Debug)]
         pub(crate) struct $name(checker::atomic::$name);
 
@@ -29,13 +30,28 @@ macro_rules! atomic {
             pub(crate) fn new(value: $value) -> Self {
                 $name(checker::atomic::$name::new(value))
             }
+
+            #[track_caller]
+            pub(crate) fn load(&self, ordering: Ordering) -> $value {
+                self.0.load(weaken::left(ordering))
+            }
+
+            #[track_caller]
+            pub(crate) fn store(&self, value: $value, ordering: Ordering) {
+                self.0.store(value, weaken::left(ordering));
+            }
+
+            $(
+                #[track_caller]
+                pub(crate) fn $modify(&self, value: $value, ordering: Ordering) -> $value {
+                    self.0.$modify(value, weaken::left(ordering))
+                }
+            )*
         }
 
-        impl Deref for $name {
-            type Target = checker::atomic::$name;
-
-            fn deref(&self) -> &Self::Target {
-                &self.0
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new(Default::default())
             }
         }
 
@@ -52,10 +68,55 @@ macro_rules! atomic {
 
 atomic!(AtomicBool, bool);
 atomic!(AtomicU8, u8);
-atomic!(AtomicUsize, usize);
+atomic!(AtomicU64, u64, fetch_add, fetch_max);
+atomic!(
+    AtomicUsize,
+    usize,
+    fetch_add,
+    fetch_sub,
+    fetch_and,
+    fetch_or,
+    fetch_max,
+    fetch_min
+);
 
+impl AtomicUsize {
+    #[track_caller]
+    pub(crate) fn compare_exchange_weak(
+        &self,
+        current: usize,
+        new: usize,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<usize, usize> {
+        let (success, failure) = (weaken::left(success), weaken::left(failure));
+        self.0.compare_exchange_weak(current, new, success, failure)
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_update(
+        &self,
+        success: Ordering,
+        failure: Ordering,
+        update: impl FnMut(usize) -> Option<usize>,
+    ) -> Result<usize, usize> {
+        let (success, failure) = (weaken::left(success), weaken::left(failure));
+        self.0.fetch_update(success, failure, update)
+    }
+}
+
+pub(super) use AtomicU64 as Count;
 pub(crate) use AtomicUsize as AtomicPosition;
 pub(crate) type Position = usize;
+
+#[track_caller]
+pub(crate) fn fence(ordering: Ordering) {
+    match weaken::left(ordering) {
+        // Relaxed: what is left of a weakened fence, and that is none.
+        Ordering::Relaxed => {}
+        ordering => checker::fence(ordering),
+    }
+}
 
 impl Drop for Exclusive {
     fn drop(&mut self) {

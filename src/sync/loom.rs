@@ -10,8 +10,6 @@ pub(crate) use loom::sync::{Mutex, MutexGuard};
 pub(crate) use loom::thread::{LocalKey, yield_now};
 pub(crate) use loom::{sync::atomic, thread_local};
 
-pub(crate) type Count = atomic::AtomicU64;
-
 macro_rules! unsync {
     ($number:expr) => {
         $number.unsync_load()

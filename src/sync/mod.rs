@@ -16,6 +16,10 @@ pub(crate) use native::*;
 mod checked;
 #[cfg(any(loom, shuttle))]
 pub(crate) use checked::*;
+#[cfg(any(loom, shuttle))]
+mod weaken;
+#[cfg(all(loom, test))]
+pub(crate) use weaken::fail_without;
 
 #[cfg(loom)]
 #[path = "loom.rs"]

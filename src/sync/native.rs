@@ -53,7 +53,7 @@ pub(super) type Count = std::sync::atomic::AtomicU64;
 pub(super) type Count = AtomicUsize;
 
 /// What counts the pushes or pops of a ring: of 64 bits where the machine has such
-/// atomics (`engine/ring.rs`, "A position that wraps").
+/// atomics (`engine/ring.rs`, "When a position wraps").
 pub(crate) type AtomicPosition = Count;
 #[cfg(target_has_atomic = "64")]
 pub(crate) type Position = u64;

@@ -14,8 +14,6 @@ pub(crate) use shuttle::{sync::atomic, thread_local};
 use std::cell::Cell;
 use std::time::Duration;
 
-pub(crate) type Count = atomic::AtomicU64;
-
 macro_rules! unsync {
     ($number:expr) => {
         $number.raw_load()
