@@ -5,7 +5,8 @@
 //!
 //! A test here passes if its model fails, with the message that tells why. So the file needs
 //! such orderings, and the model sees a mistake in them. All of that kind in the file are
-//! weakened at once: no test shows that each of them is needed.
+//! weakened at once: no test shows that each of them is needed. Two preemptions are enough for
+//! each; with `LOOM_MAX_PREEMPTIONS=1` some of the models pass.
 
 use super::{claim, close, ring};
 use crate::sync::{Ordering, fail_without};
