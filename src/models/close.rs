@@ -32,7 +32,7 @@ fn close_against_drop(limits: fn() -> Limits, puts: usize) {
 }
 
 #[test]
-fn close_races_drop_into_a_cache() {
+pub(super) fn close_races_drop_into_a_cache() {
     close_against_drop(limits, 1);
 }
 
@@ -48,7 +48,7 @@ fn close_races_flush() {
 }
 
 #[test]
-fn close_races_drop_of_a_loose_item() {
+pub(super) fn close_races_drop_of_a_loose_item() {
     close_against_drop(limits_without_caches, 1);
 }
 

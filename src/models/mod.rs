@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Owns the numbered items and what is asserted of them. The code that runs is
-//! `src/engine` and `src/calibrator.rs` themselves, with loom's atomics and locks
-//! (`src/sync.rs`) and tiny limits; no part of it is copied. A test is named by its race.
+//! `src/engine` and `src/sizing/calibrator.rs` themselves, with loom's atomics and locks
+//! (`src/sync`) and tiny limits; no part of it is copied. A test is named by its race.
 //!
 //! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. That is
 //! for `schedules.rs`, which is too large for loom; the rest comes along.
@@ -67,6 +67,11 @@
 //! steps of a protocol and in their order, and nothing that is wrong in an ordering. Nor does it try
 //! all orders: what it has not found in some thousands may be there.
 //!
+//! # What must fail
+//!
+//! `weakened.rs` takes one kind of ordering from one file of the engine, and runs a model that
+//! must fail then. So the models are seen to see such mistakes.
+//!
 //! # What no model needs
 //!
 //! Weakened one at a time, these fail no model, since something else orders the same:
@@ -91,6 +96,9 @@ mod ring;
 /// Models that only shuttle can run.
 #[cfg(all(shuttle, not(loom)))]
 mod schedules;
+/// Models that must fail, which only loom can see.
+#[cfg(loom)]
+mod weakened;
 
 use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};
@@ -351,7 +359,7 @@ fn limits_without_caches() -> Limits {
     limits
 }
 
-/// An engine as the byte pool uses it (`src/shared.rs`), without bytes.
+/// An engine as the byte pool uses it (`src/inner`), without bytes.
 pub(super) struct Pool {
     pub(super) engine: Engine<Number>,
     pub(super) limit: usize,

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! What each thread does is drawn by shuttle, as the order is, so that an order that fails
-//! is run again with the same. See `check_many` in `src/sync.rs` for how, and how to try more.
+//! is run again with the same. See `check_many` in `src/sync/shuttle.rs` for how, and how to
+//! try more.
 
-use super::models::{Held, Number, Pool, alive, spawn, whole};
+use super::{Held, Number, Pool, alive, spawn, whole};
 use crate::engine::{ClassIndex, ClassLimits, KINDS, Limits, Wait};
 use crate::stats::{Counts, Footprint};
 use crate::sync::model::{JoinHandle, check_many, random};
