@@ -3,12 +3,12 @@
 //!
 //! Knows nothing of what the caller does if there is none.
 
+use super::Engine;
 use super::depot::Depot;
 use super::item::{ClassIndex, Item};
 use super::magazine::Magazine;
 use super::origin::Origin;
 use super::threads::Local;
-use super::Engine;
 
 impl<T: Item> Engine<T> {
     /// Takes an item from this thread's cache, if the thread used this engine
@@ -65,7 +65,12 @@ impl<T: Item> Engine<T> {
         let roomy = local.is_some_and(|local| {
             let cache = local.cache(class);
             let more = cache.account().room_for(cache.unit());
-            cache.rounds().room().saturating_add(more).min(self.share(depot)) >= half
+            cache
+                .rounds()
+                .room()
+                .saturating_add(more)
+                .min(self.share(depot))
+                >= half
         });
         roomy
             .then(|| self.get_from_magazine(class, local))

@@ -156,7 +156,8 @@ impl<T: Item> Engine<T> {
             Some(thread) => thread,
             None => {
                 let limits = self.depots.iter().map(Depot::limits);
-                self.threads.add(ThreadCaches::new(limits, self.thread_weight)?)
+                self.threads
+                    .add(ThreadCaches::new(limits, self.thread_weight)?)
             }
         };
         // SeqCst: pairs with the fence in `close`. Either that one comes later, and `close`
@@ -202,7 +203,10 @@ impl<T: Item> Engine<T> {
     /// How many returned items of a class had been asked for, as far as samples have
     /// counted them. Never falls.
     pub(crate) fn requests(&self, class: ClassIndex) -> u64 {
-        let caches = self.threads.iter().map(|thread| &thread.caches()[class.get()]);
+        let caches = self
+            .threads
+            .iter()
+            .map(|thread| &thread.caches()[class.get()]);
         caches.map(|cache| cache.requests.get()).sum()
     }
 
@@ -262,8 +266,10 @@ impl<T: Item> Drop for Engine<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::rounds::Rounds;
     use super::*;
     use std::cell::{Cell, RefCell};
+    use std::ops::Range;
     use std::rc::Rc;
 
     thread_local! {
@@ -290,6 +296,8 @@ mod tests {
     }
 
     impl Item for Thing {
+        type Notes = ();
+
         fn weight(&self) -> usize {
             Thing::WEIGHT
         }
@@ -298,7 +306,7 @@ mod tests {
             FREED.set(FREED.get() + 1);
         }
 
-        fn release(&mut self, part: Range<usize>) -> bool {
+        fn give_back_pages(&mut self, part: Range<usize>) -> bool {
             RELEASED.with_borrow_mut(|released| released.push(part));
             true
         }
@@ -357,15 +365,18 @@ mod tests {
         let leases: [Lease; 4] = [
             |engine| engine.account.lease(Thing::WEIGHT, 1),
             |engine| engine.depots[CLASS.get()].account.lease(1, 1),
-            |engine| lock(&engine.threads)[0].account[0].lease(Thing::WEIGHT, 1),
+            |engine| {
+                let thread = engine.threads.iter().next().expect("this one");
+                thread.thread().account.lease(Thing::WEIGHT, 1)
+            },
             |_| 0,
         ];
         for lease in leases {
             let home = engine_of(100, 100);
             // In the depot, from a thread that has ended, and in this thread's cache.
-            let keep = || assert!(home.engine.keep(CLASS, Thing).is_ok());
+            let keep = || assert!(home.engine.put(CLASS, Thing).is_ok());
             std::thread::scope(|scope| {
-                (0..2).for_each(|_| scope.spawn(keep).join().expect("it has kept one"));
+                (0..2).for_each(|_| scope.spawn(keep).join().expect("it has put one"));
             });
             keep();
             let leased = lease(&home.engine);
@@ -378,12 +389,12 @@ mod tests {
     fn a_magazine_that_goes_for_less_room_than_it_had_gives_the_threads_leases_back() {
         for more in 0..=CACHE / 2 {
             let home = engine_of((CACHE + more) * Thing::WEIGHT, 1000 * Thing::WEIGHT);
-            let kept = (0..2 * CACHE).filter(|_| home.engine.keep(CLASS, Thing).is_ok());
+            let kept = (0..2 * CACHE).filter(|_| home.engine.put(CLASS, Thing).is_ok());
             assert_eq!(kept.count(), CACHE + more);
             assert_eq!(home.engine.levels(CLASS).idle_items, CACHE + more);
-            let thread = &lock(&home.engine.threads)[0];
-            let room = thread.caches[CLASS.get()].room();
-            assert_eq!(thread.account[0].leased(), room * Thing::WEIGHT);
+            let thread = home.engine.threads.iter().next().expect("this one");
+            let room = thread.caches()[CLASS.get()].rounds().room();
+            assert_eq!(thread.thread().account.leased(), room * Thing::WEIGHT);
         }
     }
 
@@ -405,10 +416,8 @@ mod tests {
 
     // What must stay on its thread makes nothing that holds it go to another one.
     type StaysHere = Rc<()>;
-    assert_is_not!(Cache<StaysHere>: Send);
-    assert_is_not!(Cache<StaysHere>: Sync);
-    assert_is_not!(Origin<StaysHere>: Send);
-    assert_is_not!(Origin<StaysHere>: Sync);
+    assert_is_not!(Rounds<StaysHere>: Send);
+    assert_is_not!(Rounds<StaysHere>: Sync);
     assert_is_not!(ring::Ring<StaysHere>: Send);
     assert_is_not!(ring::Ring<StaysHere>: Sync);
 }

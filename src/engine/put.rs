@@ -261,3 +261,21 @@ impl<T: Item> Engine<T> {
         depot.reserve(items.saturating_add(ahead).min(most))
     }
 }
+
+#[cfg(test)]
+impl<T: Item> Engine<T> {
+    /// Keeps an item, as the byte pool does it. Hands it back if there is no room.
+    pub(crate) fn put(&self, class: ClassIndex, mut item: T) -> Result<(), T> {
+        if let Some(place) = self.place_for(class, item.weight()) {
+            // SAFETY: found for this thread, in this engine, which the caller keeps alive.
+            match unsafe { place.push_looked_at(item) } {
+                Ok(()) => return Ok(()),
+                Err(back) => item = back,
+            }
+        }
+        match self.lease_loose(class, item.weight()) {
+            true => self.put_loose(class, item),
+            false => Err(item),
+        }
+    }
+}
