@@ -402,10 +402,11 @@ impl Drop for PooledBuf {
     fn drop(&mut self) {
         // SAFETY: dropped once, and nothing uses the guard after its drop.
         let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
+        let before = slot.use_so_far();
         if let Err(slot) = Inner::release_local(slot, &self.origin) {
             // The origin as it is, not where it is: else a guard that was moved would have to be
             // written out again first.
-            Inner::release(slot, self.origin);
+            Inner::release(slot, self.origin, before);
         }
     }
 }

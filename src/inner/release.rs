@@ -5,7 +5,7 @@
 //! release         the rest: record, make whole, judge, keep or free
 //! ```
 
-use super::slot::Wipe;
+use super::slot::{Use, Wipe};
 use super::{BufferOrigin, BufferSlot, Inner};
 use crate::engine::{ClassIndex, Mark};
 use crate::stats::Discard;
@@ -38,12 +38,16 @@ impl Inner {
         origin.is_local() && slot.is_as_it_left(unsafe { origin.unit() })
     }
 
-    /// Keeps a buffer that did not take the fast path, or frees it and counts why.
+    /// Keeps a buffer that did not take the fast path, or frees it and counts why. The fast
+    /// path may have emptied it; `before` is how it was used before that.
     #[cold]
     #[inline(never)]
-    pub(crate) fn release(slot: Box<BufferSlot>, origin: BufferOrigin) {
+    pub(crate) fn release(mut slot: Box<BufferSlot>, origin: BufferOrigin, before: Use) {
         match Self::is_as_it_left(&slot, &origin) {
-            true => Self::release_unchanged(slot, origin),
+            true => {
+                slot.note_use(before);
+                Self::release_unchanged(slot, origin);
+            }
             false => Self::release_changed(slot, origin),
         }
     }
