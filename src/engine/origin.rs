@@ -128,6 +128,17 @@ impl<T: Item> Origin<T> {
         unsafe { self.cache() }.sample(self.owner, interval)
     }
 
+    /// Counts that its holder has outgrown the item.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`unit`](Self::unit).
+    #[inline]
+    pub(crate) unsafe fn count_growth(&self) {
+        // SAFETY: as the caller promises.
+        unsafe { self.cache() }.growths.add_by_owner(1);
+    }
+
     /// Keeps an item, or hands it back if there is no room for it here, or if a sample is due.
     ///
     /// The item's weight must be [`unit`](Self::unit). Once this has kept it,

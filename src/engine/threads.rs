@@ -278,12 +278,6 @@ impl<'a, T: Item> Local<'a, T> {
         &self.thread().notes
     }
 
-    /// Counts that a guard has outgrown an item of a class.
-    #[inline]
-    pub(crate) fn count_growth(&self, class: ClassIndex) {
-        self.cache(class).growths.add_by_owner(1);
-    }
-
     /// Counts returned items of a class that were asked for.
     #[inline]
     pub(crate) fn count_requests(&self, class: ClassIndex, requests: usize) {

@@ -88,19 +88,23 @@ impl Inner {
 
     /// Keeps a buffer whose contents have gone on to a larger one, or frees it and counts why.
     pub(crate) fn release_outgrown(mut slot: Box<BufferSlot>, origin: BufferOrigin) {
-        let pool = slot.home();
-        let held = pool.class_of(slot.capacity());
-        match pool.engine.recall() {
-            Some(local) => local.count_growth(held),
-            None => pool.counters(held).growths.bump(),
-        }
-        if Self::is_as_it_left(&slot, &origin) {
+        let counted = Self::is_as_it_left(&slot, &origin);
+        if counted {
             slot.empty();
             // SAFETY: it is local, and the slot keeps its pool alive.
-            match unsafe { origin.push_looked_at(slot) } {
+            let kept = unsafe {
+                origin.count_growth();
+                origin.push_looked_at(slot)
+            };
+            match kept {
                 Ok(()) => return,
                 Err(back) => slot = back,
             }
+        }
+        let pool = slot.home();
+        let held = pool.class_of(slot.capacity());
+        if !counted {
+            pool.counters(held).growths.bump();
         }
         let whole = Self::make_whole(&mut slot, &origin);
         Self::keep_or_free(slot, held, whole);
