@@ -100,7 +100,7 @@ mod schedules;
 #[cfg(loom)]
 mod weakened;
 
-use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin};
+use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Here, Item, Limits, Origin};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -479,28 +479,27 @@ impl Pool {
     }
 }
 
-/// Whether an item may go back to the cache that it came from.
-fn is_as_it_left(item: &Number, origin: &Origin<Number>) -> bool {
-    // SAFETY: it is local. Either the caller or the item keeps the pool alive.
-    origin.is_local() && unsafe { origin.unit() } == item.weight()
+/// The cache that an item came from, if that is this thread's.
+fn home_as_it_left(item: &Number, origin: Origin<Number>) -> Option<Here<Number>> {
+    // SAFETY: either the caller or the item keeps the pool alive.
+    let cache = unsafe { origin.here() }?;
+    (cache.unit() == item.weight()).then_some(cache)
 }
 
 /// The fast path of a drop.
 fn put_local(item: Number, origin: Origin<Number>) -> Result<(), Number> {
-    if !is_as_it_left(&item, &origin) {
-        return Err(item);
+    match home_as_it_left(&item, origin) {
+        Some(cache) => cache.push(item),
+        None => Err(item),
     }
-    // SAFETY: as in `is_as_it_left`.
-    unsafe { origin.push(item) }
 }
 
 /// What the slow path does first, with an item whose return may be a sample.
 fn put_sample(item: Number, origin: Origin<Number>) -> Result<(), Number> {
-    // SAFETY: as in `is_as_it_left`, here and below.
-    if is_as_it_left(&item, &origin) && unsafe { origin.sample(0) }.is_some() {
-        return unsafe { origin.push_looked_at(item) };
+    match home_as_it_left(&item, origin) {
+        Some(cache) if cache.sample(0).is_some() => cache.push_looked_at(item),
+        _ => Err(item),
     }
-    Err(item)
 }
 
 /// Keeps a pool alive where the last handle may go on any thread.
