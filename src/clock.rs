@@ -14,14 +14,9 @@ use std::time::{Duration, Instant};
 /// Whether the system has a clock. `wasm32-unknown-unknown` has none: `Instant::now` panics.
 const HAS_CLOCK: bool = !cfg!(all(target_family = "wasm", target_os = "unknown"));
 
-/// The time now; `None` where there is no clock.
-pub(crate) fn instant() -> Option<Instant> {
-    has_clock().then(Instant::now)
-}
-
 /// Sleeps for `least` at least. Returns how long that took, as far as there is a clock.
 pub(crate) fn nap(least: Duration) -> Duration {
-    let before = instant();
+    let before = has_clock().then(Instant::now);
     thread::sleep(least);
     before.map_or(least, |before| before.elapsed())
 }
@@ -265,14 +260,12 @@ mod tests {
                 timer.restart();
                 assert!(!timer.is_over());
             }
-            assert_eq!(instant(), None);
         });
-        assert!(instant().is_some());
     }
 
     // Where there is no clock, to look at one would panic.
     #[test]
-    fn a_pool_without_a_clock_serves_and_calibrates_and_names_no_time() {
+    fn a_pool_without_a_clock_serves_and_calibrates() {
         without_a_clock(|| {
             let options = Pool::builder()
                 .trim_interval(Duration::from_millis(1))
@@ -289,9 +282,7 @@ mod tests {
             let after = pool.stats().total;
             assert_eq!(after.trimmed, 0, "no time has passed");
             assert!(after.retained_buffers > idle);
-            let calibrated = pool.calibration();
-            assert!(calibrated.calls > 5, "by calls it goes on");
-            assert_eq!(calibrated.at, None);
+            assert!(pool.stats().calibrations > 0, "by returns it goes on");
             assert_eq!((pool.trim().buffers, pool.trim().buffers > 0), (0, true));
         });
     }

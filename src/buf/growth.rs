@@ -3,8 +3,8 @@
 use super::PooledBuf;
 use crate::engine::Mark;
 use crate::error::GetError;
-use crate::inner::{BufferOrigin, BufferSlot, Inner};
 use crate::inner::slot::PROBE;
+use crate::inner::{BufferOrigin, BufferSlot, Inner};
 use crate::sizing::calibrator::least_growth;
 use crate::system::CAPACITY_MAX;
 use bytes::buf::UninitSlice;

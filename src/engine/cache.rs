@@ -166,7 +166,7 @@ impl<T: Item> Cache<T> {
     }
 
     /// Keeps an item of weight [`unit`](Self::unit). Hands it back if the cache has no room,
-    /// if it is not `me`'s to enter, or if a sample is due.
+    /// if it is not `me`'s to enter, or if a sample is due; but not for that if `LOOKED_AT`.
     ///
     /// # Safety
     ///
@@ -175,31 +175,10 @@ impl<T: Item> Cache<T> {
     ///   be: another thread may free the item, and with it what kept `this`
     ///   alive. Hence a pointer and not a reference.
     #[inline(always)]
-    pub(super) unsafe fn push(this: NonNull<Self>, me: Token, item: T) -> Result<(), T> {
-        // SAFETY: as the caller promises.
-        unsafe { Self::push_by(this, me, item, |alone, item| alone.push(item)) }
-    }
-
-    /// As [`push`](Self::push), whether a sample is due or not.
-    ///
-    /// # Safety
-    ///
-    /// - As for [`push`](Self::push).
-    #[inline]
-    pub(super) unsafe fn push_looked_at(this: NonNull<Self>, me: Token, item: T) -> Result<(), T> {
-        // SAFETY: as the caller promises.
-        unsafe { Self::push_by(this, me, item, |alone, item| alone.push_looked_at(item)) }
-    }
-
-    /// # Safety
-    ///
-    /// - As for [`push`](Self::push).
-    #[inline(always)]
-    unsafe fn push_by(
+    pub(super) unsafe fn push<const LOOKED_AT: bool>(
         this: NonNull<Self>,
         me: Token,
         item: T,
-        push: impl FnOnce(&Alone<T>, T) -> Result<(), T>,
     ) -> Result<(), T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
@@ -207,7 +186,10 @@ impl<T: Item> Cache<T> {
         let Some(alone) = cache.enter(me) else {
             return Err(item);
         };
-        let kept = push(&alone, item);
+        let kept = match LOOKED_AT {
+            true => alone.push_looked_at(item),
+            false => alone.push(item),
+        };
         // What `leave` does, but through the pointer: no reference to the
         // whole is alive when the store lets another thread free it.
         // SAFETY: alive until this store is seen. Release: as in `leave`.
@@ -423,6 +405,7 @@ fn owner_value(me: Token) -> usize {
 mod tests {
     use super::*;
     use crate::engine::UNLIMITED;
+    use crate::engine::item::{CACHE_ROUNDS, MAGAZINE_ROUNDS};
     use std::sync::Arc;
 
     /// An item whose end can be seen.
@@ -431,13 +414,15 @@ mod tests {
     }
 
     impl Item for Seen {
+        type Notes = ();
+
         fn weight(&self) -> usize {
             1
         }
 
         fn free(self) {}
 
-        fn release(&mut self, _part: std::ops::Range<usize>) -> bool {
+        fn give_back_pages(&mut self, _part: std::ops::Range<usize>) -> bool {
             false
         }
     }
@@ -447,7 +432,7 @@ mod tests {
         cache: Cache<Seen>,
         me: Token,
         /// After the cache, which has its address. In a vector, as those of threads are.
-        _account: Vec<Account>,
+        _thread: Vec<Thread<()>>,
         end: Arc<()>,
     }
 
@@ -462,15 +447,19 @@ mod tests {
                 weight: 1,
                 keep_idle: 0,
             };
-            let account = vec![Account::new(UNLIMITED)];
-            // SAFETY: the account stays where it is when its vector is moved, is only ever
-            // read, and is dropped after the cache, by the order of the fields.
-            let cache = unsafe { Cache::new(limits, NonNull::from(&account[0])) };
-            cache.acquire(me);
+            let thread = vec![Thread {
+                in_use: AtomicBool::new(true),
+                account: Account::new(UNLIMITED),
+                notes: (),
+            }];
+            // SAFETY: it stays where it is when its vector is moved, is only read, and is
+            // dropped after the cache, by the order of the fields.
+            let cache = unsafe { Cache::new(limits, NonNull::from(&thread[0])) };
+            cache.own(me);
             Owned {
                 cache,
                 me,
-                _account: account,
+                _thread: thread,
                 end: Arc::new(()),
             }
         }
@@ -490,7 +479,9 @@ mod tests {
             assert_eq!(self.cache.add_room(self.me, count), count);
             for _ in 0..count {
                 // SAFETY: the token is this thread's, and the cache lives on.
-                let kept = unsafe { Cache::push(&self.cache, self.me, self.item(), Return::Plain) };
+                let kept = unsafe {
+                    Cache::push::<true>(NonNull::from(&self.cache), self.me, self.item())
+                };
                 assert!(kept.is_ok());
             }
         }
@@ -517,7 +508,7 @@ mod tests {
         let taken = taken.expect("the owner is here, and in no push or pop");
         assert_eq!(taken.rounds, 0, "they rest from now on");
         owned.put(3);
-        assert_eq!((cache.held(), cache.resting()), (8, 5));
+        assert_eq!((cache.rounds().held(), cache.rounds().resting()), (8, 5));
         assert_eq!(owned.alive(), 8);
         let end = Arc::clone(&owned.end);
         drop(owned);
@@ -557,14 +548,14 @@ mod tests {
             };
             scope.spawn(stranger).join().expect("it was not let in");
         });
-        assert_eq!((cache.held(), cache.room()), (2, 2));
+        assert_eq!((cache.rounds().held(), cache.rounds().room()), (2, 2));
         cache.claim();
         assert!(cache.pop(owned.me).is_none());
         assert_eq!(cache.add_room(owned.me, 1), 0);
         cache.unclaim();
-        cache.release();
+        cache.disown();
         assert!(cache.pop(owned.me).is_none());
-        cache.acquire(owned.me);
+        cache.own(owned.me);
         assert!(cache.pop(owned.me).is_some());
     }
 
@@ -574,11 +565,14 @@ mod tests {
         owned.put(3);
         let mut magazine = owned.magazine(7);
         assert_eq!(owned.cache.refill(owned.me, &mut magazine, 2), 2);
-        assert_eq!((owned.cache.held(), owned.cache.room()), (5, 5));
+        assert_eq!(
+            (owned.cache.rounds().held(), owned.cache.rounds().room()),
+            (5, 5)
+        );
         assert_eq!(magazine.len(), 5);
         assert_eq!(owned.alive(), 10);
         assert_eq!(owned.cache.refill(owned.me, &mut magazine, 0), 0);
-        assert_eq!((owned.cache.held(), magazine.len()), (5, 5));
+        assert_eq!((owned.cache.rounds().held(), magazine.len()), (5, 5));
         drop(magazine);
         assert_eq!(owned.alive(), 5, "what is in a magazine ends with it");
     }
@@ -595,7 +589,10 @@ mod tests {
         ] {
             let mut magazine = owned.magazine(before);
             assert!(!owned.cache.flush(owned.me, out, 9, &mut magazine));
-            assert_eq!((owned.cache.held(), owned.cache.room()), (held, held));
+            assert_eq!(
+                (owned.cache.rounds().held(), owned.cache.rounds().room()),
+                (held, held)
+            );
             assert_eq!(magazine.len(), before);
         }
         let mut magazine = Magazine::new();
@@ -604,12 +601,18 @@ mod tests {
                 .cache
                 .flush(owned.me, MAGAZINE_ROUNDS, 9, &mut magazine)
         );
-        assert_eq!((owned.cache.held(), owned.cache.room()), (2, 11));
+        assert_eq!(
+            (owned.cache.rounds().held(), owned.cache.rounds().room()),
+            (2, 11)
+        );
         assert_eq!(magazine.len(), MAGAZINE_ROUNDS);
         // More than there are.
         let mut magazine = Magazine::new();
         assert!(!owned.cache.flush(owned.me, 3, 9, &mut magazine));
-        assert_eq!((owned.cache.held(), owned.cache.room()), (2, 11));
+        assert_eq!(
+            (owned.cache.rounds().held(), owned.cache.rounds().room()),
+            (2, 11)
+        );
         assert_eq!(magazine.len(), 0);
     }
 }

@@ -3,20 +3,19 @@
 //!
 //! Knows nothing of what the caller does if there is none.
 
+use super::Engine;
 use super::depot::Depot;
 use super::item::{ClassIndex, Item};
 use super::magazine::Magazine;
 use super::origin::Origin;
 use super::threads::Local;
-use super::Engine;
 
 impl<T: Item> Engine<T> {
     /// Takes an item from this thread's cache, if the thread used this engine
     /// lately and the cache holds one that is not resting. Returns also where it came from.
     #[inline(always)]
     pub(crate) fn get_local(&self, class: ClassIndex) -> Option<(T, Origin<T>)> {
-        // SAFETY: as in `Engine::recall`. The id is this engine's, or no engine's.
-        let local = unsafe { Local::recall(self.quick) }?;
+        let local = self.threads.recall_quick()?;
         let item = local.cache(class).pop(local.me)?;
         Some((item, local.origin(class)))
     }
@@ -65,7 +64,12 @@ impl<T: Item> Engine<T> {
         let roomy = local.is_some_and(|local| {
             let cache = local.cache(class);
             let more = cache.account().room_for(cache.unit());
-            cache.rounds().room().saturating_add(more).min(self.share(depot)) >= half
+            cache
+                .rounds()
+                .room()
+                .saturating_add(more)
+                .min(self.share(depot))
+                >= half
         });
         roomy
             .then(|| self.get_from_magazine(class, local))

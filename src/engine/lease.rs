@@ -47,7 +47,9 @@ impl<T: Item> Engine<T> {
         let mut leased = 0_usize;
         for (class, depot) in self.classes() {
             let rooms = self.threads.iter();
-            let rooms: usize = rooms.map(|thread| thread.caches()[class.get()].rounds().room()).sum();
+            let rooms: usize = rooms
+                .map(|thread| thread.caches()[class.get()].rounds().room())
+                .sum();
             let (items, weight) = depot.idle();
             depot.account.assert_leased(rooms + items);
             // Wrapping: without a limit it may be any number, and is not compared.

@@ -41,23 +41,20 @@ mod trim;
 
 pub(crate) use account::UNLIMITED;
 pub(crate) use item::{CACHE_ROUNDS, ClassIndex, ClassLimits, Item, Levels, Limits};
-pub(crate) use origin::{Mark, Origin};
+pub(crate) use origin::{Here, Mark, Origin};
 pub(crate) use threads::Local;
 pub(crate) use trim::Freed;
 
 use crate::sync::{AtomicBool, Ordering, fence};
 use account::Account;
 use depot::Depot;
-use local::{EngineId, ThreadExit, Token};
+use local::{ThreadExit, Token};
 use std::sync::{Arc, Weak};
 use threads::{ThreadCaches, Threads};
 use trim::Trims;
 
 /// Thread caches over one depot per class.
 pub(crate) struct Engine<T: Item> {
-    id: EngineId,
-    /// What [`get_local`](Self::get_local) recalls: `id`, or what no memo holds.
-    quick: EngineId,
     threads: Threads<T>,
     depots: Box<[Depot<T>]>,
     /// What all levels together lease from.
@@ -97,11 +94,8 @@ impl<T: Item> Engine<T> {
         H: HasEngine<Item = T>,
     {
         barrier::prepare();
-        let id = EngineId::next();
         Engine {
-            id,
-            quick: if quick { id } else { EngineId::NOBODY },
-            threads: Threads::new(),
+            threads: Threads::new(quick),
             depots: limits.classes.iter().copied().map(Depot::new).collect(),
             account: Account::new(limits.weight),
             thread_weight: limits.thread_weight,
@@ -121,17 +115,9 @@ impl<T: Item> Engine<T> {
 
     // ---- this thread's caches ----
 
-    /// This thread's caches, if it used this engine lately.
-    #[inline(always)]
-    pub(crate) fn recall(&self) -> Option<Local<'_, T>> {
-        // SAFETY: `&self` keeps this engine alive, and the id is its own.
-        unsafe { Local::recall(self.id) }
-    }
-
     /// This thread's caches, if it has any.
     pub(crate) fn local(&self) -> Option<Local<'_, T>> {
-        // SAFETY: as in `recall`.
-        unsafe { Local::find(self.id) }
+        self.threads.find()
     }
 
     /// Finds or makes this thread's caches, and remembers them.
@@ -156,7 +142,8 @@ impl<T: Item> Engine<T> {
             Some(thread) => thread,
             None => {
                 let limits = self.depots.iter().map(Depot::limits);
-                self.threads.add(ThreadCaches::new(limits, self.thread_weight)?)
+                self.threads
+                    .add(ThreadCaches::new(limits, self.thread_weight)?)
             }
         };
         // SeqCst: pairs with the fence in `close`. Either that one comes later, and `close`
@@ -166,19 +153,14 @@ impl<T: Item> Engine<T> {
             self.threads.leave(thread.thread());
             return None;
         }
-        for cache in thread.caches() {
-            cache.own(me);
-        }
-        let address = thread.caches().as_ptr().cast();
-        local::attach(me, self.id, Arc::downgrade(&self.home), address);
+        self.threads.attach(me, thread, Arc::downgrade(&self.home));
         Some(())
     }
 
     /// Moves what this thread cached to the depots, and leaves what it cannot
     /// move to the next thread that inherits the caches.
     fn thread_exit(&self, me: Token, caches: *const ()) {
-        // SAFETY: `join` of this engine, which `&self` keeps alive, gave out the address.
-        let local = unsafe { Local::new(me, caches) };
+        let local = self.threads.local(me, caches);
         for (class, depot) in self.classes() {
             let cache = local.cache(class);
             self.hand_on(me, cache, depot, cache.rounds().held());
@@ -202,7 +184,10 @@ impl<T: Item> Engine<T> {
     /// How many returned items of a class had been asked for, as far as samples have
     /// counted them. Never falls.
     pub(crate) fn requests(&self, class: ClassIndex) -> u64 {
-        let caches = self.threads.iter().map(|thread| &thread.caches()[class.get()]);
+        let caches = self
+            .threads
+            .iter()
+            .map(|thread| &thread.caches()[class.get()]);
         caches.map(|cache| cache.requests.get()).sum()
     }
 
@@ -253,7 +238,6 @@ impl<T: Item> Engine<T> {
 
 impl<T: Item> Drop for Engine<T> {
     fn drop(&mut self) {
-        self.id.end();
         if cfg!(debug_assertions) && !std::thread::panicking() {
             self.assert_leases();
         }
@@ -262,8 +246,10 @@ impl<T: Item> Drop for Engine<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::rounds::Rounds;
     use super::*;
     use std::cell::{Cell, RefCell};
+    use std::ops::Range;
     use std::rc::Rc;
 
     thread_local! {
@@ -290,6 +276,8 @@ mod tests {
     }
 
     impl Item for Thing {
+        type Notes = ();
+
         fn weight(&self) -> usize {
             Thing::WEIGHT
         }
@@ -298,7 +286,7 @@ mod tests {
             FREED.set(FREED.get() + 1);
         }
 
-        fn release(&mut self, part: Range<usize>) -> bool {
+        fn give_back_pages(&mut self, part: Range<usize>) -> bool {
             RELEASED.with_borrow_mut(|released| released.push(part));
             true
         }
@@ -357,15 +345,18 @@ mod tests {
         let leases: [Lease; 4] = [
             |engine| engine.account.lease(Thing::WEIGHT, 1),
             |engine| engine.depots[CLASS.get()].account.lease(1, 1),
-            |engine| lock(&engine.threads)[0].account[0].lease(Thing::WEIGHT, 1),
+            |engine| {
+                let thread = engine.threads.iter().next().expect("this one");
+                thread.thread().account.lease(Thing::WEIGHT, 1)
+            },
             |_| 0,
         ];
         for lease in leases {
             let home = engine_of(100, 100);
             // In the depot, from a thread that has ended, and in this thread's cache.
-            let keep = || assert!(home.engine.keep(CLASS, Thing).is_ok());
+            let keep = || assert!(home.engine.put(CLASS, Thing).is_ok());
             std::thread::scope(|scope| {
-                (0..2).for_each(|_| scope.spawn(keep).join().expect("it has kept one"));
+                (0..2).for_each(|_| scope.spawn(keep).join().expect("it has put one"));
             });
             keep();
             let leased = lease(&home.engine);
@@ -378,12 +369,12 @@ mod tests {
     fn a_magazine_that_goes_for_less_room_than_it_had_gives_the_threads_leases_back() {
         for more in 0..=CACHE / 2 {
             let home = engine_of((CACHE + more) * Thing::WEIGHT, 1000 * Thing::WEIGHT);
-            let kept = (0..2 * CACHE).filter(|_| home.engine.keep(CLASS, Thing).is_ok());
+            let kept = (0..2 * CACHE).filter(|_| home.engine.put(CLASS, Thing).is_ok());
             assert_eq!(kept.count(), CACHE + more);
             assert_eq!(home.engine.levels(CLASS).idle_items, CACHE + more);
-            let thread = &lock(&home.engine.threads)[0];
-            let room = thread.caches[CLASS.get()].room();
-            assert_eq!(thread.account[0].leased(), room * Thing::WEIGHT);
+            let thread = home.engine.threads.iter().next().expect("this one");
+            let room = thread.caches()[CLASS.get()].rounds().room();
+            assert_eq!(thread.thread().account.leased(), room * Thing::WEIGHT);
         }
     }
 
@@ -405,10 +396,8 @@ mod tests {
 
     // What must stay on its thread makes nothing that holds it go to another one.
     type StaysHere = Rc<()>;
-    assert_is_not!(Cache<StaysHere>: Send);
-    assert_is_not!(Cache<StaysHere>: Sync);
-    assert_is_not!(Origin<StaysHere>: Send);
-    assert_is_not!(Origin<StaysHere>: Sync);
+    assert_is_not!(Rounds<StaysHere>: Send);
+    assert_is_not!(Rounds<StaysHere>: Sync);
     assert_is_not!(ring::Ring<StaysHere>: Send);
     assert_is_not!(ring::Ring<StaysHere>: Sync);
 }

@@ -39,9 +39,11 @@ impl Inner {
     pub(super) fn note_discard(&self) {
         if self.calibrator.note_discard() {
             let returns = || self.returns();
-            let calibrated =
-                self.calibrator
-                    .calibrate_if_many_discarded(&self.classes, returns, self.requests());
+            let calibrated = self.calibrator.calibrate_if_many_discarded(
+                &self.classes,
+                returns,
+                self.requests(),
+            );
             self.give_up_retired_if(calibrated);
         }
     }

@@ -4,7 +4,7 @@ use super::{
     Begun, CLASS, Held, Number, Pool, check, limits, limits_of_whole_magazines, put_local, spawn,
     went_in,
 };
-use crate::engine::{Freed, Return};
+use crate::engine::Freed;
 use crate::sync::set_light_is_a_fence;
 use std::sync::Arc;
 
@@ -42,13 +42,13 @@ fn get_against_claims(preemptions: usize, get: fn(&Pool) -> Option<Held>) {
 
 /// The fast path of a get.
 fn pop(pool: &Pool) -> Option<Held> {
-    let (item, origin) = pool.engine.take_local(CLASS)?;
+    let (item, origin) = pool.engine.get_local(CLASS)?;
     item.came_out();
     Some(Held { item, origin })
 }
 
 #[test]
-fn claim_races_get() {
+pub(super) fn claim_races_get() {
     get_against_claims(5, pop);
 }
 
@@ -67,7 +67,7 @@ fn claim_races_the_slow_path_of_a_get() {
 /// The fast path of a drop; what finds no room there is freed.
 fn push(held: Held) {
     let number = held.item.0.number;
-    if put_local(held.item, Some(held.origin), Return::Plain).is_ok() {
+    if put_local(held.item, held.origin).is_ok() {
         went_in(number);
     }
 }
@@ -93,7 +93,7 @@ fn drop_against_claims(preemptions: usize, drop: fn(&Pool, Held)) {
 }
 
 #[test]
-fn claim_races_drop() {
+pub(super) fn claim_races_drop() {
     drop_against_claims(6, |_, held| push(held));
 }
 
@@ -130,12 +130,12 @@ fn end_of_claims_against_get_and_drop(preemptions: usize) {
 }
 
 #[test]
-fn end_of_a_claim_races_get_and_drop() {
+pub(super) fn end_of_a_claim_races_get_and_drop() {
     end_of_claims_against_get_and_drop(4);
 }
 
 #[test]
-fn end_of_a_claim_races_get_and_drop_without_a_light_barrier() {
+pub(super) fn end_of_a_claim_races_get_and_drop_without_a_light_barrier() {
     set_light_is_a_fence(false);
     end_of_claims_against_get_and_drop(3);
 }
@@ -222,7 +222,7 @@ fn trim_on_the_slow_path_races_clear() {
 
 // Freed or put to rest by another thread, an item is no hit.
 #[test]
-fn stats_race_claim() {
+pub(super) fn stats_race_claim() {
     for (claim, resting) in CLAIMS {
         check(4, move || {
             let pool = Pool::stocked(&limits(), 2);
@@ -271,7 +271,7 @@ fn stats_race_refill_and_flush() {
 }
 
 #[test]
-fn stats_race_get_and_drop() {
+pub(super) fn stats_race_get_and_drop() {
     check(4, || {
         let pool = Pool::stocked(&limits(), 1);
         let other = Arc::clone(&pool);

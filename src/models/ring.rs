@@ -42,7 +42,7 @@ fn pop(ring: &Ring<Number>) -> Option<usize> {
 }
 
 #[test]
-fn push_races_push() {
+pub(super) fn push_races_push() {
     // At the beginning, and where the next place is that of index 0.
     for gone in [0, 1] {
         check(4, move || {
@@ -88,7 +88,7 @@ fn pop_races_pop() {
 }
 
 #[test]
-fn push_races_pop() {
+pub(super) fn push_races_pop() {
     for (gone, held) in [(0, 0), (1, 1), (1, 2)] {
         check(5, move || {
             let ring = ring(gone, held);
@@ -156,7 +156,7 @@ fn pushes_and_pops_race_round_the_ring() {
 }
 
 #[test]
-fn len_races_push_and_pop() {
+pub(super) fn len_races_push_and_pop() {
     check(4, || {
         let ring = ring(1, 1);
         let other = Arc::clone(&ring);

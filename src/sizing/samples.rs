@@ -131,7 +131,8 @@ impl Samples {
         add(&self.counts.samples, 1);
         let (told, look) = (self.until_told.get(), self.until_look.get());
         self.until_told.set(told.saturating_sub(returns));
-        self.until_look.set(look.checked_sub(1).unwrap_or(LOOK_EACH - 1));
+        self.until_look
+            .set(look.checked_sub(1).unwrap_or(LOOK_EACH - 1));
         if told <= returns {
             return Next::Tell;
         }

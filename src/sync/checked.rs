@@ -1,0 +1,256 @@
+//! What the crate uses where a checker runs it: the checker's atomics and locks, wrapped.
+//!
+//! Owns what is the same for both checkers: atomics that see when they are freed too early, and
+//! variables of a thread. Knows nothing of how a model is run. `native.rs` has the same names.
+
+#[cfg(test)]
+pub(crate) use super::checker::model;
+pub(crate) use super::checker::{Exclusive, Mutex, MutexGuard, Ordering, yield_now};
+pub(crate) use std::sync::atomic::compiler_fence;
+pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
+
+use super::{checker, weaken};
+use std::cell::{Cell, RefCell};
+use std::mem;
+use std::rc::Rc;
+use std::thread::panicking;
+
+pub(crate) const MODELLED: bool = true;
+
+macro_rules! atomic {
+    ($name:ident, $value:ty $(, $modify:ident)*) => {
+        /// The checker's. Loom sees also when it is freed while a thread may still store to it.
+        ///
+        /// It has the operations that the crate uses. Each takes the ordering that [`weaken`]
+        /// leaves.
+        #[derive(Debug)]
+        pub(crate) struct $name(checker::atomic::$name);
+
+        impl $name {
+            pub(crate) fn new(value: $value) -> Self {
+                $name(checker::atomic::$name::new(value))
+            }
+
+            #[track_caller]
+            pub(crate) fn load(&self, ordering: Ordering) -> $value {
+                self.0.load(weaken::left(ordering))
+            }
+
+            #[track_caller]
+            pub(crate) fn store(&self, value: $value, ordering: Ordering) {
+                self.0.store(value, weaken::left(ordering));
+            }
+
+            $(
+                #[track_caller]
+                pub(crate) fn $modify(&self, value: $value, ordering: Ordering) -> $value {
+                    self.0.$modify(value, weaken::left(ordering))
+                }
+            )*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new(Default::default())
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                if !panicking() {
+                    // SAFETY: the checker looks.
+                    unsafe { checker::unsync_load!(self.0) };
+                }
+            }
+        }
+    };
+}
+
+atomic!(AtomicBool, bool);
+atomic!(AtomicU64, u64, fetch_add, fetch_max);
+atomic!(
+    AtomicUsize,
+    usize,
+    fetch_add,
+    fetch_sub,
+    fetch_and,
+    fetch_or,
+    fetch_max,
+    fetch_min
+);
+
+impl AtomicBool {
+    #[track_caller]
+    pub(crate) fn compare_exchange(
+        &self,
+        current: bool,
+        new: bool,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<bool, bool> {
+        let (success, failure) = (weaken::left(success), weaken::left(failure));
+        self.0.compare_exchange(current, new, success, failure)
+    }
+}
+
+/// As the others, for an address.
+pub(crate) struct AtomicPtr<T>(checker::atomic::AtomicPtr<T>);
+
+impl<T> AtomicPtr<T> {
+    pub(crate) fn new(address: *mut T) -> Self {
+        AtomicPtr(checker::atomic::AtomicPtr::new(address))
+    }
+
+    #[track_caller]
+    pub(crate) fn load(&self, ordering: Ordering) -> *mut T {
+        self.0.load(weaken::left(ordering))
+    }
+
+    #[track_caller]
+    pub(crate) fn store(&self, address: *mut T, ordering: Ordering) {
+        self.0.store(address, weaken::left(ordering));
+    }
+
+    #[track_caller]
+    pub(crate) fn compare_exchange_weak(
+        &self,
+        current: *mut T,
+        new: *mut T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<*mut T, *mut T> {
+        let (success, failure) = (weaken::left(success), weaken::left(failure));
+        self.0.compare_exchange_weak(current, new, success, failure)
+    }
+}
+
+impl AtomicUsize {
+    #[track_caller]
+    pub(crate) fn compare_exchange_weak(
+        &self,
+        current: usize,
+        new: usize,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<usize, usize> {
+        let (success, failure) = (weaken::left(success), weaken::left(failure));
+        self.0.compare_exchange_weak(current, new, success, failure)
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_update(
+        &self,
+        success: Ordering,
+        failure: Ordering,
+        update: impl FnMut(usize) -> Option<usize>,
+    ) -> Result<usize, usize> {
+        let (success, failure) = (weaken::left(success), weaken::left(failure));
+        self.0.fetch_update(success, failure, update)
+    }
+}
+
+pub(super) use AtomicU64 as Count;
+pub(crate) use AtomicUsize as AtomicPosition;
+pub(crate) type Position = usize;
+
+#[track_caller]
+pub(crate) fn fence(ordering: Ordering) {
+    match weaken::left(ordering) {
+        // Relaxed: what is left of a weakened fence, and that is none.
+        Ordering::Relaxed => {}
+        ordering => checker::fence(ordering),
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        if !panicking() {
+            self.touch(); // to free it, too, takes being alone
+        }
+    }
+}
+
+/// Loads where nobody else stores meanwhile; loom fails the model if somebody may.
+///
+/// # Safety
+///
+/// - No other thread stores to it until the caller lets it.
+pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
+    // SAFETY: the checker looks.
+    unsafe { checker::unsync_load!(number.0) }
+}
+
+/// A variable of which each of the model's threads has its own, as
+/// `std::thread::LocalKey`. It ends in [`end_thread`]: loom itself ends a
+/// thread's variables after `join` has returned elsewhere, and a variable's
+/// destructor finds no other one.
+pub(crate) struct LocalKey<T: 'static>(pub(crate) &'static checker::LocalKey<Local<T>>);
+
+pub(crate) struct Local<T>(RefCell<Option<Rc<T>>>);
+
+checker::thread_local! {
+    /// What ends this thread's variables, in the order in which they began.
+    static ENDS: RefCell<Vec<Box<dyn FnOnce()>>> = RefCell::new(Vec::new());
+}
+
+impl<T: 'static> Local<T> {
+    pub(crate) fn new(value: T, key: &'static LocalKey<T>) -> Self {
+        if mem::needs_drop::<T>() {
+            let end = move || drop(key.0.with(|local| local.0.take()));
+            ENDS.with(|ends| ends.borrow_mut().push(Box::new(end)));
+        }
+        Local(RefCell::new(Some(Rc::new(value))))
+    }
+}
+
+impl<T> LocalKey<T> {
+    pub(crate) fn with<R>(&'static self, work: impl FnOnce(&T) -> R) -> R {
+        let value = self.0.with(|local| local.0.borrow().clone());
+        work(&value.expect("not used after its end"))
+    }
+}
+
+impl<T> Drop for Local<T> {
+    /// Of a thread that does not end while the model runs.
+    fn drop(&mut self) {
+        mem::forget(self.0.take());
+    }
+}
+
+/// Does what the end of a thread does. A model's threads call it last.
+#[cfg(test)]
+pub(crate) fn end_thread() {
+    while let Some(end) = ENDS.with(|ends| ends.borrow_mut().pop()) {
+        end();
+    }
+}
+
+std::thread_local! {
+    static LIGHT_IS_A_FENCE: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Whether the light barrier is a fence. If not, it is nothing, as where the
+/// system has refused the heavy one.
+pub(crate) fn light_is_a_fence() -> bool {
+    LIGHT_IS_A_FENCE.get()
+}
+
+/// Decides the above for the models that the calling test runs: all
+/// threads of a model run on the test's.
+#[cfg(test)]
+pub(crate) fn set_light_is_a_fence(is: bool) {
+    LIGHT_IS_A_FENCE.set(is);
+}
+
+macro_rules! local_keys {
+    ($(static $name:ident: $type:ty = const $init:block;)*) => {$(
+        static $name: crate::sync::LocalKey<$type> = {
+            crate::sync::checker::thread_local! {
+                static LOCAL: crate::sync::Local<$type> =
+                    crate::sync::Local::new($init, &$name)
+            }
+            crate::sync::LocalKey(&LOCAL)
+        };
+    )*};
+}
+pub(crate) use local_keys as thread_local;
