@@ -1,7 +1,7 @@
 //! When a pool calibrates by itself because enough has come back, and when the program calls.
 
 use super::{
-    BETWEEN_SAMPLES, EACH_SAMPLED, PERCENTILE, Watch, by_count, by_hand, by_hand_of_all,
+    BETWEEN_SAMPLES, EACH_SAMPLED, PERCENTILE, Watch, attach, by_count, by_hand, by_hand_of_all,
     calibrations, pure, use_one,
 };
 use crate::{options, rounds, sizes, total};
@@ -45,6 +45,7 @@ const WAYS: [(&str, bool, GiveBack); 6] = [
 /// most.
 fn assert_calibrates_after(threshold: u64, late: u64, name: &str, pool: &Pool, way: GiveBack) {
     assert_eq!((calibrations(pool), pool.profile().calls()), (0, 0));
+    attach(pool);
     // No two neighbours are alike, so that each calibration shows.
     let lengths = [0, 65, 1, 128, 64, 1000, 5000, 129];
     let all = if threshold > 1000 { 3 } else { lengths.len() };
@@ -461,7 +462,9 @@ fn a_rise_in_size_is_learned_after_a_few_hundred_discards() {
         assert_eq!(pool.targets(), pure([7168]));
         let discards = after.discards.above_max - before.discards.above_max;
         assert!(discards <= 512, "{discards}, {returns}");
-        assert!(after.misses - before.misses <= discards + 2, "{returns}");
+        let misses = after.misses - before.misses;
+        // And one for each class on the way.
+        assert!(misses <= discards + 3, "{misses}, {discards}, {returns}");
         let before = after;
         (0..100).for_each(|_| grow_one(&pool, 7000));
         assert_eq!(total(&pool).misses, before.misses);

@@ -90,15 +90,15 @@ fn a_guard_grows_to_the_maximum_and_then_far() {
         [64, 512, 4 * KIB, 32 * KIB, 256 * KIB]
     );
     assert_eq!(calibrate(&[(2000, 90), (30_000, 10)]), (2 * KIB, 32 * KIB));
-    // The maximum at once, but at most eight times as much; no further; and 16 times.
+    // The maximum at once, but at most eight times as much; no further; and 32 times.
     assert_eq!(
         steps(&pool, 0, 33_000),
-        [64, 512, 4 * KIB, 32 * KIB, 512 * KIB]
+        [64, 512, 4 * KIB, 32 * KIB, 1024 * KIB]
     );
     assert_eq!(steps(&pool, 4 * KIB, 4 * KIB + 1), [4 * KIB, 32 * KIB]);
     assert_eq!(steps(&pool, 1025, 2049), [2 * KIB, 16 * KIB]);
     assert_eq!(steps(&pool, 16 * KIB, 20_000), [16 * KIB, 32 * KIB]);
-    assert_eq!(steps(&pool, 64 * KIB, 70_000), [64 * KIB, 1 << 20]);
+    assert_eq!(steps(&pool, 64 * KIB, 70_000), [64 * KIB, 2 << 20]);
     // Up to the largest class while that holds it, and then twice.
     assert_eq!(
         steps(&pool, 256 * KIB, 3 << 20),
@@ -118,10 +118,10 @@ fn a_guard_grows_to_the_maximum_and_then_far() {
     drop(buf.detach());
     // Both targets are one.
     assert_eq!(calibrate(&[(200, 100)]), (256, 256));
-    assert_eq!(steps(&pool, 0, 5000), [64, 256, 4 * KIB, 64 * KIB]);
+    assert_eq!(steps(&pool, 0, 5000), [64, 256, 8 * KIB]);
     // A maximum below the next class, and a default of the smallest.
     assert_eq!(calibrate(&[(10, 90), (100, 10)]), (64, 128));
-    assert_eq!(steps(&pool, 0, 200), [64, 128, 2 * KIB]);
+    assert_eq!(steps(&pool, 0, 200), [64, 128, 4 * KIB]);
 }
 
 #[test]

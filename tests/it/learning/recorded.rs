@@ -1,6 +1,6 @@
 //! Which returns count, and as how long.
 
-use super::{CLASSES, PERCENTILE, Watch, by_count, by_hand, by_hand_of_all, pure, use_one};
+use super::{CLASSES, PERCENTILE, Watch, attach, by_count, by_hand, by_hand_of_all, pure, use_one};
 use crate::{rounds, sizes, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
@@ -171,8 +171,12 @@ impl Used {
                 Some(len)
             }
             Used::DroppedElsewhere => {
-                let elsewhere = move || buf.advance(cut);
-                thread::spawn(elsewhere).join().unwrap();
+                let elsewhere = || {
+                    attach(pool);
+                    let mut buf = buf; // dropped here
+                    buf.advance(cut);
+                };
+                thread::scope(|scope| scope.spawn(elsewhere).join().unwrap());
                 consumed(cut)
             }
             Used::Detached => {
@@ -198,6 +202,7 @@ fn a_return_counts_as_the_most_that_the_buffer_held_at_once() {
             (100, (1 << 20) + 1, 1 << 19),
         ] {
             let pool = by_hand();
+            attach(&pool);
             let counted = used.run(&pool, request, len, cut);
             let made = pool.recalibrate();
             let case = format!("{used:?}, {request}, {len}, {cut}");
@@ -264,6 +269,7 @@ proptest! {
             .zero_on_return(wipe)
             .build()
             .unwrap();
+        attach(&pool);
         let mut watch = Watch::new();
         let mut lengths = Histogram::new();
         let mut is_first = true;

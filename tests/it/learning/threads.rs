@@ -1,7 +1,7 @@
 //! What several threads have recorded comes together: nothing is lost, and nothing counts twice.
 
 use super::{
-    BETWEEN_SAMPLES, Watch, by_count, by_hand, calibrations, pure, untold, use_one,
+    BETWEEN_SAMPLES, Watch, attach, by_count, by_hand, calibrations, pure, untold, use_one,
 };
 use crate::rounds;
 use bytes::{Buf, BufMut};
@@ -88,6 +88,7 @@ fn guards_that_end_on_other_threads_than_they_began_on_are_counted_once() {
                 });
                 let receiver = Arc::clone(&receiver);
                 scope.spawn(move || {
+                    attach(pool);
                     loop {
                         let received = receiver.lock().unwrap().recv();
                         let Ok(mut buf) = received else {
