@@ -697,7 +697,9 @@ fn changes(targets: &[usize]) -> usize {
 /// returns of each size.
 fn is_made(pool: &Pool, before: usize, counts: &[u64]) -> bool {
     // To ask takes longer than a return.
-    let may_be = counts.iter().any(|&count| count + BETWEEN_SAMPLES > THRESHOLD);
+    let may_be = counts
+        .iter()
+        .any(|&count| count + BETWEEN_SAMPLES > THRESHOLD);
     may_be && pool.stats().calibrations > before as u64
 }
 

@@ -214,7 +214,10 @@ fn one_calibration_of_two_to_the_32_returns_has_all_of_them() {
     assert_eq!(pool.profile().calls(), 0);
     pool.recalibrate();
     let calls = pool.profile().calls();
-    assert!((OPERATIONS - BETWEEN_SAMPLES..=OPERATIONS).contains(&calls), "{calls}");
+    assert!(
+        (OPERATIONS - BETWEEN_SAMPLES..=OPERATIONS).contains(&calls),
+        "{calls}"
+    );
     assert_eq!(pool.targets().default_size, 64);
     // The next one that is looked at counts for those since the last one.
     (0..=BETWEEN_SAMPLES).for_each(|_| drop(pool.get(1)));

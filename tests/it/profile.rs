@@ -65,7 +65,10 @@ fn a_profile_says_the_targets_and_from_how_many_returns_they_were_made() {
 #[test]
 fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile() {
     let pool = pool_with(learned().profile());
-    assert_eq!((sizes(pool.targets()), pool.profile().calls()), (LEARNED, 100));
+    assert_eq!(
+        (sizes(pool.targets()), pool.profile().calls()),
+        (LEARNED, 100)
+    );
     assert_eq!(sizes(pool.recalibrate()), LEARNED);
     assert_eq!(pool.stats().calibrations, 0, "nothing came back here");
     assert_eq!(pool.profile(), learned().profile());

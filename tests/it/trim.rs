@@ -2,12 +2,12 @@
 //! and who frees when nobody asks.
 
 use crate::{assert_accounts_balance, class, pool_of, rounds, total};
-use bytes::BufMut;
+use bytes::{Buf, BufMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tierpool::{Builder, Pool, PooledBuf};
 
 const CAPACITY: usize = 4096;
@@ -495,6 +495,69 @@ fn a_class_that_is_always_short_keeps_no_trim_by_time_from_the_others() {
         class(&pool, CAPACITY).trimmed == LIMIT as u64
     });
     assert_nothing_is_lost(&pool);
+}
+
+/// How a thread uses one of many buffers: takes it, and gives it back in some way.
+type Use = fn(&Pool, &mpsc::SyncSender<PooledBuf>);
+
+const USES: [(&str, Use); 4] = [
+    ("dropped", |pool, _| pool.get(CAPACITY).put_bytes(7, 3000)),
+    ("advanced", |pool, _| {
+        let mut buf = pool.get(CAPACITY);
+        buf.put_bytes(7, 3000);
+        buf.advance(1000);
+    }),
+    ("cleared", |pool, _| {
+        let mut buf = pool.get(CAPACITY);
+        buf.put_bytes(7, 3000);
+        buf.clear();
+    }),
+    ("dropped on another thread", |pool, elsewhere| {
+        let mut buf = pool.get(CAPACITY);
+        buf.put_bytes(7, 3000);
+        elsewhere.send(buf).unwrap();
+    }),
+];
+
+// Failed once: local hits and local returns never looked at the clock, so the memory of a burst
+// stayed for as long as nothing missed.
+#[test]
+fn the_memory_of_a_burst_goes_while_the_program_hits_its_threads_caches() {
+    const INTERVAL: Duration = Duration::from_millis(5);
+    const INTERVALS: usize = 20;
+    // So many that a few of them look at the clock: one of 95 is looked at, and at each fourth
+    // of these the clock.
+    const LEAST: usize = 1000;
+    for (name, use_one) in USES {
+        for learns in [true, false] {
+            let pool = Pool::builder()
+                .trim_interval(INTERVAL)
+                .learn_sizes(learns)
+                .build()
+                .unwrap();
+            let burst: Vec<PooledBuf> = (0..400).map(|_| pool.get(64 << 10)).collect();
+            drop(burst);
+            assert_eq!(total(&pool).discards.total(), 0, "each was kept");
+            let (sender, receiver) = mpsc::sync_channel::<PooledBuf>(16);
+            thread::scope(|scope| {
+                scope.spawn(move || receiver.into_iter().for_each(drop));
+                for _ in 0..INTERVALS {
+                    let begin = Instant::now();
+                    let mut uses = 0;
+                    while begin.elapsed() < INTERVAL || uses < LEAST {
+                        use_one(&pool, &sender);
+                        uses += 1;
+                    }
+                }
+                drop(sender);
+            });
+            let retained = total(&pool).retained_bytes;
+            assert!(
+                retained < 4 << 20,
+                "{name}, learn_sizes({learns}): {retained}"
+            );
+        }
+    }
 }
 
 #[test]

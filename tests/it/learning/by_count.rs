@@ -195,8 +195,15 @@ fn a_class_that_is_retired_meanwhile_calibrates_after_the_threshold() {
         };
         // Of the returns before the first calibration, the next sample counts those that
         // came after the last one.
-        let before = if fast < EACH_SAMPLED { 0 } else { BETWEEN_SAMPLES };
-        assert!(made > THRESHOLD && made <= returns + before, "{fast}: {made}");
+        let before = if fast < EACH_SAMPLED {
+            0
+        } else {
+            BETWEEN_SAMPLES
+        };
+        assert!(
+            made > THRESHOLD && made <= returns + before,
+            "{fast}: {made}"
+        );
         assert!(returns + before > THRESHOLD, "{fast}: early");
     }
 }
@@ -220,7 +227,11 @@ fn a_calibration_by_hand_begins_the_count_anew() {
         let made = calibrations(&pool);
         for returns in 1..=THRESHOLD {
             use_one(&pool, 1000, 1000);
-            assert_eq!(calibrations(&pool), made, "{before} before, {returns} since");
+            assert_eq!(
+                calibrations(&pool),
+                made,
+                "{before} before, {returns} since"
+            );
         }
         use_one(&pool, 1000, 1000);
         assert_eq!(calibrations(&pool), made + 1);
@@ -254,7 +265,10 @@ fn several_classes_make_it_later_by_what_lies_between_two_samples_of_each() {
                 use_one(&pool, request, len);
                 returns += 1;
                 if let Some(made) = watch.next(&pool) {
-                    assert!(made > threshold && returns + late > threshold, "early: {returns}");
+                    assert!(
+                        made > threshold && returns + late > threshold,
+                        "early: {returns}"
+                    );
                     assert!(made.abs_diff(returns) <= late, "{made}, {returns}");
                     returns = 0;
                     calibrations += 1;
@@ -295,7 +309,10 @@ fn a_threshold_that_is_never_passed_counts_on() {
     assert_eq!((calibrations(&pool), pool.profile().calls()), (0, 0));
     pool.recalibrate();
     let calls = pool.profile().calls();
-    assert!((returns - BETWEEN_SAMPLES..=returns).contains(&calls), "{calls}");
+    assert!(
+        (returns - BETWEEN_SAMPLES..=returns).contains(&calls),
+        "{calls}"
+    );
 }
 
 #[test]

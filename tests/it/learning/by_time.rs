@@ -97,7 +97,10 @@ fn too_few_returns_wait_for_another_interval() {
     let calibrated = calibrations(&pool) > 0;
     // Where these took as long as the interval, that says nothing.
     if begin.elapsed() < INTERVAL / 2 {
-        assert!(!calibrated, "they are enough, but the first of them were not");
+        assert!(
+            !calibrated,
+            "they are enough, but the first of them were not"
+        );
     }
     wait_until(|| {
         use_one(&pool, 100, 100);
@@ -161,4 +164,3 @@ fn without_an_interval_nothing_calibrates_by_time() {
         assert_eq!(pool.profile().calls(), 400);
     }
 }
-

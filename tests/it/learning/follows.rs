@@ -141,4 +141,3 @@ fn growth_meets_targets_that_are_no_classes() {
     );
     assert_eq!(pool.get_default().capacity(), 4 << 20);
 }
-

@@ -64,7 +64,10 @@ fn of_returns_on_busy_threads_calibrations_lose_none_and_count_none_twice() {
         // Without those since each thread's last sample.
         let all = (threads * RETURNS) as u64;
         let least = all - threads as u64 * BETWEEN_SAMPLES;
-        assert!((least..=all).contains(&sum), "{sum} of {all}, {threads} threads");
+        assert!(
+            (least..=all).contains(&sum),
+            "{sum} of {all}, {threads} threads"
+        );
     }
 }
 
@@ -247,4 +250,3 @@ fn guards_that_outlive_their_pool_calibrate_nothing_and_end() {
     }
     thread::spawn(move || drop(elsewhere)).join().unwrap();
 }
-
