@@ -11,6 +11,8 @@ use booking::Books;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::env;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use tierpool::{Builder, ConfigError, Counts, GetError, Pool, PooledBuf};
@@ -42,7 +44,7 @@ struct Ledger {
 }
 
 /// Ledger 0 is of whoever joined none.
-static LEDGERS: [Ledger; 18] = [const { Ledger::new() }; 18];
+static LEDGERS: [Ledger; 19] = [const { Ledger::new() }; 19];
 
 /// What the pool gets and gives back before it looks whether a foreign buffer is whole.
 const LOOK_BYTES_MAX: usize = 4 * size_of::<usize>();
@@ -939,4 +941,34 @@ fn threads_at_once_on_a_heap_that_refuses_now_and_then_corrupt_and_leak_nothing(
             assert_accounts_balance(&pool);
         });
     }
+}
+
+// Why the list of a pool's threads is not a `thread_local::ThreadLocal`: a thread whose entry
+// finds no memory would end the process, and `try_get` promises that it does not.
+#[test]
+fn an_entry_of_the_thread_local_crate_ends_the_process_if_the_heap_refuses_it() {
+    const ALONE: &str = "TIERPOOL_ENTRY_IS_REFUSED";
+    let name = "an_entry_of_the_thread_local_crate_ends_the_process_if_the_heap_refuses_it";
+    if env::var_os(ALONE).is_some() {
+        with_books(18, |ledger| {
+            // The thread's number among all threads is made with this one.
+            assert_eq!(*thread_local::ThreadLocal::new().get_or(|| 0), 0);
+            ledger.refuse(How::From {
+                granted: 0,
+                refused: usize::MAX,
+            });
+            let entries = thread_local::ThreadLocal::new();
+            tried(|| *entries.get_or(|| 1));
+        });
+        process::exit(0);
+    }
+    let own = env::current_exe().expect("a test has a path");
+    let ran = Command::new(own)
+        .args([name, "--exact"])
+        .env(ALONE, "1")
+        .output();
+    let ran = ran.expect("a test binary can be run");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(!ran.status.success(), "it has ended well");
+    assert!(said.contains("memory allocation"), "{said}");
 }

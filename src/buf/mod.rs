@@ -31,11 +31,9 @@ use std::sync::Arc;
 ///
 /// - `reserve` and [`try_reserve`](Self::try_reserve) take the smallest size class that
 ///   holds the contents and the bytes asked for.
-/// - Appending takes more, for the bytes to come. Before the pool's first
-///   [calibration](crate::Pool::targets), it takes a buffer eight times as large. After
-///   it, it takes one of `default_size`, then of `max_size` (but at most eight times as
-///   large at once), then sixteen times as large. It stops at the largest class, as long as
-///   that holds the contents.
+/// - Appending takes more, for the bytes to come. It takes a buffer of `max_size` (see
+///   [`Pool::targets`](crate::Pool::targets)), but at most eight times as large at once, and then
+///   one 32 times as large. It stops at the largest class, as long as that holds the contents.
 /// - Contents that no class holds go to a buffer from the heap, at least twice as large.
 ///
 /// Each step is at least one and a half times the capacity. (One may be smaller: the step to
@@ -402,10 +400,11 @@ impl Drop for PooledBuf {
     fn drop(&mut self) {
         // SAFETY: dropped once, and nothing uses the guard after its drop.
         let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
+        let before = slot.use_so_far();
         if let Err(slot) = Inner::release_local(slot, &self.origin) {
             // The origin as it is, not where it is: else a guard that was moved would have to be
             // written out again first.
-            Inner::release(slot, self.origin);
+            Inner::release(slot, self.origin, before);
         }
     }
 }

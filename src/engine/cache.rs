@@ -166,7 +166,7 @@ impl<T: Item> Cache<T> {
     }
 
     /// Keeps an item of weight [`unit`](Self::unit). Hands it back if the cache has no room,
-    /// if it is not `me`'s to enter, or if a sample is due.
+    /// if it is not `me`'s to enter, or if a sample is due; but not for that if `LOOKED_AT`.
     ///
     /// # Safety
     ///
@@ -175,31 +175,10 @@ impl<T: Item> Cache<T> {
     ///   be: another thread may free the item, and with it what kept `this`
     ///   alive. Hence a pointer and not a reference.
     #[inline(always)]
-    pub(super) unsafe fn push(this: NonNull<Self>, me: Token, item: T) -> Result<(), T> {
-        // SAFETY: as the caller promises.
-        unsafe { Self::push_by(this, me, item, |alone, item| alone.push(item)) }
-    }
-
-    /// As [`push`](Self::push), whether a sample is due or not.
-    ///
-    /// # Safety
-    ///
-    /// - As for [`push`](Self::push).
-    #[inline]
-    pub(super) unsafe fn push_looked_at(this: NonNull<Self>, me: Token, item: T) -> Result<(), T> {
-        // SAFETY: as the caller promises.
-        unsafe { Self::push_by(this, me, item, |alone, item| alone.push_looked_at(item)) }
-    }
-
-    /// # Safety
-    ///
-    /// - As for [`push`](Self::push).
-    #[inline(always)]
-    unsafe fn push_by(
+    pub(super) unsafe fn push<const LOOKED_AT: bool>(
         this: NonNull<Self>,
         me: Token,
         item: T,
-        push: impl FnOnce(&Alone<T>, T) -> Result<(), T>,
     ) -> Result<(), T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
@@ -207,7 +186,10 @@ impl<T: Item> Cache<T> {
         let Some(alone) = cache.enter(me) else {
             return Err(item);
         };
-        let kept = push(&alone, item);
+        let kept = match LOOKED_AT {
+            true => alone.push_looked_at(item),
+            false => alone.push(item),
+        };
         // What `leave` does, but through the pointer: no reference to the
         // whole is alive when the store lets another thread free it.
         // SAFETY: alive until this store is seen. Release: as in `leave`.
@@ -498,7 +480,7 @@ mod tests {
             for _ in 0..count {
                 // SAFETY: the token is this thread's, and the cache lives on.
                 let kept = unsafe {
-                    Cache::push_looked_at(NonNull::from(&self.cache), self.me, self.item())
+                    Cache::push::<true>(NonNull::from(&self.cache), self.me, self.item())
                 };
                 assert!(kept.is_ok());
             }

@@ -15,8 +15,7 @@ impl<T: Item> Engine<T> {
     /// lately and the cache holds one that is not resting. Returns also where it came from.
     #[inline(always)]
     pub(crate) fn get_local(&self, class: ClassIndex) -> Option<(T, Origin<T>)> {
-        // SAFETY: as in `Engine::recall`. The id is this engine's, or no engine's.
-        let local = unsafe { Local::recall(self.quick) }?;
+        let local = self.threads.recall_quick()?;
         let item = local.cache(class).pop(local.me)?;
         Some((item, local.origin(class)))
     }

@@ -41,23 +41,20 @@ mod trim;
 
 pub(crate) use account::UNLIMITED;
 pub(crate) use item::{CACHE_ROUNDS, ClassIndex, ClassLimits, Item, Levels, Limits};
-pub(crate) use origin::{Mark, Origin};
+pub(crate) use origin::{Here, Mark, Origin};
 pub(crate) use threads::Local;
 pub(crate) use trim::Freed;
 
 use crate::sync::{AtomicBool, Ordering, fence};
 use account::Account;
 use depot::Depot;
-use local::{EngineId, ThreadExit, Token};
+use local::{ThreadExit, Token};
 use std::sync::{Arc, Weak};
 use threads::{ThreadCaches, Threads};
 use trim::Trims;
 
 /// Thread caches over one depot per class.
 pub(crate) struct Engine<T: Item> {
-    id: EngineId,
-    /// What [`get_local`](Self::get_local) recalls: `id`, or what no memo holds.
-    quick: EngineId,
     threads: Threads<T>,
     depots: Box<[Depot<T>]>,
     /// What all levels together lease from.
@@ -97,11 +94,8 @@ impl<T: Item> Engine<T> {
         H: HasEngine<Item = T>,
     {
         barrier::prepare();
-        let id = EngineId::next();
         Engine {
-            id,
-            quick: if quick { id } else { EngineId::NOBODY },
-            threads: Threads::new(),
+            threads: Threads::new(quick),
             depots: limits.classes.iter().copied().map(Depot::new).collect(),
             account: Account::new(limits.weight),
             thread_weight: limits.thread_weight,
@@ -121,17 +115,9 @@ impl<T: Item> Engine<T> {
 
     // ---- this thread's caches ----
 
-    /// This thread's caches, if it used this engine lately.
-    #[inline(always)]
-    pub(crate) fn recall(&self) -> Option<Local<'_, T>> {
-        // SAFETY: `&self` keeps this engine alive, and the id is its own.
-        unsafe { Local::recall(self.id) }
-    }
-
     /// This thread's caches, if it has any.
     pub(crate) fn local(&self) -> Option<Local<'_, T>> {
-        // SAFETY: as in `recall`.
-        unsafe { Local::find(self.id) }
+        self.threads.find()
     }
 
     /// Finds or makes this thread's caches, and remembers them.
@@ -167,19 +153,14 @@ impl<T: Item> Engine<T> {
             self.threads.leave(thread.thread());
             return None;
         }
-        for cache in thread.caches() {
-            cache.own(me);
-        }
-        let address = thread.caches().as_ptr().cast();
-        local::attach(me, self.id, Arc::downgrade(&self.home), address);
+        self.threads.attach(me, thread, Arc::downgrade(&self.home));
         Some(())
     }
 
     /// Moves what this thread cached to the depots, and leaves what it cannot
     /// move to the next thread that inherits the caches.
     fn thread_exit(&self, me: Token, caches: *const ()) {
-        // SAFETY: `join` of this engine, which `&self` keeps alive, gave out the address.
-        let local = unsafe { Local::new(me, caches) };
+        let local = self.threads.local(me, caches);
         for (class, depot) in self.classes() {
             let cache = local.cache(class);
             self.hand_on(me, cache, depot, cache.rounds().held());
@@ -257,7 +238,6 @@ impl<T: Item> Engine<T> {
 
 impl<T: Item> Drop for Engine<T> {
     fn drop(&mut self) {
-        self.id.end();
         if cfg!(debug_assertions) && !std::thread::panicking() {
             self.assert_leases();
         }

@@ -88,68 +88,76 @@ impl<T: Item> Origin<T> {
         self.owner.bits() & mark as usize != 0
     }
 
-    /// Whether it is the calling thread's cache, and unmarked.
-    #[inline(always)]
-    pub(crate) fn is_local(&self) -> bool {
-        local::is_this_thread(self.owner)
-    }
-
+    /// The cache, if it is the calling thread's and the origin is unmarked.
+    ///
     /// # Safety
     ///
-    /// - [`is_local`](Self::is_local) on the calling thread.
-    /// - The engine is alive.
+    /// - The engine is alive as long as the result is used. An item that is pushed to the
+    ///   result may be what keeps it alive.
     #[inline(always)]
-    unsafe fn cache(&self) -> &Cache<T> {
-        // SAFETY: it is local, so not `NONE`, and the caches live as long as
-        // the engine, which is alive.
+    pub(crate) unsafe fn here(&self) -> Option<Here<T>> {
+        local::is_this_thread(self.owner).then_some(Here {
+            me: self.owner,
+            cache: self.cache,
+        })
+    }
+}
+
+/// A cache of the calling thread's in an engine that is alive.
+pub(crate) struct Here<T: Item> {
+    me: Token,
+    cache: NonNull<Cache<T>>,
+}
+
+impl<T: Item> Here<T> {
+    #[inline(always)]
+    pub(super) fn new(cache: &Cache<T>, me: Token) -> Self {
+        Here {
+            me,
+            cache: NonNull::from(cache),
+        }
+    }
+
+    #[inline(always)]
+    fn cache(&self) -> &Cache<T> {
+        // SAFETY: the caches live as long as the engine, and that is alive: who made this has
+        // promised it, or had it borrowed. The address does not dangle, as no thread has the
+        // token of `Origin::NONE`.
         unsafe { self.cache.as_ref() }
     }
 
     /// Weight of the items that it takes.
-    ///
-    /// # Safety
-    ///
-    /// - [`is_local`](Self::is_local) on the calling thread.
-    /// - The engine is alive.
     #[inline(always)]
-    pub(crate) unsafe fn unit(&self) -> usize {
-        // SAFETY: as the caller promises.
-        unsafe { self.cache() }.unit()
+    pub(crate) fn unit(&self) -> usize {
+        self.cache().unit()
     }
 
     /// Takes the sample that is due, if one is. Returns how many returns it stands for, itself
     /// included.
-    ///
-    /// # Safety
-    ///
-    /// - As for [`unit`](Self::unit).
-    pub(crate) unsafe fn sample(&self, interval: usize) -> Option<usize> {
-        // SAFETY: as the caller promises.
-        unsafe { self.cache() }.sample(self.owner, interval)
+    pub(crate) fn sample(&self, interval: usize) -> Option<usize> {
+        self.cache().sample(self.me, interval)
+    }
+
+    /// Counts that its holder has outgrown an item.
+    #[inline]
+    pub(crate) fn count_growth(&self) {
+        self.cache().growths.add_by_owner(1);
     }
 
     /// Keeps an item, or hands it back if there is no room for it here, or if a sample is due.
     ///
     /// The item's weight must be [`unit`](Self::unit). Once this has kept it,
     /// another thread may close the engine and end it.
-    ///
-    /// # Safety
-    ///
-    /// - As for [`unit`](Self::unit); the item may be what keeps the engine alive.
     #[inline(always)]
-    pub(crate) unsafe fn push(&self, item: T) -> Result<(), T> {
-        // SAFETY: as in `cache`, at the call.
-        unsafe { Cache::push(self.cache, self.owner, item) }
+    pub(crate) fn push(self, item: T) -> Result<(), T> {
+        // SAFETY: as in `cache`, at the call; the token is this thread's.
+        unsafe { Cache::push::<false>(self.cache, self.me, item) }
     }
 
     /// As [`push`](Self::push), for an item that was looked at: whether a sample is due or not.
-    ///
-    /// # Safety
-    ///
-    /// - As for [`push`](Self::push).
     #[inline]
-    pub(crate) unsafe fn push_looked_at(&self, item: T) -> Result<(), T> {
-        // SAFETY: as in `cache`, at the call.
-        unsafe { Cache::push_looked_at(self.cache, self.owner, item) }
+    pub(crate) fn push_looked_at(self, item: T) -> Result<(), T> {
+        // SAFETY: as in `push`.
+        unsafe { Cache::push::<true>(self.cache, self.me, item) }
     }
 }

@@ -8,7 +8,7 @@ use super::depot::Depot;
 use super::item::{ClassIndex, Item};
 use super::local::Token;
 use super::magazine::Magazine;
-use super::origin::Origin;
+use super::origin::Here;
 use super::threads::Local;
 use crate::sync::{Ordering, fence};
 
@@ -27,17 +27,18 @@ impl<T: Item> Engine<T> {
     /// by leasing more, or by a flush to the depot.
     ///
     /// `None` for an item of another weight than the class's, and for a thread without caches.
-    pub(crate) fn place_for(&self, class: ClassIndex, weight: usize) -> Option<Origin<T>> {
+    ///
+    /// # Safety
+    ///
+    /// - The engine is alive as long as the result is used.
+    pub(crate) unsafe fn place_for(&self, class: ClassIndex, weight: usize) -> Option<Here<T>> {
         let depot = self.depot(class);
         if weight != depot.limits().weight {
             return None;
         }
-        let local = match self.recall() {
-            Some(local) => local,
-            None => self.attach()?,
-        };
+        let local = self.attach()?;
         let has_room = local.cache(class).rounds().has_room() || self.make_room(&local, class);
-        has_room.then(|| local.origin(class))
+        has_room.then(|| local.here(class))
     }
 
     /// Makes room in this thread's full cache.
@@ -266,9 +267,9 @@ impl<T: Item> Engine<T> {
 impl<T: Item> Engine<T> {
     /// Keeps an item, as the byte pool does it. Hands it back if there is no room.
     pub(crate) fn put(&self, class: ClassIndex, mut item: T) -> Result<(), T> {
-        if let Some(place) = self.place_for(class, item.weight()) {
-            // SAFETY: found for this thread, in this engine, which the caller keeps alive.
-            match unsafe { place.push_looked_at(item) } {
+        // SAFETY: the caller keeps it alive.
+        if let Some(place) = unsafe { self.place_for(class, item.weight()) } {
+            match place.push_looked_at(item) {
                 Ok(()) => return Ok(()),
                 Err(back) => item = back,
             }

@@ -82,7 +82,10 @@ impl Sampler {
         let apart = (lately / PART).clamp(1, APART_MOST);
         // Half of it for certain: samples that stand for very few or very many returns would say
         // less together.
-        let pass = (apart - 1) / 2 + self.below(apart);
+        let pass = match MODELLED {
+            true => 2, // so that a model has both ways back
+            false => (apart - 1) / 2 + self.below(apart),
+        };
         self.stands_for.set(pass + 1);
         Drawn { stands_for, pass }
     }

@@ -10,16 +10,21 @@
 use super::account::Account;
 use super::cache::{Cache, Thread};
 use super::item::{ClassIndex, ClassLimits, Item};
-use super::local::{self, EngineId, Token};
-use super::origin::Origin;
+use super::local::{self, EngineId, ThreadExit, Token};
+use super::origin::{Here, Origin};
 use crate::sync::{AtomicBool, AtomicPtr, Hint, Ordering};
 use crate::system;
 use std::iter;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+use std::sync::Weak;
 
 /// All threads' caches, the latest first.
 pub(super) struct Threads<T: Item> {
+    /// The engine's. Under it, threads remember where their caches in this list are.
+    id: EngineId,
+    /// The same, or what no thread remembers.
+    quick: EngineId,
     first: AtomicPtr<ThreadCaches<T>>,
     /// How many there are, and how many of them a thread has now.
     made: Hint,
@@ -86,8 +91,12 @@ impl<T: Item> ThreadCaches<T> {
 }
 
 impl<T: Item> Threads<T> {
-    pub(super) fn new() -> Self {
+    /// An empty list. Unless `quick`, [`recall_quick`](Self::recall_quick) finds nothing.
+    pub(super) fn new(quick: bool) -> Self {
+        let id = EngineId::next();
         Threads {
+            id,
+            quick: if quick { id } else { EngineId::NOBODY },
             first: AtomicPtr::new(ptr::null_mut()),
             made: Hint::new(0),
             in_use: Hint::new(0),
@@ -181,6 +190,47 @@ impl<T: Item> Threads<T> {
         thread.in_use.store(false, Ordering::Release);
     }
 
+    /// Remembers that the calling thread has these caches, and `engine` to notify at its end.
+    /// [`local::reserve`] has found room for that.
+    pub(super) fn attach(&self, me: Token, thread: &ThreadCaches<T>, engine: Weak<dyn ThreadExit>) {
+        for cache in &thread.caches {
+            cache.own(me);
+        }
+        local::attach(me, self.id, engine, thread.caches.as_ptr().cast());
+    }
+
+    /// The calling thread's caches, if it used them lately.
+    #[inline(always)]
+    pub(super) fn recall(&self) -> Option<Local<'_, T>> {
+        local::recall(self.id).map(|(me, caches)| self.local(me, caches))
+    }
+
+    /// As [`recall`](Self::recall), or none where this was not made `quick`.
+    #[inline(always)]
+    pub(super) fn recall_quick(&self) -> Option<Local<'_, T>> {
+        local::recall(self.quick).map(|(me, caches)| self.local(me, caches))
+    }
+
+    /// The calling thread's caches, if it has any and has not ended.
+    pub(super) fn find(&self) -> Option<Local<'_, T>> {
+        self.recall().or_else(|| {
+            let _not_torn_down = Token::of_this_thread()?;
+            let (me, caches) = local::find(self.id)?;
+            local::remember(self.id, caches);
+            Some(self.local(me, caches))
+        })
+    }
+
+    /// The calling thread's caches, which [`attach`](Self::attach) had at this address.
+    #[inline(always)]
+    pub(super) fn local(&self, me: Token, caches: *const ()) -> Local<'_, T> {
+        Local {
+            me,
+            caches: caches.cast(),
+            _threads: PhantomData,
+        }
+    }
+
     /// How many threads' caches there are.
     pub(super) fn made(&self) -> usize {
         self.made.get()
@@ -194,6 +244,7 @@ impl<T: Item> Threads<T> {
 
 impl<T: Item> Drop for Threads<T> {
     fn drop(&mut self) {
+        self.id.end();
         // Relaxed, here and below: `&mut self` says that no other thread is here.
         let mut next = self.first.load(Ordering::Relaxed);
         while !next.is_null() {
@@ -209,57 +260,20 @@ pub(crate) struct Local<'a, T: Item> {
     pub(super) me: Token,
     /// The first of them.
     caches: *const Cache<T>,
-    _engine: PhantomData<&'a Threads<T>>,
+    _threads: PhantomData<&'a Threads<T>>,
 }
 
 impl<'a, T: Item> Local<'a, T> {
-    /// # Safety
-    ///
-    /// - `caches` is the address of this thread's caches in an engine that lives as long as the
-    ///   result, and whose items are `T`.
-    #[inline(always)]
-    pub(super) unsafe fn new(me: Token, caches: *const ()) -> Self {
-        Local {
-            me,
-            caches: caches.cast(),
-            _engine: PhantomData,
-        }
-    }
-
-    /// The caches of this thread in the engine `id`, if it used that lately.
-    ///
-    /// # Safety
-    ///
-    /// - The engine lives as long as the result, and its items are `T`.
-    #[inline(always)]
-    pub(super) unsafe fn recall(id: EngineId) -> Option<Self> {
-        // SAFETY: they were remembered under this id.
-        local::recall(id).map(|(me, caches)| unsafe { Self::new(me, caches) })
-    }
-
-    /// As [`recall`](Self::recall), if it used the engine ever, and has not ended.
-    ///
-    /// # Safety
-    ///
-    /// - As for [`recall`](Self::recall).
-    pub(super) unsafe fn find(id: EngineId) -> Option<Self> {
-        // SAFETY: as the caller promises.
-        if let Some(local) = unsafe { Self::recall(id) } {
-            return Some(local);
-        }
-        let _not_torn_down = Token::of_this_thread()?;
-        let (me, caches) = local::find(id)?;
-        local::remember(id, caches);
-        // SAFETY: they were attached under this id.
-        Some(unsafe { Self::new(me, caches) })
-    }
-
     /// The thread's cache of a class, which must be one of the engine's.
     #[inline(always)]
     pub(super) fn cache(&self, class: ClassIndex) -> &'a Cache<T> {
-        // SAFETY: at the address, there is one cache for each of the engine's classes. They
-        // live as long as the engine, which outlives `'a`.
+        // SAFETY: at the address, there is one cache for each of the engine's classes. `attach`
+        // gave it to `local` under the id of the list, which outlives `'a`, and with it the caches.
         unsafe { &*self.caches.add(class.get()) }
+    }
+
+    pub(super) fn here(&self, class: ClassIndex) -> Here<T> {
+        Here::new(self.cache(class), self.me)
     }
 
     #[inline(always)]
@@ -276,12 +290,6 @@ impl<'a, T: Item> Local<'a, T> {
     #[inline]
     pub(crate) fn notes(&self) -> &'a T::Notes {
         &self.thread().notes
-    }
-
-    /// Counts that a guard has outgrown an item of a class.
-    #[inline]
-    pub(crate) fn count_growth(&self, class: ClassIndex) {
-        self.cache(class).growths.add_by_owner(1);
     }
 
     /// Counts returned items of a class that were asked for.

@@ -5,9 +5,9 @@
 //! release         the rest: record, make whole, judge, keep or free
 //! ```
 
-use super::slot::Wipe;
+use super::slot::{Use, Wipe};
 use super::{BufferOrigin, BufferSlot, Inner};
-use crate::engine::{ClassIndex, Mark};
+use crate::engine::{ClassIndex, Here, Mark};
 use crate::stats::Discard;
 use std::sync::Arc;
 
@@ -20,48 +20,51 @@ impl Inner {
         mut slot: Box<BufferSlot>,
         origin: &BufferOrigin,
     ) -> Result<(), Box<BufferSlot>> {
-        if !Self::is_as_it_left(&slot, origin) {
-            return Err(slot);
+        match Self::home_as_it_left(&slot, origin) {
+            Some(cache) => {
+                slot.empty();
+                cache.push(slot)
+            }
+            None => Err(slot),
         }
-        slot.empty();
-        // SAFETY: it is local, and the slot keeps its pool alive, and with it
-        // the engine that the origin is of.
-        unsafe { origin.push(slot) }
     }
 
-    /// Whether a buffer came from this thread's cache and is what it was then, except for its
-    /// contents.
+    /// The cache that a buffer came from, if that is this thread's, and the buffer is what it
+    /// was then, except for its contents.
     #[inline(always)]
-    fn is_as_it_left(slot: &BufferSlot, origin: &BufferOrigin) -> bool {
-        // SAFETY: it is local, and the slot keeps its pool alive, and with it the engine that
-        // the origin is of.
-        origin.is_local() && slot.is_as_it_left(unsafe { origin.unit() })
+    fn home_as_it_left(slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<Box<BufferSlot>>> {
+        // SAFETY: the slot keeps its pool alive, and with it the engine that the origin is of.
+        // It is only given to the result.
+        let cache = unsafe { origin.here() }?;
+        slot.is_as_it_left(cache.unit()).then_some(cache)
     }
 
-    /// Keeps a buffer that did not take the fast path, or frees it and counts why.
+    /// Keeps a buffer that did not take the fast path, or frees it and counts why. The fast
+    /// path may have emptied it; `before` is how it was used before that.
     #[cold]
     #[inline(never)]
-    pub(crate) fn release(slot: Box<BufferSlot>, origin: BufferOrigin) {
-        match Self::is_as_it_left(&slot, &origin) {
-            true => Self::release_unchanged(slot, origin),
-            false => Self::release_changed(slot, origin),
+    pub(crate) fn release(mut slot: Box<BufferSlot>, origin: BufferOrigin, before: Use) {
+        match Self::home_as_it_left(&slot, &origin) {
+            Some(cache) => {
+                slot.note_use(before);
+                Self::release_unchanged(slot, cache);
+            }
+            None => Self::release_changed(slot, origin),
         }
     }
 
     /// For a buffer whose thread cache has no room for it, or whose return is a sample.
-    fn release_unchanged(mut slot: Box<BufferSlot>, origin: BufferOrigin) {
+    fn release_unchanged(mut slot: Box<BufferSlot>, cache: Here<Box<BufferSlot>>) {
         let pool = slot.home();
         let held = pool.class_of(slot.capacity());
-        // SAFETY: the caller has found it to be local, and the slot keeps its pool alive.
-        let sample = unsafe { origin.sample(pool.calibrator.calibrations()) };
+        let sample = cache.sample(pool.calibrator.calibrations());
         if sample.is_some() && slot.was_asked_for() {
             pool.calibrator.note_requests(held, 1);
         }
         pool.record(&slot, held, sample.unwrap_or(1));
         slot.empty();
         if sample.is_some() {
-            // SAFETY: as above.
-            match unsafe { origin.push_looked_at(slot) } {
+            match cache.push_looked_at(slot) {
                 Ok(()) => return,
                 Err(back) => slot = back, // its class was retired just now, say
             }
@@ -84,19 +87,20 @@ impl Inner {
 
     /// Keeps a buffer whose contents have gone on to a larger one, or frees it and counts why.
     pub(crate) fn release_outgrown(mut slot: Box<BufferSlot>, origin: BufferOrigin) {
-        let pool = slot.home();
-        let held = pool.class_of(slot.capacity());
-        match pool.engine.recall() {
-            Some(local) => local.count_growth(held),
-            None => pool.counters(held).growths.bump(),
-        }
-        if Self::is_as_it_left(&slot, &origin) {
+        let cache = Self::home_as_it_left(&slot, &origin);
+        let counted = cache.is_some();
+        if let Some(cache) = cache {
+            cache.count_growth();
             slot.empty();
-            // SAFETY: it is local, and the slot keeps its pool alive.
-            match unsafe { origin.push_looked_at(slot) } {
+            match cache.push_looked_at(slot) {
                 Ok(()) => return,
                 Err(back) => slot = back,
             }
+        }
+        let pool = slot.home();
+        let held = pool.class_of(slot.capacity());
+        if !counted {
+            pool.counters(held).growths.bump();
         }
         let whole = Self::make_whole(&mut slot, &origin);
         Self::keep_or_free(slot, held, whole);
@@ -159,10 +163,10 @@ impl Inner {
         if slot.capacity() != pool.classes.capacity(class) {
             slot.forget_base();
         }
-        if let Some(place) = slot.home().engine.place_for(class, slot.capacity()) {
-            // SAFETY: found for this thread, in the engine of the slot's pool, which it keeps
-            // alive.
-            match unsafe { place.push_looked_at(slot) } {
+        // SAFETY: the slot keeps its pool alive, and is only given to the result.
+        let place = unsafe { slot.home().engine.place_for(class, slot.capacity()) };
+        if let Some(cache) = place {
+            match cache.push_looked_at(slot) {
                 Ok(()) => return,
                 Err(back) => slot = back, // another thread has claimed the cache just now
             }

@@ -94,6 +94,13 @@ const GROWN: usize = 1 << (usize::BITS - 1);
 /// `used` of a buffer of which nothing is known.
 const UNKNOWN: usize = usize::MAX;
 
+/// How a buffer was used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    len: usize,
+    used: usize,
+}
+
 /// What to overwrite in a buffer that comes home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wipe {
@@ -413,6 +420,21 @@ impl<H: Home> Slot<H> {
     #[inline]
     fn used_now(&self) -> usize {
         self.consumed() + self.buf.len()
+    }
+
+    /// How a buffer that is as it left was used, before it is [emptied](Self::empty).
+    #[inline(always)]
+    pub(crate) fn use_so_far(&self) -> Use {
+        Use {
+            len: self.buf.len(),
+            used: self.used(),
+        }
+    }
+
+    /// Notes again how a buffer was used that has been emptied since.
+    pub(crate) fn note_use(&mut self, before: Use) {
+        let most = before.len.max(before.used & !GROWN);
+        self.set_used(most | before.used & GROWN);
     }
 
     /// Empties a buffer that is whole, and forgets how it was used.

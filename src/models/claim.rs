@@ -4,7 +4,7 @@ use super::{
     Begun, CLASS, Held, Number, Pool, check, limits, limits_of_whole_magazines, put_local, spawn,
     went_in,
 };
-use crate::engine::{Freed, Return};
+use crate::engine::Freed;
 use crate::sync::set_light_is_a_fence;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn get_against_claims(preemptions: usize, get: fn(&Pool) -> Option<Held>) {
 
 /// The fast path of a get.
 fn pop(pool: &Pool) -> Option<Held> {
-    let (item, origin) = pool.engine.take_local(CLASS)?;
+    let (item, origin) = pool.engine.get_local(CLASS)?;
     item.came_out();
     Some(Held { item, origin })
 }
@@ -67,7 +67,7 @@ fn claim_races_the_slow_path_of_a_get() {
 /// The fast path of a drop; what finds no room there is freed.
 fn push(held: Held) {
     let number = held.item.0.number;
-    if put_local(held.item, Some(held.origin), Return::Plain).is_ok() {
+    if put_local(held.item, held.origin).is_ok() {
         went_in(number);
     }
 }

@@ -4,7 +4,7 @@ use super::{
     CLASS, Handle, Number, Pool, check, limits, limits_of_whole_magazines, limits_without_caches,
     put_local, spawn, spawn_endless,
 };
-use crate::engine::{Limits, Return};
+use crate::engine::Limits;
 use std::sync::Arc;
 
 fn close(pool: &Pool) {
@@ -79,9 +79,9 @@ fn end_of_the_pool_races_drop() {
             handle.put(held);
             let held = handle.get();
             held.item.keep_alive(handle);
-            if let Err(item) = put_local(held.item, Some(held.origin), Return::Plain) {
+            if let Err(item) = put_local(held.item, held.origin) {
                 let pool = item.take_pool().expect("given above");
-                drop(pool.engine.keep(CLASS, item));
+                drop(pool.engine.put(CLASS, item));
             }
         });
         close(&pool);

@@ -40,7 +40,7 @@ fn trim_of_the_depot_races_refill() {
 fn loose_items_race_trim() {
     check(3, || {
         let pool = Pool::new(&limits());
-        let keep = |pool: &Pool| drop(pool.engine.keep(CLASS, Number::of_weight(WEIGHT + 1)));
+        let keep = |pool: &Pool| drop(pool.engine.put(CLASS, Number::of_weight(WEIGHT + 1)));
         keep(&pool);
         // It was needed: there was nothing at the beginning.
         assert_eq!(pool.engine.trim().items, 0);

@@ -36,7 +36,7 @@
 //! | pushes and pops at one of the rings of a depot | `ring` |
 //! | two who lease the last room, or one and who ends a lease | `budget` |
 //! | who reads counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
-//! | a calibration, and returns, or requests of a retired class | `calibrate` |
+//! | a thread that tells the calibrator, or asks for a retired class, and a calibration | `calibrate` |
 //! | all of these at once, in long runs | `schedules` |
 //! | a reset of the peaks, and buffers that are made | `schedules`, since loom takes `SeqCst` for less |
 //!
@@ -100,7 +100,7 @@ mod schedules;
 #[cfg(loom)]
 mod weakened;
 
-use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Item, Limits, Origin, Return};
+use crate::engine::{ClassIndex, ClassLimits, Engine, HasEngine, Here, Item, Limits, Origin};
 use crate::sync::{AtomicUsize, Exclusive, Ordering, end_thread, model};
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -276,6 +276,8 @@ fn went_in(number: usize) {
 }
 
 impl Item for Number {
+    type Notes = ();
+
     fn weight(&self) -> usize {
         self.0.weight
     }
@@ -284,7 +286,7 @@ impl Item for Number {
         drop(self);
     }
 
-    fn release(&mut self, _part: std::ops::Range<usize>) -> bool {
+    fn give_back_pages(&mut self, _part: std::ops::Range<usize>) -> bool {
         false
     }
 }
@@ -409,9 +411,9 @@ impl Pool {
     }
 
     pub(super) fn take(&self, class: ClassIndex) -> (Option<Number>, Origin<Number>) {
-        let (item, origin) = match self.engine.take_local(class) {
+        let (item, origin) = match self.engine.get_local(class) {
             Some((item, origin)) => (Some(item), origin),
-            None => self.engine.take(class),
+            None => self.engine.get(class),
         };
         if let Some(item) = &item {
             item.came_out();
@@ -423,41 +425,24 @@ impl Pool {
         self.put_to(CLASS, held);
     }
 
-    /// Says whether it was kept.
+    /// Puts an item back as the byte pool does it. Returns whether it was kept.
     pub(super) fn put_to(&self, class: ClassIndex, held: Held) -> bool {
         let number = held.item.0.number;
         held.item.0.alone.touch();
-        let local = put_local(held.item, Some(held.origin), Return::Plain);
-        let local = local.or_else(|item| put_local(item, self.engine.local(class), Return::Plain));
-        let kept = local.or_else(|item| self.engine.keep(class, item)).is_ok();
+        let kept = match put_local(held.item, held.origin) {
+            Ok(()) => true,
+            Err(item) => {
+                self.engine.trim_if_due();
+                match put_sample(item, held.origin) {
+                    Ok(()) => true,
+                    Err(item) => self.engine.put(class, item).is_ok(),
+                }
+            }
+        };
         if kept {
             went_in(number);
         }
         kept
-    }
-
-    /// As [`put_to`](Self::put_to), but counted by its kind, as far as that goes the
-    /// quick way; `next` is told when a batch is at its end, and says how large the next is.
-    pub(super) fn put_counted(
-        &self,
-        class: ClassIndex,
-        held: Held,
-        kind: usize,
-        next: impl FnOnce(usize) -> u8,
-    ) -> bool {
-        let number = held.item.0.number;
-        held.item.0.alone.touch();
-        match put_local(held.item, Some(held.origin), Return::OfKind(kind)) {
-            Ok(()) => {
-                went_in(number);
-                true
-            }
-            Err(item) => {
-                self.engine.next_batch(class, kind, next);
-                let origin = Origin::NONE;
-                self.put_to(class, Held { item, origin })
-            }
-        }
     }
 
     /// How many items the engine says that it holds.
@@ -486,7 +471,7 @@ impl Pool {
     fn assert_room_for_two(&self) {
         let held = [self.get(), self.get()];
         held.into_iter().for_each(|held| self.put(held));
-        let held = [(); 2].map(|()| self.engine.take_local(CLASS));
+        let held = [(); 2].map(|()| self.engine.get_local(CLASS));
         assert!(
             held.iter().all(Option::is_some),
             "leases of this thread's that it does not have"
@@ -494,12 +479,25 @@ impl Pool {
     }
 }
 
-fn put_local(item: Number, origin: Option<Origin<Number>>, count: Return) -> Result<(), Number> {
-    match origin {
-        // SAFETY: it is local. Either the caller or the item keeps the pool alive.
-        Some(origin) if origin.is_local() && unsafe { origin.unit() } == item.weight() => unsafe {
-            origin.push(item, count)
-        },
+/// The cache that an item came from, if that is this thread's.
+fn home_as_it_left(item: &Number, origin: Origin<Number>) -> Option<Here<Number>> {
+    // SAFETY: either the caller or the item keeps the pool alive.
+    let cache = unsafe { origin.here() }?;
+    (cache.unit() == item.weight()).then_some(cache)
+}
+
+/// The fast path of a drop.
+fn put_local(item: Number, origin: Origin<Number>) -> Result<(), Number> {
+    match home_as_it_left(&item, origin) {
+        Some(cache) => cache.push(item),
+        None => Err(item),
+    }
+}
+
+/// What the slow path does first, with an item whose return may be a sample.
+fn put_sample(item: Number, origin: Origin<Number>) -> Result<(), Number> {
+    match home_as_it_left(&item, origin) {
+        Some(cache) if cache.sample(0).is_some() => cache.push_looked_at(item),
         _ => Err(item),
     }
 }

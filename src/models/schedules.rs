@@ -11,10 +11,10 @@
 //! try more.
 
 use super::{Held, Number, Pool, alive, spawn, whole};
-use crate::engine::{ClassIndex, ClassLimits, KINDS, Limits, Wait};
+use crate::engine::{ClassIndex, ClassLimits, Limits};
 use crate::stats::{Counts, Footprint};
 use crate::sync::model::{JoinHandle, check_many, random};
-use crate::sync::{AtomicUsize, Ordering, set_light_is_a_fence};
+use crate::sync::set_light_is_a_fence;
 use std::sync::{Arc, Mutex};
 
 const POOLS: usize = 2;
@@ -51,8 +51,6 @@ fn limits() -> Limits {
 /// A pool, and what is known of it.
 struct Used {
     pool: Arc<Pool>,
-    /// As the calibrator is told.
-    told: [AtomicUsize; KINDS],
     /// Of the standard library's, and not kept over any operation of the pool's.
     known: Mutex<Known>,
 }
@@ -64,8 +62,8 @@ struct Known {
     made: [u64; CLASSES.len()],
     kept: [u64; CLASSES.len()],
     stocked: [u64; CLASSES.len()],
-    /// Per kind: returns that were begun.
-    counted: [usize; KINDS],
+    /// Returns that were begun, per class.
+    puts: [u64; CLASSES.len()],
     closing: bool,
     closed: bool,
 }
@@ -88,7 +86,6 @@ impl Used {
     fn new() -> Self {
         Used {
             pool: Pool::new(&limits()),
-            told: std::array::from_fn(|_| AtomicUsize::new(0)),
             known: Mutex::default(),
         }
     }
@@ -117,18 +114,8 @@ impl Used {
 
     fn put(&self, class: ClassIndex, held: Held) {
         let closed = self.is_closed();
-        let kept = match random(3) {
-            0 => self.pool.put_to(class, held),
-            _ => {
-                let kind = random(KINDS);
-                self.know(|known| known.counted[kind] += 1);
-                self.pool.put_counted(class, held, kind, |came| {
-                    // AcqRel: whoever finds it here finds it gone from the tally.
-                    self.told[kind].fetch_add(came + 1, Ordering::AcqRel);
-                    random(3) as u8
-                })
-            }
-        };
+        self.know(|known| known.puts[class.get()] += 1);
+        let kept = self.pool.put_to(class, held);
         assert!(!closed || !kept, "a closed engine kept an item");
         self.know(|known| known.kept[class.get()] += u64::from(kept));
     }
@@ -165,25 +152,13 @@ impl Used {
             levels.local_hits + levels.depot_hits <= hits,
             "more hits than gets"
         );
-        let told: [_; KINDS] = std::array::from_fn(|kind| self.told[kind].load(Ordering::Acquire));
-        let tally = self.pool.engine.tally(Wait::ForLock);
-        let tally = tally.expect("it waits");
-        let counted = self.know(|known| known.counted);
-        for kind in 0..KINDS {
-            let came = told[kind] + tally[kind];
-            assert!(came <= counted[kind], "more returns than there were");
-        }
+        let puts = self.know(|known| known.puts[of]);
+        assert!(levels.returns <= puts, "more returns than there were");
     }
 
     /// Asserts what holds when no thread uses the pool any more, and empties it.
     fn assert_exact(&self) {
         let known = self.know(|known| known.clone());
-        let tally = self.pool.engine.tally(Wait::ForLock);
-        let tally = tally.expect("it waits");
-        for kind in 0..KINDS {
-            let came = self.told[kind].load(Ordering::Acquire) + tally[kind];
-            assert_eq!(came, known.counted[kind], "returns are lost or doubled");
-        }
         let (mut items, mut weight) = (0, 0);
         for class in CLASSES {
             let levels = self.pool.engine.levels(class);
@@ -243,6 +218,7 @@ impl World {
                 let origin = crate::engine::Origin::NONE;
                 let item = Number::of_weight(weight(class) + 1);
                 let closed = used.is_closed();
+                used.know(|known| known.puts[class.get()] += 1);
                 let kept = used.pool.put_to(class, Held { item, origin });
                 assert!(!closed || !kept, "a closed engine kept an item");
                 used.know(|known| known.kept[class.get()] += u64::from(kept));

@@ -16,7 +16,7 @@ const CACHE: &str = "engine/cache.rs";
 const COUNTER: &str = "sync/counter.rs";
 const RING: &str = "engine/ring.rs";
 /// The file of `Engine::settle`.
-const SETTLE: &str = "engine/mod.rs";
+const SETTLE: &str = "engine/put.rs";
 
 // ---- caches ----
 

@@ -763,7 +763,7 @@ fn a_guard_that_a_reader_fills_to_the_last_byte_does_not_grow() {
         assert_eq!((&buf[..], buf.capacity()), (&pattern(0, 100)[..], 100));
         let retired = options().build().unwrap();
         retired.get(1).put_u8(1);
-        retired.calibrate();
+        retired.recalibrate();
         let mut buf = retired.get(512);
         read_to_end(&pattern(0, 512), &mut buf);
         assert_eq!((buf.capacity(), total(&retired).growths), (512, 0));

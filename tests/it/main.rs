@@ -31,7 +31,7 @@ mod try_get;
 mod zero_on_return;
 
 use accounts::assert_accounts_balance;
-use tierpool::{Builder, Counts, Pool, PooledBuf};
+use tierpool::{Builder, Counts, Pool, PooledBuf, Targets};
 
 /// Options for a pool that frees nothing by time, so that its counts are exact
 /// however slow the machine is.
@@ -58,6 +58,11 @@ fn class(pool: &Pool, capacity: usize) -> Counts {
         .iter()
         .find(|class| class.capacity == capacity);
     found.expect("one of the pool's classes").counts
+}
+
+/// The targets as a pair: `default_size` and `max_size`.
+fn sizes(targets: Targets) -> (usize, usize) {
+    (targets.default_size, targets.max_size)
 }
 
 /// The addresses of the bytes that a guard may write, as a range.

@@ -1,24 +1,27 @@
 //! What a pool has learned goes on with another pool, and lasts where it is saved.
 
-use crate::{class, options};
+use crate::{class, options, sizes};
 use bytes::{BufMut, BytesMut};
-use tierpool::{Pool, Profile, Targets};
+use tierpool::{Builder, Pool, Profile};
 
 const CLASSES: [usize; 5] = [64, 1024, 16_384, 262_144, 1 << 20];
 
-fn pool_with(profile: Profile) -> Pool {
+/// Options for a pool that calibrates when it is told to.
+fn by_hand() -> Builder {
     options(&CLASSES)
         .calibrate_after(u64::MAX)
         .calibrate_interval(None)
-        .profile(profile)
-        .build()
-        .unwrap()
+}
+
+fn pool_with(profile: Profile) -> Pool {
+    by_hand().profile(profile).build().unwrap()
 }
 
 /// A pool that has learned 256 and 2048 bytes from 100 returns, and was asked for
 /// some of 262,144 bytes.
 fn learned() -> Pool {
-    let pool = pool_with(Profile::default());
+    // It looks at each return, since none takes the fast path.
+    let pool = by_hand().thread_cache_bytes(0).build().unwrap();
     (0..90).for_each(|_| pool.get(64).put_bytes(7, 200));
     (0..8).for_each(|_| pool.get(64).put_bytes(7, 2000));
     (0..2).for_each(|_| pool.get(200_000).put_bytes(7, 200));
@@ -26,10 +29,8 @@ fn learned() -> Pool {
     pool
 }
 
-const LEARNED: Targets = Targets {
-    default_size: 256,
-    max_size: 2048,
-};
+/// What it has learned: `default_size` and `max_size`.
+const LEARNED: (usize, usize) = (256, 2048);
 
 /// Whether a buffer of this capacity that nobody asked for is kept.
 fn keeps(pool: &Pool, capacity: usize) -> bool {
@@ -57,18 +58,19 @@ fn a_pool_that_has_learned_nothing_has_an_empty_profile() {
 #[test]
 fn a_profile_says_the_targets_and_from_how_many_returns_they_were_made() {
     let profile = learned().profile();
-    assert_eq!((profile.targets(), profile.calls()), (Some(LEARNED), 100));
+    assert_eq!(profile.targets().map(sizes), Some(LEARNED));
+    assert_eq!(profile.calls(), 100);
 }
 
 #[test]
 fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile() {
     let pool = pool_with(learned().profile());
-    let now = pool.calibration();
-    assert_eq!((now.targets, now.calls, now.at), (LEARNED, 100, None));
-    assert_eq!(pool.recalibrate(), now, "nothing came back here");
+    assert_eq!((sizes(pool.targets()), pool.profile().calls()), (LEARNED, 100));
+    assert_eq!(sizes(pool.recalibrate()), LEARNED);
+    assert_eq!(pool.stats().calibrations, 0, "nothing came back here");
     assert_eq!(pool.profile(), learned().profile());
     assert_eq!(pool.get_default().capacity(), 1024);
-    // Grown to the default, to the maximum, and by 16.
+    // Grown by eight, to the maximum, and by 32.
     let mut buf = pool.get(64);
     let mut capacities = Vec::new();
     for len in [65, 1025, 16_385] {
@@ -77,7 +79,7 @@ fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile()
         capacities.push(buf.capacity());
     }
     drop(buf.detach());
-    assert_eq!(capacities, [1024, 16_384, 262_144]);
+    assert_eq!(capacities, [1024, 16_384, 1 << 20]);
     // The one that holds the maximum, and the one that was asked for.
     for (capacity, kept) in [
         (64, true),
@@ -92,8 +94,8 @@ fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile()
     drop((pool.get(1 << 20), pool.get(1 << 20)));
     assert!(keeps(&pool, 1 << 20));
     (0..10).for_each(|_| pool.get(64).put_bytes(7, 200));
-    let now = pool.recalibrate();
-    assert!(now.at.is_some());
+    pool.recalibrate();
+    assert_eq!(pool.stats().calibrations, 1);
     assert!(!keeps(&pool, 262_144), "not asked for here");
     assert!(keeps(&pool, 1 << 20));
 }
@@ -105,7 +107,7 @@ fn what_a_profile_says_gives_way_as_what_was_learned_here() {
     (0..43).for_each(|_| pool.get(64).put_bytes(7, 200));
     (0..53).for_each(|_| pool.get(64).put_bytes(7, 100));
     (0..4).for_each(|_| pool.get(64).put_bytes(7, 2000));
-    assert_eq!(pool.recalibrate(), LEARNED);
+    assert_eq!(sizes(pool.recalibrate()), LEARNED);
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn a_profile_is_for_pools_of_other_classes_too() {
     ] {
         let builder = options(&classes).calibrate_after(u64::MAX);
         let pool = builder.profile(learned().profile()).build().unwrap();
-        assert_eq!(pool.targets(), LEARNED);
+        assert_eq!(sizes(pool.targets()), LEARNED);
         for capacity in classes {
             assert_eq!(
                 keeps(&pool, capacity),
@@ -132,11 +134,11 @@ fn a_profile_is_for_pools_of_other_classes_too() {
 }
 
 #[test]
-fn a_profile_holds_without_calibration() {
+fn a_profile_holds_where_the_pool_does_not_learn() {
     let builder = options(&CLASSES).learn_sizes(false).calibrate_after(0);
     let pool = builder.profile(learned().profile()).build().unwrap();
     (0..300).for_each(|_| pool.get(10).put_bytes(7, 10));
-    assert_eq!(pool.targets(), LEARNED);
+    assert_eq!(sizes(pool.targets()), LEARNED);
     assert!(!keeps(&pool, 1 << 20));
 }
 
@@ -149,7 +151,7 @@ fn the_last_profile_counts() {
 
 #[cfg(feature = "serde")]
 mod saved {
-    use super::{LEARNED, learned, pool_with};
+    use super::{LEARNED, learned, pool_with, sizes};
     use crate::rounds;
     use bytes::BufMut;
     use proptest::prelude::*;
@@ -186,7 +188,7 @@ mod saved {
         let empty = Profile::default();
         assert_eq!(serde_json::to_string(&empty).unwrap(), VERSION_1_EMPTY);
         assert_eq!(read(VERSION_1_EMPTY).unwrap(), empty);
-        assert_eq!(read(VERSION_1).unwrap().targets(), Some(LEARNED));
+        assert_eq!(read(VERSION_1).unwrap().targets().map(sizes), Some(LEARNED));
     }
 
     #[test]

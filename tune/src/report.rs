@@ -228,7 +228,7 @@ fn percent_below_100(part: u64, all: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tierpool::Targets;
+    use tierpool::Histogram;
 
     fn candidate(options: Options, classes: &[usize]) -> Candidate {
         Candidate {
@@ -301,10 +301,11 @@ mod tests {
             code(&defaults, 1),
             include_str!("../tests/code/defaults.rs")
         );
-        let targets = Targets {
-            default_size: 4096,
-            max_size: 16_384,
-        };
+        let sizes = [(3000, 90), (10_000, 10)].into_iter();
+        let mut histogram = Histogram::new();
+        sizes.for_each(|(size, calls)| histogram.record_many(size, calls));
+        let targets = histogram.targets(0.95).expect("something is recorded");
+        assert_eq!((targets.default_size, targets.max_size), (4096, 16_384));
         let calibrated = candidate(Options::Calibrated(targets), &[512, 16_384]);
         let expected = include_str!("../tests/code/calibrated.rs");
         assert_eq!(code(&calibrated, 1000), expected);
