@@ -20,9 +20,9 @@ const STANDS_FOR_MOST: u64 = 95;
 
 /// The sizes that a pool aims at. As [`Targets`], which only a pool can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aim {
-    pub default_size: usize,
-    pub max_size: usize,
+pub(super) struct Aim {
+    pub(super) default_size: usize,
+    pub(super) max_size: usize,
 }
 
 impl From<Targets> for Aim {
@@ -249,7 +249,7 @@ impl Learned {
     pub(super) fn larger_than(&self, capacity: usize) -> usize {
         let target = match self.targets {
             Some(targets) if capacity < targets.max_size => targets.max_size.min(capacity * 8),
-            Some(_) => capacity * 16,
+            Some(_) => capacity * 32,
             None => capacity * 8,
         };
         target.max(least_growth(capacity))
@@ -572,7 +572,7 @@ pub(super) fn class_for_request(capacities: &[usize], request: usize) -> usize {
 
 /// The targets that must come of these lengths, each recorded, where those before were
 /// `current`.
-pub fn targets_after(current: Option<Aim>, lengths: &Histogram, percentile: f64) -> Option<Aim> {
+fn targets_after(current: Option<Aim>, lengths: &Histogram, percentile: f64) -> Option<Aim> {
     let new = lengths.targets(percentile).map(Aim::from);
     let (Some(new), Some(current)) = (new, current) else {
         return new.or(current);

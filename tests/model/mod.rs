@@ -39,7 +39,6 @@ mod op;
 mod pool;
 mod world;
 
-pub use learned::{Aim, targets_after};
 pub use op::{Bounds, Op, Options};
 
 use crew::Crew;
