@@ -98,10 +98,12 @@ impl Stamped {
             }
         };
         let len = buf.len();
-        match random.below(6) {
+        match random.below(8) {
             0 => buf.put_bytes(self.stamp, random.size()), // grows
             1 => (*buf).put_bytes(self.stamp, random.below(300)), // on the heap
             2 => buf.advance(len / 3),
+            6 => buf.truncate(len / 2),
+            7 => buf.clear(),
             3 => drop(buf.split_to(len / 2)),
             4 => {
                 self.bytes = Contents::Frozen(buf.freeze());
@@ -182,7 +184,12 @@ impl Worker {
                 0 => {
                     self.pool.clear();
                 }
-                1..=3 => {
+                1 => {
+                    // What others use at the same time decides it.
+                    let targets = self.pool.recalibrate();
+                    assert!(targets.default_size <= targets.max_size);
+                }
+                2 | 3 => {
                     let count = random.below(50);
                     assert!(self.pool.prefill(random.size(), count) <= count);
                 }

@@ -37,7 +37,7 @@ struct Options {
     background_trim: bool,
     malloc_trim: bool,
     zero_on_return: bool,
-    calibration: bool,
+    learn_sizes: bool,
     calibrate_after: Option<u64>,
     calibrate_percentile: Option<f64>,
     calibrate_interval: Option<Option<Duration>>,
@@ -227,7 +227,7 @@ impl Arbitrary<'_> for Options {
             background_trim: u8::arbitrary(u)? == 7,
             malloc_trim: u8::arbitrary(u)? == 7,
             zero_on_return: u.ratio(1, 4)?,
-            calibration: u.ratio(2, 3)?,
+            learn_sizes: u.ratio(2, 3)?,
             calibrate_after: seldom(u, 2, |u| match u.ratio(1, 2)? {
                 true => u.int_in_range(0..=4),
                 false => u64::arbitrary(u),
@@ -247,7 +247,7 @@ impl Options {
             .background_trim(self.background_trim)
             .malloc_trim(self.malloc_trim)
             .zero_on_return(self.zero_on_return)
-            .calibration(self.calibration);
+            .learn_sizes(self.learn_sizes);
         if let Some(bytes) = self.min_size {
             builder = builder.min_size(bytes);
         }
@@ -447,7 +447,7 @@ impl Options {
     /// thousand returns are needed, which are more than there are here.)
     fn never_calibrates(&self) -> bool {
         let after = self.calibrate_after.unwrap_or(42_000);
-        (!self.calibration || after >= 1000) && self.profile.is_none()
+        (!self.learn_sizes || after >= 1000) && self.profile.is_none()
     }
 }
 
@@ -615,8 +615,11 @@ struct Use<'a> {
     detached: u64,
     prefilled: u64,
     trimmed: u64,
-    /// What came back since the first calibration, while there was none.
+    /// What came back before the first calibration. `None` after that, or if the pool has not
+    /// recorded all of it.
     lengths: Option<Histogram>,
+    /// Whether this thread has caches, without which it records nothing.
+    has_caches: bool,
 }
 
 impl Use<'_> {
@@ -664,6 +667,7 @@ impl Use<'_> {
         }
         let buf = self.pool.get(size);
         self.gets += 1;
+        self.has_caches |= self.class_of(size).is_some();
         assert!(buf.is_empty());
         let class = self.class_of(size).unwrap_or(size);
         assert!(buf.capacity() >= class, "{} for {size}", buf.capacity());
@@ -675,8 +679,9 @@ impl Use<'_> {
 
     fn give_back(&mut self, index: usize) {
         let buf = self.held.swap_remove(index);
-        if let Some(lengths) = &mut self.lengths {
-            lengths.record(buf.len());
+        match &mut self.lengths {
+            Some(lengths) if self.has_caches => lengths.record(buf.len()),
+            lengths => *lengths = None,
         }
         drop(buf);
     }
@@ -798,11 +803,11 @@ impl Use<'_> {
                 let now = self.pool.recalibrate();
                 if let Some(lengths) = self.lengths.take_if(|all| !all.is_empty()) {
                     let part = self.options.calibrate_percentile.unwrap_or(0.95);
-                    assert_eq!(Some(now.targets), lengths.targets(part));
-                    assert_eq!(now.calls, lengths.calls());
-                    assert!(now.at.is_some());
+                    assert_eq!(Some(now), lengths.targets(part));
+                    assert_eq!(self.pool.profile().calls(), lengths.calls());
+                    assert_eq!(self.pool.stats().calibrations, 1);
                 }
-                let default_size = now.targets.default_size;
+                let default_size = now.default_size;
                 if self.is_allocated(default_size)
                     && self.held.len() < HELD_MAX
                     && !self.options.background_trim
@@ -901,17 +906,17 @@ fn run(u: &mut Unstructured) -> Result<()> {
             assert_eq!(class.counts.retained_bytes, (kept * class.capacity) as u64);
         }
     }
-    let now = pool.calibration();
+    let now = pool.targets();
     let largest = classes[classes.len() - 1];
     if !options.background_trim {
-        assert!(now.at.is_none());
+        assert_eq!(pool.stats().calibrations, 0);
     }
     let (default_size, max_size, calls) = match &options.profile {
         Some(learned) => (learned.default_size, learned.max_size, learned.calls),
         None => (largest.min(4096), largest, 0),
     };
-    assert_eq!(now.targets.default_size, default_size);
-    assert_eq!((now.targets.max_size, now.calls), (max_size, calls));
+    assert_eq!((now.default_size, now.max_size), (default_size, max_size));
+    assert_eq!(pool.profile().calls(), calls);
 
     let lengths = options.never_calibrates() && !options.background_trim;
     let mut using = Use {
@@ -925,6 +930,7 @@ fn run(u: &mut Unstructured) -> Result<()> {
         prefilled: idle as u64,
         trimmed: 0,
         lengths: lengths.then(Histogram::new),
+        has_caches: false,
     };
     let mut steps = using.begin(u);
     using.check();

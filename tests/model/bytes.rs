@@ -173,9 +173,12 @@ impl Rest<'_> {
                 guard: self.place(),
                 len: self.len(),
             },
-            43 | 44 => Op::Truncate {
+            43 => Op::Truncate {
                 guard: self.place(),
                 len: self.len(),
+            },
+            44 => Op::Empty {
+                guard: self.place(),
             },
             45..=48 => Op::Advance {
                 guard: self.place(),

@@ -15,6 +15,8 @@ pub(super) struct Allocation {
     pub(super) views: usize,
     /// Whether its `BytesMut` counts its parts; it does from the first split on.
     pub(super) counted: bool,
+    /// How far from its beginning on there have ever been contents.
+    written: usize,
 }
 
 /// What one `BytesMut` or `Bytes` covers of an allocation.
@@ -43,6 +45,7 @@ impl Memory {
                 capacity: buf.capacity() + offset,
                 views: 1,
                 counted,
+                written: offset + buf.len(),
             },
         );
         View {
@@ -59,6 +62,36 @@ impl Memory {
 
     pub(super) fn address(&self, view: &View) -> usize {
         self.of(view).base + view.offset
+    }
+
+    /// Notes where a view has contents.
+    pub(super) fn note_written(&mut self, view: &View) {
+        let allocation = self.allocations.get_mut(&view.allocation).unwrap();
+        let end = view.offset + view.contents.len();
+        allocation.written = end.max(allocation.written);
+    }
+
+    /// Nothing is left of what there ever was in an allocation of which a buffer has all.
+    ///
+    /// # Panics
+    ///
+    /// - If there is.
+    pub(super) fn assert_wiped(&self, buf: &BytesMut, view: &View) {
+        let written = self.of(view).written;
+        assert!(view.offset == 0 && written <= buf.capacity());
+        // Under Miri, a `BytesMut` gives no right to read behind its contents.
+        if !cfg!(miri) {
+            // SAFETY: the buffer has these bytes, and they were written to.
+            let bytes = unsafe { std::slice::from_raw_parts(buf.as_ptr(), written) };
+            // A guard that grew into it may have written what was lent beside the one before.
+            let probe = if buf.is_empty() {
+                0
+            } else {
+                size_of::<usize>()
+            };
+            let left = bytes.iter().skip(buf.len() + probe);
+            assert!(left.into_iter().all(|&byte| byte == 0), "it was not wiped");
+        }
     }
 
     pub(super) fn is_alone(&self, view: &View) -> bool {

@@ -7,11 +7,13 @@
 //!
 //! It predicts which idle buffer a get returns. That is not promised, but else
 //! the model could not say which ones a trim has freed. It does not predict what
-//! the heap gives to a `BytesMut` that grows by itself: it sees the new capacity. Nor
-//! does it predict at which return a pool calibrates, but that it is not early and
-//! not late: it sees that, and then predicts what comes of it. And where a thread's cache
-//! still has room for a class that another thread has found to be too large, it does not
-//! predict at which return that is looked at.
+//! the heap gives to a `BytesMut` that grows by itself: it sees the new capacity.
+//!
+//! Nor does it predict at which returns a pool looks, once a thread's cache has had so many that
+//! only some are drawn, at random. As long as each is looked at, it predicts each calibration.
+//! From then on it takes over when the pool calibrates and what it decides, if that can have
+//! come of what came back, and predicts what follows from it. A trim that is due would be gone on
+//! with at returns that it does not know, so it has the pool do all of it first.
 //!
 //! One thread acts at a time, so all of it is exact. What threads do to each other while
 //! both are at it is for the loom models and for the free-for-all of the soak test.
@@ -37,7 +39,6 @@ mod op;
 mod pool;
 mod world;
 
-pub use learned::targets_after;
 pub use op::{Bounds, Op, Options};
 
 use crew::Crew;

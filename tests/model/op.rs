@@ -145,6 +145,10 @@ pub enum Op {
         guard: usize,
         len: usize,
     },
+    /// `clear` on the guard.
+    Empty {
+        guard: usize,
+    },
     Advance {
         guard: usize,
         count: usize,

@@ -5,12 +5,12 @@
 //!
 //! Where it says `me`, that is the thread which does it.
 
-use super::learned::{Learned, Saved, class_for_request};
+use super::learned::{Learned, Next, Saved, class_for_request};
 use super::levels::{Allowance, Cache, CacheSet, Depot, Idle, Life, PIECE};
 use super::memory::{Memory, View};
 use super::op::{Bounds, Options};
 use std::mem;
-use tierpool::{Calibrated, Counts, Pool, PooledBuf, Targets};
+use tierpool::{Counts, Pool, PooledBuf};
 
 /// How many caches a reclaim visits at most.
 const VISITS: usize = 16;
@@ -27,7 +27,7 @@ enum Refused {
 struct Reclaims {
     /// Why a buffer was refused, if one was, and no miss has come since.
     refused: Option<Refused>,
-    /// The cache set at which the next begins.
+    /// The cache set at which the next begins, counted from the latest.
     next: usize,
     /// Misses without one.
     skip: usize,
@@ -52,17 +52,6 @@ struct Round {
     freed_any: bool,
 }
 
-/// Which way a buffer goes that returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// Back to this thread's cache from which it came, and nothing is asked.
-    Quick,
-    /// To this thread's cache, if it has room; and else it is judged.
-    Local,
-    /// It is judged.
-    Slow,
-}
-
 #[derive(Debug)]
 pub(super) struct GuardModel {
     pub(super) view: View,
@@ -76,6 +65,12 @@ pub(super) struct GuardModel {
     origin: Option<Life>,
     /// Whether its `BytesMut` was lent out, as which it may have become any other.
     pub(super) lent: bool,
+    /// Whether a few bytes beside it were lent out, since it was full.
+    pub(super) probed: bool,
+    /// The most bytes that it held, as far as the pool took note; `None` where it takes none.
+    most: Option<usize>,
+    /// Whether it was taken to grow into, and not asked for.
+    grown: bool,
 }
 
 impl GuardModel {
@@ -113,6 +108,46 @@ impl GuardModel {
             true => self.is_alone_and_whole(memory),
             false => self.looks_as_it_left(memory),
         }
+    }
+
+    /// Whether it came from this thread's cache, and is what it was then.
+    fn is_as_it_left(&self, memory: &Memory, me: Life) -> bool {
+        self.origin == Some(me) && !self.lent && !self.probed && self.looks_as_it_left(memory)
+    }
+
+    /// How many bytes it holds now, with those that were consumed.
+    fn used_now(&self, memory: &Memory) -> usize {
+        self.consumed(memory) + self.view.contents.len()
+    }
+
+    /// The pool takes note of how much it holds.
+    pub(super) fn note_used(&mut self, memory: &Memory) {
+        let now = self.used_now(memory);
+        if let (Some(most), false) = (&mut self.most, self.probed) {
+            *most = now.max(*most);
+        }
+    }
+
+    /// Its `BytesMut` is lent out.
+    pub(super) fn lend(&mut self, memory: &Memory) {
+        self.note_used(memory);
+        self.lent = true;
+    }
+
+    /// The most bytes that it held, as the pool records it.
+    fn most_used(&self, memory: &Memory) -> usize {
+        // The probe has taken the number's place. It is lent by a full buffer.
+        let noted = match self.probed {
+            true => self.capacity,
+            false => self.most.unwrap_or(0),
+        };
+        self.used_now(memory).max(noted)
+    }
+
+    /// Whether its return counts as that of one that was asked for.
+    fn was_asked_for(&self) -> bool {
+        // The probe has taken the place of that, too.
+        self.probed || self.most.is_some() && !self.grown
     }
 
     /// Makes room for `additional` bytes more without the heap.
@@ -339,12 +374,12 @@ impl OnePool {
         self.set_of(me).is_some()
     }
 
-    /// The cache set that a thread has, or is given now: the first that an ended thread
-    /// has left, or else a new one.
+    /// The cache set that a thread has, or is given now: of those that ended threads
+    /// have left the one that was made last, or else a new one.
     fn attach(&mut self, me: Life) -> usize {
         self.is_remembered = true;
         self.set_of(me).unwrap_or_else(|| {
-            let left = self.sets.iter().position(|set| set.owner.is_none());
+            let left = self.sets.iter().rposition(|set| set.owner.is_none());
             let at = left.unwrap_or_else(|| {
                 let caches = self.depots.iter().map(|_| Cache::default()).collect();
                 let owner = None;
@@ -431,6 +466,9 @@ impl OnePool {
             Some(view) => {
                 let address = buf.as_ptr().addr();
                 assert_eq!(address, memory.address(&view), "not the one that was next");
+                if self.options.zero_on_return {
+                    memory.assert_wiped(buf, &view);
+                }
                 view
             }
             None => memory.seen(buf, 0, false),
@@ -451,6 +489,9 @@ impl OnePool {
             class,
             origin,
             lent: false,
+            probed: false,
+            most: Some(0),
+            grown: !asked && class < self.unclassed(),
         }
     }
 
@@ -467,21 +508,20 @@ impl OnePool {
             return (None, None);
         }
         let retired = self.learned.is_retired(class);
-        self.learned.requests[class] += usize::from(asked);
         let has_needed = self.cache(me, class).is_some_and(Cache::has_needed);
         if has_needed && !self.options.zero_on_return && (asked || !retired) {
             self.counts[class].local_hits += 1;
             let set = self.set_of(me).unwrap();
             return (self.sets[set].caches[class].held.pop(), Some(me));
         }
-        if asked && retired {
-            self.learned.request(class, 1); // noted on the slow way alone
-        }
-        self.trim_if_due(memory);
         let set = self.attach(me);
-        let idle = self.take_slow(set, class);
+        let idle = self.take_slow(memory, set, class);
         if idle.is_none() {
             self.reserve(class, 1);
+        }
+        if asked {
+            self.learned.note_requests(class, 1);
+            self.adopt(me); // it may have been asked for before
         }
         if self.learned.is_retired(class) {
             // What came along from the depot goes back there.
@@ -491,11 +531,12 @@ impl OnePool {
         (idle, (!self.options.zero_on_return).then_some(me))
     }
 
-    fn take_slow(&mut self, set: usize, class: usize) -> Option<Idle> {
+    fn take_slow(&mut self, memory: &mut Memory, set: usize, class: usize) -> Option<Idle> {
         if let Some(idle) = self.sets[set].caches[class].held.pop() {
             self.counts[class].local_hits += 1;
             return Some(idle);
         }
+        self.trim_if_due(memory);
         let mut found = self.take_from_depot(set, class);
         if found.is_none() && self.reclaim(set, class) {
             found = self.take_from_depot(set, class);
@@ -580,8 +621,9 @@ impl OnePool {
         let (mut visits, mut moved, mut any) = (0, false, false);
         let depot = &mut self.depots[at];
         for _ in 0..self.sets.len() {
-            reclaims.next %= self.sets.len();
-            let cache = &mut self.sets[reclaims.next].caches[at];
+            // The latest is the first.
+            let set = self.sets.len() - 1 - reclaims.next;
+            let cache = &mut self.sets[set].caches[at];
             if cache.room > 0 {
                 if visits == VISITS {
                     break;
@@ -595,7 +637,7 @@ impl OnePool {
                 }
                 any |= cache.room < room;
             }
-            reclaims.next += 1;
+            reclaims.next = (reclaims.next + 1) % self.sets.len();
         }
         if any {
             (reclaims.skip, reclaims.pause) = (0, 0);
@@ -621,99 +663,122 @@ impl OnePool {
 
     // ---- back ----
 
-    /// Whether a guard may go back to this thread's cache with nothing asked but whether
-    /// the batch of such returns is at its end.
-    fn may_be_quick(&self, memory: &Memory, me: Life, guard: &GuardModel) -> bool {
-        let cache = self.cache(me, guard.class);
-        guard.origin == Some(me)
-            && !self.handles.is_empty()
-            && guard.may_be_kept_as_it_is(memory)
-            && cache.is_some_and(Cache::has_room)
-    }
-
     /// A guard that ends, with its contents.
     pub(super) fn returned(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
-        let used = guard.consumed(memory) + guard.view.contents.len();
-        let quick = self.may_be_quick(memory, me, &guard);
-        let retired = self.learned.is_retired(guard.class);
-        self.learned.count(self.set_of(me), guard.class, used);
-        let calibrated = self.see_calibration(me);
-        let way = match retired {
-            false => Way::Local,
-            // Whether the batch was at its end is not predicted, but looked at. At a
-            // calibration it was.
-            true if quick && !calibrated && self.shows_one_more_return(guard.class) => Way::Quick,
-            true => Way::Slow,
-        };
-        self.comes_home(memory, me, guard, way);
+        if self.handles.is_empty() {
+            return self.comes_home(memory, me, guard, false);
+        }
+        let as_it_left = guard.is_as_it_left(memory, me);
+        if as_it_left {
+            self.returned_as_it_left(memory, me, &guard);
+        } else if let Some(set) = self.set_of(me) {
+            self.is_remembered = true;
+            let (used, asked) = (guard.most_used(memory), guard.was_asked_for());
+            self.record(memory, me, set, guard.class, used, asked);
+        }
+        self.comes_home(memory, me, guard, as_it_left);
+    }
+
+    /// Records a guard that returns to the cache from which it came, unless the pool does not
+    /// look at it.
+    fn returned_as_it_left(&mut self, memory: &mut Memory, me: Life, guard: &GuardModel) {
+        let set = self.set_of(me).expect("it came from there");
+        let (used, asked) = (guard.most_used(memory), guard.was_asked_for());
+        if self.learned.is_looked_at(set, guard.class) {
+            if asked {
+                self.learned.note_requests(guard.class, 1);
+            }
+            return self.record(memory, me, set, guard.class, used, asked);
+        }
+        assert!(!self.is_due(), "a trim would be seen too late");
+        let has_room = self.sets[set].caches[guard.class].has_room();
+        self.learned
+            .perhaps_record(guard.class, used, asked, !has_room);
+        if !self.learned.is_due_for_discards_alone() {
+            self.adopt(me);
+        }
+    }
+
+    /// A return that the pool records, and what it does about that.
+    fn record(
+        &mut self,
+        memory: &mut Memory,
+        me: Life,
+        set: usize,
+        class: usize,
+        used: usize,
+        asked: bool,
+    ) {
+        let Next { calibrates, looks } = self.learned.record(set, class, used, asked);
+        if !self.learned.is_sure() {
+            assert!(!self.is_due(), "a trim would be seen too late");
+            if !self.learned.is_due_for_discards_alone() {
+                self.adopt(me);
+            }
+            return;
+        }
+        if calibrates {
+            let retired = self.learned.calibrate();
+            self.give_up_all(me, retired);
+        }
+        if looks {
+            self.trim_if_due(memory);
+        }
+    }
+
+    /// Where the model cannot know what the pool has recorded: takes over what came of that.
+    fn adopt(&mut self, me: Life) {
+        if !self.learned.is_sure() {
+            let handle = self.handles.first().expect("not ended");
+            let retired = self.learned.adopt(handle, false);
+            self.give_up_all(me, retired);
+        }
+    }
+
+    /// After a calibration on this thread, if there was one: it caches none of these classes.
+    fn give_up_all(&mut self, me: Life, retired: Option<Vec<usize>>) {
+        for class in retired.into_iter().flatten() {
+            self.give_up(me, class);
+        }
     }
 
     /// A guard that was exchanged for a larger one.
     pub(super) fn outgrown(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
-        let way = if self.may_be_quick(memory, me, &guard) {
-            Way::Quick
-        } else if self.learned.is_retired(guard.class) {
-            Way::Slow
-        } else {
-            Way::Local
-        };
         self.counts[guard.class].growths += 1;
-        self.comes_home(memory, me, guard, way);
-    }
-
-    /// Whether the pool has counted a return to a class that the model has not.
-    fn shows_one_more_return(&self, class: usize) -> bool {
-        let handle = self.handles.first().expect("not ended");
-        let returns = handle.stats().classes[class].counts.returns;
-        let more = returns - self.counts[class].returns;
-        assert!(more <= 1, "{more} returns of one buffer");
-        more == 1
-    }
-
-    /// Finds out whether the return of just now has made the pool calibrate, which
-    /// comes before that one is judged.
-    fn see_calibration(&mut self, me: Life) -> bool {
-        let Some(handle) = self.handles.first() else {
-            return false;
-        };
-        let now = handle.calibration();
-        let is_new = now.at != self.learned.at;
-        if is_new {
-            let (most, threshold) = (self.learned.most_calls(), self.learned.threshold);
-            assert!(most > threshold, "early: {most} of {threshold}");
-            self.calibrated(me, now);
-        }
-        let (most, late) = (self.learned.most_calls(), self.learned.late());
-        assert!(most <= late, "late: {most}, {late} may be");
-        is_new
+        let as_it_left = guard.is_as_it_left(memory, me);
+        self.comes_home(memory, me, guard, as_it_left);
     }
 
     /// The drop rule has discarded a buffer. If it has discarded many, the pool calibrates.
     fn see_many_discarded(&mut self, me: Life) {
-        if let Some(risen) = self.learned.discard() {
-            let now = self.handles.first().expect("not ended").calibration();
-            assert_ne!(now.at, self.learned.at, "not calibrated");
-            let retired = self.learned.calibrate_from(&risen);
-            self.after_calibration(me, retired, now);
+        if !self.learned.discard() {
+            return;
         }
+        let retired = match self.learned.is_sure() {
+            true => self.learned.calibrate_if_many_discarded(),
+            false => {
+                let handle = self.handles.first().expect("not ended");
+                self.learned.adopt_if_many_discarded(handle)
+            }
+        };
+        self.give_up_all(me, retired);
     }
 
-    /// The pool has calibrated on this thread: what must have come of that.
-    pub(super) fn calibrated(&mut self, me: Life, now: Calibrated) {
-        let retired = self.learned.calibrate();
-        self.after_calibration(me, retired, now);
-    }
-
-    fn after_calibration(&mut self, me: Life, retired: Vec<usize>, now: Calibrated) {
-        for class in retired {
-            self.give_up(me, class);
-        }
-        self.learned.at = now.at;
-        self.check_calibration(now);
+    /// The pool was told to choose targets.
+    pub(super) fn recalibrated(&mut self, me: Life) {
+        let handle = self.handles.first().expect("not ended");
+        let retired = self.learned.recalibrated(handle);
+        self.give_up_all(me, retired);
     }
 
     /// A buffer that a guard has given up.
-    fn comes_home(&mut self, memory: &mut Memory, me: Life, mut guard: GuardModel, way: Way) {
+    fn comes_home(
+        &mut self,
+        memory: &mut Memory,
+        me: Life,
+        mut guard: GuardModel,
+        as_it_left: bool,
+    ) {
         let whole = guard.make_whole(memory);
         if let Some(capacity) = whole {
             self.sees_capacity(&mut guard, capacity);
@@ -723,7 +788,7 @@ impl OnePool {
         counts.outstanding_bytes -= guard.capacity as u64;
         let kept = match whole {
             // Kept, with its view of the allocation.
-            Some(capacity) => self.keep(memory, me, &guard, capacity, way),
+            Some(capacity) => self.keep(me, &guard, capacity, as_it_left),
             None => {
                 self.counts[guard.class].discards.shared += 1;
                 false
@@ -736,14 +801,7 @@ impl OnePool {
     }
 
     /// Keeps what is whole, or counts why not.
-    fn keep(
-        &mut self,
-        memory: &mut Memory,
-        me: Life,
-        guard: &GuardModel,
-        capacity: usize,
-        way: Way,
-    ) -> bool {
+    fn keep(&mut self, me: Life, guard: &GuardModel, capacity: usize, as_it_left: bool) -> bool {
         if self.handles.is_empty() {
             return false;
         }
@@ -756,11 +814,14 @@ impl OnePool {
             }),
             unneeded: false,
         };
-        let mine = self.set_of(me);
-        if let (Way::Quick, Some(set)) = (way, mine) {
-            self.sets[set].caches[guard.class].held.push(idle);
-            self.counts[guard.class].returns += 1;
-            return true;
+        // Back to where it came from, whether its class is retired or not.
+        if let (true, Some(set)) = (as_it_left, self.set_of(me)) {
+            let cache = &mut self.sets[set].caches[guard.class];
+            if cache.has_room() {
+                cache.held.push(idle);
+                self.counts[guard.class].returns += 1;
+                return true;
+            }
         }
         let would_hold = self.class_for_request(capacity);
         let discards = &mut self.counts[guard.class].discards;
@@ -776,17 +837,8 @@ impl OnePool {
             self.counts[guard.class].discards.below_min += 1;
             return false;
         }
-        let ordinary = capacity == self.capacities[at];
-        let has_room = self.cache(me, at).is_some_and(Cache::has_room);
-        let local = way == Way::Local && ordinary && at == guard.class && has_room;
-        if !local {
-            self.trim_if_due(memory);
-        }
-        if ordinary {
-            let set = match mine {
-                Some(set) if local => set,
-                _ => self.attach(me),
-            };
+        if capacity == self.capacities[at] {
+            let set = self.attach(me);
             let has_room = |pool: &OnePool| pool.sets[set].caches[at].has_room();
             if has_room(self) || self.widen(set, at) || self.flush_full(set, at) {
                 self.sets[set].caches[at].held.push(idle);
@@ -806,14 +858,14 @@ impl OnePool {
         } else if of_class < bounds.max_per_class && capacity <= bounds.retain_bytes {
             self.reclaims[at].refused = Some(Refused::ByBudget);
         }
-        self.counts[guard.class].discards.full += 1;
+        self.counts[at].discards.full += 1;
         false
     }
 
     /// Doubles a full cache's room, as far as may be.
     fn widen(&mut self, set: usize, at: usize) -> bool {
         let (room, most) = (self.sets[set].caches[at].room, self.share(at));
-        if room >= most {
+        if room >= most || self.lease(at, self.capacities[at], 1) == 0 {
             return false;
         }
         let more = room.max(1).min(most - room);
@@ -879,8 +931,7 @@ impl OnePool {
         }
         self.grows(made * capacity);
         self.counts[at].prefilled += made as u64;
-        self.learned.requests[at] += made;
-        self.learned.request(at, count);
+        self.learned.prefilled(at, made, count);
         made
     }
 
@@ -916,6 +967,11 @@ impl OnePool {
 
     pub(super) fn is_due(&self) -> bool {
         self.shortages >= self.shortages_limit && !self.handles.is_empty()
+    }
+
+    /// Whether the next return goes on with a trim, or does not, and the model cannot know.
+    pub(super) fn may_trim_unseen(&self) -> bool {
+        self.is_due() && !self.learned.stays_sure()
     }
 
     /// Does the piece of a trim that the slow path of a get or a drop does.
@@ -1045,7 +1101,7 @@ impl OnePool {
         let Some(handle) = self.handles.first() else {
             return;
         };
-        self.check_calibration(handle.calibration());
+        self.learned.check(handle);
         let bounds = &self.options.bounds;
         let stats = handle.stats();
         let mut sum = Counts::default();
@@ -1099,16 +1155,6 @@ impl OnePool {
         }
     }
 
-    fn check_calibration(&self, now: Calibrated) {
-        let largest = self.largest();
-        let expected = self.learned.targets.unwrap_or(Targets {
-            default_size: largest.min(4096),
-            max_size: largest,
-        });
-        assert_eq!((now.targets, now.calls), (expected, self.learned.calls));
-        assert_eq!(now.at, self.learned.at);
-    }
-
     // ---- guards that were not taken ----
 
     /// A guard for a buffer that the pool did not make.
@@ -1127,6 +1173,9 @@ impl OnePool {
             class,
             origin: None,
             lent: false,
+            probed: false,
+            most: None,
+            grown: false,
         }
     }
 }

@@ -153,6 +153,13 @@ impl World {
 
     /// Runs one operation on the pools and on the model, on the thread that acts.
     pub(super) fn apply(&mut self, op: &Op) {
+        self.act(op);
+        for guard in &self.guards {
+            self.memory.note_written(&guard.model.view);
+        }
+    }
+
+    fn act(&mut self, op: &Op) {
         match *op {
             Op::Get { pool, size } => self.get(pool, size),
             Op::TryGet { pool, size } => {
@@ -211,7 +218,11 @@ impl World {
                     return;
                 };
                 let before = self.observe(at);
+                let is_cut = len < self.guards[at].real.len();
                 let more = len.saturating_sub(self.guards[at].real.len());
+                if is_cut {
+                    self.guards[at].model.note_used(&self.memory);
+                }
                 self.guards[at].real.resize(len, value);
                 self.guard_needed(at, more, Room::Appended, before);
                 self.guards[at].model.view.contents.resize(len, value);
@@ -246,14 +257,14 @@ impl World {
                 };
                 let guard = &mut self.guards[at];
                 BytesMut::reserve(&mut guard.real, additional);
-                guard.model.lent = true;
+                guard.model.lend(&self.memory);
                 guard.heap_grew(&mut self.memory, additional);
             }
             Op::CutBack { guard, less, keep } => {
                 let cut = |memory: &mut Memory, Guard { real, model, .. }: &mut Guard| {
                     let at = model.capacity.min(real.capacity()).saturating_sub(less);
                     let part = PartKind::Mut(real.split_off(at));
-                    model.lent = true;
+                    model.lend(memory);
                     (part, memory.split_off(&mut model.view, at))
                 };
                 self.split(guard, keep, cut);
@@ -265,7 +276,7 @@ impl World {
                 };
                 let guard = &mut self.guards[at];
                 BytesMut::extend_from_slice(&mut guard.real, &bytes);
-                guard.model.lent = true;
+                guard.model.lend(&self.memory);
                 let real = guard.real.to_vec();
                 guard.heap_grew(&mut self.memory, len);
                 guard.model.view.contents.extend_from_slice(&bytes);
@@ -276,7 +287,16 @@ impl World {
                     return;
                 };
                 self.guards[at].real.truncate(len);
+                self.guards[at].model.note_used(&self.memory);
                 self.guards[at].model.view.contents.truncate(len);
+            }
+            Op::Empty { guard } => {
+                let Some(at) = round(guard, self.guards.len()) else {
+                    return;
+                };
+                self.guards[at].real.clear();
+                self.guards[at].model.note_used(&self.memory);
+                self.guards[at].model.view.contents.clear();
             }
             Op::Advance { guard, count } => {
                 let Some(at) = round(guard, self.guards.len()) else {
@@ -293,7 +313,7 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
                     let part = PartKind::Mut(real.split_to(at));
-                    model.lent = true;
+                    model.lend(memory);
                     (part, memory.split_to(&mut model.view, at))
                 });
             }
@@ -301,7 +321,7 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.capacity() + 1);
                     let part = PartKind::Mut(real.split_off(at));
-                    model.lent = true;
+                    model.lend(memory);
                     (part, memory.split_off(&mut model.view, at))
                 });
             }
@@ -323,8 +343,9 @@ impl World {
                 let (low, high) = self.guards.split_at_mut(at.max(other));
                 let (one, two) = (&mut low[at.min(other)], &mut high[0]);
                 mem::swap(&mut *one.real, &mut *two.real);
+                one.model.lend(&self.memory);
+                two.model.lend(&self.memory);
                 mem::swap(&mut one.model.view, &mut two.model.view);
-                (one.model.lent, two.model.lent) = (true, true);
             }
             Op::Drop { guard } => {
                 let Some(at) = round(guard, self.guards.len()) else {
@@ -393,6 +414,7 @@ impl World {
                     return;
                 };
                 self.turn_to(self.frozen[at].pool);
+                self.settle(self.frozen[at].pool);
                 self.frozen[at].slices.pop();
                 if self.frozen[at].slices.is_empty() {
                     let Frozen { model, pool, .. } = self.frozen.swap_remove(at);
@@ -419,15 +441,11 @@ impl World {
             Op::ResetPeaks { pool } => self.pools[self.places[pool % 2]].reset_peaks(),
             Op::Calibrate { pool } => {
                 let (at, me) = (self.places[pool % 2], self.me());
-                self.turn_to(at); // it gives up caches
                 let pool = &mut self.pools[at];
                 if let Some(handle) = pool.handles.last() {
-                    let now = handle.calibrate();
-                    let made = now.at != pool.learned.at;
-                    assert_eq!(made, !pool.learned.lengths.is_empty());
-                    if made {
-                        pool.calibrated(me, now);
-                    }
+                    let now = handle.recalibrate();
+                    assert_eq!(now, handle.targets());
+                    pool.recalibrated(me);
                 }
             }
             Op::NewHandle { pool } => {
@@ -516,18 +534,19 @@ impl World {
     }
 
     /// Before a pool's thread cache is used: the thread may have forgotten where it is,
-    /// since it remembers some by their number only. What it does then goes the slow way,
-    /// and finds out if a trim is due, or takes note of a request for a retired class. So
-    /// where that makes a difference, the thread is reminded: by the return of what is too
-    /// small for any class, which looks for the thread's caches, and for nothing else.
+    /// since it remembers some by their number only. What it does then takes the slow path,
+    /// and counts a request for a retired class. So where that makes a difference, the thread
+    /// is reminded: by the return of a buffer that is too small for any class, which looks for
+    /// the thread's caches.
     fn turn_to(&mut self, pool: usize) {
         let (me, of) = (self.me(), &self.pools[pool]);
         if self.remembered[self.acting] == Some(pool) {
             return;
         }
-        let matters = of.is_due() || of.caches_retired(me);
+        let matters = of.caches_retired(me);
         self.remembered[self.acting] = None; // this may take the place of another
         if matters && of.has_caches(me) && !of.handles.is_empty() {
+            self.settle(pool);
             let buf = BytesMut::new();
             let view = self.memory.seen(&buf, 0, false);
             self.adopt(pool, buf, view);
@@ -535,6 +554,14 @@ impl World {
             drop(real);
             self.pools[pool].returned(&mut self.memory, me, model);
             self.remembered[self.acting] = Some(pool);
+        }
+    }
+
+    /// Before a buffer returns. Where the model cannot know whether that goes on with a trim which is
+    /// due, that is done.
+    fn settle(&mut self, pool: usize) {
+        if self.pools[pool].may_trim_unseen() {
+            self.free_idle(pool, false);
         }
     }
 
@@ -635,6 +662,7 @@ impl World {
 
     fn drop_guard(&mut self, guard: Guard) {
         self.turn_to(guard.pool);
+        self.settle(guard.pool);
         drop(guard.real);
         self.returned(guard.pool, guard.model);
     }
@@ -663,6 +691,9 @@ impl World {
         unsafe { real.advance_mut(len) };
 
         let model = &mut self.guards[at].model;
+        if spare == 0 {
+            model.note_used(&self.memory);
+        }
         let has_room =
             spare > 0 || model.use_room(&self.memory, 64) || model.use_room(&self.memory, 1);
         if has_room {
@@ -670,6 +701,7 @@ impl World {
             assert_eq!(room, spare, "all the room there is");
         } else {
             assert_eq!(room, size_of::<usize>(), "beside the buffer");
+            model.probed = true;
             if len > 0 {
                 self.guard_needed(at, len, Room::Probed, 0);
             }
@@ -683,7 +715,11 @@ impl World {
     fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
         let me = self.me();
         let guard = &mut self.guards[at];
-        if spare >= additional || guard.model.use_room(&self.memory, additional) {
+        if spare >= additional {
+            return;
+        }
+        guard.model.note_used(&self.memory);
+        if guard.model.use_room(&self.memory, additional) {
             return;
         }
         let view = &guard.model.view;
