@@ -34,6 +34,7 @@
 //! | mixed | 64 outstanding, sizes log-uniform from 64 B to 64 KiB; get one, drop a random one for it | the same |
 //! | producer_consumer | get 4 KiB, push to an `ArrayQueue` of 256; another thread pops and drops | the queue carrying a pointer to nothing |
 //! | calibration | local at 4 KiB, in a pool that calibrates and in one that does not | the same |
+//! | pools | local at 4 KiB, in one pool, and in 32 pools in turn | the same |
 //! | unkept | local, in a pool that may keep nothing: each get misses, and each drop frees | the same |
 //! | growth | get 64 B, put 256 bytes at a time up to a log-normal 3 KiB (1 % are 100 KiB), drop | put into one retained buffer that has room |
 //!
@@ -104,17 +105,16 @@ fn blocks() -> Vec<Vec<Row>> {
         (256 * KIB, "256 KiB"),
         (MIB, "1 MiB"),
     ] {
-        let required = Required::NearFloor;
         blocks.push(vec![Row::new::<_, Stack>(
             "local",
             label.to_string(),
-            required,
+            Required::NearFloor(1.45),
             Local::<false> { size },
         )]);
         blocks.push(vec![Row::new::<_, Stack>(
             "local",
             format!("{label} touched"),
-            required,
+            Required::NearFloor(1.65),
             Local::<true> { size },
         )]);
     }
@@ -159,6 +159,21 @@ fn blocks() -> Vec<Vec<Row>> {
             local.clone(),
         ),
         Row::new::<_, Stack>("calibration", "on".to_string(), Required::AsWithout, local),
+    ]);
+    let local = Local::<false> { size: 4 * KIB };
+    blocks.push(vec![
+        Row::with_pool::<_, Stack, Pools<1>>(
+            "pools",
+            "one".to_string(),
+            Required::Nothing,
+            local.clone(),
+        ),
+        Row::with_pool::<_, Stack, Pools<32>>(
+            "pools",
+            "32 in turn".to_string(),
+            Required::AsOnePool,
+            local,
+        ),
     ]);
     for (size, label) in [(512, "512 B"), (4 * KIB, "4 KiB"), (64 * KIB, "64 KiB")] {
         blocks.push(vec![Row::with_pool::<_, Stack, Other<Unkept>>(
@@ -292,6 +307,41 @@ impl<O: Setting> Contender for Other<O> {
 }
 
 impl<O: Setting> Roomy for Other<O> {
+    #[inline]
+    fn room(buf: &mut PooledBuf) -> &mut [MaybeUninit<u8>] {
+        Tierpool::room(buf)
+    }
+}
+
+/// Some pools, used in turn, as by a program that has one for each service or library.
+struct Pools<const COUNT: usize> {
+    pools: [Pool; COUNT],
+    next: AtomicUsize,
+}
+
+impl<const COUNT: usize> Default for Pools<COUNT> {
+    fn default() -> Self {
+        Pools {
+            pools: array::from_fn(|_| Pool::default()),
+            next: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl<const COUNT: usize> Contender for Pools<COUNT> {
+    const NAME: &'static str = "pool";
+    type Buf = PooledBuf;
+
+    #[inline]
+    fn get(&self, size: usize) -> PooledBuf {
+        // Relaxed: one thread uses it.
+        let at = self.next.load(Ordering::Relaxed);
+        self.next.store((at + 1) % COUNT, Ordering::Relaxed);
+        self.pools[at].get(size)
+    }
+}
+
+impl<const COUNT: usize> Roomy for Pools<COUNT> {
     #[inline]
     fn room(buf: &mut PooledBuf) -> &mut [MaybeUninit<u8>] {
         Tierpool::room(buf)
@@ -787,12 +837,14 @@ const BATCH: Duration = Duration::from_millis(3);
 #[derive(Clone, Copy)]
 enum Required {
     Nothing,
-    /// Within 1.5 times the floor, and faster than plain.
-    NearFloor,
-    /// Per operation within 10 % of the row before, which is the same on one thread.
+    /// Within so many times the floor, and faster than plain.
+    NearFloor(f64),
+    /// Per operation within 5 % of the row before, which is the same on one thread.
     AsOneThread,
-    /// Within 10 % of the row before, which is the same without calibration.
+    /// Within 2 % of the row before, which is the same in a pool that learns nothing.
     AsWithout,
+    /// Within 2.5 times the row before, which is the same in one pool.
+    AsOnePool,
     /// Plain takes at least so many times as long.
     Speedup(f64),
 }
@@ -829,9 +881,9 @@ impl Required {
         let pool = here.pool?;
         match self {
             Self::Nothing => None,
-            Self::NearFloor => {
-                let met = pool <= 1.5 * here.floor? && pool < here.plain?;
-                Some(("<= 1.5 floor, < plain".to_string(), met))
+            Self::NearFloor(most) => {
+                let met = pool <= most * here.floor? && pool < here.plain?;
+                Some((format!("<= {most} floor, < plain"), met))
             }
             Self::AsOneThread => {
                 let before = before?;
@@ -841,13 +893,17 @@ impl Required {
                     pool / before.pool?,
                 ];
                 let text = format!(
-                    "<= 1.10 of one thread: {times:.2} (floor {floor:.2}, plain {plain:.2})"
+                    "<= 1.05 of one thread: {times:.2} (floor {floor:.2}, plain {plain:.2})"
                 );
-                Some((text, times <= 1.10))
+                Some((text, times <= 1.05))
             }
             Self::AsWithout => {
                 let times = pool / before?.pool?;
-                Some((format!("<= 1.10 of without: {times:.2}"), times <= 1.10))
+                Some((format!("<= 1.02 of without: {times:.2}"), times <= 1.02))
+            }
+            Self::AsOnePool => {
+                let times = pool / before?.pool?;
+                Some((format!("<= 2.5 of one pool: {times:.2}"), times <= 2.5))
             }
             Self::Speedup(least) => Some((
                 format!("plain/pool >= {least}"),

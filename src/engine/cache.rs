@@ -183,27 +183,22 @@ impl<T: Item> Cache<T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
         debug_assert_eq!(item.weight(), cache.unit, "else `levels` would lie");
+        let left = match LOOKED_AT {
+            true => None,
+            false => match cache.rounds.left_after_one() {
+                None => return Err(item),
+                left => left,
+            },
+        };
         let Some(alone) = cache.enter(me) else {
             return Err(item);
         };
-        let kept = match LOOKED_AT {
-            true => alone.push_looked_at(item),
-            false => alone.push(item),
-        };
+        let kept = alone.push(item, left);
         // What `leave` does, but through the pointer: no reference to the
         // whole is alive when the store lets another thread free it.
         // SAFETY: alive until this store is seen. Release: as in `leave`.
         unsafe { (*this.as_ptr()).busy.store(false, Ordering::Release) };
         kept
-    }
-
-    /// Takes the sample that is due. Returns how many returns it stands for; `None` if none is
-    /// due, or if the cache is not `me`'s to enter.
-    pub(super) fn sample(&self, me: Token, interval: usize) -> Option<usize> {
-        if !self.rounds.sample_is_due() {
-            return None;
-        }
-        self.inside(me, |alone| alone.sample(interval))
     }
 
     /// Moves a magazine's items in, as far as there is room, after making room

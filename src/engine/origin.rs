@@ -132,10 +132,16 @@ impl<T: Item> Here<T> {
         self.cache().unit()
     }
 
+    /// Whether it has room for another item.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.cache().rounds().has_room()
+    }
+
     /// Takes the sample that is due, if one is. Returns how many returns it stands for, itself
     /// included.
     pub(crate) fn sample(&self, interval: usize) -> Option<usize> {
-        self.cache().sample(self.me, interval)
+        self.cache().rounds().sample(interval)
     }
 
     /// Counts that its holder has outgrown an item.

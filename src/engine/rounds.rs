@@ -139,11 +139,25 @@ impl<T> Rounds<T> {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Whether the fast path hands the next return back, for a sample.
-    #[inline]
-    pub(super) fn sample_is_due(&self) -> bool {
+    // ---- samples: for the owner alone, whether it is inside or not ----
+
+    /// What is left to the next sample after one more return; `None` if that is the sample.
+    #[inline(always)]
+    pub(super) fn left_after_one(&self) -> Option<usize> {
         // Relaxed: the owner's own.
-        self.left.load(Ordering::Relaxed) == 0
+        self.left.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Takes the sample, if it is due. Returns how many returns it stands for. `interval` names
+    /// the present interval of whoever learns from it.
+    pub(super) fn sample(&self, interval: usize) -> Option<usize> {
+        if self.left_after_one().is_some() {
+            return None;
+        }
+        let sample = self.sampler.take(interval);
+        self.set_left(sample.pass);
+        self.granted.add_by_owner(sample.pass); // after `left`: see `levels`
+        Some(sample.stands_for)
     }
 
     /// What is here, of items of weight `unit`, and what it has served.
@@ -244,20 +258,14 @@ impl<T> Alone<'_, T> {
         Some(item)
     }
 
-    /// Adds an item, or hands it back if there is no room or a sample is due.
+    /// Adds an item, or hands it back if there is no room. `left` is what is left to the next
+    /// sample; `None` for an item that was looked at.
     #[inline(always)]
-    pub(super) fn push(&self, item: T) -> Result<(), T> {
-        // Relaxed: the owner's own.
-        match self.0.left.load(Ordering::Relaxed).checked_sub(1) {
-            Some(left) => self.add(item, |rounds| rounds.set_left(left)),
-            None => Err(item),
-        }
-    }
-
-    /// Adds an item that was looked at, or hands it back if there is no room.
-    #[inline]
-    pub(super) fn push_looked_at(&self, item: T) -> Result<(), T> {
-        self.add(item, |rounds| rounds.granted.add_by_owner(1))
+    pub(super) fn push(&self, item: T, left: Option<usize>) -> Result<(), T> {
+        self.add(item, |rounds| match left {
+            Some(left) => rounds.set_left(left),
+            None => rounds.granted.add_by_owner(1),
+        })
     }
 
     /// `count` counts the item, after the length: see [`Rounds::levels`].
@@ -276,15 +284,6 @@ impl<T> Alone<'_, T> {
         rounds.set_len(len + 1);
         count(rounds);
         Ok(())
-    }
-
-    /// Takes the sample that is due. Returns how many returns it stands for. `interval` names the
-    /// present interval of whoever learns from it.
-    pub(super) fn sample(&self, interval: usize) -> usize {
-        let sample = self.0.sampler.take(interval);
-        self.0.set_left(sample.pass);
-        self.0.granted.add_by_owner(sample.pass); // after `left`: see `levels`
-        sample.stands_for
     }
 
     /// Makes room for `more` items, which are leased, or for fewer if it would be too much.

@@ -63,10 +63,11 @@ impl Inner {
         }
         pool.record(&slot, held, sample.unwrap_or(1));
         slot.empty();
-        if sample.is_some() {
+        // Else its class may have been retired just now.
+        if sample.is_some() && cache.has_room() {
             match cache.push_looked_at(slot) {
                 Ok(()) => return,
-                Err(back) => slot = back, // its class was retired just now, say
+                Err(back) => slot = back, // another thread has claimed the cache just now
             }
         }
         Self::keep_or_free(slot, held, true);

@@ -73,11 +73,10 @@ pub(crate) struct Slot<H: Home> {
     /// adopted or grew on the heap. Says in which class it counts as outstanding. Its home
     /// has counted it: see [`Home`].
     capacity: usize,
-    /// How many bytes from `base` on were used since the buffer left home, as far as the pool has
-    /// seen it, as a number, with [`GROWN`] added for a buffer that was taken to grow into.
-    /// [`UNKNOWN`] for a foreign buffer.
+    /// The most bytes from `base` on that were used since the buffer left home, as a number.
+    /// [`UNASKED`] is added for a buffer whose size no one named.
     ///
-    /// Or the [probe](Self::probe) of a full buffer. Which of the two, the guard knows: it
+    /// Or the [probe](Self::probe) of a full buffer. The guard knows which of the two it is: it
     /// marks its origin as [`Probed`](crate::engine::Mark::Probed) before it lends the probe.
     used: [u8; PROBE],
     home: Arc<H>,
@@ -88,11 +87,8 @@ pub(crate) struct Slot<H: Home> {
 /// 8: what `used` takes anyway. A reader that is at its end writes none of them.
 pub(crate) const PROBE: usize = mem::size_of::<usize>();
 
-/// Added to `used`, which is never so large itself.
-const GROWN: usize = 1 << (usize::BITS - 1);
-
-/// `used` of a buffer of which nothing is known.
-const UNKNOWN: usize = usize::MAX;
+/// Added to `used`, which is never that large itself.
+const UNASKED: usize = 1 << (usize::BITS - 1);
 
 /// How a buffer was used.
 #[derive(Clone, Copy, Debug)]
@@ -159,8 +155,8 @@ impl<H: Home> Slot<H> {
         let mut slot = Self::of(buf, home);
         if slot.capacity == capacity {
             slot.remember_whole();
-            slot.set_used(0);
         }
+        slot.set_used(0);
         slot
     }
 
@@ -178,7 +174,7 @@ impl<H: Home> Slot<H> {
             base: 0,
             capacity,
             buf,
-            used: UNKNOWN.to_ne_bytes(),
+            used: UNASKED.to_ne_bytes(),
             home,
         }
     }
@@ -387,20 +383,20 @@ impl<H: Home> Slot<H> {
     pub(crate) fn note_used(&mut self) {
         let used = self.used();
         let now = self.used_now();
-        if now > used & !GROWN {
-            self.set_used(now | used & GROWN);
+        if now > used & !UNASKED {
+            self.set_used(now | used & UNASKED);
         }
     }
 
     /// Notes that the buffer was taken to grow into.
     #[inline]
     pub(crate) fn note_grown(&mut self) {
-        self.set_used(self.used() | GROWN);
+        self.set_used(self.used() | UNASKED);
     }
 
     /// Whether the buffer was taken because its size was named.
     pub(crate) fn was_asked_for(&self) -> bool {
-        self.used() & GROWN == 0
+        self.used() & UNASKED == 0
     }
 
     /// Notes that all of the buffer was used. Overwrites the [probe](Self::probe).
@@ -410,10 +406,7 @@ impl<H: Home> Slot<H> {
 
     /// The most bytes that were used at once since the buffer left home.
     pub(crate) fn most_used(&self) -> usize {
-        match self.used() {
-            UNKNOWN => self.used_now(),
-            used => self.used_now().max(used & !GROWN),
-        }
+        self.used_now().max(self.used() & !UNASKED)
     }
 
     /// How many bytes are used, with those that were consumed.
@@ -433,8 +426,8 @@ impl<H: Home> Slot<H> {
 
     /// Notes again how a buffer was used that has been emptied since.
     pub(crate) fn note_use(&mut self, before: Use) {
-        let most = before.len.max(before.used & !GROWN);
-        self.set_used(most | before.used & GROWN);
+        let most = before.len.max(before.used & !UNASKED);
+        self.set_used(most | before.used & UNASKED);
     }
 
     /// Empties a buffer that is whole, and forgets how it was used.

@@ -497,7 +497,7 @@ fn put_local(item: Number, origin: Origin<Number>) -> Result<(), Number> {
 /// What the slow path does first, with an item whose return may be a sample.
 fn put_sample(item: Number, origin: Origin<Number>) -> Result<(), Number> {
     match home_as_it_left(&item, origin) {
-        Some(cache) if cache.sample(0).is_some() => cache.push_looked_at(item),
+        Some(cache) if cache.sample(0).is_some() && cache.has_room() => cache.push_looked_at(item),
         _ => Err(item),
     }
 }
