@@ -112,6 +112,8 @@ fn guards_that_end_on_other_threads_than_they_began_on_are_counted_once() {
 #[test]
 fn threads_that_end_leave_their_counts_and_their_heirs_go_on_with_them() {
     const THRESHOLD: u64 = 1000;
+    // If an heir does not find the caches of the one before, there are two.
+    let late = 2 * BETWEEN_SAMPLES + untold(THRESHOLD);
     let pool = by_count(THRESHOLD).build().unwrap();
     let mut watch = Watch::new();
     let mut returns = 0_u64;
@@ -123,11 +125,12 @@ fn threads_that_end_leave_their_counts_and_their_heirs_go_on_with_them() {
                 use_one(&pool, 1000, 1000);
                 returns += 1;
                 if let Some(made) = watch.next(&pool) {
-                    assert_eq!(made, returns, "{thread}");
-                    assert!(returns > THRESHOLD, "{thread}: early");
-                    returns = 0;
+                    assert!(made > THRESHOLD, "{thread}: early, {made}");
+                    // The rest waits for the next sample. None is lost, and none counts twice.
+                    assert!(made <= returns, "{thread}: {made} of {returns}");
+                    returns -= made;
                 }
-                assert!(returns <= THRESHOLD + BETWEEN_SAMPLES, "{thread}: late");
+                assert!(returns <= THRESHOLD + late, "{thread}: late, {returns}");
             }
         };
         thread::scope(|scope| scope.spawn(run).join().unwrap());
