@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that CI checks, for a developer to run as well: scripts/check.sh
 #
-# Needs a Rust toolchain with rustfmt and clippy, a nightly beside it, python3, and what
+# Needs a Rust toolchain with rustfmt and clippy, a nightly beside it, and what
 # scripts/tools.sh installs. `docs/assurance.md` says what each part is for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +27,12 @@ fi
 run cargo fmt --all --check
 run cargo fmt --manifest-path fuzz/Cargo.toml --check
 run scripts/structure.sh
-run scripts/dependencies.py
+# So that cargo-deny needs no network.
+step "cargo fetch"
+cargo fetch --locked
+cargo fetch --locked --manifest-path fuzz/Cargo.toml
+run cargo deny --locked --offline --workspace check --hide-inclusion-graph bans licenses sources
+run cargo deny --locked --offline --manifest-path fuzz/Cargo.toml check --hide-inclusion-graph bans licenses sources
 run cargo clippy --locked --all-targets -- -D warnings
 run cargo clippy --locked --all-targets --all-features -- -D warnings
 run cargo clippy --locked --release -- -D warnings # where nothing is asserted
