@@ -5,8 +5,8 @@
 # gone, and costs a few times the time, so that nothing need be left out; but it sees nothing
 # that happens inside the standard library, which comes compiled without it. valgrind sees
 # every instruction, and that a decision rests on memory that was never written. Both look
-# for leaks at the end of each binary; what tests forget on purpose, tests/forget keeps
-# reachable.
+# for leaks at the end of each binary; what tests forget on purpose, tests/common/forget.rs
+# keeps reachable.
 #
 # Not under either: tests/rss.rs and burst.rs, which measure what these tools change, and
 # benches. Not under valgrind: tests/membarrier.rs, fork.rs, wiped.rs and malloc_trim.rs, see
