@@ -11,7 +11,16 @@ if [ -n "${CI:-}" ]; then
     export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only
 fi
 
-step() { printf '\n== %s\n' "$*"; }
+# Begins a step, and says how long the one before took.
+table=()
+step() {
+    if [ -n "${current:-}" ]; then
+        table+=("$(printf '%5d s  %s' $((SECONDS - begun)) "$current")")
+        printf -- '-- %d s\n' $((SECONDS - begun))
+    fi
+    current=$* begun=$SECONDS
+    printf '\n== %s\n' "$*"
+}
 run() {
     step "$@"
     "$@"
@@ -105,4 +114,5 @@ else
     echo "Rust $msrv is not installed here: not built with it"
 fi
 
-step "all checks passed"
+step "all checks passed in $SECONDS s:"
+printf '%s\n' "${table[@]}"
