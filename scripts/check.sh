@@ -42,10 +42,9 @@ cargo fetch --locked
 cargo fetch --locked --manifest-path fuzz/Cargo.toml
 run cargo deny --locked --offline --workspace check --hide-inclusion-graph bans licenses sources
 run cargo deny --locked --offline --manifest-path fuzz/Cargo.toml check --hide-inclusion-graph bans licenses sources
-run cargo clippy --locked --all-targets -- -D warnings
-run cargo clippy --locked --all-targets --all-features -- -D warnings
-run cargo clippy --locked --release -- -D warnings # where nothing is asserted
-run cargo hack clippy --locked --workspace --feature-powerset -- -D warnings
+run cargo hack clippy --locked --workspace --feature-powerset --all-targets -- -D warnings
+# As in a release, where nothing is asserted. The dependencies are those from above.
+run cargo clippy --locked --all-features --config profile.dev.package.tierpool.debug-assertions=false -- -D warnings
 run scripts/api.sh
 RUSTDOCFLAGS='-D warnings' run cargo doc --locked --all-features --no-deps --document-private-items
 step "the README's test command: $test_command"
