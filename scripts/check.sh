@@ -6,9 +6,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What is built once need not be kept for the next build, nor all that a debugger asks for.
+# What is built once need not be kept for the next build, nor what a debugger asks for.
 if [ -n "${CI:-}" ]; then
-    export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only
+    export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0
 fi
 
 # Begins a step, and says how long the one before took.
@@ -90,8 +90,8 @@ RUSTFLAGS='--cfg shuttle -C debug-assertions' timeout 900 \
 
 run scripts/sanitize.sh all
 
-# A quarter of a minute for each of the four targets.
-run scripts/fuzz.sh 0.25
+# A quarter of a minute for each of the four targets, of which each takes one core.
+FUZZ_JOBS=$(nproc) run scripts/fuzz.sh 0.25
 
 run scripts/minimal.sh
 

@@ -72,19 +72,32 @@ valgrind_memcheck() {
         { printf '%s\n' "$said"; return 1; }
     mapfile -t binaries < <(printf '%s\n' "$said" | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
     [ "${#binaries[@]}" -gt 1 ]
-    for binary in "${binaries[@]}"; do
-        step "valgrind: $binary"
-        # `fair-sched`: else a thread that waits in a loop starves the one that it waits for.
-        timeout 900 valgrind --quiet --error-exitcode=99 \
-            --leak-check=full --show-leak-kinds=definite,indirect \
-            --errors-for-leak-kinds=definite,indirect --num-callers=30 \
-            --fair-sched=try "$binary" --quiet
-    done
+    # Side by side, since each runs one thread at a time; what each says is printed when it ends.
+    step "valgrind: ${#binaries[@]} test binaries"
+    printf '%s\n' "${binaries[@]}" | xargs -P "$(nproc)" -I {} scripts/sanitize.sh memcheck {}
+}
+
+memcheck() { # BINARY
+    local said status=0 from=$SECONDS
+    # `fair-sched`: else a thread that waits in a loop starves the one that it waits for.
+    said=$(timeout 900 valgrind --quiet --error-exitcode=99 \
+        --leak-check=full --show-leak-kinds=definite,indirect \
+        --errors-for-leak-kinds=definite,indirect --num-callers=30 \
+        --fair-sched=try "$1" --quiet 2>&1) || status=$?
+    printf '\n== valgrind: %s, %d s\n%s\n' "$1" $((SECONDS - from)) "$said"
+    if [ "$status" -ne 0 ]; then
+        echo "valgrind: $1 FAILED (exit $status)"
+        exit 1 # which `xargs` goes on from, and exits with 123 at its end
+    fi
 }
 
 case "${1-}" in
 asan) asan ;;
 valgrind) valgrind_memcheck ;;
+memcheck) # one binary, for the above
+    memcheck "$2"
+    exit
+    ;;
 all)
     asan
     valgrind_memcheck
