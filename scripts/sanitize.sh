@@ -39,7 +39,7 @@ asan() {
     local host tests
     host=$(rustc -vV | sed -n 's/^host: //p')
     mapfile -t tests < <(tests_but rss burst)
-    export RUSTFLAGS='-Zsanitizer=address' RUSTDOCFLAGS='-Zsanitizer=address'
+    export RUSTFLAGS='-Zsanitizer=address --cfg no_benches' RUSTDOCFLAGS='-Zsanitizer=address'
     export ASAN_OPTIONS='detect_leaks=1:detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1:allocator_may_return_null=1'
     local cargo=(cargo +nightly test --locked --all-features
         --target "$host" --target-dir target/asan)
@@ -67,7 +67,7 @@ valgrind_memcheck() {
     step "valgrind: building"
     # With fewer rounds where there are many: valgrind is some 30 times slower, and runs
     # one thread at a time.
-    said=$(RUSTFLAGS='--cfg slow' cargo test --locked --all-features --no-run \
+    said=$(RUSTFLAGS='--cfg slow --cfg no_benches' cargo test --locked --all-features --no-run \
         --target-dir target/valgrind -p tierpool --lib "${tests[@]}" 2>&1) ||
         { printf '%s\n' "$said"; return 1; }
     mapfile -t binaries < <(printf '%s\n' "$said" | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
