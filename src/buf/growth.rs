@@ -152,12 +152,17 @@ impl PooledBuf {
     pub(super) fn chunk_of_full(&mut self) -> &mut UninitSlice {
         self.note_unseen();
         self.note_used(); // before the contents move
+        let probed = self.origin.has(Mark::Probed);
         if self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1) {
-            // The probe may have been lent before, while a part was in use elsewhere, and
-            // been written to.
-            let probed = *self.slot.probe();
-            self.write_behind(&probed);
+            if probed {
+                // While a part was in use elsewhere; and it may have been written to.
+                let bytes = *self.slot.probe();
+                self.write_behind(&bytes);
+            }
             return self.slot.buf.spare_capacity_mut().into();
+        }
+        if !probed && !self.slot.was_asked_for() {
+            self.origin.mark(Mark::Unasked);
         }
         self.origin.mark(Mark::Probed);
         UninitSlice::new(self.slot.probe())

@@ -67,12 +67,6 @@ impl Account {
         }
     }
 
-    /// Whether there is no room for `weight`; a hint.
-    pub(super) fn is_full_for(&self, weight: usize) -> bool {
-        // Relaxed: a hint. Nothing is counted without a limit.
-        self.limit - self.leased.load(Ordering::Relaxed) < weight
-    }
-
     /// Whether there would be room for `weight` if enough of the rest went.
     pub(super) fn is_short_of(&self, weight: usize) -> bool {
         // Relaxed: a hint.

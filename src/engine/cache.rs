@@ -183,17 +183,16 @@ impl<T: Item> Cache<T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
         debug_assert_eq!(item.weight(), cache.unit, "else `levels` would lie");
-        let left = match LOOKED_AT {
-            true => None,
-            false => match cache.rounds.left_after_one() {
-                None => return Err(item),
-                left => left,
-            },
-        };
+        if !LOOKED_AT && cache.rounds.sample_is_due() {
+            return Err(item);
+        }
         let Some(alone) = cache.enter(me) else {
             return Err(item);
         };
-        let kept = alone.push(item, left);
+        let kept = match LOOKED_AT {
+            true => alone.push_looked_at(item),
+            false => alone.push(item),
+        };
         // What `leave` does, but through the pointer: no reference to the
         // whole is alive when the store lets another thread free it.
         // SAFETY: alive until this store is seen. Release: as in `leave`.

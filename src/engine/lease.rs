@@ -11,18 +11,10 @@ impl<T: Item> Engine<T> {
     /// Leases room for `count` items of `weight` each, or as many as there is
     /// room for. Returns for how many.
     pub(super) fn lease(&self, depot: &Depot<T>, weight: usize, count: usize) -> usize {
-        if self.account.is_full_for(weight) {
-            return 0; // as is seen without a write to what threads share
-        }
         let items = depot.account.lease(1, count);
         let granted = self.account.lease(weight, items);
         depot.account.give_back(items - granted);
         granted
-    }
-
-    /// Whether a lease for an ordinary item would fail; a hint.
-    pub(super) fn is_full(&self, depot: &Depot<T>) -> bool {
-        depot.account.is_full_for(1) || self.account.is_full_for(depot.limits().weight)
     }
 
     /// Ends the leases of so many items of ordinary weight, which are a

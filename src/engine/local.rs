@@ -74,14 +74,14 @@ pub(super) struct Token {
 
 impl Token {
     /// The first thread's. What is below names no thread and no owner.
-    pub(super) const LEAST: usize = 24;
+    pub(super) const LEAST: usize = 48;
     /// From one thread's to the next. The bits between hold what an owner of a cache, and
     /// the holder of an origin, note in their copies.
-    pub(super) const STEP: usize = 8;
+    pub(super) const STEP: usize = 16;
     /// What a thread has that owns no cache, now or ever.
-    const NONE: Token = Token::new(8);
+    const NONE: Token = Token::new(16);
     /// No thread's, not even one's that has none.
-    pub(super) const NOBODY: Token = Token::new(16);
+    pub(super) const NOBODY: Token = Token::new(32);
 
     const fn new(number: usize) -> Self {
         Token {
@@ -123,7 +123,7 @@ impl Token {
         })
     }
 
-    /// `None` if there are no more. Where `usize` has 32 bits, a thread after some 500 million
+    /// `None` if there are no more. Where `usize` has 32 bits, a thread after some 250 million
     /// others goes without a cache.
     fn next() -> Option<Token> {
         static NEXT: StaticUsize = StaticUsize::new(Token::LEAST);

@@ -35,13 +35,13 @@ pub(crate) enum Mark {
     Lent = 1,
     /// The item was lent out to be written to.
     Unseen = 2,
-    /// The holder's notes about the item were lent out to be written to.
+    /// The item's own notes were lent out to be written to.
     Probed = 4,
+    /// With [`Probed`](Self::Probed): no one named the item's size.
+    Unasked = 8,
 }
 
-const MARKS: usize = Mark::Lent as usize | Mark::Unseen as usize | Mark::Probed as usize;
-
-const _: () = assert!(MARKS < Token::STEP);
+const _: () = assert!((Mark::Unasked as usize) < Token::STEP);
 
 impl<T: Item> Clone for Origin<T> {
     #[inline(always)]

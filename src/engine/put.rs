@@ -80,23 +80,22 @@ impl<T: Item> Engine<T> {
     fn widen(&self, local: &Local<'_, T>, class: ClassIndex, share: usize) -> bool {
         let (depot, cache) = (self.depot(class), local.cache(class));
         let room = cache.rounds().room();
-        if cache.rounds().held() < room || room >= share || self.is_full(depot) {
-            return false; // claimed just now, or as wide as it may be
+        if room >= share {
+            return false; // as wide as it may be
         }
-        let more = room.clamp(1, share - room);
-        let account = cache.account();
-        let mut granted = account.lease(cache.unit(), more);
-        if granted == 0 {
-            self.hand_on_unneeded(local);
-            granted = account.lease(cache.unit(), more);
-        }
-        let leased = self.lease(depot, cache.unit(), granted);
-        account.give_back((granted - leased) * cache.unit());
+        let leased = self.lease(depot, cache.unit(), room.clamp(1, share - room));
         if leased == 0 {
             return false;
         }
-        let widened = cache.add_room(local.me, leased); // less if it was claimed meanwhile
-        self.end_leases(depot, Some(account), leased - widened);
+        let account = cache.account();
+        let mut granted = account.lease(cache.unit(), leased);
+        if granted == 0 {
+            self.hand_on_unneeded(local);
+            granted = account.lease(cache.unit(), leased);
+        }
+        self.end_leases(depot, None, leased - granted);
+        let widened = cache.add_room(local.me, granted); // less if it was claimed meanwhile
+        self.end_leases(depot, Some(account), granted - widened);
         widened > 0
     }
 
@@ -185,6 +184,14 @@ impl<T: Item> Engine<T> {
             if !cache.is_blank() {
                 self.hand_on(local.me, cache, depot, cache.rounds().resting());
             }
+        }
+    }
+
+    /// Has the next return to each of this thread's caches be a sample, as the first one of a new
+    /// interval.
+    pub(crate) fn restart_samples(&self) {
+        if let Some(local) = self.local() {
+            local.restart_samples(self.depots.len());
         }
     }
 

@@ -19,7 +19,7 @@
 use super::item::{CACHE_ROUNDS, Idle, Levels, MAGAZINE_ROUNDS};
 use super::magazine::Magazine;
 use super::sampler::Sampler;
-use crate::sync::{AtomicUsize, Counter, Exclusive, Ordering, fence, load_unshared};
+use crate::sync::{AtomicUsize, Counter, Exclusive, Hint, Ordering, fence, load_unshared};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -33,12 +33,12 @@ pub(super) struct Rounds<T> {
     limit: AtomicUsize,
     /// How many places are initialised from the start.
     len: AtomicUsize,
-    /// How many returns the fast path takes before the next sample.
-    left: AtomicUsize,
+    /// Items that the owner gave back.
+    returns: Counter,
+    /// How many these are when the next one is a sample. The owner's own.
+    sample_at: Hint,
     /// How many places are initialised at the end.
     resting: AtomicUsize,
-    /// Items that the owner gave back, and `left` more.
-    granted: Counter,
     array: UnsafeCell<[MaybeUninit<T>; CACHE_ROUNDS]>,
     sampler: Sampler,
     /// Items that came from the depot.
@@ -86,9 +86,9 @@ impl<T> Rounds<T> {
         Rounds {
             limit: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
-            left: AtomicUsize::new(0),
+            returns: Counter::default(),
+            sample_at: Hint::new(0),
             resting: AtomicUsize::new(0),
-            granted: Counter::default(),
             array: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_ROUNDS]),
             sampler: Sampler::new(),
             refilled: Counter::default(),
@@ -141,23 +141,28 @@ impl<T> Rounds<T> {
 
     // ---- samples: for the owner alone, whether it is inside or not ----
 
-    /// What is left to the next sample after one more return; `None` if that is the sample.
+    /// Whether the next return is a sample.
     #[inline(always)]
-    pub(super) fn left_after_one(&self) -> Option<usize> {
-        // Relaxed: the owner's own.
-        self.left.load(Ordering::Relaxed).checked_sub(1)
+    pub(super) fn sample_is_due(&self) -> bool {
+        self.returns.get() as usize == self.sample_at.get()
     }
 
     /// Takes the sample, if it is due. Returns how many returns it stands for. `interval` names
     /// the present interval of whoever learns from it.
     pub(super) fn sample(&self, interval: usize) -> Option<usize> {
-        if self.left_after_one().is_some() {
+        if !self.sample_is_due() {
             return None;
         }
         let sample = self.sampler.take(interval);
-        self.set_left(sample.pass);
-        self.granted.add_by_owner(sample.pass); // after `left`: see `levels`
+        self.sample_at.add(sample.pass);
         Some(sample.stands_for)
+    }
+
+    /// Has the next return be a sample, as the first one of a new interval.
+    pub(super) fn restart_samples(&self) {
+        let now = self.returns.get() as usize;
+        self.sampler.shorten(self.sample_at.get().wrapping_sub(now));
+        self.sample_at.set(now);
     }
 
     /// What is here, of items of weight `unit`, and what it has served.
@@ -169,18 +174,10 @@ impl<T> Rounds<T> {
         // and written after the length; what went is read last, and written
         // before it. So nothing is counted as come that is not in the length
         // or gone, and the difference is never too large.
-        let granted = self.granted.get();
-        let refilled = self.refilled.get();
-        // Acquire: pairs with the Release in `Counter::add_by_owner`. A grant is seen with the
-        // `left` that it begins with, or a later one.
+        let returns = self.returns.get();
+        let came = returns.wrapping_add(self.refilled.get());
+        // Acquire: pairs with the Release in `Counter::add_by_owner`.
         fence(Ordering::Acquire);
-        // Relaxed: the fence that follows orders it.
-        let left = self.left.load(Ordering::Relaxed) as u64;
-        // Acquire: pairs with the Release in `set_left` and `Counter::add_by_owner`.
-        fence(Ordering::Acquire);
-        // Saturating: a new `left` may be seen with the grant before it.
-        let returns = granted.saturating_sub(left);
-        let came = returns.wrapping_add(refilled);
         // Acquire: pairs with the Release in `set_len` and `set_resting`. What is
         // put to rest is written there first, and read last.
         let len = self.len.load(Ordering::Acquire);
@@ -215,12 +212,6 @@ impl<T> Rounds<T> {
         );
         // Relaxed: only the thread that is alone uses it, and the next one has acquired it.
         self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn set_left(&self, left: usize) {
-        // Release: pairs with the Acquire fence in `levels`.
-        self.left.store(left, Ordering::Release);
     }
 
     /// Address of a place of the array, or of its end.
@@ -258,19 +249,9 @@ impl<T> Alone<'_, T> {
         Some(item)
     }
 
-    /// Adds an item, or hands it back if there is no room. `left` is what is left to the next
-    /// sample; `None` for an item that was looked at.
+    /// Adds an item, or hands it back if there is no room.
     #[inline(always)]
-    pub(super) fn push(&self, item: T, left: Option<usize>) -> Result<(), T> {
-        self.add(item, |rounds| match left {
-            Some(left) => rounds.set_left(left),
-            None => rounds.granted.add_by_owner(1),
-        })
-    }
-
-    /// `count` counts the item, after the length: see [`Rounds::levels`].
-    #[inline(always)]
-    fn add(&self, item: T, count: impl FnOnce(&Rounds<T>)) -> Result<(), T> {
+    pub(super) fn push(&self, item: T) -> Result<(), T> {
         let rounds = self.0;
         // SAFETY: only the thread that is alone stores them.
         let (len, limit) = unsafe { (load_unshared(&rounds.len), load_unshared(&rounds.limit)) };
@@ -282,7 +263,15 @@ impl<T> Alone<'_, T> {
         // initialised, so nothing is overwritten.
         unsafe { rounds.place(len).write(MaybeUninit::new(item)) };
         rounds.set_len(len + 1);
-        count(rounds);
+        rounds.returns.add_by_owner(1); // after the length: see `levels`
+        Ok(())
+    }
+
+    /// As [`push`](Self::push), for an item that was looked at: the next sample comes after as many
+    /// other returns as before.
+    pub(super) fn push_looked_at(&self, item: T) -> Result<(), T> {
+        self.push(item)?;
+        self.0.sample_at.add(1);
         Ok(())
     }
 

@@ -90,6 +90,12 @@ impl Sampler {
         Drawn { stands_for, pass }
     }
 
+    /// Has the sample that is due next stand for so many fewer returns.
+    pub(super) fn shorten(&self, returns: usize) {
+        self.stands_for
+            .set(self.stands_for.get().saturating_sub(returns));
+    }
+
     /// A random number below `limit`, by Marsaglia's xorshift ("Xorshift RNGs", 2003).
     fn below(&self, limit: usize) -> usize {
         let mut state = self.random.get() as u32;
@@ -97,7 +103,7 @@ impl Sampler {
         state ^= state >> 17;
         state ^= state << 5;
         self.random.set(state as usize);
-        (u64::from(state) * limit as u64 >> 32) as usize
+        ((u64::from(state) * limit as u64) >> 32) as usize
     }
 }
 

@@ -12,7 +12,7 @@ use super::cache::{Cache, Thread};
 use super::item::{ClassIndex, ClassLimits, Item};
 use super::local::{self, EngineId, ThreadExit, Token};
 use super::origin::{Here, Origin};
-use crate::sync::{AtomicBool, AtomicPtr, Hint, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, Hint, Ordering, StaticPtr};
 use crate::system;
 use std::iter;
 use std::marker::PhantomData;
@@ -32,12 +32,13 @@ pub(super) struct Threads<T: Item> {
 }
 
 /// Where a walk through the list has got to.
-pub(super) struct Cursor<T: Item>(AtomicPtr<ThreadCaches<T>>);
+// Atomic only so that it may go from thread to thread.
+pub(super) struct Cursor<T: Item>(StaticPtr<ThreadCaches<T>>);
 
 impl<T: Item> Cursor<T> {
     /// At the end of any list.
     pub(super) fn at_end() -> Self {
-        Cursor(AtomicPtr::new(ptr::null_mut()))
+        Cursor(StaticPtr::new(ptr::null_mut()))
     }
 }
 
@@ -48,8 +49,8 @@ pub(super) struct ThreadCaches<T: Item> {
     caches: Vec<Cache<T>>,
     /// One. After the caches, which have its address, so that it ends last.
     thread: Vec<Thread<T::Notes>>,
-    /// Changes only before the list has this one.
-    next: AtomicPtr<ThreadCaches<T>>,
+    /// Changes only before the list has this one: so a model need not look at it.
+    next: StaticPtr<ThreadCaches<T>>,
 }
 
 impl<T: Item> ThreadCaches<T> {
@@ -72,7 +73,7 @@ impl<T: Item> ThreadCaches<T> {
             // vector, after the caches.
             unsafe { Cache::new(limits, address) }
         }));
-        let next = AtomicPtr::new(ptr::null_mut());
+        let next = StaticPtr::new(ptr::null_mut());
         let made = ThreadCaches {
             caches,
             thread,
@@ -105,38 +106,46 @@ impl<T: Item> Threads<T> {
 
     /// All that there are, the latest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &ThreadCaches<T>> {
-        iter::successors(self.at(&self.first), |thread| self.at(&thread.next))
+        iter::successors(self.at(self.latest()), |thread| self.after(thread))
     }
 
     /// A cursor at the latest.
     pub(super) fn begin(&self) -> Cursor<T> {
-        // Acquire: pairs with the Release in `add`.
-        Cursor(AtomicPtr::new(self.first.load(Ordering::Acquire)))
+        Cursor(StaticPtr::new(self.latest()))
     }
 
     /// Those from a cursor of this list on.
     pub(super) fn from<'a>(
         &'a self,
-        cursor: &'a Cursor<T>,
-    ) -> impl Iterator<Item = &'a ThreadCaches<T>> {
-        iter::successors(self.at(&cursor.0), |thread| self.at(&thread.next))
+        cursor: &Cursor<T>,
+    ) -> impl Iterator<Item = &'a ThreadCaches<T>> + use<'a, T> {
+        // Relaxed: the cursor is the caller's own.
+        let first = self.at(cursor.0.load(Ordering::Relaxed));
+        iter::successors(first, |thread| self.after(thread))
     }
 
     /// Moves a cursor of this list on. Returns what it was at.
     pub(super) fn advance(&self, cursor: &mut Cursor<T>) -> Option<&ThreadCaches<T>> {
-        let thread = self.at(&cursor.0)?;
-        // Relaxed, both: the list has had it all along.
-        let next = thread.next.load(Ordering::Relaxed);
-        cursor.0.store(next, Ordering::Relaxed);
+        let thread = self.at(*cursor.0.get_mut())?;
+        // Relaxed: see `after`.
+        *cursor.0.get_mut() = thread.next.load(Ordering::Relaxed);
         Some(thread)
     }
 
-    /// The entry whose address a place holds, which is one of this list's.
-    fn at(&self, place: &AtomicPtr<ThreadCaches<T>>) -> Option<&ThreadCaches<T>> {
+    fn latest(&self) -> *mut ThreadCaches<T> {
         // Acquire: pairs with the Release in `add`.
-        let address = place.load(Ordering::Acquire);
-        // SAFETY: null, or made before the list got it, and alive until the list is dropped.
-        // `&self` says that it is not. No place outside of this file holds an address.
+        self.first.load(Ordering::Acquire)
+    }
+
+    fn after(&self, thread: &ThreadCaches<T>) -> Option<&ThreadCaches<T>> {
+        // Relaxed: it was there before the list had `thread`.
+        self.at(thread.next.load(Ordering::Relaxed))
+    }
+
+    /// The entry at an address that `latest` or an entry has given out.
+    fn at(&self, address: *mut ThreadCaches<T>) -> Option<&ThreadCaches<T>> {
+        // SAFETY: null, or made before the list had it, and alive until the list is dropped.
+        // `&self` says that it is not. No place outside of this file has an address.
         unsafe { address.as_ref() }
     }
 
@@ -166,7 +175,7 @@ impl<T: Item> Threads<T> {
             // Relaxed: the exchange publishes it.
             thread.next.store(first, Ordering::Relaxed);
             // Release: publishes the caches, and with the others' exchanges all before them;
-            // pairs with the Acquire in `at`. Relaxed: as above.
+            // pairs with the Acquire in `latest`. Relaxed: as above.
             let exchange = self.first.compare_exchange_weak(
                 first,
                 added,
@@ -290,6 +299,14 @@ impl<'a, T: Item> Local<'a, T> {
     #[inline]
     pub(crate) fn notes(&self) -> &'a T::Notes {
         &self.thread().notes
+    }
+
+    /// Has the next return to each of the thread's caches be a sample, as the first one of a new
+    /// interval.
+    pub(super) fn restart_samples(&self, classes: usize) {
+        for class in (0..classes).map(ClassIndex) {
+            self.cache(class).rounds().restart_samples();
+        }
     }
 
     /// Counts returned items of a class that were asked for.

@@ -9,20 +9,27 @@ use crate::sizing::targets::{self, Targets};
 impl Inner {
     /// Records how much of a returned buffer was used, for the `returns` that it stands for. From
     /// time to time, calibrates and trims.
-    ///
-    /// A thread without caches records nothing.
     pub(super) fn record(&self, slot: &BufferSlot, held: ClassIndex, returns: usize) {
+        let step = targets::step_of(slot.most_used());
         let Some(local) = self.engine.local() else {
-            return;
+            return self.record_without_caches(step);
         };
         if slot.was_asked_for() {
             local.count_requests(held, returns);
         }
-        let step = targets::step_of(slot.most_used());
         match local.notes().record(step, returns) {
             Next::Nothing => {}
             next => self.look(local.notes(), next),
         }
+    }
+
+    /// For a thread that has given back only what is not kept, or that is at its end.
+    #[cold]
+    fn record_without_caches(&self, step: usize) {
+        if self.calibrator.tell_one(step) {
+            self.calibrate_if_due();
+        }
+        self.engine.trim_if_due();
     }
 
     #[cold]
@@ -44,7 +51,7 @@ impl Inner {
                 returns,
                 self.requests(),
             );
-            self.give_up_retired_if(calibrated);
+            self.after_calibration_if(calibrated);
         }
     }
 
@@ -60,7 +67,7 @@ impl Inner {
         let calibrated = self
             .calibrator
             .calibrate_if_due(&self.classes, returns, self.requests());
-        self.give_up_retired_if(calibrated);
+        self.after_calibration_if(calibrated);
     }
 
     /// Chooses targets now, from the returns since that was done last.
@@ -69,7 +76,7 @@ impl Inner {
         let calibrated = self
             .calibrator
             .calibrate(&self.classes, returns, self.requests());
-        self.give_up_retired_if(calibrated);
+        self.after_calibration_if(calibrated);
     }
 
     /// How often buffers came back with contents of each step, from the beginning.
@@ -89,11 +96,13 @@ impl Inner {
         })
     }
 
-    /// After a calibration: has this thread's returns to retired classes take the slow path.
-    fn give_up_retired_if(&self, calibrated: bool) {
+    /// After a calibration: has this thread's returns to retired classes take the slow path, and
+    /// looks at its next ones.
+    fn after_calibration_if(&self, calibrated: bool) {
         if !calibrated {
             return;
         }
+        self.engine.restart_samples();
         // Not only those that are retired just now: another thread may have done that before.
         for class in self.classes.iter() {
             if self.calibrator.is_retired(class) {

@@ -79,7 +79,7 @@ impl Inner {
         let held = pool.class_of(slot.capacity());
         if origin.has(Mark::Probed) {
             // The probe has taken the number's place. It is lent by a full buffer.
-            slot.note_full();
+            slot.note_full(origin.has(Mark::Unasked));
         }
         slot.home().record(&slot, held, 1);
         let whole = Self::make_whole(&mut slot, &origin);

@@ -399,9 +399,10 @@ impl<H: Home> Slot<H> {
         self.used() & UNASKED == 0
     }
 
-    /// Notes that all of the buffer was used. Overwrites the [probe](Self::probe).
-    pub(crate) fn note_full(&mut self) {
-        self.set_used(self.capacity);
+    /// Notes that all of the buffer was used, and whether its size was named. Overwrites the
+    /// [probe](Self::probe).
+    pub(crate) fn note_full(&mut self, unasked: bool) {
+        self.set_used(self.capacity | if unasked { UNASKED } else { 0 });
     }
 
     /// The most bytes that were used at once since the buffer left home.

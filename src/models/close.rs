@@ -87,21 +87,20 @@ fn end_of_the_pool_races_drop() {
     check(3, || {
         let pool = Handle(Pool::new(&limits()));
         let handle = pool.clone();
-        // Goes on without its end: the way there counts the pool where loom does not see it.
-        let user = spawn_endless(move || {
-            // Room in the cache, and one item out that keeps the pool alive.
-            let held = handle.get();
-            handle.put(held);
-            let held = handle.get();
-            held.item.keep_alive(handle);
-            if let Err(item) = put_local(held.item, held.origin) {
-                let pool = item.take_pool().expect("given above");
-                drop(pool.engine.put(CLASS, item));
-            }
+        // Room in the cache, and one item out that keeps the pool alive.
+        let held = handle.get();
+        handle.put(held);
+        let held = handle.get();
+        held.item.keep_alive(handle);
+        let closer = spawn_endless(move || {
+            close(&pool);
+            drop(pool);
         });
-        close(&pool);
-        drop(pool);
-        user.join().unwrap();
+        if let Err(item) = put_local(held.item, held.origin) {
+            let pool = item.take_pool().expect("given above");
+            drop(pool.engine.put(CLASS, item));
+        }
+        closer.join().unwrap();
         assert_eq!(super::alive(), 0);
     });
 }

@@ -251,17 +251,29 @@ impl Calibrator {
     pub(crate) fn tell(&self, samples: &Samples) -> bool {
         // Taken first: see `told`.
         self.told.all.add(&samples.take());
-        let Some(threshold) = self.threshold else {
-            samples.tell_after(TOLD_MOST);
-            return false;
-        };
-        let lately = self.told.all.get().since(&self.told.seen.get());
-        let most = lately.steps.into_iter().max().unwrap_or(0);
+        let most = self.most_lately();
         // Not beyond the return that is over the threshold, and soon while few have come.
-        let to_go =
-            usize::try_from(threshold).map_or(TOLD_MOST, |limit| limit.saturating_sub(most));
+        let to_go = match self.threshold {
+            Some(threshold) => usize::try_from(threshold)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(most),
+            None => TOLD_MOST,
+        };
         samples.tell_after((most / TOLD_PART).min(to_go).clamp(1, TOLD_MOST));
         self.is_over(most as u64) || self.is_time()
+    }
+
+    /// Receives one return of a thread that records nothing, as it has no caches. Returns whether
+    /// it may be time to calibrate.
+    pub(crate) fn tell_one(&self, step: usize) -> bool {
+        self.told.all.add(&Returns::one(step));
+        self.is_over(self.most_lately() as u64) || self.is_time()
+    }
+
+    /// How many returns of one step threads have told since the last calibration.
+    fn most_lately(&self) -> usize {
+        let lately = self.told.all.get().since(&self.told.seen.get());
+        lately.steps.into_iter().max().unwrap_or(0)
     }
 
     /// Returns that threads have told, from the beginning.
@@ -390,7 +402,7 @@ impl Calibrator {
         self.look_at_discards_from(state, seen);
         self.calibrations.add(1);
         state.calls = calls.total();
-        let per_sample = state.calls as f64 / calls.samples.max(1) as f64;
+        let per_sample = calls.squares as f64 / state.calls as f64;
         let steps: [u64; STEPS] = calls.steps.map(|returns| returns as u64);
         state.targets = Targets::after(state.targets, &steps, self.percentile, per_sample);
         let Some(targets) = state.targets else {
@@ -456,7 +468,7 @@ mod tests {
     fn returns(of_each_step: usize) -> Returns {
         Returns {
             steps: [of_each_step; STEPS],
-            samples: of_each_step,
+            squares: of_each_step,
         }
     }
 

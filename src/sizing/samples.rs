@@ -7,24 +7,26 @@ use super::targets::STEPS;
 use crate::sync::{AtomicUsize, Hint, Ordering};
 use std::array;
 
-/// How often buffers came back with contents of each step, and how many samples say so. Wraps.
+/// How often buffers came back with contents of each step, as samples say. Wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Returns {
     pub(crate) steps: [usize; STEPS],
-    pub(crate) samples: usize,
+    /// The sum of the squares of how many returns each sample stands for: how far chance moves
+    /// the others.
+    pub(crate) squares: usize,
 }
 
 impl Returns {
     pub(crate) const NONE: Self = Returns {
         steps: [0; STEPS],
-        samples: 0,
+        squares: 0,
     };
 
     pub(crate) fn add(&mut self, more: &Returns) {
         for (sum, more) in self.steps.iter_mut().zip(more.steps) {
             *sum = sum.wrapping_add(more);
         }
-        self.samples = self.samples.wrapping_add(more.samples);
+        self.squares = self.squares.wrapping_add(more.squares);
     }
 
     /// Those that came after `before`.
@@ -36,8 +38,15 @@ impl Returns {
         };
         Returns {
             steps: array::from_fn(|step| more(self.steps[step], before.steps[step])),
-            samples: more(self.samples, before.samples),
+            squares: more(self.squares, before.squares),
         }
+    }
+
+    /// One return, which stands for itself.
+    pub(crate) fn one(step: usize) -> Self {
+        let mut one = Self::NONE;
+        (one.steps[step], one.squares) = (1, 1);
+        one
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -48,14 +57,14 @@ impl Returns {
 /// Returns that threads write, or one of them, and any may read.
 pub(crate) struct Counts {
     steps: [AtomicUsize; STEPS],
-    samples: AtomicUsize,
+    squares: AtomicUsize,
 }
 
 impl Default for Counts {
     fn default() -> Self {
         Counts {
             steps: array::from_fn(|_| AtomicUsize::new(0)),
-            samples: AtomicUsize::new(0),
+            squares: AtomicUsize::new(0),
         }
     }
 }
@@ -70,7 +79,7 @@ impl Counts {
             }
         }
         // Relaxed: it goes with the others, more or less.
-        self.samples.fetch_add(more.samples, Ordering::Relaxed);
+        self.squares.fetch_add(more.squares, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> Returns {
@@ -79,7 +88,7 @@ impl Counts {
             // it was taken.
             steps: array::from_fn(|step| self.steps[step].load(Ordering::Acquire)),
             // Relaxed: see `add`.
-            samples: self.samples.load(Ordering::Relaxed),
+            squares: self.squares.load(Ordering::Relaxed),
         }
     }
 
@@ -89,7 +98,7 @@ impl Counts {
             count.store(returns, Ordering::Relaxed);
         }
         // Relaxed: as above.
-        self.samples.store(returns.samples, Ordering::Relaxed);
+        self.squares.store(returns.squares, Ordering::Relaxed);
     }
 }
 
@@ -128,7 +137,7 @@ impl Samples {
             count.store(sum, Ordering::Relaxed);
         };
         add(&self.counts.steps[step], returns);
-        add(&self.counts.samples, 1);
+        add(&self.counts.squares, returns * returns);
         let (told, look) = (self.until_told.get(), self.until_look.get());
         self.until_told.set(told.saturating_sub(returns));
         self.until_look

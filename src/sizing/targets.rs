@@ -64,8 +64,8 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// The targets after these calls, where those before were `current`. One sample stands for
-    /// `per_sample` calls, on average.
+    /// The targets after these calls, where those before were `current`. They rest on samples, and
+    /// chance moves them as it would if each stood for `per_sample` calls.
     ///
     /// Without targets before, those of [`from_steps`]. Later, a target changes if the calls say so
     /// clearly, so that a workload between two answers stays with one:

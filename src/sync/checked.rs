@@ -7,7 +7,9 @@
 pub(crate) use super::checker::model;
 pub(crate) use super::checker::{Exclusive, Mutex, MutexGuard, Ordering, yield_now};
 pub(crate) use std::sync::atomic::compiler_fence;
-pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
+pub(crate) use std::sync::atomic::{
+    AtomicBool as StaticBool, AtomicPtr as StaticPtr, AtomicUsize as StaticUsize,
+};
 
 use super::{checker, weaken};
 use std::cell::{Cell, RefCell};

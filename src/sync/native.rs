@@ -7,7 +7,9 @@ pub(crate) use std::sync::atomic::AtomicPtr;
 #[allow(unused_imports)] // each system has its own barrier
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
 // For what is in a static: a checker's are made and forgotten with each run.
-pub(crate) use std::sync::atomic::{AtomicBool as StaticBool, AtomicUsize as StaticUsize};
+pub(crate) use std::sync::atomic::{
+    AtomicBool as StaticBool, AtomicPtr as StaticPtr, AtomicUsize as StaticUsize,
+};
 pub(crate) use std::sync::{Mutex, MutexGuard};
 pub(crate) use std::thread::yield_now;
 pub(crate) use std::thread_local;
