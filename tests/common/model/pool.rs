@@ -67,10 +67,10 @@ pub(super) struct GuardModel {
     pub(super) lent: bool,
     /// Whether a few bytes beside it were lent out, since it was full.
     pub(super) probed: bool,
-    /// The most bytes that it held, as far as the pool took note; `None` where it takes none.
-    most: Option<usize>,
-    /// Whether it was taken to grow into, and not asked for.
-    grown: bool,
+    /// The most bytes that it held, as far as the pool took note.
+    most: usize,
+    /// Whether it was asked for, and neither adopted nor taken to grow into.
+    asked: bool,
 }
 
 impl GuardModel {
@@ -123,8 +123,8 @@ impl GuardModel {
     /// The pool takes note of how much it holds.
     pub(super) fn note_used(&mut self, memory: &Memory) {
         let now = self.used_now(memory);
-        if let (Some(most), false) = (&mut self.most, self.probed) {
-            *most = now.max(*most);
+        if !self.probed {
+            self.most = now.max(self.most);
         }
     }
 
@@ -139,7 +139,7 @@ impl GuardModel {
         // The probe has taken the number's place. It is lent by a full buffer.
         let noted = match self.probed {
             true => self.capacity,
-            false => self.most.unwrap_or(0),
+            false => self.most,
         };
         self.used_now(memory).max(noted)
     }
@@ -147,7 +147,7 @@ impl GuardModel {
     /// Whether its return counts as that of one that was asked for.
     fn was_asked_for(&self) -> bool {
         // The probe has taken the place of that, too.
-        self.probed || self.most.is_some() && !self.grown
+        self.probed || self.asked
     }
 
     /// Makes room for `additional` bytes more without the heap.
@@ -490,8 +490,8 @@ impl OnePool {
             origin,
             lent: false,
             probed: false,
-            most: Some(0),
-            grown: !asked && class < self.unclassed(),
+            most: 0,
+            asked,
         }
     }
 
@@ -1174,8 +1174,8 @@ impl OnePool {
             origin: None,
             lent: false,
             probed: false,
-            most: None,
-            grown: false,
+            most: 0,
+            asked: false,
         }
     }
 }
