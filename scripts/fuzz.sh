@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Fuzzes: scripts/fuzz.sh MINUTES [TARGET...]
 #
-# Runs each target of fuzz/ (or those that are named) so many minutes, one after
-# another, on one core; MINUTES may be a fraction, as 0.25. Begins with the
-# committed inputs and changes nothing in the tree, but for an input that fails:
-# that is left in fuzz/artifacts/TARGET. Ends with 1 if there is any.
+# Runs each target of fuzz/ (or those that are named) so many minutes, on one core
+# each; MINUTES may be a fraction, as 0.25. FUZZ_JOBS=2 runs two targets at a time;
+# by default they run one after another. Begins with the committed inputs and
+# changes nothing in the tree, except that an input that fails is left in
+# fuzz/artifacts/TARGET. Exits with 1 if there is any.
 #
 #     scripts/fuzz.sh --minimise TARGET [DIRECTORY...]
 #
@@ -21,6 +22,7 @@ cargo_fuzz_version=0.13.2 # what is installed where there is none
 input_bytes_max=4096      # of one input
 input_seconds_max=30 # of the clock, and other work may be going on
 memory_mb_max=2048
+jobs=${FUZZ_JOBS:-1}
 committed_bytes_max=2048   # of one committed input
 
 usage() {
@@ -125,42 +127,53 @@ last() {
         tail -n 1 | grep -o '[0-9]*$' || echo '?'
 }
 
-failed=0
-table=()
-for target in "${targets[@]}"; do
-    printf '\n== %s, %s s\n' "$target" "$seconds"
-    corpus="$scratch/$target"
-    log="$scratch/$target.log"
-    artifacts="fuzz/artifacts/$target"
+# Fuzzes one target, into files of $scratch: its log, what there is to say, and its row of the table.
+fuzz() {
+    local target=$1 status=0 file found runs
+    local corpus="$scratch/$target" log="$scratch/$target.log" artifacts="fuzz/artifacts/$target"
     mkdir -p "$corpus" "$artifacts"
     if [ -d "fuzz/corpus/$target" ]; then
         cp -r "fuzz/corpus/$target/." "$corpus"
     fi
-    touch "$scratch/before"
-    status=0
+    touch "$scratch/$target.before"
     # shellcheck disable=SC2046 # no dictionary is no argument
     ASAN_OPTIONS="detect_leaks=1:${ASAN_OPTIONS:-}" "$built/$target" "$corpus" \
         -max_total_time="$seconds" -max_len=$input_bytes_max -timeout=$input_seconds_max \
         -rss_limit_mb=$memory_mb_max -print_final_stats=1 \
         -artifact_prefix="$artifacts/" $(dictionary "$target") >"$log" 2>&1 || status=$?
-    mapfile -t found < <(find "$artifacts" -type f -newer "$scratch/before" | sort)
+    mapfile -t found < <(find "$artifacts" -type f -newer "$scratch/$target.before" | sort)
     runs=$(last stat:: number_of_executed_units: "$log")
-    if [ "$status" -ne 0 ] || [ ${#found[@]} -gt 0 ]; then
-        failed=1
-        grep -a -A 8 -E 'panicked at|ERROR: |SUMMARY: ' "$log" | cut -c 1-1000 || true
-        # Without what the fuzzer says of its progress.
-        grep -a -vE '^#[0-9]+|Uses: ' "$log" | tail -n 60 || true
-        echo "$target FAILED (exit $status)"
-        for file in "${found[@]}"; do
-            echo "reproduce with: cargo +nightly fuzz run $target $file"
-        done
-    fi
-    table+=("$(printf '%-10s %12s %9s %8s %10s %8s %9s' "$target" "$runs" \
+    printf '%-10s %12s %9s %8s %10s %8s %9s\n' "$target" "$runs" \
         "$(last stat:: average_exec_per_sec: "$log")" "$(last '#' ' cov:' "$log")" \
-        "$(last '#' ' ft:' "$log")" "$(find "$corpus" -type f | wc -l)" "${#found[@]}")")
-done
+        "$(last '#' ' ft:' "$log")" "$(find "$corpus" -type f | wc -l)" "${#found[@]}" >"$scratch/$target.row"
+    if [ "$status" -ne 0 ] || [ ${#found[@]} -gt 0 ]; then
+        {
+            grep -a -A 8 -E 'panicked at|ERROR: |SUMMARY: ' "$log" | cut -c 1-1000 || true
+            # Without what the fuzzer says of its progress.
+            grep -a -vE '^#[0-9]+|Uses: ' "$log" | tail -n 60 || true
+            echo "$target FAILED (exit $status)"
+            for file in "${found[@]}"; do
+                echo "reproduce with: cargo +nightly fuzz run $target $file"
+            done
+        } >"$scratch/$target.failed"
+        cat "$scratch/$target.failed" # at once, so that two do not mix
+    fi
+}
 
+for target in "${targets[@]}"; do
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do
+        wait -n || true
+    done
+    printf '== %s, %s s\n' "$target" "$seconds"
+    fuzz "$target" &
+done
+wait
+
+failed=0 # also by a target that has no row: it was not fuzzed
 printf '\n%-10s %12s %9s %8s %10s %8s %9s\n' \
     target executions per_s edges features inputs findings
-printf '%s\n' "${table[@]}"
+for target in "${targets[@]}"; do
+    cat "$scratch/$target.row" || failed=1
+    [ ! -e "$scratch/$target.failed" ] || failed=1
+done
 exit $failed

@@ -6,7 +6,7 @@
 # low where this fails.
 #
 # Works on a copy of the tree in target/minimal, so Cargo.lock stays as it is. Needs a nightly
-# for the choice of versions, and the registry's index; the build is the stable toolchain's.
+# for the choice of versions, the registry's index, and cargo-deny; the build is the stable toolchain's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,6 +25,9 @@ if ! cargo +nightly update --quiet -Z direct-minimal-versions; then
     echo "no versions fit: a direct dependency must be of a later version than stated" >&2
     exit 1
 fi
+# None of them may have a known fault.
+cargo deny --locked --workspace check --hide-inclusion-graph \
+    --allow duplicate --allow build-script-not-allowed bans
 cargo check --locked --workspace --all-targets --all-features
 timeout 1800 cargo test --quiet --locked --package tierpool --all-features --lib --test it
 echo "built and tested with:"

@@ -5,8 +5,8 @@
 # gone, and costs a few times the time, so that nothing need be left out; but it sees nothing
 # that happens inside the standard library, which comes compiled without it. valgrind sees
 # every instruction, and that a decision rests on memory that was never written. Both look
-# for leaks at the end of each binary; what tests forget on purpose, tests/forget keeps
-# reachable.
+# for leaks at the end of each binary; what tests forget on purpose, tests/common/forget.rs
+# keeps reachable.
 #
 # Not under either: tests/rss.rs and burst.rs, which measure what these tools change, and
 # benches. Not under valgrind: tests/membarrier.rs, fork.rs, wiped.rs and malloc_trim.rs, see
@@ -39,7 +39,7 @@ asan() {
     local host tests
     host=$(rustc -vV | sed -n 's/^host: //p')
     mapfile -t tests < <(tests_but rss burst)
-    export RUSTFLAGS='-Zsanitizer=address' RUSTDOCFLAGS='-Zsanitizer=address'
+    export RUSTFLAGS='-Zsanitizer=address --cfg no_benches' RUSTDOCFLAGS='-Zsanitizer=address'
     export ASAN_OPTIONS='detect_leaks=1:detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1:allocator_may_return_null=1'
     local cargo=(cargo +nightly test --locked --all-features
         --target "$host" --target-dir target/asan)
@@ -67,24 +67,37 @@ valgrind_memcheck() {
     step "valgrind: building"
     # With fewer rounds where there are many: valgrind is some 30 times slower, and runs
     # one thread at a time.
-    said=$(RUSTFLAGS='--cfg slow' cargo test --locked --all-features --no-run \
+    said=$(RUSTFLAGS='--cfg slow --cfg no_benches' cargo test --locked --all-features --no-run \
         --target-dir target/valgrind -p tierpool --lib "${tests[@]}" 2>&1) ||
         { printf '%s\n' "$said"; return 1; }
     mapfile -t binaries < <(printf '%s\n' "$said" | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
     [ "${#binaries[@]}" -gt 1 ]
-    for binary in "${binaries[@]}"; do
-        step "valgrind: $binary"
-        # `fair-sched`: else a thread that waits in a loop starves the one that it waits for.
-        timeout 900 valgrind --quiet --error-exitcode=99 \
-            --leak-check=full --show-leak-kinds=definite,indirect \
-            --errors-for-leak-kinds=definite,indirect --num-callers=30 \
-            --fair-sched=try "$binary" --quiet
-    done
+    # Side by side, since each runs one thread at a time; what each says is printed when it ends.
+    step "valgrind: ${#binaries[@]} test binaries"
+    printf '%s\n' "${binaries[@]}" | xargs -P "$(nproc)" -I {} scripts/sanitize.sh memcheck {}
+}
+
+memcheck() { # BINARY
+    local said status=0 from=$SECONDS
+    # `fair-sched`: else a thread that waits in a loop starves the one that it waits for.
+    said=$(timeout 900 valgrind --quiet --error-exitcode=99 \
+        --leak-check=full --show-leak-kinds=definite,indirect \
+        --errors-for-leak-kinds=definite,indirect --num-callers=30 \
+        --fair-sched=try "$1" --quiet 2>&1) || status=$?
+    printf '\n== valgrind: %s, %d s\n%s\n' "$1" $((SECONDS - from)) "$said"
+    if [ "$status" -ne 0 ]; then
+        echo "valgrind: $1 FAILED (exit $status)"
+        exit 1 # which `xargs` goes on from, and exits with 123 at its end
+    fi
 }
 
 case "${1-}" in
 asan) asan ;;
 valgrind) valgrind_memcheck ;;
+memcheck) # one binary, for the above
+    memcheck "$2"
+    exit
+    ;;
 all)
     asan
     valgrind_memcheck

@@ -1,68 +1,56 @@
 #!/usr/bin/env bash
-# Rules of the sources that no compiler checks: scripts/structure.sh [DIRECTORY]
+# Rules of the sources that neither rustc nor clippy (clippy.toml) checks: scripts/structure.sh [DIRECTORY]
 #
-# DIRECTORY holds the sources; src unless it is given.
+# DIRECTORY holds the library's sources; src by default.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 src=${1:-src}
 failed=0
 
-fail() {
-    echo "$*" >&2
-    failed=1
+# Fails with MESSAGE if code, not comments, matches PATTERN in a file whose path does not match EXCEPT.
+never() { # MESSAGE PATTERN EXCEPT FOLDER...
+    local message=$1 pattern=$2 except=$3 found
+    shift 3
+    found=$(grep -rnE --include='*.rs' "^([^/]|/[^/])*($pattern)" "$@" | grep -vE "^($except):" || true)
+    if [ -n "$found" ]; then
+        printf '%s:\n%s\n' "$message" "$found" >&2
+        failed=1
+    fi
 }
 
-# Comments may name them, and so may the `cfg` of a whole item. Other code may not, except in
-# one folder. (A checker, its crate, and every path to the standard library's or the core's
-# atomics.)
-names='(^|[^a-z_])(loom|shuttle)([^a-z_]|$)|(^|[^a-z_])atomic(::|;|,|}| as )|(std|core)::sync::\*'
-found=$(find "$src" -name '*.rs' ! -path "$src/sync/*" -print0 | sort -z |
-    xargs -0 awk -v names="$names" '
-        { code = $0; sub(/\/\/.*/, "", code) }
-        code !~ /^#\[cfg\(.*\)\]$/ && code ~ names { print FILENAME ":" FNR ": " $0 }')
-if [ -n "$found" ]; then
-    fail "Only $src/sync/* may name loom, shuttle or the standard library's atomics:
-$found"
-fi
+# Clippy cannot: to its lints, an atomic that src/sync exports is the standard library's.
+never "Only $src/sync may name loom, shuttle or the standard library's atomics" \
+    '\<(loom|shuttle)::|\<use (loom|shuttle)\>|\<atomic(::|[;,}]| as )|(std|core)::sync::\*' "$src/sync/.*" "$src"
 
-# A look at a clock panics on a system that has none. That file asks first.
-found=$(find "$src" -name '*.rs' ! -path "$src/clock.rs" -print0 | sort -z |
-    xargs -0 awk '
-        { code = $0; sub(/\/\/.*/, "", code) }
-        code ~ /(Instant|SystemTime)::now|\.elapsed\(/ { print FILENAME ":" FNR ": " $0 }')
-if [ -n "$found" ]; then
-    fail "Only $src/clock.rs may look at a clock:
-$found"
-fi
+never "Name each ordering as Ordering::NAME where it is used" \
+    'Ordering::[{*]|use .*Ordering::' '' "$src"
+
+# Clippy knows in which release a function came, not in which a piece of syntax did.
+never "Let chains came with Rust 1.88, after the rust-version of Cargo.toml" \
+    '&& let ' '' "$src" tests examples benches tune
 
 # An ordering is named, with its partner or why it has none, in a comment on its line or on
-# one of the twelve above. Tests and models are exempt: what follows `#[cfg(test)]`.
+# one of the twelve above. Tests and models are exempt.
 found=$(find "$src" -name '*.rs' ! -path "$src/models/*" -print0 | sort -z |
     xargs -0 awk '
-        FNR == 1 { tests = 0; split("", named) }
-        /^ *#\[cfg\(test\)\]/ { tests = 1; end = $0; sub(/#.*/, "", end); end = end "}" }
-        tests { if ($0 == end) tests = 0; next }
-        { comment = code = $0; sub(/\/\/.*/, "", code) }
-        comment ~ /\/\// {
-            sub(/^[^\/]*(\/[^\/][^\/]*)*\/\//, "", comment)
-            for (at in words) if (comment ~ "(^|[^A-Za-z])" words[at] "([^A-Za-z]|$)") named[words[at]] = FNR
-        }
+        BEGIN { split("Relaxed Acquire Release AcqRel SeqCst", words, " ") }
+        FNR == 1 { end = ""; split("", named) }
+        # To the line that closes what `#[cfg(test)]` is on.
+        /^ *#\[cfg\(test\)\]/ { end = $0; sub(/#.*/, "}", end) }
+        end != "" { if ($0 == end) end = ""; next }
         {
-            for (at in words)
-                if (code ~ "Ordering::" words[at] && !(words[at] in named && FNR - named[words[at]] <= 12))
+            at = index($0 "//", "//")
+            code = substr($0, 1, at - 1)
+            comment = substr($0, at)
+            for (i in words) {
+                if (comment ~ "[^A-Za-z]" words[i] "([^A-Za-z]|$)") named[words[i]] = FNR
+                if (code ~ "Ordering::" words[i] && !(words[i] in named && FNR - named[words[i]] <= 12))
                     print FILENAME ":" FNR ": " $0
-        }
-        BEGIN { split("Relaxed Acquire Release AcqRel SeqCst", words, " ") }')
+            }
+        }')
 if [ -n "$found" ]; then
-    fail "No comment near these names the ordering, and its partner or why it has none:
-$found"
-fi
-
-# So that the above sees each.
-found=$(grep -rnE 'Ordering::(\{|\*)' --include='*.rs' "$src" || true)
-if [ -n "$found" ]; then
-    fail "Name each ordering as Ordering::NAME where it is used:
-$found"
+    printf 'No comment near these names the ordering, and its partner or why it has none:\n%s\n' "$found" >&2
+    failed=1
 fi
 
 exit "$failed"

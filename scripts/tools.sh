@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+cargo_deny=0.20.2
 cargo_fuzz=0.13.2
 cargo_hack=0.6.46
 cargo_mutants=27.1.0
@@ -32,20 +33,21 @@ export RUSTUP_AUTO_INSTALL=0 # what is not installed is an error here
 
 installed=$(cargo install --list)
 
-tool() { # NAME VERSION
+tool() { # NAME VERSION [OPTION...]
     if [ -z "$2" ]; then
         echo "no version of $1" >&2
         exit 1
     fi
     if ! grep -q "^$1 v$2:" <<<"$installed"; then
         local from=$SECONDS
-        cargo install --locked --quiet "$1@$2"
+        cargo install --locked --quiet "$1@$2" "${@:3}"
         echo "$1 $2, installed in $((SECONDS - from)) s"
     else
         echo "$1 $2"
     fi
 }
 
+tool cargo-deny "$cargo_deny" --no-default-features # certificates, for fetching advisories
 tool cargo-hack "$cargo_hack"
 tool cargo-fuzz "$cargo_fuzz"
 tool cargo-public-api "$cargo_public_api"

@@ -7,6 +7,8 @@
 //! stopped, moved or restored have broken that, and a timer that waits for the clock to
 //! catch up waits for days then.
 
+#![allow(clippy::disallowed_methods)] // this file looks at the clock
+
 use crate::sync::Hint;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -70,6 +70,8 @@
 //! [`Builder::zero_on_return`] for programs that want it overwritten as well.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
+// What clippy.toml lists.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod background;
 mod backoff;

@@ -5,10 +5,13 @@
 //! own and its threads join it, so neither the other tests nor the test
 //! harness's threads show in its numbers.
 
-mod booking;
-mod forget;
+mod common {
+    pub mod booking;
+    pub mod forget;
+}
 
-use booking::{Booking, Books};
+use common::booking::{self, Booking, Books};
+use common::forget;
 use crossbeam_queue::ArrayQueue;
 use std::alloc::Layout;
 use std::cell::RefCell;

@@ -12,12 +12,14 @@
 //! that moment, and it is exact when all is quiet; the highest that it ever was
 //! must not be above the budget.
 
-mod accounts;
-mod booking;
+mod common {
+    pub mod accounts;
+    pub mod booking;
+}
 
-use accounts::assert_accounts_balance;
-use booking::Booking;
 use bytes::BytesMut;
+use common::accounts::assert_accounts_balance;
+use common::booking::{self, Booking};
 use crossbeam_queue::ArrayQueue;
 use std::alloc::Layout;
 use std::cell::Cell;

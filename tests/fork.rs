@@ -15,11 +15,13 @@ fn main() {
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
-mod accounts;
+mod common {
+    pub mod accounts;
+}
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
-    use crate::accounts::assert_accounts_balance;
+    use crate::common::accounts::assert_accounts_balance;
     use bytes::{Bytes, BytesMut};
     use std::process;
     use std::sync::atomic::{AtomicBool, Ordering};

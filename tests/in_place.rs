@@ -8,10 +8,12 @@
 // The allocator reads what others have borrowed: the aliasing models forbid it.
 #![cfg(not(miri))]
 
-mod accounts;
+mod common {
+    pub mod accounts;
+}
 
-use accounts::assert_accounts_balance;
 use bytes::{BufMut, BytesMut};
+use common::accounts::assert_accounts_balance;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::mem;

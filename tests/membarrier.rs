@@ -9,12 +9,17 @@
 //! fails; `TIERPOOL_SKIP_SECCOMP=1` lets it pass, and it says that it checked nothing.
 
 #[cfg(all(target_os = "linux", not(miri)))]
-#[path = "membarrier/linux.rs"]
-mod linux;
+mod common {
+    pub mod accounts;
+    pub mod booking;
+    pub mod forget;
+    pub mod live;
+    pub mod membarrier;
+}
 
 #[cfg(all(target_os = "linux", not(miri)))]
 fn main() {
-    linux::main();
+    common::membarrier::main();
 }
 
 #[cfg(not(all(target_os = "linux", not(miri))))]

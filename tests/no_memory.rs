@@ -3,12 +3,14 @@
 //!
 //! After each, nothing is corrupt, nothing is leaked, and the accounts balance.
 
-mod accounts;
-mod booking;
+mod common {
+    pub mod accounts;
+    pub mod booking;
+}
 
-use accounts::assert_accounts_balance;
-use booking::Books;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use common::accounts::assert_accounts_balance;
+use common::booking::{self, Books};
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::env;

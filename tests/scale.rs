@@ -3,14 +3,15 @@
 //! The test of 2^32 operations takes half a minute with optimisation, and is run by
 //! `cargo test --release --test scale -- --ignored`.
 
-mod accounts;
-mod booking;
-#[path = "booking/live.rs"]
-mod live;
+mod common {
+    pub mod accounts;
+    pub mod booking;
+    pub mod live;
+}
 
-use accounts::assert_accounts_balance;
 use bytes::BufMut;
-use live::live_bytes;
+use common::accounts::assert_accounts_balance;
+use common::live::{self, live_bytes};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;

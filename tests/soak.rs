@@ -6,18 +6,19 @@
 //! A fixed number of operations, a few seconds of them. More with
 //! `TIERPOOL_SOAK_ROUNDS=100 cargo test --release --test soak`.
 
-mod accounts;
-mod booking;
-#[path = "booking/live.rs"]
-mod live;
-#[allow(dead_code, unused_imports)] // the property tests use more of it
-mod model;
+mod common {
+    pub mod accounts;
+    pub mod booking;
+    pub mod live;
+    #[allow(dead_code, unused_imports)] // the property tests use more of it
+    pub mod model;
+}
 
-use accounts::assert_accounts_balance;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use common::accounts::assert_accounts_balance;
+use common::live::{self, live_bytes};
+use common::model::{self, Model};
 use crossbeam_queue::ArrayQueue;
-use live::live_bytes;
-use model::Model;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;

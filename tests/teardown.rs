@@ -3,11 +3,14 @@
 //! A panic in a destructor of a thread-local aborts the process, so a test here
 //! can also fail by taking the whole binary with it.
 
-mod accounts;
-mod forget;
+mod common {
+    pub mod accounts;
+    pub mod forget;
+}
 
-use accounts::assert_accounts_balance;
 use bytes::{Bytes, BytesMut};
+use common::accounts::assert_accounts_balance;
+use common::forget;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier, Mutex, mpsc};

@@ -11,10 +11,12 @@
 // The allocator reads what others have borrowed: the aliasing models forbid it.
 #![cfg(not(miri))]
 
-mod secret;
+mod common {
+    pub mod secret;
+}
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use secret::{CAPACITY, SECRET, WAYS, Way};
+use common::secret::{CAPACITY, SECRET, WAYS, Way};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,12 +3,14 @@
 
 #![no_main]
 
-#[allow(dead_code, unused_imports)] // the property tests use more of it
-#[path = "../../tests/model/mod.rs"]
-mod model;
+#[path = "../../tests/common"]
+mod common {
+    #[allow(dead_code, unused_imports)] // the property tests use more of it
+    pub mod model;
+}
 
+use common::model::{self, Model};
 use libfuzzer_sys::fuzz_target;
-use model::Model;
 
 /// Operations of one input: as many as leave time for others.
 const OPS_MAX: usize = 500;

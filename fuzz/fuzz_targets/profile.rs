@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
-use tierpool::{Targets, Pool, Profile};
+use tierpool::{Pool, Profile, Targets};
 
 /// 16 KiB: bounds how deep values are nested, and with that the stack.
 const LEN_MAX: usize = 16 << 10;

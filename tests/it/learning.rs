@@ -1,6 +1,6 @@
 //! When a pool calibrates, from what, and what it hands out and grows to then.
 
-use crate::model::targets_after;
+use crate::common::model::targets_after;
 use crate::{options, rounds, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proptest::prelude::*;

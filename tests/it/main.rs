@@ -1,9 +1,11 @@
 //! What the public interface promises, one module per promise.
 
-#[path = "../accounts/mod.rs"]
-mod accounts;
-#[path = "../secret/mod.rs"]
-mod secret;
+#[path = "../common"]
+mod common {
+    pub mod accounts;
+    pub mod model;
+    pub mod secret;
+}
 
 mod bounds;
 mod classes;
@@ -16,8 +18,6 @@ mod growth;
 mod idle_memory;
 mod keep_idle;
 mod learning;
-#[path = "../model/mod.rs"]
-mod model;
 mod oversize;
 mod panics;
 mod profile;
@@ -30,7 +30,7 @@ mod trim;
 mod try_get;
 mod zero_on_return;
 
-use accounts::assert_accounts_balance;
+use common::accounts::assert_accounts_balance;
 use tierpool::{Builder, Counts, Pool, PooledBuf};
 
 /// Options for a pool that frees nothing by time, so that its counts are exact

@@ -1,7 +1,7 @@
 //! Random operations on two pools, checked against the model: on one thread, and on several
 //! that take turns.
 
-use crate::model::{self, Bounds, Model, Op, Options, THREADS};
+use crate::common::model::{self, Bounds, Model, Op, Options, THREADS};
 use crate::{options, total};
 use proptest::prelude::*;
 use tierpool::Counts;

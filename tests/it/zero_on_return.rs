@@ -1,7 +1,7 @@
 //! `zero_on_return`: what was written is wiped before anyone else gets the
 //! buffer, and no more.
 
-use crate::secret::{CAPACITY, SECRET, WAYS};
+use crate::common::secret::{CAPACITY, SECRET, WAYS};
 use crate::{pool_of, total};
 use bytes::{Buf, BufMut, BytesMut};
 use tierpool::{Pool, PooledBuf};

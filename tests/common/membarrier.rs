@@ -1,18 +1,10 @@
-//! The scenarios, each with what `docs/memory.md` says of it.
+//! The scenarios of `tests/membarrier.rs`, each with what `docs/memory.md` says of it.
 
-#[path = "../accounts/mod.rs"]
-mod accounts;
-#[path = "../booking/mod.rs"]
-mod booking;
-#[path = "../forget/mod.rs"]
-mod forget;
-#[path = "../booking/live.rs"]
-mod live;
-
-use accounts::assert_accounts_balance;
+use super::accounts::assert_accounts_balance;
+use super::forget;
+use super::live::{self, live_bytes};
 use bytes::BufMut;
 use crossbeam_queue::ArrayQueue;
-use live::live_bytes;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::{Arc, mpsc};
