@@ -161,7 +161,7 @@ impl PooledBuf {
             }
             return self.slot.buf.spare_capacity_mut().into();
         }
-        if !probed && !self.slot.was_asked_for() {
+        if !probed && !self.slot.use_so_far().was_asked_for() {
             self.origin.mark(Mark::Unasked);
         }
         self.origin.mark(Mark::Probed);

@@ -400,7 +400,7 @@ impl Drop for PooledBuf {
     fn drop(&mut self) {
         // SAFETY: dropped once, and nothing uses the guard after its drop.
         let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
-        let before = slot.use_so_far();
+        let before = slot.use_as_it_left();
         if let Err(slot) = Inner::release_local(slot, &self.origin) {
             // The origin as it is, not where it is: else a guard that was moved would have to be
             // written out again first.

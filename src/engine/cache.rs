@@ -21,7 +21,7 @@
 
 use super::account::Account;
 use super::barrier;
-use super::item::{ClassLimits, Idle, Item, Levels};
+use super::item::{ClassIndex, ClassLimits, Idle, Item, Levels};
 use super::local::Token;
 use super::magazine::Magazine;
 use super::rounds::{ARRAY_AT, Alone, Rounds, Taken};
@@ -113,6 +113,7 @@ pub(super) struct Cache<T: Item> {
     pub(super) growths: Counter,
     /// Returned items that the owner had asked for, as far as samples have counted them.
     pub(super) requests: Counter,
+    class: ClassIndex,
     thread: NonNull<Thread<T::Notes>>,
 }
 
@@ -133,7 +134,11 @@ impl<T: Item> Cache<T> {
     /// # Safety
     ///
     /// - `thread` is valid, and only read, until the cache is dropped.
-    pub(super) unsafe fn new(limits: ClassLimits, thread: NonNull<Thread<T::Notes>>) -> Self {
+    pub(super) unsafe fn new(
+        class: ClassIndex,
+        limits: ClassLimits,
+        thread: NonNull<Thread<T::Notes>>,
+    ) -> Self {
         Cache {
             owner: AtomicUsize::new(FREE),
             busy: AtomicBool::new(false),
@@ -142,6 +147,7 @@ impl<T: Item> Cache<T> {
             depot_hits: Counter::default(),
             growths: Counter::default(),
             requests: Counter::default(),
+            class,
             thread,
         }
     }
@@ -349,6 +355,11 @@ impl<T: Item> Cache<T> {
         self.unit
     }
 
+    /// The class of the items here.
+    pub(super) fn class(&self) -> ClassIndex {
+        self.class
+    }
+
     /// The items, as far as they can be seen from outside.
     pub(super) fn rounds(&self) -> &Rounds<T> {
         &self.rounds
@@ -448,7 +459,7 @@ mod tests {
             }];
             // SAFETY: it stays where it is when its vector is moved, is only read, and is
             // dropped after the cache, by the order of the fields.
-            let cache = unsafe { Cache::new(limits, NonNull::from(&thread[0])) };
+            let cache = unsafe { Cache::new(ClassIndex(0), limits, NonNull::from(&thread[0])) };
             cache.own(me);
             Owned {
                 cache,

@@ -42,7 +42,6 @@ mod trim;
 pub(crate) use account::UNLIMITED;
 pub(crate) use item::{CACHE_ROUNDS, ClassIndex, ClassLimits, Item, Levels, Limits};
 pub(crate) use origin::{Here, Mark, Origin};
-pub(crate) use threads::Local;
 pub(crate) use trim::Freed;
 
 use crate::sync::{AtomicBool, Ordering, fence};
@@ -50,7 +49,7 @@ use account::Account;
 use depot::Depot;
 use local::{ThreadExit, Token};
 use std::sync::{Arc, Weak};
-use threads::{ThreadCaches, Threads};
+use threads::{Local, ThreadCaches, Threads};
 use trim::Trims;
 
 /// Thread caches over one depot per class.
@@ -115,9 +114,14 @@ impl<T: Item> Engine<T> {
 
     // ---- this thread's caches ----
 
-    /// This thread's caches, if it has any.
-    pub(crate) fn local(&self) -> Option<Local<'_, T>> {
-        self.threads.find()
+    /// This thread's cache of a class, if it has any.
+    ///
+    /// # Safety
+    ///
+    /// - The engine is alive as long as the result is used.
+    #[inline]
+    pub(crate) unsafe fn here(&self, class: ClassIndex) -> Option<Here<T>> {
+        self.threads.find().map(|local| local.here(class))
     }
 
     /// Finds or makes this thread's caches, and remembers them.
@@ -125,9 +129,9 @@ impl<T: Item> Engine<T> {
     /// `None` once the thread has let go of its caches for good, or the engine is closed; or
     /// if the heap has no room for them, and then the next call tries again.
     fn attach(&self) -> Option<Local<'_, T>> {
-        self.local().or_else(|| {
+        self.threads.find().or_else(|| {
             self.join()?;
-            self.local()
+            self.threads.find()
         })
     }
 

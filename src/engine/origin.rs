@@ -4,7 +4,7 @@
 //! engine behind the cache.
 
 use super::cache::Cache;
-use super::item::Item;
+use super::item::{ClassIndex, Item};
 use super::local::{self, Token};
 use std::ptr::NonNull;
 
@@ -142,6 +142,24 @@ impl<T: Item> Here<T> {
     /// included.
     pub(crate) fn sample(&self, interval: usize) -> Option<usize> {
         self.cache().rounds().sample(interval)
+    }
+
+    /// The class of the items that it takes.
+    #[inline]
+    pub(crate) fn class(&self) -> ClassIndex {
+        self.cache().class()
+    }
+
+    /// What the items' owner keeps for the thread.
+    #[inline]
+    pub(crate) fn notes(&self) -> &T::Notes {
+        &self.cache().thread().notes
+    }
+
+    /// Counts returned items that were asked for.
+    #[inline]
+    pub(crate) fn count_requests(&self, requests: usize) {
+        self.cache().requests.add_by_owner(requests);
     }
 
     /// Counts that its holder has outgrown an item.

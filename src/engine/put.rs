@@ -190,7 +190,7 @@ impl<T: Item> Engine<T> {
     /// Has the next return to each of this thread's caches be a sample, as the first one of a new
     /// interval.
     pub(crate) fn restart_samples(&self) {
-        if let Some(local) = self.local() {
+        if let Some(local) = self.threads.find() {
             local.restart_samples(self.depots.len());
         }
     }
@@ -198,7 +198,7 @@ impl<T: Item> Engine<T> {
     /// Moves all that this thread caches of a class to the depot, and ends the leases of
     /// its room there, so that the next return takes the slow path.
     pub(crate) fn give_up(&self, class: ClassIndex) {
-        if let Some(local) = self.local() {
+        if let Some(local) = self.threads.find() {
             let cache = local.cache(class);
             self.hand_on(local.me, cache, self.depot(class), cache.rounds().held());
         }

@@ -154,8 +154,15 @@ impl<T> Rounds<T> {
             return None;
         }
         let sample = self.sampler.take(interval);
-        self.sample_at.add(sample.pass);
+        self.sample_after(sample.pass);
         Some(sample.stands_for)
+    }
+
+    /// Puts the next sample off by so many returns.
+    fn sample_after(&self, returns: usize) {
+        // Not `Hint::add`, which takes a read-modify-write.
+        self.sample_at
+            .set(self.sample_at.get().wrapping_add(returns));
     }
 
     /// Has the next return be a sample, as the first one of a new interval.
@@ -271,7 +278,7 @@ impl<T> Alone<'_, T> {
     /// other returns as before.
     pub(super) fn push_looked_at(&self, item: T) -> Result<(), T> {
         self.push(item)?;
-        self.0.sample_at.add(1);
+        self.0.sample_after(1);
         Ok(())
     }
 

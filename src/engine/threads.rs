@@ -68,10 +68,10 @@ impl<T: Item> ThreadCaches<T> {
             notes: T::Notes::default(),
         });
         let address = NonNull::from(&thread[0]);
-        caches.extend(limits.map(|limits| {
+        caches.extend((0..).map(ClassIndex).zip(limits).map(|(class, limits)| {
             // SAFETY: it stays where it is, and is only read, until it is dropped with its
             // vector, after the caches.
-            unsafe { Cache::new(limits, address) }
+            unsafe { Cache::new(class, limits, address) }
         }));
         let next = StaticPtr::new(ptr::null_mut());
         let made = ThreadCaches {
@@ -221,13 +221,20 @@ impl<T: Item> Threads<T> {
     }
 
     /// The calling thread's caches, if it has any and has not ended.
+    #[inline]
     pub(super) fn find(&self) -> Option<Local<'_, T>> {
-        self.recall().or_else(|| {
-            let _not_torn_down = Token::of_this_thread()?;
-            let (me, caches) = local::find(self.id)?;
-            local::remember(self.id, caches);
-            Some(self.local(me, caches))
-        })
+        match self.recall() {
+            None => self.find_again(),
+            local => local,
+        }
+    }
+
+    #[cold]
+    fn find_again(&self) -> Option<Local<'_, T>> {
+        let _not_torn_down = Token::of_this_thread()?;
+        let (me, caches) = local::find(self.id)?;
+        local::remember(self.id, caches);
+        Some(self.local(me, caches))
     }
 
     /// The calling thread's caches, which [`attach`](Self::attach) had at this address.
@@ -265,7 +272,7 @@ impl<T: Item> Drop for Threads<T> {
 }
 
 /// The calling thread's caches in an engine.
-pub(crate) struct Local<'a, T: Item> {
+pub(super) struct Local<'a, T: Item> {
     pub(super) me: Token,
     /// The first of them.
     caches: *const Cache<T>,
@@ -281,6 +288,7 @@ impl<'a, T: Item> Local<'a, T> {
         unsafe { &*self.caches.add(class.get()) }
     }
 
+    /// The thread's cache of a class, for an item of this engine.
     pub(super) fn here(&self, class: ClassIndex) -> Here<T> {
         Here::new(self.cache(class), self.me)
     }
@@ -295,23 +303,11 @@ impl<'a, T: Item> Local<'a, T> {
         self.cache(ClassIndex(0)).thread()
     }
 
-    /// What the items' owner keeps for the thread.
-    #[inline]
-    pub(crate) fn notes(&self) -> &'a T::Notes {
-        &self.thread().notes
-    }
-
     /// Has the next return to each of the thread's caches be a sample, as the first one of a new
     /// interval.
     pub(super) fn restart_samples(&self, classes: usize) {
         for class in (0..classes).map(ClassIndex) {
             self.cache(class).rounds().restart_samples();
         }
-    }
-
-    /// Counts returned items of a class that were asked for.
-    #[inline]
-    pub(crate) fn count_requests(&self, class: ClassIndex, requests: usize) {
-        self.cache(class).requests.add_by_owner(requests);
     }
 }

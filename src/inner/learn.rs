@@ -1,32 +1,31 @@
 //! What the pool learns from buffers that come back, and what it does about it.
 
+use super::slot::Use;
 use super::{BufferSlot, Inner};
-use crate::engine::ClassIndex;
+use crate::engine::Here;
 use crate::sizing::profile::Profile;
 use crate::sizing::samples::{Next, Returns, Samples};
 use crate::sizing::targets::{self, Targets};
 
 impl Inner {
-    /// Records how much of a returned buffer was used, for the `returns` that it stands for. From
-    /// time to time, calibrates and trims.
-    pub(super) fn record(&self, slot: &BufferSlot, held: ClassIndex, returns: usize) {
-        let step = targets::step_of(slot.most_used());
-        let Some(local) = self.engine.local() else {
-            return self.record_without_caches(step);
-        };
-        if slot.was_asked_for() {
-            local.count_requests(held, returns);
+    /// Records how a buffer was used that returns to a thread's cache, for the `returns` that it
+    /// stands for. From time to time, calibrates and trims.
+    #[inline]
+    pub(super) fn record(&self, cache: &Here<Box<BufferSlot>>, used: Use, returns: usize) {
+        if used.was_asked_for() {
+            cache.count_requests(returns);
         }
-        match local.notes().record(step, returns) {
+        let notes = cache.notes();
+        match notes.record(targets::step_of(used.most()), returns) {
             Next::Nothing => {}
-            next => self.look(local.notes(), next),
+            next => self.look(notes, next),
         }
     }
 
     /// For a thread that has given back only what is not kept, or that is at its end.
     #[cold]
-    fn record_without_caches(&self, step: usize) {
-        if self.calibrator.tell_one(step) {
+    pub(super) fn record_without_caches(&self, used: Use) {
+        if self.calibrator.tell_one(targets::step_of(used.most())) {
             self.calibrate_if_due();
         }
         self.engine.trim_if_due();

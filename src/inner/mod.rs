@@ -238,7 +238,16 @@ impl Inner {
 
     /// The class in which a buffer counts as outstanding: that of its
     /// capacity, or unclassed.
+    #[inline]
     pub(crate) fn class_of(&self, capacity: usize) -> ClassIndex {
+        match self.classes.of_capacity(capacity) {
+            Some(class) => class,
+            None => self.class_of_unusual(capacity),
+        }
+    }
+
+    #[cold]
+    fn class_of_unusual(&self, capacity: usize) -> ClassIndex {
         match self.classes.for_capacity(capacity) {
             Some(class) if capacity <= self.classes.max() => class,
             _ => self.classes.unclassed(),
@@ -249,11 +258,7 @@ impl Inner {
     /// know their bytes.
     #[inline]
     fn is_ordinary(&self, capacity: usize) -> bool {
-        if capacity == 0 {
-            return true;
-        }
-        let class = self.classes.for_request(capacity);
-        self.classes.capacities().get(class.get()) == Some(&capacity)
+        capacity == 0 || self.classes.of_capacity(capacity).is_some()
     }
 
     /// Counts what a buffer has above its class's capacity, or above 0.

@@ -39,51 +39,51 @@ impl Inner {
         slot.is_as_it_left(cache.unit()).then_some(cache)
     }
 
-    /// Keeps a buffer that did not take the fast path, or frees it and counts why. The fast
-    /// path may have emptied it; `before` is how it was used before that.
+    /// Keeps a buffer that did not take the fast path, or frees it and counts why. If it is as it
+    /// left, the fast path has emptied it; `used` is how it was used before that.
     #[cold]
     #[inline(never)]
-    pub(crate) fn release(mut slot: Box<BufferSlot>, origin: BufferOrigin, before: Use) {
+    pub(crate) fn release(slot: Box<BufferSlot>, origin: BufferOrigin, used: Use) {
         match Self::home_as_it_left(&slot, &origin) {
-            Some(cache) => {
-                slot.note_use(before);
-                Self::release_unchanged(slot, cache);
-            }
+            Some(cache) => Self::release_unchanged(slot, cache, used),
             None => Self::release_changed(slot, origin),
         }
     }
 
     /// For a buffer whose thread cache has no room for it, or whose return is a sample.
-    fn release_unchanged(mut slot: Box<BufferSlot>, cache: Here<Box<BufferSlot>>) {
+    #[inline]
+    fn release_unchanged(slot: Box<BufferSlot>, cache: Here<Box<BufferSlot>>, used: Use) {
         let pool = slot.home();
-        let held = pool.class_of(slot.capacity());
+        let held = cache.class();
         let sample = cache.sample(pool.calibrator.calibrations());
-        if sample.is_some() && slot.was_asked_for() {
+        if sample.is_some() && used.was_asked_for() {
             pool.calibrator.note_requests(held, 1);
         }
-        pool.record(&slot, held, sample.unwrap_or(1));
-        slot.empty();
+        pool.record(&cache, used, sample.unwrap_or(1));
         // Else its class may have been retired just now.
-        if sample.is_some() && cache.has_room() {
-            match cache.push_looked_at(slot) {
-                Ok(()) => return,
-                Err(back) => slot = back, // another thread has claimed the cache just now
-            }
+        match sample.is_some() && cache.has_room() {
+            true => Self::keep_in(slot, held, cache),
+            false => Self::keep_or_free(slot, held, true, None),
         }
-        Self::keep_or_free(slot, held, true);
     }
 
     /// For a buffer that has been lent, cut, consumed, taken on another thread, or is to be wiped.
     fn release_changed(mut slot: Box<BufferSlot>, origin: BufferOrigin) {
         let pool = slot.home();
         let held = pool.class_of(slot.capacity());
-        if origin.has(Mark::Probed) {
+        let used = match origin.has(Mark::Probed) {
             // The probe has taken the number's place. It is lent by a full buffer.
-            slot.note_full(origin.has(Mark::Unasked));
+            true => Use::full(slot.capacity(), origin.has(Mark::Unasked)),
+            false => slot.use_so_far(),
+        };
+        // SAFETY: the slot keeps its pool alive, and is only given to the result.
+        let cache = unsafe { pool.engine.here(held) };
+        match &cache {
+            Some(cache) => pool.record(cache, used, 1),
+            None => pool.record_without_caches(used),
         }
-        slot.home().record(&slot, held, 1);
         let whole = Self::make_whole(&mut slot, &origin);
-        Self::keep_or_free(slot, held, whole);
+        Self::keep_or_free(slot, held, whole, cache);
     }
 
     /// Keeps a buffer whose contents have gone on to a larger one, or frees it and counts why.
@@ -104,7 +104,7 @@ impl Inner {
             pool.counters(held).growths.bump();
         }
         let whole = Self::make_whole(&mut slot, &origin);
-        Self::keep_or_free(slot, held, whole);
+        Self::keep_or_free(slot, held, whole, None);
     }
 
     /// Empties a buffer and makes it whole, and wipes it if that is to be. Returns `false` if a
@@ -121,57 +121,72 @@ impl Inner {
     }
 
     /// Keeps an empty buffer, which counted as outstanding in the class `held`, or frees it.
-    fn keep_or_free(slot: Box<BufferSlot>, held: ClassIndex, whole: bool) {
-        match slot.home().judge(&slot, held, whole) {
-            Ok(class) => Self::keep(slot, held, class),
-            Err(reason) => Self::discard(slot, held, reason),
-        }
-    }
-
-    /// The class that a returned buffer joins, or why it is freed.
-    fn judge(
-        &self,
-        slot: &BufferSlot,
+    /// `cache` is this thread's of that class, if that was found.
+    fn keep_or_free(
+        slot: Box<BufferSlot>,
         held: ClassIndex,
         whole: bool,
-    ) -> Result<ClassIndex, Discard> {
+        cache: Option<Here<Box<BufferSlot>>>,
+    ) {
+        let pool = slot.home();
         if !whole {
-            return Err(Discard::Shared);
+            return Self::discard(slot, held, Discard::Shared);
         }
-        let capacity = slot.capacity();
-        if self.classes.capacities().get(held.get()) == Some(&capacity) {
-            // As most are: the general case, below, comes to the same.
-            return match self.calibrator.is_retired(held) {
-                true => Err(Discard::AboveMax),
-                false => Ok(held),
-            };
+        if pool.classes.of_capacity(slot.capacity()) != Some(held) {
+            return Self::keep_or_free_unusual(slot, held);
         }
-        let holds_as_much = self.classes.for_request(capacity);
-        if self.calibrator.is_retired(holds_as_much) {
-            return Err(Discard::AboveMax);
+        // As most are.
+        if pool.calibrator.is_retired(held) {
+            return Self::discard(slot, held, Discard::AboveMax);
         }
-        self.classes.for_capacity(capacity).ok_or(Discard::BelowMin)
+        match cache {
+            Some(cache) if cache.has_room() => Self::keep_in(slot, held, cache),
+            _ => Self::keep(slot, held),
+        }
     }
 
-    /// Keeps a buffer in a class, which is another than it was `held` in if it has grown. Frees
-    /// it if there is no room.
-    fn keep(mut slot: Box<BufferSlot>, held: ClassIndex, class: ClassIndex) {
+    /// For a buffer that is of another capacity than its class has.
+    #[cold]
+    fn keep_or_free_unusual(mut slot: Box<BufferSlot>, held: ClassIndex) {
         let pool = slot.home();
+        let capacity = slot.capacity();
+        if pool
+            .calibrator
+            .is_retired(pool.classes.for_request(capacity))
+        {
+            return Self::discard(slot, held, Discard::AboveMax);
+        }
+        let Some(class) = pool.classes.for_capacity(capacity) else {
+            return Self::discard(slot, held, Discard::BelowMin);
+        };
         if class != held {
             pool.counters(held).moved_out.bump();
             pool.counters(class).moved_in.bump();
         }
-        if slot.capacity() != pool.classes.capacity(class) {
+        if capacity != pool.classes.capacity(class) {
             slot.forget_base();
         }
+        Self::keep(slot, class);
+    }
+
+    /// Keeps a buffer in a class. Frees it if there is no room.
+    fn keep(slot: Box<BufferSlot>, class: ClassIndex) {
         // SAFETY: the slot keeps its pool alive, and is only given to the result.
-        let place = unsafe { slot.home().engine.place_for(class, slot.capacity()) };
-        if let Some(cache) = place {
-            match cache.push_looked_at(slot) {
-                Ok(()) => return,
-                Err(back) => slot = back, // another thread has claimed the cache just now
-            }
+        match unsafe { slot.home().engine.place_for(class, slot.capacity()) } {
+            Some(cache) => Self::keep_in(slot, class, cache),
+            None => Self::keep_loose(slot, class),
         }
+    }
+
+    /// Keeps a buffer in a cache that has room.
+    fn keep_in(slot: Box<BufferSlot>, class: ClassIndex, cache: Here<Box<BufferSlot>>) {
+        if let Err(slot) = cache.push_looked_at(slot) {
+            Self::keep_loose(slot, class); // another thread has claimed the cache just now
+        }
+    }
+
+    /// Keeps a buffer loose in the depot. Frees it if there is no room.
+    fn keep_loose(slot: Box<BufferSlot>, class: ClassIndex) {
         if !slot.home().engine.lease_loose(class, slot.capacity()) {
             return Self::discard(slot, class, Discard::Full);
         }

@@ -90,11 +90,33 @@ pub(crate) const PROBE: usize = mem::size_of::<usize>();
 /// Added to `used`, which is never that large itself.
 const UNASKED: usize = 1 << (usize::BITS - 1);
 
-/// How a buffer was used.
+/// How a buffer was used while it was out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Use {
-    len: usize,
-    used: usize,
+    /// How many bytes are used now.
+    now: usize,
+    /// What the slot has noted.
+    before: usize,
+}
+
+impl Use {
+    /// All of a buffer was used.
+    pub(crate) fn full(capacity: usize, unasked: bool) -> Self {
+        Use {
+            now: capacity,
+            before: if unasked { UNASKED } else { 0 },
+        }
+    }
+
+    /// The most bytes that were used at once.
+    pub(crate) fn most(self) -> usize {
+        self.now.max(self.before & !UNASKED)
+    }
+
+    /// Whether the buffer was taken because its size was named.
+    pub(crate) fn was_asked_for(self) -> bool {
+        self.before & UNASKED == 0
+    }
 }
 
 /// What to overwrite in a buffer that comes home.
@@ -255,7 +277,7 @@ impl<H: Home> Slot<H> {
         };
         let bytes = match wipe {
             Wipe::Nothing => 0,
-            Wipe::Used => self.most_used(),
+            Wipe::Used => self.use_so_far().most(),
             Wipe::All => usize::MAX,
         };
         self.buf.clear(); // so that `reclaim` overwrites what it steps over
@@ -394,41 +416,27 @@ impl<H: Home> Slot<H> {
         self.set_used(self.used() | UNASKED);
     }
 
-    /// Whether the buffer was taken because its size was named.
-    pub(crate) fn was_asked_for(&self) -> bool {
-        self.used() & UNASKED == 0
+    /// How the buffer was used since it left home.
+    pub(crate) fn use_so_far(&self) -> Use {
+        Use {
+            now: self.used_now(),
+            before: self.used(),
+        }
     }
 
-    /// Notes that all of the buffer was used, and whether its size was named. Overwrites the
-    /// [probe](Self::probe).
-    pub(crate) fn note_full(&mut self, unasked: bool) {
-        self.set_used(self.capacity | if unasked { UNASKED } else { 0 });
-    }
-
-    /// The most bytes that were used at once since the buffer left home.
-    pub(crate) fn most_used(&self) -> usize {
-        self.used_now().max(self.used() & !UNASKED)
+    /// As [`use_so_far`](Self::use_so_far), for a buffer that is as it left.
+    #[inline(always)]
+    pub(crate) fn use_as_it_left(&self) -> Use {
+        Use {
+            now: self.buf.len(),
+            before: self.used(),
+        }
     }
 
     /// How many bytes are used, with those that were consumed.
     #[inline]
     fn used_now(&self) -> usize {
         self.consumed() + self.buf.len()
-    }
-
-    /// How a buffer that is as it left was used, before it is [emptied](Self::empty).
-    #[inline(always)]
-    pub(crate) fn use_so_far(&self) -> Use {
-        Use {
-            len: self.buf.len(),
-            used: self.used(),
-        }
-    }
-
-    /// Notes again how a buffer was used that has been emptied since.
-    pub(crate) fn note_use(&mut self, before: Use) {
-        let most = before.len.max(before.used & !UNASKED);
-        self.set_used(most | before.used & UNASKED);
     }
 
     /// Empties a buffer that is whole, and forgets how it was used.

@@ -214,15 +214,24 @@ impl SizeClasses {
         ClassIndex(usize::from(self.count))
     }
 
+    /// The class that has just this capacity, if one does.
+    #[inline]
+    pub(crate) fn of_capacity(&self, capacity: usize) -> Option<ClassIndex> {
+        let class = self.for_request(capacity);
+        // `usize::MAX` for what has no class, which is no buffer's. As a `u8`, the index needs no
+        // check.
+        (self.capacities[usize::from(class.get() as u8)] == capacity).then_some(class)
+    }
+
     /// The largest class that `capacity` bytes fill; `None` below the smallest.
     ///
     /// The largest class, whatever `capacity` is, if it is above that.
     pub(crate) fn for_capacity(&self, capacity: usize) -> Option<ClassIndex> {
-        let ClassIndex(above) = self.for_request(capacity);
-        if self.capacities().get(above) == Some(&capacity) {
-            return Some(ClassIndex(above)); // neither above nor below
-        }
-        above.checked_sub(1).map(ClassIndex)
+        let exact = self.of_capacity(capacity);
+        exact.filter(|&class| class != self.unclassed()).or_else(|| {
+            let ClassIndex(above) = self.for_request(capacity);
+            above.checked_sub(1).map(ClassIndex)
+        })
     }
 
     /// A class's capacity in bytes.

@@ -16,11 +16,13 @@ impl Hint {
         Hint(StaticUsize::new(value))
     }
 
+    #[inline(always)]
     pub(crate) fn get(&self) -> usize {
         // Relaxed, here and below: see `Hint`.
         self.0.load(Ordering::Relaxed)
     }
 
+    #[inline(always)]
     pub(crate) fn set(&self, value: usize) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -76,6 +78,7 @@ impl Counter {
     }
 
     #[allow(clippy::unnecessary_cast)] // `Count` is `AtomicUsize` on some machines
+    #[inline(always)]
     pub(crate) fn get(&self) -> u64 {
         // Relaxed: see `Counter`.
         self.0.load(Ordering::Relaxed) as u64
