@@ -232,8 +232,9 @@ impl Builder {
     /// At least a millisecond; a shorter one counts as that. A trim takes place each
     /// interval, so a buffer that is not needed goes after one to two, or later if there are
     /// many. It is done in small pieces by gets and drops that leave the fast path: each piece
-    /// frees at most 64 buffers or 512 KiB, and waits for no other thread. So a program that has gone quiet, or whose
-    /// threads find all in their caches, keeps what it has: only
+    /// frees at most 64 buffers or 512 KiB, and waits for no other thread. A thread that finds all
+    /// in its cache leaves the fast path once in 64 returns or so, and looks at the clock at each
+    /// fourth of these. A program that has gone quiet keeps what it has: only
     /// [`background_trim`](Self::background_trim) reaches it then. On a system without a
     /// clock, no interval ever passes.
     ///

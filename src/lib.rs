@@ -38,8 +38,8 @@
 //! # Memory
 //!
 //! What the levels retain together never exceeds the [budget](Builder::retain_bytes), at
-//! any moment. What is above is freed on return, and counted. What was not needed
-//! between two [trims](Pool::trim) is freed; these come [by
+//! any moment. A buffer for which there is no room is freed on return, and counted. A
+//! [trim](Pool::trim) frees the buffers that no one used since the last one. Trims come [by
 //! time](Builder::trim_interval), too. [`Pool::clear`] frees all that is idle, and
 //! dropping the last handle frees everything. [`Builder::keep_idle`] keeps buffers warm that no
 //! trim frees. [`Pool::stats`] shows the bytes that are outstanding and retained, and their
@@ -47,7 +47,7 @@
 //!
 //! # Sizes
 //!
-//! The pool counts the lengths that come back, and learns from them what
+//! The pool records how much of its buffers is used, and learns from it what
 //! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers have
 //! grown too large to be kept: see [`Pool::targets`]. [`SizeClasses::fit`] chooses the
 //! best size classes for recorded requests.
@@ -55,7 +55,7 @@
 //! # Systems
 //!
 //! `wasm32-unknown-unknown` has no clock and no threads. Trims and calibrations by time never
-//! happen there, and [`Calibrated::at`] is `None`. [`Builder::background_trim`] makes
+//! happen there. [`Builder::background_trim`] makes
 //! [`Builder::build`] return [`ConfigError::Background`]. Everything else works:
 //! [`Pool::trim`], for one, and calibration by the number of returns.
 //!

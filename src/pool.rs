@@ -71,7 +71,7 @@ impl Pool {
     ///
     /// A local hit takes no lock, does no atomic read-modify-write and
     /// allocates nothing, but that a buffer's first one after a trim goes the
-    /// slow way. A miss allocates.
+    /// slow path. A miss allocates.
     ///
     /// # Panics
     ///
@@ -319,7 +319,7 @@ impl Pool {
     /// What the pool has done and what it holds.
     ///
     /// Looks at every thread's counters, under a lock that gets and drops do not
-    /// take, but for a thread's first.
+    /// take.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -7,7 +7,7 @@
 //! The memo has no destructor, so on most systems it can be read at any time,
 //! also while the thread is being torn down. (Where thread-locals are made of
 //! the system's keys, it may be ended and begin anew, as that of a thread that
-//! has used no pool. All that is lost with it is the quick way to the caches.) The list of
+//! has used no pool. All that is lost with it is the fast path to the caches.) The list of
 //! pools has a destructor, and it empties the memo before it lets go of any
 //! cache; from then on the thread has no cache and is not given one again.
 

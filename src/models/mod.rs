@@ -2,7 +2,7 @@
 //! threads' atomic operations can take effect, up to a number of preemptions.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom -C debug-assertions" cargo test --release --lib models
+//! RUSTFLAGS="--cfg loom -C debug-assertions" cargo test --release -p tierpool --lib models
 //! ```
 //!
 //! Owns the numbered items and what is asserted of them. The code that runs is
@@ -76,8 +76,8 @@
 //!
 //! Weakened one at a time, these fail no model, since something else orders the same:
 //!
-//! - The orderings of `Cache::acquire`, `release` and `claim`: the lock of the
-//!   threads lies between two owners, and the barriers between owner and claimer.
+//! - The orderings of `Cache::own`, `disown` and `claim`: those of `Threads::leave` and `inherit`
+//!   lie between two owners, and the barriers between owner and claimer.
 //! - Either fence of `heavy`: without a system call between them one is enough, and without
 //!   both `claim_races_get` fails. With one, the first comes after the claim, and the
 //!   second before the look at `busy`.

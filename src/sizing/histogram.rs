@@ -36,7 +36,7 @@ const CELLS: usize = cell_of(SIZE_MAX) + 1;
 /// histogram.record(1 << 20);
 ///
 /// // 99 of 100 calls are more than 95 %: the one large size is left out.
-/// let targets = histogram.calibrate(0.95).unwrap();
+/// let targets = histogram.targets(0.95).unwrap();
 /// assert_eq!(targets, Targets { default_size: 512, max_size: 8192 });
 ///
 /// // The best two classes for these sizes, and the bytes they still waste.

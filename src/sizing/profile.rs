@@ -19,7 +19,7 @@ use crate::sizing::targets::Targets;
 ///
 /// let pool = Pool::default();
 /// pool.get(100).extend_from_slice(b"learned");
-/// pool.calibrate();
+/// pool.recalibrate();
 /// let saved = serde_json::to_string(&pool.profile())?;
 ///
 /// let read = |saved: &str| {

@@ -228,10 +228,12 @@ impl SizeClasses {
     /// The largest class, whatever `capacity` is, if it is above that.
     pub(crate) fn for_capacity(&self, capacity: usize) -> Option<ClassIndex> {
         let exact = self.of_capacity(capacity);
-        exact.filter(|&class| class != self.unclassed()).or_else(|| {
-            let ClassIndex(above) = self.for_request(capacity);
-            above.checked_sub(1).map(ClassIndex)
-        })
+        exact
+            .filter(|&class| class != self.unclassed())
+            .or_else(|| {
+                let ClassIndex(above) = self.for_request(capacity);
+                above.checked_sub(1).map(ClassIndex)
+            })
     }
 
     /// A class's capacity in bytes.
@@ -493,7 +495,7 @@ mod tests {
         any_size().prop_map(|size| size.clamp(1, CAPACITY_MAX))
     }
 
-    // What the quick way of a get has instead of a search.
+    // What the fast path of a get has instead of a search.
     #[test]
     fn where_classes_double_from_a_power_of_two_the_first_that_is_looked_at_serves() {
         for (min, max) in [(1, 1 << 20), (512, 1 << 20), (4096, 4096)] {

@@ -15,6 +15,9 @@ const STEPS: usize = 20;
 /// So many returns to one cache are recorded each, in one interval.
 const EACH_RECORDED: u64 = 32;
 
+/// How many returns a thread keeps to itself at most.
+const TOLD_MOST: u64 = 4096;
+
 /// How many returns to one cache a sample may stand for at most.
 const STANDS_FOR_MOST: u64 = 95;
 
@@ -324,12 +327,36 @@ impl Learned {
         for (told, untold) in self.told.iter_mut().zip(untold) {
             *told += untold as i64;
         }
-        let most = self.told.into_iter().max().unwrap_or(0).max(0) as u64;
+        let most = self.most_told();
         let to_go = self.threshold.saturating_sub(most);
-        self.notes(set).until_told = (most / 16).min(to_go).clamp(1, 2048);
+        self.notes(set).until_told = (most / 16).min(to_go).clamp(1, TOLD_MOST);
         Next {
             calibrates: most > self.threshold,
             looks: true,
+        }
+    }
+
+    /// A return of a thread that has no caches.
+    pub(super) fn record_without_caches(&mut self, used: usize) -> Next {
+        self.lengths.record(used);
+        self.since_look.record(used);
+        self.told[step_of(used)] += 1;
+        Next {
+            calibrates: self.most_told() > self.threshold,
+            looks: true,
+        }
+    }
+
+    fn most_told(&self) -> u64 {
+        self.told.into_iter().max().unwrap_or(0).max(0) as u64
+    }
+
+    /// Has each return to a cache set be looked at again, as after a calibration on its thread.
+    pub(super) fn restart_samples(&mut self, set: usize) {
+        let interval = self.calibrations;
+        for sampling in &mut self.notes(set).sampling {
+            (sampling.lately, sampling.interval) = (0, interval);
+            sampling.is_loose = false;
         }
     }
 

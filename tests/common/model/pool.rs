@@ -146,8 +146,7 @@ impl GuardModel {
 
     /// Whether its return counts as that of one that was asked for.
     fn was_asked_for(&self) -> bool {
-        // The probe has taken the place of that, too.
-        self.probed || self.asked
+        self.asked
     }
 
     /// Makes room for `additional` bytes more without the heap.
@@ -675,6 +674,9 @@ impl OnePool {
             self.is_remembered = true;
             let (used, asked) = (guard.most_used(memory), guard.was_asked_for());
             self.record(memory, me, set, guard.class, used, asked);
+        } else {
+            let next = self.learned.record_without_caches(guard.most_used(memory));
+            self.recorded(memory, me, next);
         }
         self.comes_home(memory, me, guard, as_it_left);
     }
@@ -709,7 +711,12 @@ impl OnePool {
         used: usize,
         asked: bool,
     ) {
-        let Next { calibrates, looks } = self.learned.record(set, class, used, asked);
+        let next = self.learned.record(set, class, used, asked);
+        self.recorded(memory, me, next);
+    }
+
+    fn recorded(&mut self, memory: &mut Memory, me: Life, next: Next) {
+        let Next { calibrates, looks } = next;
         if !self.learned.is_sure() {
             assert!(!self.is_due(), "a trim would be seen too late");
             if !self.learned.is_due_for_discards_alone() {
@@ -735,8 +742,12 @@ impl OnePool {
         }
     }
 
-    /// After a calibration on this thread, if there was one: it caches none of these classes.
+    /// After a calibration on this thread, if there was one: its next returns are looked at, and it
+    /// caches none of these classes.
     fn give_up_all(&mut self, me: Life, retired: Option<Vec<usize>>) {
+        if let (Some(set), Some(_)) = (self.set_of(me), &retired) {
+            self.learned.restart_samples(set);
+        }
         for class in retired.into_iter().flatten() {
             self.give_up(me, class);
         }
