@@ -28,7 +28,7 @@ const CELLS: usize = cell_of(SIZE_MAX) + 1;
 /// to the byte where the text says so.
 ///
 /// ```
-/// use tierpool::{Targets, Histogram, SizeClasses};
+/// use tierpool::{Histogram, SizeClasses};
 ///
 /// let mut histogram = Histogram::new();
 /// histogram.record_many(300, 60); // a size, and how often
@@ -37,7 +37,7 @@ const CELLS: usize = cell_of(SIZE_MAX) + 1;
 ///
 /// // 99 of 100 calls are more than 95 %: the one large size is left out.
 /// let targets = histogram.targets(0.95).unwrap();
-/// assert_eq!(targets, Targets { default_size: 512, max_size: 8192 });
+/// assert_eq!((targets.default_size, targets.max_size), (512, 8192));
 ///
 /// // The best two classes for these sizes, and the bytes they still waste.
 /// let classes = SizeClasses::fit(&histogram, 2)?;

@@ -13,7 +13,7 @@ use tierpool::{Histogram, Pool, Targets};
 const STEPS: usize = 20;
 
 /// So many returns to one cache are recorded each, in one interval.
-const EACH_RECORDED: u64 = 32;
+const EACH_RECORDED: u64 = 64;
 
 /// How many returns a thread keeps to itself at most.
 const TOLD_MOST: u64 = 4096;
