@@ -103,10 +103,10 @@ fn claim_races_drop_without_a_light_barrier() {
     drop_against_claims(6, |_, held| push(held));
 }
 
-// 1: as above, and more is loaded.
+// 2: as above.
 #[test]
 fn claim_races_the_slow_path_of_a_drop() {
-    drop_against_claims(1, Pool::put);
+    drop_against_claims(2, Pool::put);
 }
 
 // The owner comes in again after a claim: it must see what the claimer did.

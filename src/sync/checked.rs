@@ -109,11 +109,6 @@ impl<T> AtomicPtr<T> {
     }
 
     #[track_caller]
-    pub(crate) fn store(&self, address: *mut T, ordering: Ordering) {
-        self.0.store(address, weaken::left(ordering));
-    }
-
-    #[track_caller]
     pub(crate) fn compare_exchange_weak(
         &self,
         current: *mut T,
