@@ -330,7 +330,7 @@ impl Builder {
     /// The pool looks at each of a thread's first returns of a size class, and later at one in 64 or
     /// so, at random. That one counts for those before it. Each thread counts for itself, and
     /// tells the pool when it has another sixteenth of what the step had since the last
-    /// calibration, or 2048 returns. So a calibration may come that much later for each thread,
+    /// calibration, or 4096 returns. So a calibration may come that much later for each thread,
     /// and some 100 returns later for each size class.
     ///
     /// With 0, the pool calibrates as often as a thread tells it something.
