@@ -8,7 +8,7 @@ use crate::inner::{BufferOrigin, BufferSlot, Inner};
 use crate::sizing::calibrator::least_growth;
 use crate::system::CAPACITY_MAX;
 use bytes::buf::UninitSlice;
-use std::mem::{self, ManuallyDrop};
+use std::mem;
 
 /// What room is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,17 +129,11 @@ impl PooledBuf {
 
     /// Moves the contents to a larger buffer, and gives this one back.
     #[inline(always)] // into two that are cold
-    fn exchange_for(&mut self, slot: Box<BufferSlot>, origin: BufferOrigin) {
-        let mut larger = PooledBuf {
-            slot: ManuallyDrop::new(slot),
-            origin,
-        };
-        larger.slot.buf.extend_from_slice(&self.slot.buf);
-        mem::swap(self, &mut larger);
-        let mut outgrown = ManuallyDrop::new(larger);
-        // SAFETY: the guard is not dropped, so the slot is taken out once.
-        let slot = unsafe { ManuallyDrop::take(&mut outgrown.slot) };
-        Inner::release_outgrown(slot, outgrown.origin);
+    fn exchange_for(&mut self, mut slot: Box<BufferSlot>, origin: BufferOrigin) {
+        slot.buf.extend_from_slice(&self.slot.buf);
+        let outgrown = mem::replace(&mut *self.slot, slot);
+        let from = mem::replace(&mut self.origin, origin);
+        Inner::release_outgrown(outgrown, from);
     }
 
     /// What a full guard lends to be written to: room before the contents, or else a few

@@ -14,13 +14,12 @@ impl<T: Item> Engine<T> {
     ///
     /// Waits for a trim that is going on, and for a thread that is in the middle of a push
     /// or a pop, however long that thread is stopped there: what its cache holds could not be
-    /// freed later.
-    ///
-    /// # Safety
-    ///
-    /// - Called once in the engine's life.
-    pub(crate) unsafe fn close(&self) {
+    /// freed later. A second call does nothing.
+    pub(crate) fn close(&self) {
         let mut round = lock(&self.trims.round); // kept: no claim but these
+        if self.is_closed() {
+            return;
+        }
         self.end_freeing(&mut round);
         // Relaxed: the fences order it.
         self.closed.store(true, Ordering::Relaxed);

@@ -168,20 +168,14 @@ impl<T: Item> Here<T> {
         self.cache().growths.add_by_owner(1);
     }
 
-    /// Keeps an item, or hands it back if there is no room for it here, or if a sample is due.
+    /// Keeps an item, or hands it back if there is no room for it here. Unless the item was
+    /// `LOOKED_AT`, hands it back also if a sample is due.
     ///
     /// The item's weight must be [`unit`](Self::unit). Once this has kept it,
     /// another thread may close the engine and end it.
     #[inline(always)]
-    pub(crate) fn push(self, item: T) -> Result<(), T> {
+    pub(crate) fn push<const LOOKED_AT: bool>(self, item: T) -> Result<(), T> {
         // SAFETY: as in `cache`, at the call; the token is this thread's.
-        unsafe { Cache::push::<false>(self.cache, self.me, item) }
-    }
-
-    /// As [`push`](Self::push), for an item that was looked at: whether a sample is due or not.
-    #[inline]
-    pub(crate) fn push_looked_at(self, item: T) -> Result<(), T> {
-        // SAFETY: as in `push`.
-        unsafe { Cache::push::<true>(self.cache, self.me, item) }
+        unsafe { Cache::push::<LOOKED_AT>(self.cache, self.me, item) }
     }
 }

@@ -276,7 +276,7 @@ impl<T: Item> Engine<T> {
     pub(crate) fn put(&self, class: ClassIndex, mut item: T) -> Result<(), T> {
         // SAFETY: the caller keeps it alive.
         if let Some(place) = unsafe { self.place_for(class, item.weight()) } {
-            match place.push_looked_at(item) {
+            match place.push::<true>(item) {
                 Ok(()) => return Ok(()),
                 Err(back) => item = back,
             }

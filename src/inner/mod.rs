@@ -149,9 +149,7 @@ impl Inner {
     pub(crate) fn remove_handle(&self) {
         // AcqRel: what other handles did comes before the last one closes.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // SAFETY: the count reaches 0 once, since a handle is made from a
-            // handle only.
-            unsafe { self.engine.close() };
+            self.engine.close();
             if let Some(background) = &self.background {
                 background.stop.stop();
             }

@@ -23,7 +23,7 @@ impl Inner {
         match Self::home_as_it_left(&slot, origin) {
             Some(cache) => {
                 slot.empty();
-                cache.push(slot)
+                cache.push::<false>(slot)
             }
             None => Err(slot),
         }
@@ -93,7 +93,7 @@ impl Inner {
         if let Some(cache) = cache {
             cache.count_growth();
             slot.empty();
-            match cache.push_looked_at(slot) {
+            match cache.push::<true>(slot) {
                 Ok(()) => return,
                 Err(back) => slot = back,
             }
@@ -180,7 +180,7 @@ impl Inner {
 
     /// Keeps a buffer in a cache that has room.
     fn keep_in(slot: Box<BufferSlot>, class: ClassIndex, cache: Here<Box<BufferSlot>>) {
-        if let Err(slot) = cache.push_looked_at(slot) {
+        if let Err(slot) = cache.push::<true>(slot) {
             Self::keep_loose(slot, class); // another thread has claimed the cache just now
         }
     }

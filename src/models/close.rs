@@ -8,8 +8,7 @@ use crate::engine::Limits;
 use std::sync::Arc;
 
 fn close(pool: &Pool) {
-    // SAFETY: each model calls this once for its pool.
-    unsafe { pool.engine.close() };
+    pool.engine.close();
 }
 
 fn assert_empty(pool: &Pool) {

@@ -489,7 +489,7 @@ fn home_as_it_left(item: &Number, origin: Origin<Number>) -> Option<Here<Number>
 /// The fast path of a drop.
 fn put_local(item: Number, origin: Origin<Number>) -> Result<(), Number> {
     match home_as_it_left(&item, origin) {
-        Some(cache) => cache.push(item),
+        Some(cache) => cache.push::<false>(item),
         None => Err(item),
     }
 }
@@ -497,7 +497,7 @@ fn put_local(item: Number, origin: Origin<Number>) -> Result<(), Number> {
 /// What the slow path does first, with an item whose return may be a sample.
 fn put_sample(item: Number, origin: Origin<Number>) -> Result<(), Number> {
     match home_as_it_left(&item, origin) {
-        Some(cache) if cache.sample(0).is_some() && cache.has_room() => cache.push_looked_at(item),
+        Some(cache) if cache.sample(0).is_some() && cache.has_room() => cache.push::<true>(item),
         _ => Err(item),
     }
 }

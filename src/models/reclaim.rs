@@ -81,8 +81,7 @@ fn reclaim_races_close() {
     check(2, || {
         let pool = resting();
         let elsewhere = get_elsewhere(&pool);
-        // SAFETY: once for this pool.
-        unsafe { pool.engine.close() };
+        pool.engine.close();
         elsewhere.join().unwrap();
         assert_eq!(super::alive(), 0);
         assert_eq!(pool.engine.levels(CLASS).idle_items, 0);

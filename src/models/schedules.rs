@@ -132,8 +132,7 @@ impl Used {
     fn close(&self) {
         let closing = self.know(|known| std::mem::replace(&mut known.closing, true));
         if !closing {
-            // SAFETY: once, as was just seen.
-            unsafe { self.pool.engine.close() };
+            self.pool.engine.close();
             self.know(|known| known.closed = true);
         }
     }
