@@ -12,7 +12,7 @@ use super::cache::{Cache, Thread};
 use super::item::{ClassIndex, ClassLimits, Item};
 use super::local::{self, EngineId, ThreadExit, Token};
 use super::origin::{Here, Origin};
-use crate::sync::{AtomicBool, AtomicPtr, Hint, Ordering, StaticPtr};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Hint, Ordering, StaticPtr};
 use crate::system;
 use std::iter;
 use std::marker::PhantomData;
@@ -26,6 +26,9 @@ pub(super) struct Threads<T: Item> {
     /// The same, or what no thread remembers.
     quick: EngineId,
     first: AtomicPtr<ThreadCaches<T>>,
+    /// Looks at the list, and threads that came and went. Each sees what the ones before it did: so
+    /// what it sees of a cache from outside is not older than they are.
+    visits: AtomicUsize,
     /// How many there are, and how many of them a thread has now.
     made: Hint,
     in_use: Hint,
@@ -99,6 +102,7 @@ impl<T: Item> Threads<T> {
             id,
             quick: if quick { id } else { EngineId::NOBODY },
             first: AtomicPtr::new(ptr::null_mut()),
+            visits: AtomicUsize::new(0),
             made: Hint::new(0),
             in_use: Hint::new(0),
         }
@@ -126,13 +130,20 @@ impl<T: Item> Threads<T> {
 
     /// Moves a cursor of this list on. Returns what it was at.
     pub(super) fn advance(&self, cursor: &mut Cursor<T>) -> Option<&ThreadCaches<T>> {
+        self.visit();
         let thread = self.at(*cursor.0.get_mut())?;
         // Relaxed: see `after`.
         *cursor.0.get_mut() = thread.next.load(Ordering::Relaxed);
         Some(thread)
     }
 
+    fn visit(&self) {
+        // AcqRel: see `visits`.
+        self.visits.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn latest(&self) -> *mut ThreadCaches<T> {
+        self.visit();
         // Acquire: pairs with the Release in `add`.
         self.first.load(Ordering::Acquire)
     }
@@ -195,6 +206,7 @@ impl<T: Item> Threads<T> {
     /// Leaves a thread's caches to the next one.
     pub(super) fn leave(&self, thread: &Thread<T::Notes>) {
         self.in_use.subtract(1);
+        self.visit();
         // Release: pairs with the Acquire in `inherit`.
         thread.in_use.store(false, Ordering::Release);
     }
