@@ -1,6 +1,6 @@
-//! A thread that does something at intervals until it is stopped.
+//! A thread that runs an action at intervals until it is stopped.
 //!
-//! Owns the thread and how it ends. Knows nothing of what it does.
+//! Owns the thread and how it ends. Knows nothing of the action.
 
 use crate::system::SignalsBlocked;
 use std::io;
@@ -17,14 +17,14 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Has the thread end. Does not wait for it: this may run in a destructor at
-    /// the process's end, when a wait for another thread may never be over.
+    /// Makes the thread end. Does not wait for that: this may run in a destructor at process exit,
+    /// where a wait for another thread may never end.
     pub(crate) fn stop(&self) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();
     }
 
-    /// Waits for the interval to pass. Says whether it did.
+    /// Waits for the interval to pass. Returns `false` if the thread is stopped first.
     fn wait(&self, interval: Duration) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let (stopped, _) = self
@@ -35,15 +35,15 @@ impl Stop {
     }
 }
 
-/// Starts a thread that calls `act` after each interval, until that breaks off or
-/// the thread is stopped.
+/// Starts a thread that calls `act` after each interval, until `act` breaks off or the thread is
+/// stopped.
 ///
 /// The thread takes none of the process's signals: it blocks all of them, from its first
 /// instruction on. The calling thread's own mask is the same before and after.
 ///
 /// # Errors
 ///
-/// - If the system has no thread to give.
+/// - If the system cannot start a thread.
 /// - If signals cannot be blocked.
 pub(crate) fn start(
     name: &str,

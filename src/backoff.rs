@@ -1,20 +1,20 @@
-//! A pause before something is tried again that was of no use, twice as long each time.
+//! A pause before the next try of something that did not help. It doubles each time.
 //!
-//! Owns how often to pass. Knows nothing of what is tried.
+//! Owns how many occasions to skip. Knows nothing of what is tried.
 
 use crate::sync::Hint;
 
-/// How many occasions are passed at most before the next try.
+/// The most occasions that are skipped before the next try.
 ///
-/// 63: a try that takes some microseconds is little beside what 63 occasions take.
+/// 63: a try takes some microseconds, which is little beside the time of 63 occasions.
 const PAUSE_MOST: usize = 63;
 
-/// If two threads come at once, one occasion more or less is passed.
+/// If two threads meet here, one occasion more or fewer is skipped.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    /// How many occasions to pass before the next try.
+    /// Occasions to skip before the next try.
     skip: Hint,
-    /// How many to pass after that, if it is of no use.
+    /// Occasions to skip after that try, if it does not help.
     pause: Hint,
 }
 
@@ -26,7 +26,7 @@ impl Backoff {
         }
     }
 
-    /// Whether to pass this occasion.
+    /// Whether to skip this occasion.
     pub(crate) fn skips(&self) -> bool {
         let left = self.skip.get();
         if left > 0 {
@@ -35,8 +35,7 @@ impl Backoff {
         left > 0
     }
 
-    /// Notes whether a try was of use. After the first that was not, the next occasion is
-    /// taken all the same.
+    /// Notes whether a try helped. After the first that did not, the next occasion is still taken.
     pub(crate) fn note(&self, useful: bool) {
         let pause = self.pause.get();
         let (skip, pause) = match useful {
@@ -52,7 +51,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// How many occasions are passed until the next try.
+    /// How many occasions are skipped until the next try.
     fn passed(backoff: &Backoff) -> usize {
         (0..).take_while(|_| backoff.skips()).count()
     }

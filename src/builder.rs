@@ -16,8 +16,8 @@ use std::time::Duration;
 const MIN_SIZE_DEFAULT: usize = 512;
 /// 1 MiB: above this the work on the bytes outweighs getting the buffer.
 const MAX_SIZE_DEFAULT: usize = 1 << 20;
-/// 64 MiB: what a program may leave idle unasked, on machines where a container
-/// has a few hundred. Enough for 64 buffers of 1 MiB, or 16,384 of 4 KiB.
+/// 64 MiB: a program may leave that much idle unasked, where a container has a few hundred. Enough
+/// for 64 buffers of 1 MiB, or 16,384 of 4 KiB.
 const RETAIN_BYTES_DEFAULT: usize = 64 << 20;
 /// 2: where one buffer of the largest class is in use, another one can be idle, or many
 /// smaller ones.
@@ -26,12 +26,12 @@ const RETAIN_LARGEST_DEFAULT: usize = 2;
 const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 /// 10 s: long for a program at work, short for one whose burst is over.
 const TRIM_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
-/// 42,000 returns, as `valyala/bytebufferpool` has it.
+/// 42,000 returns, as in `valyala/bytebufferpool`.
 const CALIBRATE_AFTER_DEFAULT: u64 = 42_000;
-/// 95 of 100 returns, as `valyala/bytebufferpool` has it.
+/// 95 of 100 returns, as in `valyala/bytebufferpool`.
 const CALIBRATE_PERCENTILE_DEFAULT: f64 = 0.95;
-/// 60 s: 700 returns a second of one step come to the threshold by then. A program that is
-/// quieter adapts when a minute is over and there were 1000.
+/// 60 s: 700 returns a second of one step reach the threshold in that time. A quieter program
+/// adapts after a minute with at least 1000 returns.
 const CALIBRATE_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
 /// 1 ms: the clock is not finer, and a thread that trims more often does little else.
 const INTERVAL_LEAST: Duration = Duration::from_millis(1);
@@ -106,9 +106,9 @@ impl Builder {
     ///
     /// Default: 1 MiB, or `min_size` if that is set and larger.
     ///
-    /// A request above it gets a plain allocation that is freed on drop, and a
-    /// buffer that grew above it is freed on drop too. What is kept below it is learned,
-    /// see [`Pool::targets`].
+    /// A request above it gets a plain allocation that is freed on drop. A buffer that grew above
+    /// it is freed on drop too. The pool learns which buffers to keep below it, see
+    /// [`Pool::targets`].
     ///
     /// The default of [`retain_bytes`](Self::retain_bytes) grows with it: the budget
     /// always holds a buffer of the largest class.
@@ -130,8 +130,7 @@ impl Builder {
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn classes(mut self, capacities: impl IntoIterator<Item = usize>) -> Self {
-        // One more than may be: enough to see that there are too many, even if
-        // they never end.
+        // One more than allowed: enough to see that there are too many, even if they never end.
         self.classes = Some(capacities.into_iter().take(CLASSES_MAX + 1).collect());
         self
     }
@@ -140,15 +139,15 @@ impl Builder {
     /// caches and the depot together. Default: 64 MiB, or twice the largest size class
     /// if that is more.
     ///
-    /// It is not exceeded at any moment. Guards that are out do not count, nor
-    /// does what the pool needs for itself (`docs/memory.md`). With 0 the pool
-    /// keeps nothing; with `usize::MAX` there is no budget. Any other budget must hold
-    /// one buffer of the largest size class: [`build`](Self::build) refuses a smaller
-    /// one. So a small budget takes a small [`max_size`](Self::max_size), too.
+    /// It is never exceeded. Guards that are out do not count, and neither does the pool's own
+    /// memory (`docs/memory.md`). With 0 the pool keeps nothing; with `usize::MAX` there is no
+    /// budget. Any other budget must hold one buffer of the largest size class:
+    /// [`build`](Self::build) refuses a smaller one. So a small budget takes a small
+    /// [`max_size`](Self::max_size), too.
     ///
-    /// Where it is full, idle buffers serve whoever needs them: a get that would miss takes a
-    /// buffer that rests in another thread's cache. And buffers in use take the place of idle
-    /// ones of other sizes: the pool trims itself while it misses buffers that it has discarded.
+    /// When it is full, a get that would miss takes a buffer that rests in another thread's cache.
+    /// Buffers in use replace idle ones of other sizes, too: the pool trims itself while it misses
+    /// buffers that it has discarded.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -164,21 +163,21 @@ impl Builder {
         self
     }
 
-    /// Keeps `count` buffers for requests of `size` bytes warm, however long nothing asks
-    /// for them. Default: none.
+    /// Keeps `count` buffers for requests of `size` bytes warm, however long no get takes them.
+    /// Default: none.
     ///
     /// [`build`](Self::build) makes them. They lie in the depot, idle, for any thread. No
-    /// [trim](Pool::trim) of any cause frees them: it leaves that many idle buffers of the
-    /// class. [`Pool::clear`] frees them as all others, and so does the drop of the last
-    /// handle. After a `clear`, the first buffers that come back take their place.
+    /// [trim](Pool::trim) frees them: each leaves that many idle buffers of the class.
+    /// [`Pool::clear`] and the drop of the last handle free them as all others. After a `clear`,
+    /// the first buffers that come back take their place.
     ///
     /// They are of the smallest size class that holds `size`, and have its capacity. Each call
     /// adds to those before it: calls for the same class add their counts up.
     ///
-    /// Their capacity is a part of the [budget](Self::retain_bytes), so set a budget that
-    /// leaves room for other classes, too. It reserves no room for one that is in use: if the
-    /// budget is full when that one comes back, it is freed as any other. A
-    /// [calibration](Pool::calibration) never finds their class too large to keep.
+    /// Their capacity is a part of the [budget](Self::retain_bytes), so set a budget that leaves
+    /// room for other classes, too. No room is reserved for one that is in use: it is freed as any
+    /// other if the budget is full when it comes back. A [calibration](Pool::targets) never
+    /// finds their class too large to keep.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -206,8 +205,8 @@ impl Builder {
     /// Sets how many idle buffers of one size class the pool keeps, on all levels
     /// together. Default: as many as the budget holds. With 0 the pool keeps nothing.
     ///
-    /// Not exceeded at any moment, as [`retain_bytes`](Self::retain_bytes). Where it is
-    /// reached, idle buffers of the class serve whoever needs them in the same way.
+    /// Never exceeded, as [`retain_bytes`](Self::retain_bytes). When it is reached, a get takes
+    /// buffers that rest in other threads' caches in the same way.
     pub fn max_per_class(mut self, buffers: usize) -> Self {
         self.max_per_class = buffers;
         self
@@ -216,27 +215,26 @@ impl Builder {
     /// Sets the capacity that one thread's cache retains, in bytes, all size
     /// classes together. Default: 8 MiB.
     ///
-    /// What is above goes to the depot. A class whose capacity is above it is
-    /// kept in the depot only, where each get and drop costs an exchange.
+    /// Buffers beyond it go to the depot. A class whose capacity is above it is kept in the depot
+    /// only, where each get and drop costs an exchange.
     ///
-    /// Of one size class, a thread's cache holds at most 64 buffers or 512 KiB
-    /// in any case, but two up to 2 MiB each, and one above.
+    /// In any case, a thread's cache holds at most 64 buffers or 512 KiB of one size class. Of
+    /// larger buffers it holds two of up to 2 MiB each, or one above that.
     pub fn thread_cache_bytes(mut self, bytes: usize) -> Self {
         self.thread_cache_bytes = bytes;
         self
     }
 
-    /// Sets after how much time without need an idle buffer is freed, or `None`
-    /// for no [trims](Pool::trim) by time. Default: 10 seconds.
+    /// Sets the interval after which an idle buffer that no one needed is freed, or `None` for no
+    /// [trims](Pool::trim) by time. Default: 10 seconds.
     ///
-    /// At least a millisecond; a shorter one counts as that. A trim takes place each
-    /// interval, so a buffer that is not needed goes after one to two, or later if there are
-    /// many. It is done in small pieces by gets and drops that leave the fast path: each piece
-    /// frees at most 64 buffers or 512 KiB, and waits for no other thread. A thread that finds all
-    /// in its cache leaves the fast path once in 64 returns or so, and looks at the clock at each
-    /// fourth of these. A program that has gone quiet keeps what it has: only
-    /// [`background_trim`](Self::background_trim) reaches it then. On a system without a
-    /// clock, no interval ever passes.
+    /// At least a millisecond; a shorter one counts as that. A trim takes place each interval, so
+    /// an unneeded buffer is freed after one to two, or later if there are many. Gets and drops
+    /// that leave the fast path trim in small pieces: each piece frees at most 64 buffers or 512
+    /// KiB, and waits for no other thread. A thread that finds all buffers in its cache leaves the
+    /// fast path about once in 64 returns, and looks at the clock at each fourth of these. A quiet
+    /// program keeps its idle buffers: only [`background_trim`](Self::background_trim) frees them
+    /// then. On a system without a clock, no interval ever passes.
     ///
     /// ```
     /// use std::time::Duration;
@@ -251,12 +249,12 @@ impl Builder {
         self
     }
 
-    /// Sets whether a thread of the pool's own trims it, each
-    /// [interval](Self::trim_interval). Default: `false`.
+    /// Sets whether the pool starts a thread that trims it each [interval](Self::trim_interval).
+    /// Default: `false`.
     ///
-    /// Then a program that has gone quiet gives its memory back, too, and gets and
-    /// drops do no part of a trim by time. The thread is named `tierpool-trim`,
-    /// does not keep the pool alive, and ends when the last handle is dropped.
+    /// Then a quiet program gives its memory back, too, and gets and drops do no part of a trim by
+    /// time. The thread is named `tierpool-trim`, does not keep the pool alive, and ends when the
+    /// last handle is dropped.
     ///
     /// On Unix the thread blocks all signals from its first instruction on, so the
     /// program's own threads receive them. The thread that calls `build` has the same
@@ -265,22 +263,21 @@ impl Builder {
     /// Where the system cannot start a thread, [`build`](Self::build) returns
     /// [`ConfigError::Background`].
     ///
-    /// A child process that was forked and goes on without `exec` has no such thread. It
-    /// must not use any pool if that thread, or another one, was in a call of a pool at that
-    /// moment: see [`Pool`](Pool#after-fork).
+    /// A child process that was forked and goes on without `exec` has no such thread. It must not
+    /// use any pool if any thread, that one included, was in a call of a pool at the fork: see
+    /// [`Pool`](Pool#after-fork).
     pub fn background_trim(mut self, on: bool) -> Self {
         self.background_trim = on;
         self
     }
 
-    /// Sets whether a trim or a clear that freed 1 MiB or more has the heap give
-    /// free pages back to the system. Default: `false`.
+    /// Sets whether a trim or a clear that freed 1 MiB or more makes the heap give free pages back
+    /// to the system. Default: `false`.
     ///
     /// Calls `malloc_trim` after [`Pool::trim`], [`Pool::clear`] and the trims of
-    /// [`background_trim`](Self::background_trim), not after those that gets and drops
-    /// do. It looks through the whole heap,
-    /// and other threads' allocations may wait for it. On systems without glibc, and
-    /// for programs with another allocator, it is of no use (`docs/memory.md`).
+    /// [`background_trim`](Self::background_trim), not after trims by gets and drops. It looks
+    /// through the whole heap, and other threads' allocations may wait for it. It does not help on
+    /// systems without glibc, or with another allocator (`docs/memory.md`).
     pub fn malloc_trim(mut self, on: bool) -> Self {
         self.malloc_trim = on;
         self
@@ -288,26 +285,25 @@ impl Builder {
 
     /// Sets whether a buffer is wiped before it can be handed to anyone else. Default: `false`.
     ///
-    /// The pool never shows what a buffer held before, wiped or not. This is
-    /// for those who do not want a secret to stay in memory.
+    /// The pool never shows what a buffer held before, wiped or not. Wiping is for
+    /// programs that do not want a secret to stay in memory.
     ///
-    /// Of a buffer that comes home whole, what was written through the guard's
-    /// own methods and traits is wiped, and no more. Through [`DerefMut`](std::ops::DerefMut),
+    /// If a buffer comes home whole, only the bytes written through the guard's own methods and
+    /// traits are wiped. The pool cannot see writes through [`DerefMut`](std::ops::DerefMut),
     /// [`spare_capacity_mut`](crate::PooledBuf::spare_capacity_mut) and
-    /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an
-    /// asynchronous reader uses) the pool cannot see what is written, so a
-    /// buffer that was borrowed that way is wiped over its whole allocation, as
-    /// is one that was adopted or has grown. Of one that is in part still in use
-    /// elsewhere, all that the guard holds is wiped.
+    /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an asynchronous reader uses). A
+    /// buffer that was borrowed that way is wiped over its whole allocation, as is one that was
+    /// adopted or has grown. If a part of a buffer is still in use elsewhere, all that the guard
+    /// holds is wiped.
     ///
     /// A buffer that the pool frees is wiped too. Not wiped:
     ///
-    /// - What is [detached](crate::PooledBuf::detach).
-    /// - What lies in a part that was split off and is still in use when the buffer comes
-    ///   back; and then also what the guard was advanced over, and what lies in parts that were
-    ///   dropped before: the pool cannot tell these from one in use.
-    /// - What `BytesMut` itself frees behind `DerefMut`: when it grows there, or when another
-    ///   one is assigned to it.
+    /// - A buffer that is [detached](crate::PooledBuf::detach).
+    /// - A part that was split off and is still in use when the buffer comes back. Then bytes that
+    ///   the guard was advanced over, and parts that were dropped before, are not wiped either: the
+    ///   pool cannot tell them from the part in use.
+    /// - A buffer that `BytesMut` itself frees behind `DerefMut`: when it grows there, or when
+    ///   another one is assigned to it.
     pub fn zero_on_return(mut self, zero: bool) -> Self {
         self.zero_on_return = zero;
         self
@@ -316,9 +312,9 @@ impl Builder {
     /// Sets whether the pool learns which sizes to [hand out](Pool::get_default), to grow to, and
     /// to keep. Default: `true`.
     ///
-    /// If not, its targets stay as they are: those of a [profile](Self::profile), those of
-    /// a call of [`Pool::recalibrate`], or none. Without any, all buffers that come back are kept,
-    /// up to the largest size class. See [`Pool::targets`].
+    /// With `false`, its targets stay as they are: those of a [profile](Self::profile), those of a
+    /// call of [`Pool::recalibrate`], or none. Without any, all buffers that come back are kept, up
+    /// to the largest size class. See [`Pool::targets`].
     pub fn learn_sizes(mut self, on: bool) -> Self {
         self.learn_sizes = on;
         self
@@ -327,13 +323,13 @@ impl Builder {
     /// Sets after how many returns the pool calibrates: when one step of its histogram
     /// had more than `calls`. Default: 42,000.
     ///
-    /// The pool looks at each of a thread's first returns of a size class, and later at one in 64 or
-    /// so, at random. That one counts for those before it. Each thread counts for itself, and
-    /// tells the pool when it has another sixteenth of what the step had since the last
-    /// calibration, or 4096 returns. So a calibration may come that much later for each thread,
-    /// and some 100 returns later for each size class.
+    /// The pool records each of a thread's first returns of a size class, and later about one in
+    /// 64, at random. That one counts for those before it. Each thread counts for itself. It
+    /// reports to the pool after another sixteenth of the step's returns since the last
+    /// calibration, or after 4096 returns. So a calibration may come that much later for each
+    /// thread, and some 100 returns later for each size class.
     ///
-    /// With 0, the pool calibrates as often as a thread tells it something.
+    /// With 0, the pool calibrates at each report of a thread.
     ///
     /// The pool does not wait for that many if sizes rise: see [`Pool::targets`].
     ///
@@ -359,19 +355,19 @@ impl Builder {
         self
     }
 
-    /// Sets after how much time the pool calibrates if the returns were too few for
+    /// Sets the time after which the pool calibrates if the returns were too few for
     /// [`calibrate_after`](Self::calibrate_after), or `None` for never. Default: 60 seconds.
     ///
-    /// At least a millisecond; a shorter one counts as that. Fewer than 1000 returns tell too
-    /// little: then it waits for another interval, and counts on. As
-    /// [trims by time](Self::trim_interval), it happens in a drop that leaves the fast path, or
-    /// when the thread of [`background_trim`](Self::background_trim) has trimmed.
+    /// At least a millisecond; a shorter one counts as that. With fewer than 1000 returns, the pool
+    /// waits for another interval, and goes on counting. Like [trims by time](Self::trim_interval),
+    /// this happens in a drop that leaves the fast path, or after a trim by the thread of
+    /// [`background_trim`](Self::background_trim).
     pub fn calibrate_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.calibrate_interval = interval.into();
         self
     }
 
-    /// Sets what is known from the beginning: what another pool [learned](Pool::profile).
+    /// Sets the profile to begin with, which another pool has [learned](Pool::profile).
     ///
     /// ```
     /// use tierpool::Pool;

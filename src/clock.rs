@@ -1,4 +1,4 @@
-//! A coarse clock, and a timer that comes right whatever the clock does.
+//! A coarse clock, and a timer that recovers from any jump of the clock.
 //!
 //! Owns the unit, milliseconds that wrap, and every look at a clock: a system without one
 //! has timers that are never over. Knows nothing of what is timed.
@@ -38,11 +38,9 @@ fn has_clock() -> bool {
     HAS_CLOCK && !tests::CLOCK_IS_GONE.get()
 }
 
-/// How far behind the last restart the clock may be and count as not having moved, in
-/// milliseconds.
+/// How far behind the last restart the clock may be without counting as a jump, in milliseconds.
 ///
-/// A second: more than lies between one thread's look at the clock and another's. What
-/// is further back is a jump.
+/// A second: more than lies between one thread's look at the clock and another's.
 const BACK_MOST: usize = 1000;
 
 /// An event that comes round after an interval; never where there is no clock.
@@ -58,7 +56,7 @@ impl Timer {
     }
 
     fn new_at(interval: Duration, now: usize) -> Self {
-        // At most half of what wraps, so that it is seen to be over for as long.
+        // At most half of the range, so that the timer is seen as over for just as long.
         let interval = usize::try_from(interval.as_millis())
             .unwrap_or(usize::MAX)
             .min(usize::MAX / 2);
@@ -74,8 +72,7 @@ impl Timer {
         now().is_some_and(|now| self.is_over_at(now))
     }
 
-    /// Too soon, where the clock has jumped back: once, since a restart takes the clock as
-    /// it is.
+    /// Over too soon, once, after the clock has jumped back: the restart takes the clock as it is.
     fn is_over_at(&self, now: usize) -> bool {
         let passed = now.wrapping_sub(self.since.get());
         // Back by one is the most that can have passed.
@@ -206,8 +203,8 @@ mod tests {
         }
     }
 
-    // Else a thread that looked at the clock just before another one restarted the timer
-    // would do at once again what was done.
+    // Else a thread that looked at the clock just before another one restarted the timer would
+    // repeat the same work at once.
     #[test]
     fn a_clock_that_is_a_little_behind_has_not_moved() {
         for start in STARTS {

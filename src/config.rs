@@ -13,7 +13,7 @@ pub(crate) struct Config {
     pub(crate) classes: SizeClasses,
     pub(crate) limits: Limits,
     pub(crate) calibrating: Calibrating,
-    /// How often a thread of the pool's own trims; `None` for no such thread.
+    /// How often the pool's own thread trims; `None` for no such thread.
     pub(crate) background_trim: Option<Duration>,
     pub(crate) malloc_trim: bool,
     pub(crate) zero_on_return: bool,
@@ -22,32 +22,31 @@ pub(crate) struct Config {
 /// How the sizes are learned.
 #[derive(Clone, Debug)]
 pub(crate) struct Calibrating {
-    /// How many returns of one step are not yet enough for a calibration; `None`
-    /// for none but those that are asked for.
+    /// A calibration is due when one step has more returns than this; `None` for calibrations on
+    /// request only.
     pub(crate) threshold: Option<u64>,
     /// Which part of the returns `max_size` is to hold, from 0 to 1.
     pub(crate) percentile: f64,
-    /// After how much time there are enough; `None` for no calibration by time.
+    /// The interval of calibrations by time; `None` for none.
     pub(crate) interval: Option<Duration>,
-    /// What is known from the beginning.
+    /// The profile to begin with.
     pub(crate) profile: Profile,
     /// Classes whose buffers are kept idle on purpose: these are never retired.
     pub(crate) kept_idle: Box<[ClassIndex]>,
 }
 
-/// What one thread's cache may hold of one size class, in bytes, as long as
-/// that is at least two buffers.
+/// The most bytes of one size class in one thread's cache, if that is at least two buffers.
 ///
-/// 512 KiB: with the caches of a few threads, that much stays in a processor's
-/// second-level cache; what is larger gains little from being local.
+/// 512 KiB: with the caches of a few threads, that much stays in a processor's second-level cache.
+/// Larger buffers gain little from being local.
 const CACHE_BYTES_MAX: usize = 512 * 1024;
 
-/// How many bytes a get or a drop frees at most for a trim, or one buffer if that is larger.
+/// The most bytes that a get or a drop frees for a trim, or one buffer if that is larger.
 ///
-/// 512 KiB: to give the pages of that much back takes 0.05 to 0.2 ms, if they were written to.
+/// 512 KiB: to give that many pages back takes 0.05 to 0.2 ms, if they were written to.
 pub(crate) const PIECE_BYTES: usize = 512 << 10;
 
-/// How much the levels may hold of what has no size class.
+/// How many buffers without a size class the levels may hold.
 const NOTHING: ClassLimits = ClassLimits {
     items: 0,
     cache_rounds: 0,
@@ -56,7 +55,7 @@ const NOTHING: ClassLimits = ClassLimits {
     keep_idle: 0,
 };
 
-/// How much the levels may hold: one entry for each class, and one for what has none.
+/// How much the levels may hold: one entry for each class, and one for buffers without a class.
 ///
 /// `keep_idle` has one entry for each class.
 pub(crate) fn class_limits(
@@ -67,8 +66,8 @@ pub(crate) fn class_limits(
 ) -> Box<[ClassLimits]> {
     let classes = classes.capacities().iter().zip(keep_idle);
     let limits = classes.map(|(&capacity, &keep_idle)| {
-        // Two at least, so that a thread which gets one while it holds another
-        // keeps both; one, where a single buffer is more than the bound four times.
+        // At least two, so that a thread that gets one while it holds another keeps both. One, if a
+        // single buffer is above four times the bound.
         let fewest = if capacity > 4 * CACHE_BYTES_MAX { 1 } else { 2 };
         let cache_rounds = (CACHE_BYTES_MAX / capacity)
             .clamp(fewest, CACHE_ROUNDS)

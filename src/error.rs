@@ -1,12 +1,11 @@
-//! What is wrong with a configuration, with what to fit, or with a get. Says it; checks
-//! nothing.
+//! Errors of a configuration, of a fit and of a get. Describes them; checks nothing.
 
 use crate::system::CAPACITY_MAX;
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// What is wrong with a [`Builder`](crate::Builder)'s options.
+/// An error in the options of a [`Builder`](crate::Builder).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -128,7 +127,7 @@ pub enum ConfigError {
     /// The thread of `background_trim` cannot be started.
     #[non_exhaustive]
     Background {
-        /// What the system says.
+        /// The system's error.
         kind: io::ErrorKind,
     },
 }
@@ -290,14 +289,14 @@ pub enum GetError {
     /// The size is above `isize::MAX` bytes, which no allocation can have.
     #[non_exhaustive]
     TooLarge {
-        /// What was asked for, in bytes; by `try_reserve`, with the contents.
+        /// The size asked for, in bytes; for `try_reserve`, contents included.
         size: usize,
     },
-    /// The heap has no room for the buffer, or for the few words that go with it, even
-    /// after what the pool held idle was freed.
+    /// The heap has no room for the buffer, or for the few words that go with it, even after the
+    /// pool's idle buffers were freed.
     #[non_exhaustive]
     OutOfMemory {
-        /// What was asked for, in bytes; by `try_reserve`, with the contents.
+        /// The size asked for, in bytes; for `try_reserve`, contents included.
         size: usize,
     },
 }

@@ -32,42 +32,41 @@
 //! |---|---|---|
 //! | thread cache | up to 64 buffers or 512 KiB of each size class, at least 2 (1 above 2 MiB); [8 MiB](Builder::thread_cache_bytes) in all | no lock, no atomic read-modify-write |
 //! | depot | what the budget allows | one exchange for up to 32 buffers |
-//! | depot, loose | buffers whose capacity is not exactly their class's, and what fills no magazine | one exchange for each buffer |
+//! | depot, loose | buffers whose capacity is not exactly their class's, and partial magazines | one exchange for each buffer |
 //! | heap | | an allocation |
 //!
 //! # Memory
 //!
-//! What the levels retain together never exceeds the [budget](Builder::retain_bytes), at
-//! any moment. A buffer for which there is no room is freed on return, and counted. A
-//! [trim](Pool::trim) frees the buffers that no one used since the last one. Trims come [by
-//! time](Builder::trim_interval), too. [`Pool::clear`] frees all that is idle, and
-//! dropping the last handle frees everything. [`Builder::keep_idle`] keeps buffers warm that no
-//! trim frees. [`Pool::stats`] shows the bytes that are outstanding and retained, and their
-//! [peaks](Peaks).
+//! The levels together never retain more than the [budget](Builder::retain_bytes), at any moment. A
+//! buffer that finds no room is freed on return, and counted. A [trim](Pool::trim) frees the
+//! buffers that no one used since the last one. Trims come [by time](Builder::trim_interval), too.
+//! [`Pool::clear`] frees all idle buffers, and dropping the last handle frees everything.
+//! [`Builder::keep_idle`] keeps buffers warm that no trim frees. [`Pool::stats`] shows the bytes
+//! that are outstanding and retained, and their [peaks](Peaks).
 //!
 //! # Sizes
 //!
-//! The pool records how much of its buffers is used, and learns from it what
-//! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers have
-//! grown too large to be kept: see [`Pool::targets`]. [`SizeClasses::fit`] chooses the
-//! best size classes for recorded requests.
+//! The pool records how much of its buffers is used. From that it learns which size
+//! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers have grown too
+//! large to be kept: see [`Pool::targets`]. [`SizeClasses::fit`] chooses the best size classes for
+//! recorded requests.
 //!
 //! # Systems
 //!
 //! `wasm32-unknown-unknown` has no clock and no threads. Trims and calibrations by time never
-//! happen there. [`Builder::background_trim`] makes
-//! [`Builder::build`] return [`ConfigError::Background`]. Everything else works:
-//! [`Pool::trim`], for one, and calibration by the number of returns.
+//! happen there, and with [`Builder::background_trim`], [`Builder::build`] returns
+//! [`ConfigError::Background`]. Everything else works, such as [`Pool::trim`] and calibration by
+//! the number of returns.
 //!
 //! # Features
 //!
-//! - `serde`: what was learned, a [`Profile`], can be saved and read.
+//! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read.
 //!
 //! # Safety
 //!
-//! No safe call shows what a buffer held before: a buffer comes out with length
-//! 0, and its spare capacity is only to be had as uninitialised memory. See
-//! [`Builder::zero_on_return`] for programs that want it overwritten as well.
+//! No safe call shows what a buffer held before: a buffer comes out with length 0, and its spare
+//! capacity is available only as uninitialised memory. See [`Builder::zero_on_return`] for programs
+//! that want it overwritten as well.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 // What clippy.toml lists.

@@ -69,15 +69,14 @@ impl Pool {
     /// that is freed on drop. `get(0)` is of the smallest class. Which idle
     /// buffer you get is not promised.
     ///
-    /// A local hit takes no lock, does no atomic read-modify-write and
-    /// allocates nothing, but that a buffer's first one after a trim goes the
-    /// slow path. A miss allocates.
+    /// A local hit takes no lock, does no atomic read-modify-write and allocates nothing.
+    /// Exception: a buffer's first hit after a trim takes the slow path. A miss allocates.
     ///
     /// # Panics
     ///
     /// - If `size` is above `isize::MAX`, as `Vec::with_capacity` does.
     ///
-    /// If there is no memory, ends the process as `Vec` does;
+    /// Ends the process if there is no memory, as `Vec` does;
     /// [`try_get`](Self::try_get) does not.
     #[inline]
     pub fn get(&self, size: usize) -> PooledBuf {
@@ -87,36 +86,35 @@ impl Pool {
     /// Like [`get`](Self::get), but returns an error where `get` would panic, or end the process
     /// because there is no memory.
     ///
-    /// If the heap refuses the buffer, all idle buffers are freed, as by
-    /// [`clear`](Self::clear), and the heap is asked once more. They are not freed for a buffer of
-    /// more than 16 times their bytes, which that could hardly help; and less and less often
-    /// while it does not help. So a size from outside that no heap has leaves the pool as it is.
+    /// If the heap refuses the buffer, all idle buffers are freed, as by [`clear`](Self::clear),
+    /// and the heap is asked once more. They are not freed for a buffer of more than 16 times their
+    /// bytes, since that could hardly help. While it does not help, they are freed less and less
+    /// often. So an outside size that no heap can serve leaves the pool as it is.
     ///
     /// A call that fails counts nothing in [`Stats`], except the buffers that it freed. The pool's own
     /// memory never makes it fail: a thread goes without caches if there is no memory for them,
     /// and buffers that come back are freed if the pool's queues cannot grow.
     ///
-    /// A hit costs what it costs `get`. A miss costs more: the heap is asked for a block of
-    /// zeros, the one kind that can be refused and made a `BytesMut` of. Fresh pages are zero
-    /// as they come; any other block is overwritten, as far as it reaches.
+    /// A hit costs the same as in `get`. A miss costs more: the heap is asked for a block of zeros,
+    /// the one kind that can be refused and made a `BytesMut` of. Fresh pages are zero already. Any
+    /// other block is overwritten, as far as it reaches.
     ///
     /// # What else takes memory
     ///
-    /// - Nothing: [`trim`](Self::trim), `clear`, the clone or the drop of a handle.
-    /// - What can be done without: a guard's drop, a calibration and the end of a thread may
-    ///   make the thread's caches and the pool's queues larger, and what finds no room there
-    ///   is freed. Where a buffer comes back that was adopted or that grew on the heap, it
-    ///   takes a few words to look whether it is whole, and it is freed if they are not
-    ///   there. (The heap is asked whether it has the words, or the queue, and then in
-    ///   earnest. In between, another thread may take the last, and then the process ends.)
-    /// - As `Vec`, ending the process if there is none: `get`, [`adopt`](Self::adopt),
-    ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile),
-    ///   a guard that grows or is [frozen](PooledBuf::freeze), and making a pool (not its
-    ///   [idle buffers](crate::Builder::keep_idle)). For a guard, call
+    /// - These take none: [`trim`](Self::trim), `clear`, the clone or the drop of a handle.
+    /// - These can do without it: a guard's drop, a calibration and the end of a thread. They may
+    ///   make the thread's caches and the pool's queues larger. A buffer that finds no room there
+    ///   is freed. A buffer that was adopted or that grew on the heap takes a few words to check
+    ///   whether it is whole. It is freed if the heap refuses them. (The heap is first asked
+    ///   whether it has the memory, which is then allocated. In between, another thread may take
+    ///   the last, and then the process ends.)
+    /// - These end the process if there is no memory, as `Vec` does: `get`, [`adopt`](Self::adopt),
+    ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile), a guard
+    ///   that grows or is [frozen](PooledBuf::freeze), and making a pool (not its [idle
+    ///   buffers](crate::Builder::keep_idle)). For a guard, call
     ///   [`try_reserve`](PooledBuf::try_reserve) first.
-    /// - When a thread first uses any pool, the system or the standard library takes note of
-    ///   what is to be done at its end. That is a few words, and ends the process if there
-    ///   are none.
+    /// - When a thread first uses any pool, the system or the standard library notes what to do at
+    ///   its end. That takes a few words, and ends the process if there are none.
     ///
     /// # Errors
     ///
@@ -139,10 +137,9 @@ impl Pool {
 
     /// Takes an empty buffer of the size that came back most often lately.
     ///
-    /// As [`get`](Self::get), with the present `default_size` of the
-    /// [targets](Self::targets). Before the first calibration, that is 4096 bytes, or the
-    /// largest size class if that is smaller. If most of what comes back is above the largest
-    /// class, so is what this hands out.
+    /// As [`get`](Self::get), with the present `default_size` of the [targets](Self::targets).
+    /// Before the first calibration, that is 4096 bytes, or the largest size class if that is
+    /// smaller. It is above the largest class if most of the buffers that come back are.
     #[inline]
     pub fn get_default(&self) -> PooledBuf {
         self.get(self.shared.default_size())
@@ -170,11 +167,10 @@ impl Pool {
     /// Frees the idle buffers that were not needed since the last trim. Returns how many
     /// those were.
     ///
-    /// In each thread's cache and in the depot, that is the fewest that were
-    /// there at any time since: a buffer that is used once between two trims
-    /// stays for ever, and one that is not used between two trims is freed at the
-    /// second. It reaches the caches of all threads, also of those that are
-    /// asleep, are blocked or have ended.
+    /// In each thread's cache and in the depot, their number is the fewest that were there at any
+    /// time since. A buffer that is used once between two trims stays for ever. One that is not
+    /// used between two trims is freed at the second. A trim reaches the caches of all threads,
+    /// also of those that are asleep, are blocked or have ended.
     ///
     /// The buffers that are [kept idle](crate::Builder::keep_idle) on purpose stay in any case.
     ///
@@ -182,17 +178,15 @@ impl Pool {
     /// [interval](crate::Builder::trim_interval), or a
     /// [budget](crate::Builder::retain_bytes) that was short.
     ///
-    /// Where buffers are dropped on other threads than they are taken on, they go
-    /// round in magazines, and up to a full thread cache and a few magazines more
-    /// than needed stay.
+    /// Buffers that are dropped on other threads than they are taken on go round in magazines. Then
+    /// up to a full thread cache and a few magazines more than needed stay.
     ///
-    /// No get or drop waits for it, except a [`try_get`](Self::try_get) that the heap has
-    /// refused. A get whose thread's cache is being visited
-    /// is served by the depot, or by the heap. Another trim waits for this one. A thread that
-    /// the system has stopped in the middle of a get or a drop holds this up for some 10 ms, all
-    /// such threads together. Then their caches are left to the next trim. Do not
-    /// call it from inside an allocator or a signal handler: it takes locks, and
-    /// frees memory.
+    /// No get or drop waits for it, except a [`try_get`](Self::try_get) that the heap has refused.
+    /// A get whose thread's cache is being visited is served by the depot, or by the heap. Another
+    /// trim waits for this one. Threads that the system has stopped in the middle of a get or a
+    /// drop hold this up for some 10 ms, all together. Then their caches are left to the next trim.
+    /// Do not call it from inside an allocator or a signal handler: it takes locks, and frees
+    /// memory.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -228,15 +222,14 @@ impl Pool {
         Freed::new(self.shared.clear())
     }
 
-    /// Makes `count` idle buffers for requests of `size` bytes ahead of time, and
-    /// says how many it made.
+    /// Makes `count` idle buffers for requests of `size` bytes ahead of time. Returns how many it
+    /// made.
     ///
-    /// Fewer if the [budget](crate::Builder::retain_bytes) or
-    /// [`max_per_class`](crate::Builder::max_per_class) is reached, none if `size`
-    /// is above the largest class. Room that threads' caches have leased for buffers
-    /// that are out counts as well. They are in the depot, for any thread. Those
-    /// that are not used are freed by the second trim from now:
-    /// [`Builder::keep_idle`](crate::Builder::keep_idle) makes buffers that stay.
+    /// It makes fewer if the [budget](crate::Builder::retain_bytes) or
+    /// [`max_per_class`](crate::Builder::max_per_class) is reached, none if `size` is above the
+    /// largest class. Room that threads' caches have leased for buffers that are out counts as
+    /// well. They are in the depot, for any thread. The second trim from now frees those that are
+    /// not used: [`Builder::keep_idle`](crate::Builder::keep_idle) makes buffers that stay.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -261,19 +254,18 @@ impl Pool {
     /// `valyala/bytebufferpool` does. Before that, `default_size` is 4096 bytes, or what the
     /// largest class holds if that is less, and `max_size` is the largest class.
     ///
-    /// Later changes must be clear ones, or away from a size that did not come back at all. If
-    /// sizes rise, the pool does not wait: once it has
-    /// freed 256 returned buffers as too large, and these are more than a tenth of all, it makes
-    /// new targets from these returns. The targets decide
+    /// Later, a target changes only if the change is clear, or if its size did not come back at
+    /// all. The pool does not wait if sizes rise: once it has freed 256 returned buffers as too
+    /// large, and these are more than a tenth of all, it makes new targets from these returns. The
+    /// targets decide
     ///
     /// - what [`get_default`](Self::get_default) asks for;
     /// - what a guard [grows](PooledBuf#growth) to;
-    /// - what is not kept: a buffer whose capacity is above `max_size`, rounded up to a
-    ///   size class. It is kept if its class was asked for, by `get`, `reserve` or
-    ///   `prefill`, at least twice since the last calibration, or is
-    ///   [kept idle](crate::Builder::keep_idle). So a program that asks for large
-    ///   buffers gets them from the pool, and a buffer that grew larger than the program ever
-    ///   asks for is freed.
+    /// - which buffers are not kept: those with a capacity above `max_size`, rounded up to a size
+    ///   class. Such a buffer is kept if its class was asked for, by `get`, `reserve` or `prefill`,
+    ///   at least twice since the last calibration, or is [kept idle](crate::Builder::keep_idle).
+    ///   So a program that asks for large buffers gets them from the pool, and a buffer that grew
+    ///   larger than the program ever asks for is freed.
     ///
     /// Other threads than the one that calibrated may keep what their caches have room for,
     /// until the next trim reaches them. See `docs/calibration.md`.
@@ -316,7 +308,7 @@ impl Pool {
         self.shared.classes().capacities()
     }
 
-    /// What the pool has done and what it holds.
+    /// The pool's event counts and its present buffers.
     ///
     /// Looks at every thread's counters, under a lock that gets and drops do not
     /// take.
@@ -325,9 +317,9 @@ impl Pool {
         self.shared.stats()
     }
 
-    /// Begins the [peaks](crate::Peaks) anew: from here on they are the most since this call.
+    /// Restarts the [peaks](crate::Peaks): from here on they are the most since this call.
     ///
-    /// They begin with what the pool has now. Another thread's call resets them for all.
+    /// They begin with the pool's present bytes. Another thread's call resets them for all.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -345,7 +337,7 @@ impl Pool {
     }
 }
 
-/// What a [`trim`](Pool::trim) or a [`clear`](Pool::clear) freed.
+/// The buffers that a [`trim`](Pool::trim) or a [`clear`](Pool::clear) freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Freed {

@@ -1,7 +1,7 @@
-//! What the pool did, as numbers: counters that are written, snapshots that are read.
+//! Numbers of what the pool did: counters that are written, snapshots that are read.
 //!
-//! Decides nothing; the calibrator asks for a few. What happens often is counted by the
-//! thread caches, without shared writes; the counters here are for the rest.
+//! Decides nothing; the calibrator asks for a few. The thread caches count frequent events, without
+//! shared writes; the counters here are for the rest.
 
 use crate::engine::Levels;
 use crate::sync::{AtomicUsize, Counter, Ordering};
@@ -43,7 +43,7 @@ impl Gauge {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// What was added before comes off again.
+    /// Subtracts a number that was added before.
     pub(crate) fn subtract(&self, less: usize) {
         self.0.fetch_sub(less, Ordering::Relaxed);
     }
@@ -183,7 +183,7 @@ impl DiscardCounters {
     }
 }
 
-/// What a pool has done and what it holds, from [`Pool::stats`](crate::Pool::stats).
+/// A pool's event counts and its present buffers, from [`Pool::stats`](crate::Pool::stats).
 ///
 /// While no thread is inside the pool, these hold: the first and the last in every
 /// [`Counts`], the second in the total (a guard may be taken in one class and,
@@ -195,14 +195,13 @@ impl DiscardCounters {
 /// returns + prefilled == local_hits + depot_hits + trimmed + retained_buffers
 /// ```
 ///
-/// A snapshot taken while threads are busy is not of one moment: what happens
-/// meanwhile may be counted in one place and not yet in another, so the sums may
-/// be off, and `outstanding` and `outstanding_bytes` with them. No count of events ever
-/// falls, and the total's `retained_bytes` is never above the budget. The total's
-/// [`footprint_bytes`](Counts::footprint_bytes) is exact at any moment.
+/// A snapshot taken while threads are busy is not of one moment: an event may be counted in one
+/// place and not yet in another. So the sums may be off, and `outstanding` and `outstanding_bytes`
+/// with them. No count of events ever falls, and the total's `retained_bytes` is never above the
+/// budget. The total's [`footprint_bytes`](Counts::footprint_bytes) is exact at any moment.
 ///
-/// `Display` prints an aligned table, with a column of bytes beside that of what is
-/// outstanding and that of what is retained.
+/// `Display` prints an aligned table, with a column of bytes beside the outstanding buffers and one
+/// beside the retained ones.
 ///
 /// ```
 /// use tierpool::Pool;
@@ -269,14 +268,14 @@ pub struct Peaks {
 pub struct ClassStats {
     /// The class's capacity in bytes.
     pub capacity: usize,
-    /// How many idle buffers of it no trim frees: what
-    /// [`Builder::keep_idle`](crate::Builder::keep_idle) has set.
+    /// How many idle buffers of it no trim frees, as
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle) has set it.
     pub keep_idle: usize,
-    /// What happened in it.
+    /// The events in it.
     pub counts: Counts,
 }
 
-/// Events since the pool was made, and what it holds now.
+/// Events since the pool was made, and the present buffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -304,16 +303,16 @@ pub struct Counts {
     /// start for [`Builder::keep_idle`](crate::Builder::keep_idle).
     pub prefilled: u64,
     /// Idle buffers that were freed: by [`Pool::trim`](crate::Pool::trim), by
-    /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or for want of memory.
+    /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or because the heap was out of
+    /// memory.
     pub trimmed: u64,
     /// Buffers in callers' hands now; a forgotten guard stays one.
     pub outstanding: u64,
     /// The capacity of these, in bytes: oversize, adopted and frozen ones included.
     ///
-    /// A buffer counts with the capacity that the pool knows. Growth that the pool does not
-    /// see, by methods of `BytesMut` behind [`DerefMut`](std::ops::DerefMut), counts when the
-    /// buffer comes home. A part that was split off counts with its guard, and no more once
-    /// that has ended.
+    /// A buffer counts with the capacity that the pool knows. Growth that the pool does not see, by
+    /// methods of `BytesMut` behind [`DerefMut`](std::ops::DerefMut), counts when the buffer comes
+    /// home. A part that was split off counts with its guard, until the guard ends.
     pub outstanding_bytes: u64,
     /// Idle buffers that the pool holds now.
     pub retained_buffers: u64,
@@ -363,7 +362,7 @@ impl Counts {
         }
     }
 
-    /// What is outstanding and what is retained together, in bytes.
+    /// The outstanding and the retained bytes together.
     #[must_use]
     pub fn footprint_bytes(&self) -> u64 {
         self.outstanding_bytes.saturating_add(self.retained_bytes)

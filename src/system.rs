@@ -1,8 +1,8 @@
-//! What the pool asks of the heap and of the system behind it, beside what the
-//! standard library asks for it.
+//! The pool's requests to the heap and to the system behind it, beside those of the standard
+//! library.
 //!
-//! Owns the ways to be refused: what is asked for here and is not to be had is a
-//! `None` or an `Err`, and never ends the process. Knows nothing of what it is for.
+//! Owns the ways to be refused: a refused request is a `None` or an `Err`, and never ends the
+//! process. Knows nothing of what it is for.
 
 use std::alloc::{self, Layout};
 use std::hint;
@@ -25,8 +25,8 @@ pub(crate) fn zeroed(len: usize) -> Option<Vec<u8>> {
 
 /// Memory for `len` values, all of its bytes zero; `None` if the heap refuses.
 ///
-/// What the heap takes from the system for it is zero already, and is not touched. The rest
-/// is overwritten.
+/// Memory that the heap takes from the system is zero already, and is not touched. The rest is
+/// overwritten.
 pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
     let layout = Layout::array::<T>(len).ok()?;
     if layout.size() == 0 {
@@ -43,7 +43,7 @@ pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
     Some(unsafe { Box::from_raw(slice) })
 }
 
-/// `value` in a block of its own; handed back if the heap has none.
+/// `value` in a block from the heap; handed back if the heap has none.
 pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, T> {
     const { assert!(size_of::<T>() > 0, "else there is nothing to ask for") };
     // SAFETY: the size is not 0.
@@ -51,8 +51,8 @@ pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, T> {
     if block.is_null() {
         return Err(value);
     }
-    // SAFETY: the global allocator has just given the block for the layout of a `T`, to
-    // nobody else. It is initialised by the write, before a box owns it.
+    // SAFETY: the global allocator has just given the block for the layout of a `T`, to no other
+    // code. It is initialised by the write, before a box owns it.
     unsafe {
         block.write(value);
         Ok(Box::from_raw(block))
@@ -100,11 +100,11 @@ pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> bool {
     }
 }
 
-/// Has the heap give free pages back, if it is one that can be asked.
+/// Makes the heap give free pages back, if it is one that can be asked.
 ///
-/// glibc's keeps what lies below a block that is still in use, and the blocks
-/// that its threads' caches hold; `malloc_trim` gives back whole free pages
-/// wherever they lie. It locks one arena after the other meanwhile.
+/// glibc's heap keeps free memory below a block that is still in use, and the blocks that its
+/// threads' caches hold; `malloc_trim` gives back whole free pages wherever they lie. It locks one
+/// arena after the other meanwhile.
 pub(crate) fn malloc_trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     // SAFETY: takes a number, may be called by any thread at any time, and
@@ -251,7 +251,7 @@ mod tests {
         let bytes = hint::black_box(bytes);
         let outside = bytes[..PART.start].iter().chain(&bytes[PART.end..]);
         assert!(outside.copied().all(|byte| byte == 7));
-        // All but what is no whole page at either end.
+        // All but the partial pages at either end.
         let zeros = bytes.iter().filter(|&&byte| byte == 0).count();
         let least = if released { PART.len() - 2 * PAGE } else { 0 };
         assert!((least..=PART.len()).contains(&zeros), "{zeros}");

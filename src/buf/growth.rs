@@ -10,23 +10,23 @@ use crate::system::CAPACITY_MAX;
 use bytes::buf::UninitSlice;
 use std::mem;
 
-/// What room is for.
+/// Why a guard needs room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// Its size was named by the guard's user.
+    /// The guard's user named the size.
     Asked,
-    /// Something is appended, and more may follow.
+    /// Bytes are appended, and more may follow.
     Appended,
-    /// A few bytes came where the end was due.
+    /// A reader wrote a few bytes where its end was expected.
     Probed,
 }
 
-/// From how many bytes on a part of a buffer is worth being lent to be written to.
+/// The smallest part of a buffer that is worth lending for writes, in bytes.
 ///
-/// 64: what `BytesMut` lends at least.
+/// 64: `BytesMut` lends at least as much.
 const CHUNK_LEAST: usize = 64;
 
-/// The sum, if a buffer can be that large.
+/// The sum; `None` if no buffer can be that large.
 fn with_additional(len: usize, additional: usize) -> Option<usize> {
     let needed = len.checked_add(additional)?;
     (needed <= CAPACITY_MAX).then_some(needed)
@@ -42,8 +42,8 @@ fn capacity_overflow(len: usize, additional: usize) -> ! {
 }
 
 impl PooledBuf {
-    /// Exchanges the buffer for one with room for `additional` bytes more, unless there is
-    /// room before the contents.
+    /// Exchanges the buffer for one with room for `additional` more bytes, unless there is room
+    /// before the contents.
     ///
     /// # Panics
     ///
@@ -73,7 +73,8 @@ impl PooledBuf {
         self.exchange_for(slot, origin);
     }
 
-    /// As [`grow`](Self::grow), for room that is asked for, or leaves the guard as it is.
+    /// As [`grow`](Self::grow), for room that the user asks for. An error leaves the guard as it
+    /// is.
     #[cold]
     #[inline(never)]
     pub(super) fn try_grow(&mut self, additional: usize) -> Result<(), GetError> {
@@ -89,7 +90,7 @@ impl PooledBuf {
         let home = self.slot.home();
         let request = self.growth(needed, Room::Asked);
         let (slot, origin) = match home.try_acquire(request) {
-            // The heap may have what is needed where it does not have more.
+            // The heap may have room for `needed` bytes and not for more.
             Err(_) if needed < request => home.try_acquire(needed),
             taken => taken,
         }?;
@@ -97,10 +98,10 @@ impl PooledBuf {
         Ok(())
     }
 
-    /// The capacity to ask for where `needed` bytes are to fit.
+    /// The capacity to ask for if `needed` bytes must fit.
     ///
-    /// At least one and a half times the present one. So appending costs constant time per
-    /// byte, however small its steps are and those of the classes. The step to the largest
+    /// At least one and a half times the present one. So appending costs constant time per byte,
+    /// however small the appends and the steps between classes are. Only the step to the largest
     /// class may be smaller. It comes once: above that class, the capacity doubles.
     fn growth(&self, needed: usize, room: Room) -> usize {
         let home = self.slot.home();
@@ -136,11 +137,11 @@ impl PooledBuf {
         Inner::release_outgrown(outgrown, from);
     }
 
-    /// What a full guard lends to be written to: room before the contents, or else a few
-    /// bytes beside the buffer.
+    /// The room that a full guard lends for writes: room before the contents, or else a few bytes
+    /// beside the buffer.
     ///
-    /// Who reads to the end of a source asks for room once more than it needs. So the
-    /// buffer does not grow before something is written.
+    /// A reader asks once more for room than it needs, to find the end of its source. So the buffer
+    /// does not grow before a write.
     #[cold]
     #[inline(never)]
     pub(super) fn chunk_of_full(&mut self) -> &mut UninitSlice {
@@ -149,7 +150,7 @@ impl PooledBuf {
         let probed = self.origin.has(Mark::Probed);
         if self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1) {
             if probed {
-                // While a part was in use elsewhere; and it may have been written to.
+                // Probed while a part was in use elsewhere. The probe may have been written to.
                 let bytes = *self.slot.probe();
                 self.write_behind(&bytes);
             }

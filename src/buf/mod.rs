@@ -1,7 +1,7 @@
 //! The buffer as its user holds it: an owned guard that goes home on drop.
 //!
-//! `growth` exchanges a full buffer for a larger one, and `traits` has what else a buffer is to
-//! other code. Knows nothing of levels.
+//! `growth` exchanges a full buffer for a larger one. `traits` implements the traits of other
+//! crates. Knows nothing of levels.
 
 mod growth;
 mod traits;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 /// An owned buffer from a [`Pool`](crate::Pool), which goes back by itself when dropped.
 ///
-/// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`],
-/// [`io::Write`] and [`fmt::Write`].
+/// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`](bytes::Buf),
+/// [`io::Write`](std::io::Write) and [`fmt::Write`](std::fmt::Write).
 ///
 /// It is `'static` and [`Send`]: it may be dropped on any thread, while the
 /// thread unwinds or is being torn down, and after the last handle of its pool.
@@ -31,9 +31,10 @@ use std::sync::Arc;
 ///
 /// - `reserve` and [`try_reserve`](Self::try_reserve) take the smallest size class that
 ///   holds the contents and the bytes asked for.
-/// - Appending takes more, for the bytes to come. It takes a buffer of `max_size` (see
-///   [`Pool::targets`](crate::Pool::targets)), but at most eight times as large at once, and then
-///   one 32 times as large. It stops at the largest class, as long as that holds the contents.
+/// - Appending takes more, for the bytes to come: a buffer of `max_size` (see
+///   [`Pool::targets`](crate::Pool::targets)), but at most eight times as large at once. Past
+///   `max_size` it takes one 32 times as large. It stops at the largest class, as long as that
+///   holds the contents.
 /// - Contents that no class holds go to a buffer from the heap, at least twice as large.
 ///
 /// Each step is at least one and a half times the capacity. (One may be smaller: the step to
@@ -72,8 +73,8 @@ use std::sync::Arc;
 /// assert_eq!((&buf[..], buf.capacity()), (&message[..], 4096));
 /// ```
 ///
-/// **Before a datagram is received** (`recv_buf`), call `reserve` with its largest size: of a
-/// longer one than the spare room, the rest is lost.
+/// **Before a datagram is received** (`recv_buf`), call `reserve` with its largest size: the part
+/// of a datagram that exceeds the spare room is lost.
 ///
 /// # A guard that must not grow
 ///
@@ -111,12 +112,11 @@ use std::sync::Arc;
 ///
 /// # Coming home
 ///
-/// A buffer that was advanced or split comes home whole, unless a part of it is
-/// still in use elsewhere; then it is freed with its last part. (A part of
-/// length and capacity 0 may count as one or not.) One that has
-/// grown joins the largest size class that its allocation fills, whatever it was cut to. It
-/// is freed if it is above the pool's largest, or if it is above `max_size` and of a size
-/// that no one [asks for](crate::Pool::targets). It is also freed if the pool has no room
+/// A buffer that was advanced or split comes home whole. If a part of it is still in use elsewhere,
+/// it is freed with its last part instead. (A part of length and capacity 0 may or may not count.)
+/// A buffer that has grown joins the largest size class that its allocation fills, whatever it was
+/// cut to. It is freed if it is above the pool's largest class, or if it is above `max_size` and of
+/// a size that no one [asks for](crate::Pool::targets). It is also freed if the pool has no room
 /// for it.
 ///
 /// ```
@@ -136,8 +136,8 @@ pub struct PooledBuf {
     /// Taken out by `drop` alone.
     slot: ManuallyDrop<Box<BufferSlot>>,
     /// The thread cache that the slot may go back to if nothing has changed.
-    // Here and not in the slot: what the drop must know to find its place in
-    // the cache does not wait for the slot to be loaded.
+    // Here and not in the slot: so the drop can find its place in the cache before the slot is
+    // loaded.
     origin: BufferOrigin,
 }
 
@@ -220,14 +220,14 @@ impl PooledBuf {
 
     /// Makes room for at least `additional` bytes more, through the pool.
     ///
-    /// Takes the smallest size class that holds the contents and `additional` bytes, if
-    /// this buffer does not, and at least one and a half times its capacity.
+    /// Keeps this buffer if they fit. Otherwise takes the smallest size class that holds the
+    /// contents and `additional` bytes, and at least one and a half times the present capacity.
     ///
     /// # Panics
     ///
     /// - If the contents and `additional` are above `isize::MAX` bytes together.
     ///
-    /// If there is no memory, ends the process as `Vec` does;
+    /// Ends the process if there is no memory, as `Vec` does;
     /// [`try_reserve`](Self::try_reserve) does not.
     #[inline]
     pub fn reserve(&mut self, additional: usize) {
@@ -236,13 +236,13 @@ impl PooledBuf {
         }
     }
 
-    /// Makes room for at least `additional` bytes more, as [`reserve`](Self::reserve), or
-    /// returns an error where that would panic or end the process.
+    /// Like [`reserve`](Self::reserve), but returns an error where `reserve` would panic or end the
+    /// process.
     ///
-    /// On an error the guard and its contents are as before. What is true of
-    /// [`Pool::try_get`](crate::Pool::try_get) is true of the buffer that this takes: what
-    /// the pool holds idle is freed before it fails. A guard above the largest size class
-    /// copies its contents where `reserve` may not have to.
+    /// An error leaves the guard and its contents unchanged. As in
+    /// [`Pool::try_get`](crate::Pool::try_get), the pool's idle buffers are freed before this
+    /// fails. A guard above the largest size class copies its contents where `reserve` may not have
+    /// to.
     ///
     /// # Errors
     ///
@@ -317,8 +317,7 @@ impl PooledBuf {
 
     /// Sets the length, without a look at the bytes.
     ///
-    /// As [`BytesMut::set_len`], but known to the pool: a guard on which this is called costs
-    /// no more when it is dropped.
+    /// As [`BytesMut::set_len`], but known to the pool: the guard costs no more when it is dropped.
     ///
     /// # Safety
     ///
@@ -348,7 +347,7 @@ impl PooledBuf {
     /// [`set_len`](Self::set_len).
     #[inline]
     pub fn spare_capacity_mut(&mut self) -> &mut [MaybeUninit<u8>] {
-        // What is written there and not announced is not seen.
+        // The pool does not see bytes that are written there and not announced.
         self.note_unseen();
         self.slot.buf.spare_capacity_mut()
     }
@@ -370,8 +369,8 @@ impl PooledBuf {
     /// Notes how much is used now, before it is cut off, moved or lent.
     #[inline]
     fn note_used(&mut self) {
-        // The number's place may be lent out as the probe. A full buffer lends that, so all of
-        // it was used.
+        // The number's place may be lent out as the probe. Only a full buffer lends it, so all of
+        // that buffer was used.
         if !self.origin.has(Mark::Probed) {
             self.slot.note_used();
         }
@@ -380,14 +379,14 @@ impl PooledBuf {
     /// Notes that the buffer is lent out for writes that the pool cannot see.
     #[inline(always)]
     fn note_unseen(&mut self) {
-        // A buffer that will be wiped has no origin, so it has no use for one without marks.
+        // A buffer that will be wiped has no origin. So only one without an origin needs the mark.
         if self.origin.is_none() {
             self.mark(Mark::Unseen);
         }
     }
 
-    // Apart, so that there is a branch: a store to the origin, even of what it has, makes
-    // the guard's next move wait for it.
+    // Apart, so that there is a branch: a store to the origin, even of the same value, makes the
+    // guard's next move wait for it.
     #[cold]
     #[inline(never)]
     fn mark(&mut self, mark: Mark) {
@@ -402,7 +401,7 @@ impl Drop for PooledBuf {
         let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
         let before = slot.use_as_it_left();
         if let Err(slot) = Inner::release_local(slot, &self.origin) {
-            // The origin as it is, not where it is: else a guard that was moved would have to be
+            // The origin by value, not by address: else a guard that was moved would have to be
             // written out again first.
             Inner::release(slot, self.origin, before);
         }

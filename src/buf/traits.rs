@@ -1,4 +1,4 @@
-//! What a guard is to other code: the traits of `BytesMut`, of `bytes` and of `std::io`.
+//! The traits that a guard implements: those of `BytesMut`, of `bytes` and of `std::io`.
 //!
 //! None of these knows more of the pool than the guard's own methods.
 
@@ -41,7 +41,7 @@ impl<I: SliceIndex<[u8]>> Index<I> for PooledBuf {
     }
 }
 
-// Not through `deref_mut`: what is written to the contents changes nothing else.
+// Not through `deref_mut`: a write to the contents changes nothing else.
 impl<I: SliceIndex<[u8]>> IndexMut<I> for PooledBuf {
     #[inline]
     fn index_mut(&mut self, index: I) -> &mut I::Output {
@@ -94,10 +94,10 @@ impl Buf for PooledBuf {
     }
 }
 
-// SAFETY: `chunk_mut` lends the spare room of one `BytesMut`, or, where there is none, the
-// probe; both stay where they are while the guard is borrowed and are all that is written
-// to. `advance_mut` takes the bytes from the one that was lent: it looks at the same spare
-// room, which nothing but the guard's owner has changed since.
+// SAFETY: `chunk_mut` lends the spare room of one `BytesMut`, or the probe if there is none. Both
+// stay where they are while the guard is borrowed, and nothing else is written to. `advance_mut`
+// takes the bytes from the one that was lent: it looks at the same spare room, which only the
+// guard's owner can have changed since.
 unsafe impl BufMut for PooledBuf {
     #[inline]
     fn remaining_mut(&self) -> usize {
@@ -135,7 +135,7 @@ unsafe impl BufMut for PooledBuf {
     /// - If the new capacity would be above `isize::MAX` bytes.
     /// - If `source` has bytes remaining, and gives an empty chunk.
     ///
-    /// With that, as with a panic in `source` itself, what came before is kept.
+    /// The bytes appended before such a panic, or before one in `source` itself, are kept.
     fn put<T: Buf>(&mut self, mut source: T)
     where
         Self: Sized,
@@ -186,14 +186,14 @@ impl fmt::Write for PooledBuf {
 }
 
 impl Extend<u8> for PooledBuf {
-    /// Appends the bytes, growing through the pool, at first for as many as the iterator
-    /// says that it has at least.
+    /// Appends the bytes, growing through the pool. First makes room for the lower bound of the
+    /// iterator's `size_hint`.
     ///
     /// # Panics
     ///
-    /// - If the new capacity, or what the iterator says, would be above `isize::MAX` bytes.
+    /// - If the new capacity, or that lower bound, would be above `isize::MAX` bytes.
     ///
-    /// With that, as with a panic in the iterator itself, what came before is kept.
+    /// The bytes appended before such a panic, or before one in the iterator itself, are kept.
     fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
         let bytes = bytes.into_iter();
         self.make_room(bytes.size_hint().0);
@@ -216,7 +216,7 @@ impl From<PooledBuf> for Bytes {
     }
 }
 
-// A panic leaves the buffer as the last call left it; one in a source that is
-// being put, or in an iterator, with what came before it.
+// A panic leaves the buffer as the last call left it. A panic in a source or an iterator keeps the
+// bytes that were appended before it.
 impl UnwindSafe for PooledBuf {}
 impl RefUnwindSafe for PooledBuf {}

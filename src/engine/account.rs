@@ -1,11 +1,10 @@
-//! What may be retained: room is leased before anything is put there.
+//! A limit on what is retained: room is leased before anything is put there.
 //!
 //! Owns one number and its limit. Knows nothing of what is leased, or to whom.
 //!
-//! Thread caches lease room for several items at once, and a magazine takes its
-//! lease along from level to level, so that a get or a drop in a thread's own
-//! cache leases nothing. What is retained never weighs more than what is leased,
-//! and what is leased never more than the limit.
+//! Thread caches lease room for several items at once, and a magazine takes its lease along from
+//! level to level. So a get or a drop in a thread's own cache leases nothing. The retained weight
+//! is never above the leased weight, and the leased weight never above the limit.
 
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -26,16 +25,14 @@ impl Account {
         }
     }
 
-    /// Leases `count` times `weight`, or as often as there is room for, and
-    /// says how often.
+    /// Leases `count` times `weight`, or as often as there is room. Returns how often.
     pub(super) fn lease(&self, weight: usize, count: usize) -> usize {
         if self.limit == UNLIMITED {
             return count; // not even counted
         }
         let mut granted = 0;
-        // Acquire: pairs with the Release in `give_back`; what was there is
-        // gone before something else takes its place. Relaxed: on failure
-        // nothing is put anywhere.
+        // Acquire: pairs with the Release in `give_back`: an item that ended is gone before another
+        // takes its place. Relaxed: on failure nothing is put anywhere.
         let _ = self
             .leased
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, |leased| {
@@ -67,14 +64,14 @@ impl Account {
         }
     }
 
-    /// Whether there would be room for `weight` if enough of the rest went.
+    /// Whether there would be room for `weight` if enough other items were freed.
     pub(super) fn is_short_of(&self, weight: usize) -> bool {
         // Relaxed: a hint.
         let leased = self.leased.load(Ordering::Relaxed);
         weight <= self.limit && self.limit - weight < leased // nothing is counted without a limit
     }
 
-    /// What is leased now, never less than what is retained under it.
+    /// The leased weight, never less than the weight retained under it.
     pub(super) fn leased(&self) -> usize {
         // Relaxed: read for `Stats`.
         match self.limit {

@@ -1,15 +1,14 @@
-//! An asymmetric pair of memory barriers: free for the many, dear for the few.
+//! An asymmetric pair of memory barriers: free on the frequent side, costly on the rare one.
 //!
 //! Owns the decision how the pair is made on this machine. Knows nothing of caches.
 //!
 //! Two threads that each store to one place and then load the other's place
 //! need a full barrier between their store and their load, or both can miss the
-//! other's store. When one of the two does this millions of times a second and
-//! the other almost never, the cost can be moved: the frequent side runs
-//! [`light`], which only keeps the compiler from reordering, and the rare side
-//! runs [`heavy`], which asks the operating system to run a full barrier on
-//! every processor that is running a thread of this process. `seize` and
-//! Folly's hazard pointers use the same pair.
+//! other's store. When one of the two does this millions of times a second and the other almost
+//! never, the cost can be moved. The frequent side runs [`light`], which only keeps the compiler
+//! from reordering. The rare side runs [`heavy`]: it asks the operating system to run a full
+//! barrier on every processor that runs a thread of this process. `seize` and Folly's hazard
+//! pointers use the same pair.
 //!
 //! | system | `light` | `heavy` |
 //! |---|---|---|
@@ -52,8 +51,8 @@ pub(super) fn light_is_enough() -> bool {
 /// The frequent side: the caller's earlier stores come before its later loads,
 /// as seen by any thread that runs [`heavy`].
 ///
-/// Orders nothing unless [`light_is_enough`]: it does not look, so as to cost
-/// nothing, and the caller must find out before it relies on it.
+/// Orders nothing unless [`light_is_enough`]. It does not check that, so as to cost nothing: the
+/// caller must, before it relies on it.
 #[inline(always)]
 pub(super) fn light() {
     if ASKS_THE_SYSTEM {
@@ -65,7 +64,7 @@ pub(super) fn light() {
     }
 }
 
-/// What the frequent side runs where the operating system runs no barrier for it.
+/// The frequent side, where the operating system runs no barrier for it.
 #[inline]
 pub(super) fn full() {
     // SeqCst: pairs with the fence in `heavy`.
@@ -74,9 +73,8 @@ pub(super) fn full() {
 
 /// The rare side: as [`light`], and every thread's `light` counts as a full barrier against it.
 ///
-/// About a microsecond where the system does it, so run one for many caches.
-/// Says whether it was done: not if the system did it once and refuses now, as
-/// a sandbox may that the process has entered since.
+/// Takes about a microsecond where the system does it, so run one for many caches. Returns `false`
+/// if the system did it once and refuses now, as in a sandbox that the process has entered since.
 #[must_use]
 pub(super) fn heavy() -> bool {
     // SeqCst: pairs with the fence in `full`; and orders this thread's own
@@ -84,7 +82,7 @@ pub(super) fn heavy() -> bool {
     fence(Ordering::SeqCst);
     // Relaxed: see `prepare`.
     let done = !ASYMMETRIC.load(Ordering::Relaxed) || system::barrier_on_all_threads();
-    // SeqCst: as above, for what comes after.
+    // SeqCst: as above, for the accesses that follow.
     fence(Ordering::SeqCst);
     done
 }

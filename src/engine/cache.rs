@@ -1,8 +1,8 @@
 //! One thread's cache of one size class: who may touch its items, and when.
 //!
 //! Owns the protocol by which the owner works without a lock and another thread takes the
-//! items away. Knows nothing of bytes, of the depot, or of how a thread finds its cache. What
-//! is done with the items, once a thread is inside, is in `rounds.rs`.
+//! items away. Knows nothing of bytes, of the depot, or of how a thread finds its cache. The
+//! operations on the items, once a thread is inside, are in `rounds.rs`.
 //!
 //! # The protocol
 //!
@@ -30,7 +30,7 @@ use crate::sync::{AtomicBool, AtomicUsize, Counter, MODELLED, Ordering, yield_no
 use std::ptr::NonNull;
 use std::time::Duration;
 
-/// How long a claimer sleeps each time that it has waited in vain for an owner to leave.
+/// How long a claimer sleeps after each wait in which the owner did not leave.
 const OWNER_WAIT: Duration = Duration::from_micros(100);
 
 /// How long a claimer waits for an owner that is in the middle of a push or a pop.
@@ -39,7 +39,7 @@ const OWNER_WAIT: Duration = Duration::from_micros(100);
 /// they take until that thread runs again.
 #[derive(Debug)]
 pub(super) enum Patience {
-    /// Some microseconds: what a get or a drop may spend.
+    /// Some microseconds: as long as a get or a drop may wait.
     Brief,
     /// As long as this in all, for one claimer's caches together.
     Naps(Duration),
@@ -74,8 +74,8 @@ impl Patience {
 
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
-/// Added to the token in `owner` where the light barrier is not enough: the
-/// quick comparison then fails, and the owner runs a full one.
+/// Added to the token in `owner` where the light barrier is not enough: the comparison on the fast
+/// path then fails, and the owner runs a full barrier.
 const FENCED: usize = 1;
 /// Added to `owner`, whoever that is, while another thread has the cache.
 const CLAIMED: usize = 2;
@@ -84,13 +84,13 @@ const CLAIMED: usize = 2;
 const _: () = assert!(Token::LEAST > FREE && Token::STEP > (FENCED | CLAIMED));
 const _: () = assert!(Token::LEAST % Token::STEP == 0 && Token::STEP.is_power_of_two());
 
-/// What a thread has once, for all of its caches.
+/// The state that a thread has once, for all of its caches.
 pub(super) struct Thread<N> {
     /// Whether a thread has the caches now.
     pub(super) in_use: AtomicBool,
-    /// What the caches lease from.
+    /// The account from which the caches lease.
     pub(super) account: Account,
-    /// What the items' owner keeps for the thread.
+    /// The notes that the items' owner keeps for the thread.
     pub(super) notes: N,
 }
 
@@ -171,15 +171,15 @@ impl<T: Item> Cache<T> {
         self.inside(me, |alone| alone.pop().or_else(|| alone.pop_resting()))?
     }
 
-    /// Keeps an item of weight [`unit`](Self::unit). Hands it back if the cache has no room,
-    /// if it is not `me`'s to enter, or if a sample is due; but not for that if `LOOKED_AT`.
+    /// Keeps an item of weight [`unit`](Self::unit). Hands it back if the cache has no room, if
+    /// `me` may not enter, or, unless `LOOKED_AT`, if a sample is due.
     ///
     /// # Safety
     ///
     /// - `me` is the calling thread's.
-    /// - `this` is alive at the call. Once it has kept the item, it need not
-    ///   be: another thread may free the item, and with it what kept `this`
-    ///   alive. Hence a pointer and not a reference.
+    /// - `this` is alive at the call. Once it has kept the item, it need not be: another thread may
+    ///   free the item, which may have kept `this` alive. So `this` is a pointer and not a
+    ///   reference.
     #[inline(always)]
     pub(super) unsafe fn push<const LOOKED_AT: bool>(
         this: NonNull<Self>,
@@ -217,8 +217,8 @@ impl<T: Item> Cache<T> {
         refilled.unwrap_or(0)
     }
 
-    /// Makes room for `more` items, which are leased. Returns for how many it did: for none
-    /// if the cache is not `me`'s to enter, and for fewer if it would have too much room.
+    /// Makes room for `more` items, which are leased. Returns for how many: none if the cache is
+    /// not `me`'s to enter, and fewer if it would have too much room.
     pub(super) fn add_room(&self, me: Token, more: usize) -> usize {
         self.inside(me, |alone| alone.widen(more)).unwrap_or(0)
     }
@@ -278,8 +278,8 @@ impl<T: Item> Cache<T> {
         None
     }
 
-    /// Enters where the light barrier is not enough, and leaves what is not
-    /// `me`'s to enter.
+    /// Enters where the light barrier is not enough, and leaves a cache that is not `me`'s to
+    /// enter.
     #[cold]
     fn enter_fenced(&self, me: Token) -> bool {
         barrier::full();
@@ -365,7 +365,7 @@ impl<T: Item> Cache<T> {
         &self.rounds
     }
 
-    /// What this cache holds and what it has served.
+    /// The items that this cache holds, and the counts of those it has served.
     pub(super) fn levels(&self) -> Levels {
         Levels {
             depot_hits: self.depot_hits.get(),
@@ -374,13 +374,13 @@ impl<T: Item> Cache<T> {
         }
     }
 
-    /// What its thread has once, for all caches.
+    /// Its thread's state for all caches.
     pub(super) fn thread(&self) -> &Thread<T::Notes> {
         // SAFETY: valid as long as the cache is, as `new` was promised.
         unsafe { self.thread.as_ref() }
     }
 
-    /// What all caches of its thread together lease from.
+    /// The account from which all caches of its thread lease.
     pub(super) fn account(&self) -> &Account {
         &self.thread().account
     }
@@ -397,7 +397,7 @@ impl<T: Item> Cache<T> {
     }
 }
 
-/// What `owner` holds while the cache is `me`'s and not claimed.
+/// The value of `owner` while the cache is `me`'s and not claimed.
 fn owner_value(me: Token) -> usize {
     if barrier::light_is_enough() {
         me.get()
@@ -479,7 +479,7 @@ mod tests {
             Arc::strong_count(&self.end) - 1
         }
 
-        /// Puts in so many, after making room for as many.
+        /// Makes room for `count` items, and puts them in.
         fn put(&self, count: usize) {
             assert_eq!(self.cache.add_room(self.me, count), count);
             for _ in 0..count {

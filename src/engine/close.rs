@@ -1,6 +1,6 @@
 //! The end of an engine: nothing stays in it, and nothing comes in any more.
 //!
-//! Knows nothing of what the items are.
+//! Knows nothing of the items.
 
 use super::Engine;
 use super::barrier;
@@ -23,8 +23,8 @@ impl<T: Item> Engine<T> {
         self.end_freeing(&mut round);
         // Relaxed: the fences order it.
         self.closed.store(true, Ordering::Relaxed);
-        // SeqCst: pairs with the fence in `join`. Here the store comes from the beginning, and
-        // the load is that of the list of threads. So no thread joins that is not in it.
+        // SeqCst: pairs with the fence in `join`. The store above comes before the load of the list
+        // of threads. So each thread that joins is in that list, or finds the engine closed.
         fence(Ordering::SeqCst);
         let threads = self.threads.begin();
         let caches = || {
@@ -34,8 +34,8 @@ impl<T: Item> Engine<T> {
         for (_, cache) in caches() {
             cache.claim(); // for good
         }
-        // One barrier for all of them: no thread takes from this pool now. If the
-        // system refuses it, what they hold is leaked: to look would be a race.
+        // One barrier for all of them: no thread takes from this pool now. If the system refuses
+        // it, their items are leaked: to look would be a race.
         if barrier::heavy() {
             for (depot, cache) in caches() {
                 // SAFETY: claimed above, before the barrier.
@@ -47,13 +47,13 @@ impl<T: Item> Engine<T> {
                 }
             }
         }
-        // SeqCst: pairs with the fence in `settle`. Here the store comes from the
-        // beginning, and the loads are those of the depots' queues.
+        // SeqCst: pairs with the fence in `settle`. The store above comes before the loads of the
+        // depots' queues.
         fence(Ordering::SeqCst);
         self.empty_depots();
     }
 
-    /// Frees what a depot of a closed engine holds.
+    /// Frees the items in the depots of a closed engine.
     pub(super) fn empty_depots(&self) {
         for depot in &self.depots {
             while let Some(magazine) = depot.pop() {

@@ -2,7 +2,7 @@
 //!
 //! Owns the items that no thread caches: whole magazines, and loose items that
 //! fit no thread cache or came from a thread without one. Knows nothing of
-//! bytes, threads or closing: an item is opaque but for its weight.
+//! bytes, threads or closing: an item is opaque except for its weight.
 
 use super::account::Account;
 use super::item::{ClassLimits, Item};
@@ -11,10 +11,9 @@ use super::reclaims::Reclaims;
 use super::store::Store;
 use crate::sync::{AtomicUsize, Counter, Ordering};
 
-/// Magazines that a depot first has room for: 512 buffers at the most, in less
-/// than 5 KiB.
+/// The magazines that a depot has room for at first: 512 buffers at most, in less than 5 KiB.
 const MAGAZINES_FIRST: usize = 16;
-/// Loose items that a depot first has room for.
+/// The loose items that a depot has room for at first.
 const LOOSE_FIRST: usize = 64;
 
 /// One size class's shared items.
@@ -25,7 +24,7 @@ pub(super) struct Depot<T> {
     /// Weight of the item that a trim is freeing in pieces; 0 if there is none.
     pub(super) freeing: AtomicUsize,
     limits: ClassLimits,
-    /// What all levels together lease from for this class, by number.
+    /// The account from which all levels lease for this class, in items.
     pub(super) account: Account,
     pub(super) reclaims: Reclaims,
     /// Loose items handed to a caller.
@@ -138,13 +137,13 @@ impl<T: Item> Depot<T> {
         self.loose.pop_idle().map(|item| self.left(item))
     }
 
-    /// Marks that many more magazines and loose items as not needed.
+    /// Marks `magazines` more magazines and `loose` more loose items as not needed.
     pub(super) fn raise_low(&self, magazines: usize, loose: usize) {
         self.magazines.raise_low(magazines);
         self.loose.raise_low(loose);
     }
 
-    /// Begins anew to mark what is needed.
+    /// Restarts the marks of unneeded items.
     pub(super) fn reset_low(&self) {
         self.magazines.reset_low();
         self.loose.reset_low();

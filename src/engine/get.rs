@@ -1,5 +1,5 @@
-//! The way in: an item for a get, from this thread's cache, from the depot, or from what other
-//! threads cache and do not use.
+//! The way in: an item for a get, from this thread's cache, from the depot, or from the idle items
+//! of other threads' caches.
 //!
 //! Knows nothing of what the caller does if there is none.
 
@@ -20,9 +20,9 @@ impl<T: Item> Engine<T> {
         Some((item, local.origin(class)))
     }
 
-    /// Takes an item from this thread's cache, from the depot, or from what other threads
-    /// cache and do not use. Returns also the cache that it may come back to, as may the item that
-    /// the caller makes if there is none.
+    /// Takes an item from this thread's cache, from the depot, or from the idle items of other
+    /// threads' caches. Returns also the cache that it may come back to. If there is no item, one
+    /// that the caller makes may come back there.
     #[cold]
     #[inline(never)]
     pub(crate) fn get(&self, class: ClassIndex) -> (Option<T>, Origin<T>) {
@@ -38,8 +38,7 @@ impl<T: Item> Engine<T> {
         (item, local.origin(class))
     }
 
-    /// Takes an item from the depot, if need be one that another thread has cached and does
-    /// not use.
+    /// Takes an item from the depot, or else an idle one from another thread's cache.
     fn get_shared(&self, class: ClassIndex, local: Option<&Local<'_, T>>) -> Option<T> {
         let mut item = self.get_from_depot(class, local);
         if item.is_none() && self.reclaim(class, local) {
@@ -58,8 +57,7 @@ impl<T: Item> Engine<T> {
         if depot.is_empty() {
             return None;
         }
-        // A magazine is broken up where there is no room for it: a loose item
-        // first, then.
+        // A magazine is broken up where there is no room for it: so a loose item comes first then.
         let half = depot.limits().magazine_rounds.div_ceil(2);
         let roomy = local.is_some_and(|local| {
             let cache = local.cache(class);
@@ -115,8 +113,8 @@ impl<T: Item> Engine<T> {
         let leased = cache.account().lease(cache.unit(), more);
         let kept = cache.refill(local.me, magazine, leased); // less if it was claimed meanwhile
         cache.account().give_back((leased - kept) * cache.unit());
-        // The cache took over so many leases. The others end, except those of items that found
-        // no room there.
+        // The cache took over `kept` leases. The others end, except those of items that found no
+        // room there.
         self.end_leases(depot, None, came - kept - magazine.len());
         self.keep_rest(depot, magazine);
     }

@@ -1,4 +1,4 @@
-//! What the engine moves, and how much of it each level may hold.
+//! The items that the engine moves, and how many of them each level may hold.
 //!
 //! Owns the words that all files of the engine share. Knows nothing of how items are kept.
 
@@ -17,12 +17,12 @@ pub(crate) const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
 /// they cost a tenth less, for caches of twice the size (`docs/benchmarks.md`).
 pub(crate) const MAGAZINE_ROUNDS: usize = 32;
 
-/// What the engine must know of an item.
+/// The properties of an item that the engine must know.
 pub(crate) trait Item: Send + 'static {
-    /// What the items' owner keeps for each thread that uses the engine.
+    /// The notes that the items' owner keeps for each thread that uses the engine.
     type Notes: Default + Send + Sync + 'static;
 
-    /// What keeping the item costs, in the unit of the caller's limits.
+    /// The cost of keeping the item, in the unit of the caller's limits.
     ///
     /// Does not change while the engine holds the item. Not 0.
     fn weight(&self) -> usize;
@@ -53,10 +53,10 @@ pub(crate) struct Limits {
     pub(crate) classes: Box<[ClassLimits]>,
     /// Weight of all that the levels hold together.
     pub(crate) weight: usize,
-    /// Weight of what the caches of one thread hold together.
+    /// Weight of all items in one thread's caches together.
     pub(crate) thread_weight: usize,
-    /// The time after which the slow path of a get or a drop frees what no thread needed;
-    /// `None` if only explicit trims do.
+    /// The time after which the slow path of a get or a drop frees unneeded items; `None` if only
+    /// explicit trims do.
     pub(crate) trim_interval: Option<Duration>,
     /// The most weight that the slow path of a get or a drop frees for a trim, or one item if
     /// that is heavier.
@@ -87,7 +87,7 @@ pub(super) enum Idle {
     All,
 }
 
-/// What the levels hold of one class and what they have served.
+/// The items of one class that the levels hold, and the counts of those they have served.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Levels {
     pub(crate) local_hits: u64,

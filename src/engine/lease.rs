@@ -17,8 +17,8 @@ impl<T: Item> Engine<T> {
         granted
     }
 
-    /// Ends the leases of so many items of ordinary weight, which are a
-    /// thread's, if there is one, too.
+    /// Ends the leases of `items` items of ordinary weight, in the account of `thread`, too, if one
+    /// is given.
     pub(super) fn end_leases(&self, depot: &Depot<T>, thread: Option<&Account>, items: usize) {
         let weight = items * depot.limits().weight;
         depot.account.give_back(items);
@@ -33,8 +33,8 @@ impl<T: Item> Engine<T> {
         self.account.give_back(weight);
     }
 
-    /// At the engine's end: what is leased is for what is here, or for room in a cache, and for
-    /// nothing else. After a race whose end leaves a lease too many or too few, this fails.
+    /// Asserts at the engine's end that each lease is for an item here or for room in a cache.
+    /// Fails after a race that leaves a lease too many or too few.
     pub(super) fn assert_leases(&self) {
         let mut leased = 0_usize;
         for (class, depot) in self.classes() {

@@ -1,15 +1,13 @@
-//! What a thread keeps about the pools that it uses: where its caches are, and
-//! what to do when it ends.
+//! A thread's notes on the pools that it uses: where its caches are, and what to do when it ends.
 //!
 //! Owns this crate's thread-local variables. Knows nothing of items: a cache is
 //! an address here.
 //!
-//! The memo has no destructor, so on most systems it can be read at any time,
-//! also while the thread is being torn down. (Where thread-locals are made of
-//! the system's keys, it may be ended and begin anew, as that of a thread that
-//! has used no pool. All that is lost with it is the fast path to the caches.) The list of
-//! pools has a destructor, and it empties the memo before it lets go of any
-//! cache; from then on the thread has no cache and is not given one again.
+//! The memo has no destructor, so on most systems it can be read at any time, also while the thread
+//! is being torn down. (Where thread-locals are made of the system's keys, it may end and begin
+//! anew, empty. Only the fast path to the caches is lost with it.) The list of pools has a
+//! destructor. It empties the memo before it lets go of any cache. From then on the thread has no
+//! cache and is given none again.
 
 use crate::sync::{Ordering, StaticUsize, thread_local};
 use std::cell::{Cell, RefCell};
@@ -22,12 +20,12 @@ use std::sync::{Mutex, PoisonError, Weak};
 pub(super) struct EngineId(u64);
 
 impl EngineId {
-    /// What a memo holds that remembers nothing.
+    /// The id in a place of a memo that remembers nothing.
     const NONE: EngineId = EngineId(0);
     /// No engine's, and in no memo.
     pub(super) const NOBODY: EngineId = EngineId(u64::MAX);
 
-    /// A new id, whose place in the memos is shared with as few living engines as can be.
+    /// A new id. It shares its place in the memos with as few living engines as possible.
     pub(super) fn next() -> EngineId {
         let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         let least = (0..RECENT).min_by_key(|&place| given.alive[place]);
@@ -73,14 +71,14 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// The first thread's. What is below names no thread and no owner.
+    /// The first thread's. Lower numbers name no thread and no owner.
     pub(super) const LEAST: usize = 48;
     /// From one thread's to the next. The bits between hold what an owner of a cache, and
     /// the holder of an origin, note in their copies.
     pub(super) const STEP: usize = 16;
-    /// What a thread has that owns no cache, now or ever.
+    /// The token of a thread that owns no cache, now or ever.
     const NONE: Token = Token::new(16);
-    /// No thread's, not even one's that has none.
+    /// No thread's token, not even that of a thread without caches.
     pub(super) const NOBODY: Token = Token::new(32);
 
     const fn new(number: usize) -> Self {
@@ -95,8 +93,8 @@ impl Token {
         self.number
     }
 
-    /// The same with these bits set, which are below [`STEP`](Self::STEP). If any is, it
-    /// is no thread's.
+    /// The token with these bits set, which are below [`STEP`](Self::STEP). With any of them, it is
+    /// no thread's.
     #[inline(always)]
     pub(super) fn with(self, bits: usize) -> Self {
         Token::new(self.number | bits)
@@ -139,11 +137,12 @@ const _: () = assert!(Token::NOBODY.number + Token::STEP <= Token::LEAST);
 
 /// Called when a thread that has a cache ends.
 pub(super) trait ThreadExit: Send + Sync {
-    /// Hands on what the calling thread, `me`, cached at `caches`, and makes the caches free.
+    /// Hands on the items that the calling thread, `me`, cached at `caches`, and makes the caches
+    /// free.
     fn thread_exit(&self, me: Token, caches: *const ());
 }
 
-/// What a thread must find at every get and drop.
+/// The data that a thread must find at every get and drop.
 struct Memo {
     /// Engines that this thread used lately. An engine's place is given by its id.
     recent: [Cell<EngineId>; RECENT],
@@ -155,8 +154,8 @@ struct Memo {
     torn_down: Cell<bool>,
 }
 
-/// 64: a thread that uses so many pools in turn finds the caches in each at once. A thread has
-/// a kilobyte for it.
+/// 64: a thread that uses 64 pools in turn finds its caches in each at once. This takes a kilobyte
+/// of each thread.
 const RECENT: usize = 64;
 
 /// A pool in which this thread has caches.
@@ -164,8 +163,7 @@ struct Attached {
     id: EngineId,
     engine: Weak<dyn ThreadExit>,
     caches: *const (),
-    /// Under which it has them. Kept here as well, since the memo may be gone
-    /// before.
+    /// The token under which it has them. Kept here as well, since the memo may be gone first.
     token: Token,
 }
 
@@ -227,7 +225,7 @@ pub(super) fn is_this_thread(token: Token) -> bool {
     MEMO.with(|memo| memo.token.get() == token)
 }
 
-/// Has [`recall`] find `engine`.
+/// Makes [`recall`] find `engine`.
 pub(super) fn remember(engine: EngineId, caches: *const ()) {
     MEMO.with(|memo| {
         memo.recent[engine.place()].set(engine);
@@ -235,7 +233,7 @@ pub(super) fn remember(engine: EngineId, caches: *const ()) {
     });
 }
 
-/// This thread's caches in `engine`, and under which token, if it has any.
+/// This thread's caches in `engine` and their token, if it has any.
 ///
 /// # Panics
 ///
@@ -249,7 +247,7 @@ pub(super) fn find(engine: EngineId) -> Option<(Token, *const ())> {
     })
 }
 
-/// Makes room for one more pool, and says whether there is.
+/// Makes room for one more pool. Returns `false` if the heap refuses.
 ///
 /// # Panics
 ///
@@ -259,10 +257,9 @@ pub(super) fn reserve() -> bool {
         let mut pools = all.pools.borrow_mut();
         if pools.len() >= all.look_at.get() {
             pools.retain(|attached| attached.engine.strong_count() > 0);
-            // Twice what is alive: looking through them costs constant time
-            // per pool attached.
+            // Twice the living pools: looking through them costs constant time per pool attached.
             all.look_at.set(4.max(2 * pools.len()));
-            // What many pools at once have left, if a smaller list is to be had.
+            // Shrinks a list that many pools at once have left, if the heap has a smaller one.
             let enough = all.look_at.get();
             let mut smaller = Vec::new();
             if pools.capacity() > 2 * enough && smaller.try_reserve_exact(enough).is_ok() {
@@ -274,11 +271,11 @@ pub(super) fn reserve() -> bool {
     })
 }
 
-/// Has [`find`] find `engine`, and `engine` told when this thread ends. Allocates
-/// nothing after [`reserve`] found room.
+/// Makes [`find`] find `engine`, and notifies `engine` when this thread ends. Allocates nothing
+/// after [`reserve`] found room.
 ///
-/// Of pools that are gone, what is kept here is a few words each, and not more
-/// than twice as many as were alive when it was last looked, or four.
+/// A pool that is gone takes a few words here. There are at most twice as many entries as pools
+/// were alive at the last look, or four.
 ///
 /// # Panics
 ///

@@ -30,8 +30,7 @@ impl<T> Magazine<T> {
     ///
     /// # Safety
     ///
-    /// - `rounds` points to `more` initialised items, which nobody uses there
-    ///   any more.
+    /// - `rounds` points to `more` initialised items, which no code uses there any more.
     /// - With these the magazine holds at most [`MAGAZINE_ROUNDS`].
     pub(super) unsafe fn add_from(&mut self, rounds: *const MaybeUninit<T>, more: usize) {
         // SAFETY: `more` rounds are readable there, and there is room for them
@@ -43,12 +42,11 @@ impl<T> Magazine<T> {
         self.len += more;
     }
 
-    /// Moves the items that were first here, at most `max`, to `rounds`, and
-    /// says how many these were.
+    /// Moves the first items here, at most `max`, to `rounds`. Returns how many.
     ///
     /// # Safety
     ///
-    /// - `rounds` points to room for `max` items that nobody uses.
+    /// - `rounds` points to room for `max` items that no code uses.
     pub(super) unsafe fn move_to(&mut self, rounds: *mut MaybeUninit<T>, max: usize) -> usize {
         let moved = self.len.min(max);
         let here = self.rounds.as_mut_ptr();
@@ -63,7 +61,7 @@ impl<T> Magazine<T> {
         moved
     }
 
-    /// Moves the items that were first here, at most `max`, to a new magazine.
+    /// Moves the first items here, at most `max`, to a new magazine.
     pub(super) fn split_first(&mut self, max: usize) -> Self {
         let mut first = Magazine::new();
         // SAFETY: no magazine holds more than another has room for, and the rounds of the new
@@ -85,8 +83,8 @@ impl<T> Magazine<T> {
     /// Takes the item that was added last.
     pub(super) fn pop(&mut self) -> Option<T> {
         self.len = self.len.checked_sub(1)?;
-        // SAFETY: this round was below the old `len`, hence initialised;
-        // the new `len` excludes it, so nobody reads it again.
+        // SAFETY: this round was below the old `len`, so it is initialised; the new `len` excludes
+        // it, so no code reads it again.
         Some(unsafe { self.rounds[self.len].assume_init_read() })
     }
 }

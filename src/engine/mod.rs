@@ -1,16 +1,15 @@
 //! Acquires and releases items: the thread caches, the depots and the budget of one pool.
 //!
-//! Knows nothing of bytes, of size classes beyond their index, or of the heap: it serves what
-//! it holds, and the caller makes and frees items.
+//! Knows nothing of bytes, of size classes beyond their index, or of the heap: it serves the items
+//! it holds, and the caller makes and frees them.
 //!
 //! ```text
 //! get:  this thread's cache -> depot -> None, and the caller makes one
 //! put:  this thread's cache -> depot -> Err, and the caller frees it
 //! ```
 //!
-//! What a level holds is leased: by the item where it is loose, by the magazine
-//! in the depot, by the room in a thread cache. An item that moves takes its lease
-//! along.
+//! Each level leases room for its items: by the item where it is loose, by the magazine in the
+//! depot, by the room in a thread cache. An item that moves takes its lease along.
 //!
 //! From top to bottom: `get` and `put` decide between the levels; `trim` and `close` empty
 //! them; `reclaim` moves items from one thread's cache to where another finds them; `lease` asks
@@ -56,7 +55,7 @@ use trim::Trims;
 pub(crate) struct Engine<T: Item> {
     threads: Threads<T>,
     depots: Box<[Depot<T>]>,
-    /// What all levels together lease from.
+    /// The account from which all levels lease.
     account: Account,
     thread_weight: usize,
     trims: Trims<T>,
@@ -71,8 +70,8 @@ pub(crate) trait HasEngine: Send + Sync + 'static {
     fn engine(&self) -> &Engine<Self::Item>;
 }
 
-/// What a thread keeps of an engine. Small, since it may keep it for some time
-/// after the engine is gone.
+/// What a thread keeps of an engine. Small, since the thread may keep it for some time after the
+/// engine is gone.
 struct Home<H>(Weak<H>);
 
 impl<H: HasEngine> ThreadExit for Home<H> {
@@ -126,8 +125,8 @@ impl<T: Item> Engine<T> {
 
     /// Finds or makes this thread's caches, and remembers them.
     ///
-    /// `None` once the thread has let go of its caches for good, or the engine is closed; or
-    /// if the heap has no room for them, and then the next call tries again.
+    /// `None` once the thread has let go of its caches for good, or the engine is closed. Also
+    /// `None` if the heap has no room for them: then the next call tries again.
     fn attach(&self) -> Option<Local<'_, T>> {
         self.threads.find().or_else(|| {
             self.join()?;
@@ -138,7 +137,7 @@ impl<T: Item> Engine<T> {
     /// Gives this thread caches: those of a thread that has ended, or new ones.
     fn join(&self) -> Option<()> {
         let me = Token::of_this_thread()?;
-        // First all that may be refused, so that nothing is to be undone.
+        // First the steps that may be refused, so that none must be undone.
         if !local::reserve() {
             return None;
         }
@@ -150,8 +149,8 @@ impl<T: Item> Engine<T> {
                     .add(ThreadCaches::new(limits, self.thread_weight)?)
             }
         };
-        // SeqCst: pairs with the fence in `close`. Either that one comes later, and `close`
-        // finds these caches, or this one does, and finds the engine closed.
+        // SeqCst: pairs with the fence in `close`. If that fence comes later, `close` finds these
+        // caches. If this one comes later, it finds the engine closed.
         fence(Ordering::SeqCst);
         if self.is_closed() {
             self.threads.leave(thread.thread());
@@ -161,8 +160,8 @@ impl<T: Item> Engine<T> {
         Some(())
     }
 
-    /// Moves what this thread cached to the depots, and leaves what it cannot
-    /// move to the next thread that inherits the caches.
+    /// Moves the items that this thread cached to the depots, and leaves those that it cannot move
+    /// to the next thread that inherits the caches.
     fn thread_exit(&self, me: Token, caches: *const ()) {
         let local = self.threads.local(me, caches);
         for (class, depot) in self.classes() {
@@ -180,7 +179,7 @@ impl<T: Item> Engine<T> {
 
     // ---- what can be seen ----
 
-    /// What each thread has noted for the items' owner.
+    /// The notes of each thread for the items' owner.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &T::Notes> {
         self.threads.iter().map(|thread| &thread.thread().notes)
     }
@@ -234,7 +233,7 @@ impl<T: Item> Engine<T> {
         self.depot(class).trimmed.get()
     }
 
-    /// What is leased now, never less than the weight of all that is retained.
+    /// The leased weight, never less than the weight of all retained items.
     pub(crate) fn leased(&self) -> usize {
         self.account.leased()
     }
@@ -263,7 +262,7 @@ mod tests {
         static RELEASED: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// An item of which only the number counts.
+    /// An item without contents: only their number counts.
     pub(super) struct Thing;
 
     impl Thing {
@@ -398,7 +397,7 @@ mod tests {
         };
     }
 
-    // What must stay on its thread makes nothing that holds it go to another one.
+    // A type that must stay on its thread keeps everything that holds it there.
     type StaysHere = Rc<()>;
     assert_is_not!(Rounds<StaysHere>: Send);
     assert_is_not!(Rounds<StaysHere>: Sync);

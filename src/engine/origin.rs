@@ -25,9 +25,9 @@ unsafe impl<T: Item> Send for Origin<T> {}
 // SAFETY: as above; nothing here changes behind a shared reference.
 unsafe impl<T: Item> Sync for Origin<T> {}
 
-/// What the holder of an item may note in the item's origin.
+/// The marks that the holder of an item may note in the item's origin.
 ///
-/// A marked origin is no thread's: [`Origin::is_local`] is `false`, so the item does not
+/// A marked origin is no thread's: [`Origin::here`] is `None`, so the item does not
 /// go back without a look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
@@ -150,7 +150,7 @@ impl<T: Item> Here<T> {
         self.cache().class()
     }
 
-    /// What the items' owner keeps for the thread.
+    /// The notes that the items' owner keeps for the thread.
     #[inline]
     pub(crate) fn notes(&self) -> &T::Notes {
         &self.cache().thread().notes

@@ -12,14 +12,12 @@ use super::origin::Here;
 use super::threads::Local;
 use crate::sync::{Ordering, fence};
 
-/// How many times the items that there are a depot makes room for, up to what the
-/// limits allow.
+/// How many times its present items a depot makes room for, up to the limits.
 ///
-/// 8: what it makes later lies higher on the heap, and pins all that lies below
-/// after that has been freed. The last room lies above a sixteenth of the budget
-/// at most, since a store doubles.
+/// 8: room made later lies higher on the heap, and pins the freed memory below it. The last room
+/// lies above a sixteenth of the budget at most, since a store doubles.
 const RESERVE_AHEAD: usize = 8;
-/// The most magazines that it makes room for beyond what there is: a megabyte.
+/// The most magazines that it makes room for beyond the present ones: a megabyte.
 const RESERVE_AHEAD_MAGAZINES: usize = 4096;
 
 impl<T: Item> Engine<T> {
@@ -118,7 +116,7 @@ impl<T: Item> Engine<T> {
         // The items take their leases along. These are for the items that come instead.
         let more = self.lease(depot, cache.unit(), out.saturating_sub(above));
         if more == 0 && above == 0 {
-            return false; // the depot has its part of what may be kept
+            return false; // the depot has its part of the limit
         }
         let mut magazine = Magazine::new();
         if !cache.flush(local.me, out, more, &mut magazine) {
@@ -166,18 +164,17 @@ impl<T: Item> Engine<T> {
 
     /// After a push to a depot: makes sure that nothing stays in a closed engine.
     fn settle(&self) {
-        // SeqCst: pairs with the fence in `close`. Either that one comes
-        // later, and `close` finds in the depot what was pushed, or this one
-        // does, and we find the engine closed.
+        // SeqCst: pairs with the fence in `close`. If that fence comes later, `close` finds the
+        // pushed item in the depot. If this one comes later, we find the engine closed.
         fence(Ordering::SeqCst);
         if self.is_closed() {
             self.empty_depots();
         }
     }
 
-    /// Moves what this thread has not needed since the last trim to the depot,
-    /// and ends the leases of room that holds nothing: for another class, where
-    /// the limit on one thread's caches is reached.
+    /// Moves the items that this thread has not needed since the last trim to the depot, and ends
+    /// the leases of its empty room. That makes room for another class when the limit on one
+    /// thread's caches is reached.
     fn hand_on_unneeded(&self, local: &Local<'_, T>) {
         for (class, depot) in self.classes() {
             let cache = local.cache(class);
@@ -187,7 +184,7 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    /// Has the next return to each of this thread's caches be a sample, as the first one of a new
+    /// Makes the next return to each of this thread's caches a sample, as the first one of a new
     /// interval.
     pub(crate) fn restart_samples(&self) {
         if let Some(local) = self.threads.find() {
@@ -204,12 +201,12 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    /// Moves the `count` items that this thread has had longest to the depot,
-    /// and ends the leases of room that holds nothing.
+    /// Moves the `count` items that this thread has had longest to the depot, and ends the leases
+    /// of its empty room.
     pub(super) fn hand_on(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, mut count: usize) {
         let full = depot.limits().magazine_rounds;
         while count > 0 {
-            // What fills no magazine goes loose. Not as a short magazine: see `Depot::idle`.
+            // Items that fill no magazine go loose, not as a short magazine: see `Depot::idle`.
             let out = count.min(full);
             let mut magazine = Magazine::new();
             if !cache.flush(me, out, 0, &mut magazine) {
@@ -257,8 +254,8 @@ impl<T: Item> Engine<T> {
         stocked
     }
 
-    /// Makes room in the depot for what is to be made of a class: `items` in all,
-    /// and more to come, as far as the heap has it. Returns `false` if it has not.
+    /// Makes room in the depot for items of a class that are to be made: `items` in all, and more
+    /// to come, as far as the heap has it. Returns `false` if it has not.
     pub(crate) fn reserve(&self, class: ClassIndex, items: usize) -> bool {
         let depot = self.depot(class);
         let limits = depot.limits();

@@ -2,15 +2,15 @@
 //!
 //! Owns when that is worth while. Knows nothing of bytes, or of how a get is served.
 //!
-//! While there is room, a get that finds no item has the caller make one. Once no more than
-//! there is may be kept, what idles in other threads' caches must serve it: else the caches of
-//! threads that sleep, or that only give back, would hold all that may be kept and serve no one.
+//! While there is room, the caller makes an item for a get that finds none. Once the limit is
+//! reached, idle items in other threads' caches must serve it. Otherwise the caches of threads that
+//! sleep, or that only give back, would fill the limit and serve no one.
 //!
-//! A reclaim visits some caches of one class, with one barrier. It moves the items that rest
-//! there (not used since the last visit of a reclaim or a trim), and ends the leases of room
-//! that holds nothing. The other items rest from then on. So a thread at work keeps what it
-//! works with, and one that does nothing gives up everything at the second visit. This is the
-//! second chance that the CLOCK algorithm gives to pages (Corbato, 1968).
+//! A reclaim visits some caches of one class, with one barrier. It moves the items that rest there
+//! (not used since the last visit of a reclaim or a trim), and ends the leases of empty room. The
+//! other items rest from then on. So a thread at work keeps the items it works with, and one that
+//! does nothing gives up everything at the second visit. This is the second chance that the CLOCK
+//! algorithm gives to pages (Corbato, 1968).
 
 use super::Engine;
 use super::cache::{Cache, Patience};
@@ -29,8 +29,8 @@ const THREADS_MOST: usize = 64;
 impl<T: Item> Engine<T> {
     /// How many items of a class the calling thread may cache now.
     ///
-    /// While reclaims find what other threads cache and do not use, less and less. And while the
-    /// budget is short, so little that the caches of all threads together hold at most half of it.
+    /// Falls while reclaims find idle items in other threads' caches. While the budget is short,
+    /// the caches of all threads together hold at most half of it.
     pub(super) fn share(&self, depot: &Depot<T>) -> usize {
         let limits = depot.limits();
         let threads = self.threads.in_use();
@@ -46,7 +46,7 @@ impl<T: Item> Engine<T> {
         share.min(budget / (2 * threads * self.depots.len()))
     }
 
-    /// Whether no more of a class may be kept than is, or that was so just now.
+    /// Whether no more items of a class may be kept, now or just before.
     fn is_short(&self, depot: &Depot<T>) -> bool {
         depot.reclaims.is_refused()
             || depot.account.is_short_of(1)
@@ -69,8 +69,8 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    /// Moves idle items of a class from other threads' caches to the depot, if no more than
-    /// there is may be kept. Returns whether there were any.
+    /// Moves idle items of a class from other threads' caches to the depot, if no more items may be
+    /// kept. Returns whether there were any.
     ///
     /// Visits at most [`THREADS_MOST`] caches, and waits for no thread.
     pub(super) fn reclaim(&self, class: ClassIndex, local: Option<&Local<'_, T>>) -> bool {
@@ -80,7 +80,7 @@ impl<T: Item> Engine<T> {
             return false;
         }
         if let Some(local) = local {
-            // A thread that misses has room for nothing, which others may need that give back.
+            // A thread that misses gives up its empty room, which threads that give back may need.
             let cache = local.cache(class);
             let room = cache.cut_room(local.me);
             self.end_leases(depot, Some(cache.account()), room);
@@ -114,14 +114,14 @@ impl<T: Item> Engine<T> {
         }
         depot.reclaims.backoff.note(rounds > 0);
         if rounds > 0 {
-            // Threads that cache what others need are to cache less.
+            // Threads that cache items that others need are to cache less.
             depot.reclaims.tighten();
         }
         items > 0
     }
 
-    /// The next caches of a class that hold something or have room, among those of that many
-    /// more `threads`.
+    /// The next caches of a class that hold something or have room, among those of the next
+    /// `threads` threads.
     fn caches_to_visit(
         &self,
         class: ClassIndex,

@@ -5,7 +5,7 @@
 use crate::backoff::Backoff;
 use crate::sync::Hint;
 
-/// How often what a thread may cache of a class is halved at most.
+/// The most times that a thread's share of a class is halved.
 ///
 /// 7: from 64 items to none.
 const HALVED_MOST: usize = 7;
@@ -15,9 +15,9 @@ const HALVED_MOST: usize = 7;
 #[repr(usize)]
 pub(super) enum Refused {
     No,
-    /// As many of the class were kept as may be.
+    /// The class had reached its limit.
     ByClass,
-    /// As much of all classes was kept as may be.
+    /// All classes together had reached the budget.
     ByBudget,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Reclaims {
     next: Hint,
     /// Which misses pass without a reclaim.
     pub(super) backoff: Backoff,
-    /// How often what a thread may cache of the class is halved.
+    /// How often a thread's share of the class is halved.
     halved: Hint,
 }
 
@@ -51,29 +51,29 @@ impl Reclaims {
         self.refused.get() != Refused::No as usize
     }
 
-    /// Returns whether a larger budget would have spared the miss of just now.
+    /// Returns whether a larger budget would have avoided the present miss.
     pub(super) fn note_miss(&self) -> bool {
         let refused = self.refused.get();
         if refused == Refused::No as usize {
             return false;
         }
         self.refused.set(Refused::No as usize);
-        // What was refused would have served now: threads' caches hold too much of the class.
+        // The refused item would have served now: threads' caches hold too much of the class.
         self.tighten();
         refused == Refused::ByBudget as usize
     }
 
-    /// Halves what a thread may cache of the class.
+    /// Halves a thread's share of the class.
     pub(super) fn tighten(&self) {
         self.halved.set((self.halved.get() + 1).min(HALVED_MOST));
     }
 
-    /// Doubles what a thread may cache of the class, up to its limits.
+    /// Doubles a thread's share of the class, up to its limits.
     pub(super) fn relax(&self) {
         self.halved.set(self.halved.get().saturating_sub(1));
     }
 
-    /// How often what a thread may cache of the class is halved.
+    /// How often a thread's share of the class is halved.
     pub(super) fn halvings(&self) -> usize {
         self.halved.get()
     }

@@ -1,16 +1,15 @@
 //! The items of one thread's cache: an array, filled from both ends.
 //!
-//! Owns the array, its room and the counts of what came and went. Knows nothing of who may
+//! Owns the array, its room and the counts of items that came and went. Knows nothing of who may
 //! touch them: [`Alone`] stands for that, and `cache.rs` hands it out.
 //!
 //! # What no thread needed
 //!
-//! The items that were here at the last trim, and not taken since, are *resting*.
-//! They are as many as the cache's low-water mark says: the fewest it held since
-//! that trim. They lie apart, at the end of the array, so [`Alone::pop`] need not look
-//! where the mark is. When there is nothing else, the thread takes its slow path, and
-//! [`Alone::pop_resting`] takes one of them. A trim moves those that are left to the depot, and
-//! puts the others to rest.
+//! The items that were here at the last trim, and not taken since, are *resting*. Their number is
+//! the cache's low-water mark: the fewest items it held since that trim. They lie apart, at the end
+//! of the array, so [`Alone::pop`] need not look where the mark is. When no other item is left, the
+//! thread takes its slow path, and [`Alone::pop_resting`] takes one of them. A trim moves those
+//! that are left to the depot, and puts the others to rest.
 //!
 //! ```text
 //! array:  [ 0 .. len: the last is taken first | .. limit: room | resting: the first is taken first ]
@@ -53,17 +52,17 @@ pub(super) struct Rounds<T> {
 /// Where the array lies, for a check of the layout.
 pub(super) const ARRAY_AT: usize = std::mem::offset_of!(Rounds<()>, array);
 
-// SAFETY: `array` needs the argument. It is touched by way of `Alone` only, and the promise of
-// who makes one keeps two of these apart. Items cross threads that way, hence `T: Send`.
+// SAFETY: `array` needs the argument. It is touched only through an `Alone`, and whoever makes one
+// promises that no two exist at once. Items cross threads that way, so `T: Send`.
 unsafe impl<T: Send> Sync for Rounds<T> {}
 
 /// Proof that the calling thread has some rounds to itself.
 pub(super) struct Alone<'a, T>(&'a Rounds<T>);
 
-/// What a claimer took out of a cache.
+/// The items and room that a claimer took out of a cache.
 pub(super) struct Taken<T> {
     pub(super) items: [Magazine<T>; 2],
-    /// How many leases the cache had and needs no more, these items' included.
+    /// The leases that the cache needs no more, these items' included.
     pub(super) rounds: usize,
 }
 
@@ -158,35 +157,34 @@ impl<T> Rounds<T> {
         Some(sample.stands_for)
     }
 
-    /// Puts the next sample off by so many returns.
+    /// Puts the next sample off by `returns` returns.
     fn sample_after(&self, returns: usize) {
         // Not `Hint::add`, which takes a read-modify-write.
         self.sample_at
             .set(self.sample_at.get().wrapping_add(returns));
     }
 
-    /// Has the next return be a sample, as the first one of a new interval.
+    /// Makes the next return a sample, as the first one of a new interval.
     pub(super) fn restart_samples(&self) {
         let now = self.returns.get() as usize;
         self.sampler.shorten(self.sample_at.get().wrapping_sub(now));
         self.sample_at.set(now);
     }
 
-    /// What is here, of items of weight `unit`, and what it has served.
+    /// Counts the items here, of weight `unit`, and those that were served.
     ///
     /// Exact while no thread works here. Never more hits or returns than there were.
     pub(super) fn levels(&self, unit: usize) -> Levels {
-        // What came and neither went to the depot nor is here was handed out:
-        // the difference saves the hot path a store. What came is read first,
-        // and written after the length; what went is read last, and written
-        // before it. So nothing is counted as come that is not in the length
-        // or gone, and the difference is never too large.
+        // Items that came, did not go to the depot and are not here were handed out: the difference
+        // saves the hot path a store. Arrivals are read first, and written after the length.
+        // Departures are read last, and written before it. So each counted arrival is in the length
+        // or has departed, and the difference is never too large.
         let returns = self.returns.get();
         let came = returns.wrapping_add(self.refilled.get());
         // Acquire: pairs with the Release in `Counter::add_by_owner`.
         fence(Ordering::Acquire);
-        // Acquire: pairs with the Release in `set_len` and `set_resting`. What is
-        // put to rest is written there first, and read last.
+        // Acquire: pairs with the Release in `set_len` and `set_resting`. Items put to rest are
+        // written there first, and read last.
         let len = self.len.load(Ordering::Acquire);
         let idle_items = len + self.resting.load(Ordering::Acquire);
         let went = self.flushed.get().wrapping_add(idle_items as u64);
@@ -236,8 +234,8 @@ impl<T> Alone<'_, T> {
         // SAFETY: only the thread that is alone stores it.
         let last = unsafe { load_unshared(&rounds.len) }.checked_sub(1)?;
         rounds.exclusive.touch();
-        // SAFETY: `last` is below `len`, hence initialised and in the array;
-        // the new `len` excludes it, so no thread reads it again.
+        // SAFETY: `last` is below `len`, so it is initialised and in the array; the new `len`
+        // excludes it, so no thread reads it again.
         let item = unsafe { rounds.place(last).read().assume_init() };
         rounds.set_len(last);
         Some(item)
@@ -266,8 +264,8 @@ impl<T> Alone<'_, T> {
             return Err(item);
         }
         rounds.exclusive.touch();
-        // SAFETY: `len` is below `limit`, hence in the array, and this place is not
-        // initialised, so nothing is overwritten.
+        // SAFETY: `len` is below `limit`, so it is in the array. This place is not initialised, so
+        // nothing is overwritten.
         unsafe { rounds.place(len).write(MaybeUninit::new(item)) };
         rounds.set_len(len + 1);
         rounds.returns.add_by_owner(1); // after the length: see `levels`
@@ -309,9 +307,9 @@ impl<T> Alone<'_, T> {
         rounds.refilled.add_by_owner(refilled); // after the length: see `levels`
     }
 
-    /// Moves the `out` items that came first to an empty magazine, and with them their room, and
-    /// makes room for `more`. Returns `false`, and moves nothing, if it holds fewer items, if
-    /// a magazine does, or if the magazine is not empty.
+    /// Moves the `out` items that came first to an empty magazine, with their room, and makes room
+    /// for `more`. Returns `false`, and moves nothing, if the cache holds fewer items, if a
+    /// magazine has fewer places, or if the magazine is not empty.
     pub(super) fn flush(&self, out: usize, more: usize, magazine: &mut Magazine<T>) -> bool {
         let may = out > 0 && out <= MAGAZINE_ROUNDS.min(self.0.held()) && magazine.len() == 0;
         if may {
@@ -346,7 +344,7 @@ impl<T> Alone<'_, T> {
     ///
     /// # Panics
     ///
-    /// - If it holds fewer items, or a magazine does.
+    /// - If the cache holds fewer items, or a magazine has fewer places.
     fn take_first(&self, out: usize, magazine: &mut Magazine<T>) {
         let rounds = self.0;
         let (len, resting) = (rounds.len(), rounds.resting());
@@ -400,7 +398,7 @@ impl<T> Alone<'_, T> {
 impl<T> Drop for Rounds<T> {
     /// For items that do not keep the engine alive; those that do were taken out.
     fn drop(&mut self) {
-        // Relaxed: `&mut self` says that no other thread is here.
+        // Relaxed: `&mut self` proves that no other thread is here.
         let (len, resting) = (self.len(), self.resting());
         let (front, end) = self.array.get_mut().split_at_mut(CACHE_ROUNDS - resting);
         for place in front[..len].iter_mut().chain(end) {

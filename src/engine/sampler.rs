@@ -23,7 +23,7 @@ const APART_MOST: usize = 64;
 /// has 5 % of a quiet program's returns is missed by all samples once in some 2000 calibrations.
 const PART: usize = 32;
 
-/// What was drawn for a sample.
+/// The numbers drawn for a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Drawn {
     /// How many returns the sample stands for.
@@ -81,7 +81,7 @@ impl Sampler {
         let lately = before.saturating_add(stands_for);
         self.lately.set(lately);
         let apart = (lately / PART).clamp(1, APART_MOST);
-        // Half of it for certain: samples that stand for very few or very many returns would say
+        // Half of it is certain: samples that stand for very few or very many returns would show
         // less together.
         let pass = match MODELLED {
             true => 2, // so that a model has both ways back
@@ -91,7 +91,7 @@ impl Sampler {
         Drawn { stands_for, pass }
     }
 
-    /// Has the sample that is due next stand for so many fewer returns.
+    /// Makes the next sample stand for `returns` fewer returns.
     pub(super) fn shorten(&self, returns: usize) {
         self.stands_for
             .set(self.stands_for.get().saturating_sub(returns));
@@ -115,7 +115,7 @@ mod tests {
     const SEEDS: usize = 20;
     const RETURNS: usize = if crate::SLOW { 5_000 } else { 100_000 };
 
-    /// What samples say of each value that comes back, in thousandths, and what is true.
+    /// Each value's share of the returns in thousandths: by the samples, and in truth.
     fn shares(seed: usize, value: impl Fn(usize) -> usize) -> ([f64; 4], [f64; 4]) {
         let sampler = Sampler::seeded(seed);
         let (mut said, mut is) = ([0_usize; 4], [0_usize; 4]);

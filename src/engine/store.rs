@@ -15,7 +15,7 @@ const SEGMENTS: usize = 24;
 
 /// First in, first out within each segment.
 ///
-/// It never shrinks: what it has grown to hold is freed with it.
+/// It never shrinks: its segments are freed with it.
 pub(super) struct Store<T> {
     /// Each made once; the first two have `first` places, each after these
     /// twice as many as the one before.
@@ -37,9 +37,8 @@ impl<T> Store<T> {
 
     /// Makes room for `len` items in all, as far as the heap has it.
     ///
-    /// A store that grew when a burst comes home would lie above the burst's
-    /// buffers on the heap, and pin them there after they are freed. So it is
-    /// told of each item before that is made.
+    /// A store that grew when a burst comes home would lie above the burst's buffers on the heap,
+    /// and pin them there after they are freed. So call this before an item is made.
     ///
     /// Returns `false` if the heap refuses a part of that.
     pub(super) fn reserve(&self, len: usize) -> bool {
@@ -59,7 +58,7 @@ impl<T> Store<T> {
         Some(last.min(SEGMENTS - 1))
     }
 
-    /// One of the segments, made if need be; `None` if the heap has no room for it.
+    /// One of the segments, made if needed; `None` if the heap has no room for it.
     #[inline]
     fn segment(&self, at: usize) -> Option<&Ring<T>> {
         match self.segments[at].get() {
@@ -147,7 +146,7 @@ impl<T> Store<T> {
         None
     }
 
-    /// Has [`pop_idle`](Self::pop_idle) find that many more.
+    /// Makes [`pop_idle`](Self::pop_idle) find `more` more items.
     pub(super) fn raise_low(&self, more: usize) {
         if more > 0 {
             // Relaxed: see `reset_low`.
@@ -155,10 +154,10 @@ impl<T> Store<T> {
         }
     }
 
-    /// Has [`pop_idle`](Self::pop_idle) find what is not needed from now on.
+    /// Makes [`pop_idle`](Self::pop_idle) find the items that are not needed from now on.
     pub(super) fn reset_low(&self) {
-        // Relaxed: the mark orders nothing. What is popped meanwhile may be promised once
-        // more: `pop_idle` finds nothing then, or what came since.
+        // Relaxed: the mark orders nothing. An item that is popped meanwhile may be promised once
+        // more: `pop_idle` finds none then, or a later one.
         self.low.store(self.len(), Ordering::Relaxed);
     }
 

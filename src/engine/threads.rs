@@ -1,4 +1,4 @@
-//! The threads that use an engine: their caches, and what comes and goes with a thread.
+//! The threads that use an engine: their caches, and a thread's start and end.
 //!
 //! Owns the list of all threads' caches, and the handle to the calling thread's. Knows nothing
 //! of depots.
@@ -23,7 +23,7 @@ use std::sync::Weak;
 pub(super) struct Threads<T: Item> {
     /// The engine's. Under it, threads remember where their caches in this list are.
     id: EngineId,
-    /// The same, or what no thread remembers.
+    /// The same, or an id that no thread remembers.
     quick: EngineId,
     first: AtomicPtr<ThreadCaches<T>>,
     /// Looks at the list, and threads that came and went. Each sees what the ones before it did: so
@@ -47,8 +47,8 @@ impl<T: Item> Cursor<T> {
 
 /// One thread's caches, one per class. Outlives the thread; another one inherits it.
 pub(super) struct ThreadCaches<T: Item> {
-    // Vectors: they can be asked for room beforehand; and when one is moved, what it holds is
-    // not touched.
+    // Vectors: room can be reserved beforehand, and a vector that is moved does not touch its
+    // elements.
     caches: Vec<Cache<T>>,
     /// One. After the caches, which have its address, so that it ends last.
     thread: Vec<Thread<T::Notes>>,
@@ -128,7 +128,7 @@ impl<T: Item> Threads<T> {
         iter::successors(first, |thread| self.after(thread))
     }
 
-    /// Moves a cursor of this list on. Returns what it was at.
+    /// Moves a cursor of this list on. Returns the entry that it was at.
     pub(super) fn advance(&self, cursor: &mut Cursor<T>) -> Option<&ThreadCaches<T>> {
         self.visit();
         let thread = self.at(*cursor.0.get_mut())?;
@@ -155,8 +155,8 @@ impl<T: Item> Threads<T> {
 
     /// The entry at an address that `latest` or an entry has given out.
     fn at(&self, address: *mut ThreadCaches<T>) -> Option<&ThreadCaches<T>> {
-        // SAFETY: null, or made before the list had it, and alive until the list is dropped.
-        // `&self` says that it is not. No place outside of this file has an address.
+        // SAFETY: null, or made before the list had it, and alive until the list is dropped, which
+        // `&self` excludes. No place outside of this file has an address.
         unsafe { address.as_ref() }
     }
 
@@ -185,8 +185,8 @@ impl<T: Item> Threads<T> {
         loop {
             // Relaxed: the exchange publishes it.
             thread.next.store(first, Ordering::Relaxed);
-            // Release: publishes the caches, and with the others' exchanges all before them;
-            // pairs with the Acquire in `latest`. Relaxed: as above.
+            // Release: publishes the caches, and with the others' exchanges all earlier ones; pairs
+            // with the Acquire in `latest`. Relaxed: as above.
             let exchange = self.first.compare_exchange_weak(
                 first,
                 added,
@@ -273,7 +273,7 @@ impl<T: Item> Threads<T> {
 impl<T: Item> Drop for Threads<T> {
     fn drop(&mut self) {
         self.id.end();
-        // Relaxed, here and below: `&mut self` says that no other thread is here.
+        // Relaxed, here and below: `&mut self` proves that no other thread is here.
         let mut next = self.first.load(Ordering::Relaxed);
         while !next.is_null() {
             // SAFETY: `add` made it from a box, and the list has it once.
@@ -310,12 +310,12 @@ impl<'a, T: Item> Local<'a, T> {
         Origin::new(self.cache(class), self.me)
     }
 
-    /// What the thread has once, for all of its caches.
+    /// The state that the thread has once, for all of its caches.
     pub(super) fn thread(&self) -> &'a Thread<T::Notes> {
         self.cache(ClassIndex(0)).thread()
     }
 
-    /// Has the next return to each of the thread's caches be a sample, as the first one of a new
+    /// Makes the next return to each of the thread's caches a sample, as the first one of a new
     /// interval.
     pub(super) fn restart_samples(&self, classes: usize) {
         for class in (0..classes).map(ClassIndex) {

@@ -2,9 +2,9 @@
 //!
 //! Owns when a trim is due, and the claims of other threads' caches. Knows nothing of bytes.
 //!
-//! A trim has two parts. First it visits each thread's caches, and moves the items that were
-//! not needed since its last visit to the depot. Then it frees from each depot as many items
-//! as were not needed there. So an item that somebody needs meanwhile is served by the depot.
+//! A trim has two parts. First it visits each thread's caches, and moves the items that were not
+//! needed since its last visit to the depot. Then it frees from each depot as many items as were
+//! not needed there. So the depot serves an item that is needed meanwhile.
 //!
 //! A trim by time, or because the budget is short, is done on the slow path of gets and
 //! drops, in pieces of a limited size. None of these waits for the whole, or for a thread
@@ -26,27 +26,25 @@ use std::time::Duration;
 
 /// How many items a piece of a trim frees at most: as many as one thread caches of one class.
 const PIECE_ITEMS: usize = 64;
-/// As how many of these it counts to visit a thread: a barrier, and a claim of
-/// each of its caches.
+/// The visit of a thread counts as this many items: a barrier, and a claim of each of its caches.
 const VISIT_ITEMS: usize = 16;
-/// How many items that a visit moves to the depot count as one that is freed: as many as one
-/// thread caches of one class.
+/// This many items that a visit moves to the depot count as one freed item: as many as one thread
+/// caches of one class.
 const MOVED_EACH: usize = 64;
 
-/// How many caches are claimed at once: all of a thread's, where a pool has no more
-/// classes than that. What is taken out of them lies on the stack, half a kilobyte each.
+/// How many caches are claimed at once: all of a thread's, where a pool has no more classes than
+/// that. The items taken out lie on the stack, half a kilobyte for each cache.
 pub(super) const CLAIMED_AT_ONCE: usize = 16;
 
 /// How long a trim or a clear waits in all for owners that the system has stopped in the
 /// middle of a push or a pop. Then it leaves their caches to the next trim.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// After how many misses that more room would have spared a trim is due.
+/// A trim is due after this many misses that more room would have avoided.
 ///
-/// At first after one, which begins the interval; then after 8: the fewer, the
-/// sooner the budget follows the program, and the shorter the time in which an
-/// item must be needed to be kept. While that frees nothing, after twice as many
-/// each time, since then all that is retained is in use.
+/// At first after one, which begins the interval; then after 8. With fewer, the budget follows the
+/// program sooner, but an item must be needed within a shorter time to be kept. While trims free
+/// nothing, the number doubles each time: all that is retained is in use then.
 const SHORTAGES_FIRST: usize = 1;
 const SHORTAGES_LEAST: usize = 8;
 const SHORTAGES_MOST: usize = 256;
@@ -78,7 +76,7 @@ pub(super) struct Round<T: Item> {
     threads: Cursor<T>,
     /// Whose depots are yet to be visited.
     depots: Range<usize>,
-    /// Whether all that is in the first of these is marked to be freed.
+    /// Whether all items in the first of these are marked to be freed.
     marked: bool,
     /// Whether it has freed an item, or room that held none.
     freed_any: bool,
@@ -115,7 +113,7 @@ impl Allowance {
     }
 }
 
-/// What was freed.
+/// The items that were freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Freed {
     pub(crate) items: usize,
@@ -193,7 +191,7 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    /// Frees what was not needed since the last trim, on all levels.
+    /// Frees the items that were not needed since the last trim, on all levels.
     pub(crate) fn trim(&self) -> Freed {
         self.free_idle(Idle::Unneeded)
     }
@@ -219,7 +217,7 @@ impl<T: Item> Engine<T> {
         freed
     }
 
-    /// Does a piece of a trim, if one is due and no other thread is at it.
+    /// Does a piece of a trim, if one is due and no other thread does it.
     pub(crate) fn trim_if_due(&self) {
         if self.trims.is_due() {
             self.trim_piece();
@@ -287,8 +285,7 @@ impl<T: Item> Engine<T> {
         } else {
             let depot = self.depots[round.depots.clone()].first()?;
             if idle == Idle::All && !round.marked {
-                // All that is here now, and not what comes in meanwhile, of
-                // which there may be no end.
+                // Only the items here now: more may come in meanwhile, without end.
                 depot.reset_low();
                 round.marked = true;
             }
@@ -305,9 +302,8 @@ impl<T: Item> Engine<T> {
         Some(freed)
     }
 
-    /// Moves a thread's idle items to the depots, and ends the leases of its room that holds
-    /// none. Returns what it freed because a depot's queues are full, and whether it has
-    /// moved or ended anything.
+    /// Moves a thread's idle items to the depots, and ends the leases of its empty room. Returns
+    /// what it freed because a depot's queues are full, and whether it has moved or ended anything.
     fn empty_caches(
         &self,
         caches: &[Cache<T>],
@@ -377,7 +373,7 @@ impl<T: Item> Engine<T> {
         taken
     }
 
-    /// Ends the leases of what was taken out of a cache, except those that the items take
+    /// Ends the leases of the items and room taken out of a cache, except those that the items take
     /// along to the depot.
     pub(super) fn end_taken_leases(&self, depot: &Depot<T>, cache: &Cache<T>, taken: &Taken<T>) {
         let items = taken.len();
@@ -386,8 +382,8 @@ impl<T: Item> Engine<T> {
     }
 
     /// Moves items that were not needed in a cache to the depot. Frees those for which its queues
-    /// have no place, as far as is allowed, and returns what that was. Only for those beyond that, a
-    /// queue grows.
+    /// have no place, as far as is allowed, and returns what it freed. The queues grow only for
+    /// items beyond that.
     fn store_unneeded(
         &self,
         depot: &Depot<T>,
@@ -425,7 +421,7 @@ impl<T: Item> Engine<T> {
         freed
     }
 
-    /// Frees what was not needed from a depot, as far as is allowed.
+    /// Frees the unneeded items of a depot, as far as is allowed.
     fn free_shared(
         &self,
         depot: &Depot<T>,
@@ -620,7 +616,7 @@ mod tests {
                 let (freed, left) = (Thing::freed(), weight(&home));
                 make_due(&home);
                 home.engine.trim_if_due();
-                // What is half released is still there, until its end.
+                // An item that is half released is still there, until its end.
                 assert_eq!(
                     left - weight(&home),
                     (Thing::freed() - freed) * Thing::WEIGHT
@@ -641,7 +637,8 @@ mod tests {
         }
     }
 
-    // Failed once: what found no place in the depot's queue was freed at once, whatever it weighed.
+    // Failed once: items that found no place in the depot's queue were freed at once, whatever they
+    // weighed.
     #[test]
     fn a_piece_of_a_trim_frees_no_more_where_the_queue_of_the_depot_is_full() {
         const ITEMS: usize = 3; // too few for a magazine, so each takes one place
@@ -770,7 +767,7 @@ mod tests {
         let home = engine_of(UNLIMITED, UNLIMITED);
         let engine = &home.engine;
         let put = || assert!(engine.put(CLASS, Thing).is_ok());
-        // What it is after a trim that found it at this.
+        // The limit after a trim that found it at `before`.
         let limit_after = |before| {
             engine.trims.shortages_limit.set(before);
             let freed = engine.trim().items;
@@ -791,7 +788,7 @@ mod tests {
         });
         assert_eq!(limit_after(64), (0, 128));
         assert_eq!(limit_after(64), (1, SHORTAGES_LEAST));
-        // Room in the cache for what was taken out of it.
+        // Room in the cache for the items taken out of it.
         put();
         assert!(engine.get(CLASS).0.is_some());
         assert_eq!(limit_after(64), (0, SHORTAGES_LEAST));

@@ -7,16 +7,16 @@ use crate::system::CAPACITY_MAX;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// Of how many misses of a class one makes the depot's queues longer, if need be.
+/// One in this many misses of a class makes the depot's queues longer, if needed.
 const RESERVE_EACH: u64 = 16;
 
-/// For a buffer of how many times all that is idle it is worth freeing that.
+/// Idle buffers are freed for a refused buffer of at most this many times their bytes.
 ///
-/// 16: the heap refused it, so it has less than the buffer takes. What is idle makes up for the
+/// 16: the heap has less room than the refused buffer takes. The idle buffers make up for the
 /// difference in one of 16 cases at most.
 const CLEAR_FOR_TIMES: usize = 16;
 
-/// What a buffer is taken for.
+/// Why a buffer is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Want {
     /// The program named its size.
@@ -26,7 +26,7 @@ enum Want {
 }
 
 impl Inner {
-    /// An empty buffer for `request` bytes, and the thread cache to which it may come back.
+    /// An empty buffer for `request` bytes, and the thread cache that it may come back to.
     ///
     /// # Panics
     ///
@@ -121,8 +121,8 @@ impl Inner {
         self.find_or_make(class, request, Want::Request, make)
     }
 
-    /// Whether to free all idle buffers, since the heap has refused one of `capacity` bytes:
-    /// not where that is far more than they are, or where it was of no use lately.
+    /// Whether to free all idle buffers after the heap refused one of `capacity` bytes: not if that
+    /// is far more than their bytes, or if it did not help lately.
     fn may_clear_for(&self, capacity: usize) -> bool {
         let idle = match self.engine.leased() {
             UNLIMITED => {
@@ -134,7 +134,7 @@ impl Inner {
         capacity <= idle.saturating_mul(CLEAR_FOR_TIMES) && !self.clears.skips()
     }
 
-    /// Finds a buffer, or has one of a capacity made, and counts that once it is there.
+    /// Finds a buffer or makes one. Counts it once it is there.
     fn find_or_make<E>(
         self: &Arc<Self>,
         class: ClassIndex,
@@ -152,8 +152,8 @@ impl Inner {
         let slot = match slot {
             Some(slot) => slot,
             None => {
-                // Before it is made: see `Store::reserve`. Not each time, since that is for
-                // eight times as many.
+                // Before it is made: see `Store::reserve`. Not each time, since each call makes
+                // room for eight times as many.
                 let misses = counters.misses.get();
                 if misses < RESERVE_EACH || misses % RESERVE_EACH == 0 {
                     self.reserve(class, 1);
@@ -168,8 +168,8 @@ impl Inner {
         }
         let retired = self.calibrator.is_retired(class);
         if retired {
-            // What came along from the depot: the next request must not take the fast path,
-            // on which no one counts it.
+            // Gives up the items that came along from the depot: the next request must not take the
+            // fast path, which does not count it.
             self.engine.give_up(class);
         }
         if self.zero_on_return || retired {
@@ -179,8 +179,7 @@ impl Inner {
         Ok((slot, origin))
     }
 
-    /// Makes room in the depot for what there is of a class, outstanding and
-    /// idle, and for `more`.
+    /// Makes room in the depot for all buffers of a class, outstanding and idle, and for `more`.
     ///
     /// Returns `false` if the heap refuses a part of that.
     pub(super) fn reserve(&self, class: ClassIndex, more: usize) -> bool {

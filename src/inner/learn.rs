@@ -1,4 +1,4 @@
-//! What the pool learns from buffers that come back, and what it does about it.
+//! Learns from buffers that come back: records, calibrates and trims.
 
 use super::slot::Use;
 use super::{BufferSlot, Inner};
@@ -8,7 +8,7 @@ use crate::sizing::samples::{Next, Returns, Samples};
 use crate::sizing::targets::{self, Targets};
 
 impl Inner {
-    /// Records how a buffer was used that returns to a thread's cache, for the `returns` that it
+    /// Records the use of a buffer that returns to a thread's cache, for the `returns` that it
     /// stands for. From time to time, calibrates and trims.
     #[inline]
     pub(super) fn record(&self, cache: &Here<Box<BufferSlot>>, used: Use, returns: usize) {
@@ -22,7 +22,7 @@ impl Inner {
         }
     }
 
-    /// For a thread that has given back only what is not kept, or that is at its end.
+    /// For a thread that has given back only buffers that are not kept, or that is at its end.
     #[cold]
     pub(super) fn record_without_caches(&self, used: Use) {
         if self.calibrator.tell_one(targets::step_of(used.most())) {
@@ -95,8 +95,8 @@ impl Inner {
         })
     }
 
-    /// After a calibration: has this thread's returns to retired classes take the slow path, and
-    /// looks at its next ones.
+    /// After a calibration: makes this thread's returns to retired classes take the slow path, and
+    /// its next returns samples.
     fn after_calibration_if(&self, calibrated: bool) {
         if !calibrated {
             return;

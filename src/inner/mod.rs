@@ -1,8 +1,8 @@
-//! What all handles and all guards of one pool share, and what it makes of them.
+//! The state that all handles and all guards of one pool share.
 //!
 //! Owns the engine, the size classes and the rare counters. `acquire` is the way out to a user,
-//! `release` the way back, and `learn` is what the pool learns from returns. Knows nothing of how
-//! users hold buffers.
+//! `release` is the way back, and `learn` learns from returns. Knows nothing of how users hold
+//! buffers.
 
 mod acquire;
 mod learn;
@@ -25,7 +25,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// From how many freed bytes on it is worth having the heap look for free pages.
+/// The fewest freed bytes for which the heap is asked to look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
 
 /// The cell that a buffer of a pool lives in.
@@ -145,7 +145,7 @@ impl Inner {
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends a handle; the last one frees what the pool retains.
+    /// Ends a handle; the last one frees all that the pool retains.
     pub(crate) fn remove_handle(&self) {
         // AcqRel: what other handles did comes before the last one closes.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -158,7 +158,7 @@ impl Inner {
 
     // ---- idle ----
 
-    /// Frees what was not needed since the last trim.
+    /// Frees the buffers that were not needed since the last trim.
     pub(crate) fn trim(&self) -> Freed {
         self.give_to_system(self.engine.trim())
     }
@@ -175,8 +175,8 @@ impl Inner {
         freed
     }
 
-    /// Makes `count` idle buffers for requests of `request` bytes, as far as
-    /// there is room. Says how many.
+    /// Makes `count` idle buffers for requests of `request` bytes, as far as there is room. Returns
+    /// how many.
     pub(crate) fn prefill(self: &Arc<Self>, request: usize, count: usize) -> usize {
         let class = self.classes.for_request(request);
         if class == self.classes.unclassed() {
@@ -259,7 +259,7 @@ impl Inner {
         capacity == 0 || self.classes.of_capacity(capacity).is_some()
     }
 
-    /// Counts what a buffer has above its class's capacity, or above 0.
+    /// Counts the bytes of a buffer above its class's capacity, or above 0.
     #[cold]
     fn count_above_class(&self, before: usize, after: usize) {
         let above_class = |capacity| {
@@ -302,9 +302,9 @@ impl Inner {
         let unclassed = self.counters(self.classes.unclassed());
         let mut stats = Stats::collect(classes, unclassed);
         let total = &mut stats.total;
-        // Read while buffers move, the sums may have some of them twice. The footprint and
-        // what is leased are one number each, and never less than what is retained. The
-        // footprint comes last: an idle buffer that is freed meanwhile was never outstanding.
+        // Read while buffers move, the sums may count some of them twice. The footprint and the
+        // leased bytes are one number each, and never below the retained bytes. The footprint comes
+        // last: an idle buffer that is freed meanwhile was never outstanding.
         let leased = u64::try_from(self.engine.leased()).unwrap_or(u64::MAX);
         let footprint = self.footprint.bytes();
         total.retained_bytes = total.retained_bytes.min(leased).min(footprint);

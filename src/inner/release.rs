@@ -107,7 +107,7 @@ impl Inner {
         Self::keep_or_free(slot, held, whole, None);
     }
 
-    /// Empties a buffer and makes it whole, and wipes it if that is to be. Returns `false` if a
+    /// Empties a buffer, makes it whole, and wipes it if the pool does that. Returns `false` if a
     /// part of it is in use elsewhere.
     fn make_whole(slot: &mut BufferSlot, origin: &BufferOrigin) -> bool {
         let wipe = match slot.home().zero_on_return {

@@ -1,7 +1,7 @@
 //! The heap cell that carries a buffer and keeps its home alive.
 //!
-//! Owns what must be remembered of a buffer while it is out: where it began and
-//! how much of it was written. Knows nothing of levels or of size classes.
+//! Owns the notes on a buffer that is out: where it began and how much of it was written. Knows
+//! nothing of levels or of size classes.
 //!
 //! The count that keeps the home alive lives here, from the cell's allocation
 //! to its end, and so does the capacity that the home counts: moving a cell between a
@@ -24,7 +24,7 @@ pub(crate) trait Home {
     /// at 0 and ends at 0, so what its home has counted adds up to the capacity of all slots.
     fn capacity_changes(&self, before: usize, after: usize);
 
-    /// What a slot that has ended left for the next one.
+    /// The memory that an ended slot left for the next one.
     fn spare(&self) -> &Spare<Self>
     where
         Self: Sized;
@@ -32,8 +32,8 @@ pub(crate) trait Home {
 
 /// The memory of a slot that has ended, for the next one; or none.
 ///
-/// A heap takes longer for a slot than for many a buffer. While no buffer may be kept, each that
-/// is made finds here what the one before it has left.
+/// A heap takes longer for a slot than for many a buffer. While no buffer may be kept, each new
+/// slot finds here the memory of the one before it.
 // One, since it pins all memory below it on the heap; and the lowest, so that this is little.
 pub(crate) struct Spare<H: Home>(Mutex<Option<Box<MaybeUninit<Slot<H>>>>>);
 
@@ -59,7 +59,7 @@ impl<H: Home> Spare<H> {
     }
 }
 
-/// A buffer with what its home must know of it.
+/// A buffer with the notes that its home needs.
 // 64: one cache line, not shared with a neighbour on the heap that another thread may use. And
 // glibc's heap serves no aligned block from the few that it keeps for a thread. So these stay
 // low, and pin no memory of a burst (`docs/design.md`).
@@ -69,8 +69,8 @@ pub(crate) struct Slot<H: Home> {
     /// Address of the whole buffer's first byte; 0 if that is not known, and
     /// for a buffer of a size class whose capacity is not exactly the class's.
     base: usize,
-    /// The whole buffer's capacity in bytes, when it was last seen whole, or when it was
-    /// adopted or grew on the heap. Says in which class it counts as outstanding. Its home
+    /// The whole buffer's capacity in bytes, when it was last seen whole, or when it was adopted or
+    /// grew on the heap. It decides the class in which the buffer counts as outstanding. Its home
     /// has counted it: see [`Home`].
     capacity: usize,
     /// The most bytes from `base` on that were used since the buffer left home, as a number.
@@ -84,7 +84,7 @@ pub(crate) struct Slot<H: Home> {
 
 /// How many bytes a full buffer lends out before it grows.
 ///
-/// 8: what `used` takes anyway. A reader that is at its end writes none of them.
+/// 8: the size of `used` anyway. A reader that is at its end writes none of them.
 pub(crate) const PROBE: usize = mem::size_of::<usize>();
 
 /// Added to `used`, which is never that large itself.
@@ -95,7 +95,7 @@ const UNASKED: usize = 1 << (usize::BITS - 1);
 pub(crate) struct Use {
     /// How many bytes are used now.
     now: usize,
-    /// What the slot has noted.
+    /// The number that the slot has noted.
     before: usize,
 }
 
@@ -119,11 +119,11 @@ impl Use {
     }
 }
 
-/// What to overwrite in a buffer that comes home.
+/// The part of a buffer to overwrite when it comes home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wipe {
     Nothing,
-    /// What the pool has seen to be used.
+    /// The bytes that the pool has seen to be used.
     Used,
     All,
 }
@@ -138,7 +138,7 @@ const FREEZE_WORDS: usize = 4;
 const RELEASE_LEAST: usize = 64 << 10;
 
 impl<H: Home> Slot<H> {
-    /// A slot with a buffer of its own, of at least `capacity` bytes.
+    /// A slot with a new buffer of at least `capacity` bytes.
     pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
         let buf = BytesMut::with_capacity(capacity);
         let slot = Self::with_own(buf, capacity, home);
@@ -150,10 +150,10 @@ impl<H: Home> Slot<H> {
 
     /// As [`with_capacity`](Self::with_capacity), unless the heap has no room for it.
     ///
-    /// Its spare bytes are zero, which nobody is promised.
+    /// Its spare bytes are zero, which is not promised.
     pub(crate) fn try_with_capacity(capacity: usize, home: Arc<H>) -> Option<Box<Self>> {
-        // A `BytesMut` cannot be asked for in a way that can fail. A vector can, and a
-        // full one becomes a `Bytes`, and that a `BytesMut`, as it is.
+        // A `BytesMut` ends the process if the heap refuses it. A vector need not, and a full one
+        // becomes a `Bytes`, and that a `BytesMut`, as it is.
         let mut buf = BytesMut::from(Bytes::from(system::zeroed(capacity)?));
         buf.clear();
         let slot = Self::with_own(buf, capacity, home);
@@ -182,7 +182,7 @@ impl<H: Home> Slot<H> {
         slot
     }
 
-    /// A slot with a buffer of which nothing is known but its capacity.
+    /// A slot with a buffer that is unknown except for its capacity.
     pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> Box<Self> {
         Box::new(Self::of(buf, home))
     }
@@ -234,7 +234,7 @@ impl<H: Home> Slot<H> {
         !self.is_as_it_left(self.capacity)
     }
 
-    /// Has every return of this buffer look at it, as it is of no ordinary capacity.
+    /// Makes every return of this buffer look at it, since its capacity is not ordinary.
     pub(crate) fn forget_base(&mut self) {
         self.base = 0;
     }
@@ -264,14 +264,14 @@ impl<H: Home> Slot<H> {
     /// If `lent`, the buffer was lent out as a whole, and its address and its capacity
     /// prove nothing.
     ///
-    /// Overwrites with zeros as `wipe` says, as far as no one else holds it.
+    /// Overwrites it with zeros as `wipe` names, except the parts that others hold.
     pub(crate) fn make_whole(&mut self, lent: bool, wipe: Wipe) -> bool {
         if wipe == Wipe::Nothing && !lent && self.is_as_it_left(self.capacity) {
             self.buf.clear();
             return true;
         }
         let wipe = match wipe {
-            // What lies where the buffer is not the known one, the pool has not seen.
+            // The pool has not seen the writes to any allocation but the known one.
             Wipe::Used if !self.is_part() => Wipe::All,
             wipe => wipe,
         };
@@ -287,8 +287,7 @@ impl<H: Home> Slot<H> {
             return true;
         }
         if wipe != Wipe::Nothing {
-            // With what lies before it, as far as no one holds a part: below it may be
-            // lost to us.
+            // Wipes the bytes before it, too, if no one holds a part: `examine` may lose them.
             let _before = self.buf.try_reclaim(self.capacity);
             self.wipe_to_full();
         }
@@ -304,10 +303,9 @@ impl<H: Home> Slot<H> {
     /// address and capacity. Takes no memory.
     pub(crate) fn reclaim(&mut self) -> bool {
         if self.buf.as_ptr().addr() == self.base {
-            // From its second byte, to ask for all of it is an answer: only a buffer that
-            // is alone moves back to the beginning, and only where the allocation has no
-            // room behind. It covers all of the allocation then, whatever it has been cut
-            // to.
+            // From its second byte, a request for all of it is an answer: only a buffer that is
+            // alone moves back to the beginning, and only if the allocation has no room behind.
+            // Then it covers all of the allocation, whatever it was cut to.
             if self.buf.is_empty() {
                 if !self.buf.try_reclaim(1) {
                     return false; // of no capacity, and shared
@@ -325,9 +323,8 @@ impl<H: Home> Slot<H> {
         self.buf.try_reclaim(self.capacity) && self.is_as_it_left(self.capacity)
     }
 
-    /// Makes a buffer whole that has grown, was adopted or exchanged, if
-    /// nobody holds a part; gives it up if somebody does, or if there is no memory
-    /// to find that out.
+    /// Makes a buffer whole that has grown, was adopted or exchanged, if no one holds a part. Gives
+    /// the buffer up if someone does, or if there is no memory to find out.
     fn examine(&mut self) -> bool {
         if self.buf.capacity() == 0 && !self.is_part() && !self.buf.try_reclaim(1) {
             // Taken out, and nothing left in its place. An empty `Bytes` could
@@ -335,15 +332,14 @@ impl<H: Home> Slot<H> {
             self.remember_whole();
             return true;
         }
-        // To ask takes memory, for a moment, in a way that cannot fail. A full buffer is
-        // asked without.
+        // The check takes memory for a moment, and ends the process if that is refused. A full
+        // buffer needs none.
         let is_full = self.buf.len() == self.buf.capacity();
         if !is_full && !system::has_room_for::<[usize; FREEZE_WORDS]>(1) {
             return false;
         }
-        // Only a `Bytes` can be asked whether it is alone; made a `BytesMut`
-        // again, it covers the allocation to its end, and one byte more than
-        // that is to be had only at its beginning.
+        // Only a `Bytes` can be asked whether it is alone. Made a `BytesMut` again, it covers the
+        // allocation to its end. One byte more than that is available only at its beginning.
         match mem::take(&mut self.buf).freeze().try_into_mut() {
             Ok(buf) => {
                 self.buf = buf;
@@ -516,9 +512,9 @@ impl<H: Home + Send + Sync + 'static> Item for Box<Slot<H>> {
         self.capacity
     }
 
-    /// The cell first: freeing a buffer of 64 KiB or more has glibc's heap join
-    /// its small free blocks with what lies beside them. A cell that was freed
-    /// later would lie there unjoined, and pin all that lies below.
+    /// The cell first: freeing a buffer of 64 KiB or more makes glibc's heap join its small free
+    /// blocks with their neighbours. A cell that was freed later would stay unjoined, and pin all
+    /// memory below it.
     fn free(mut self) {
         let buf = mem::take(&mut self.buf);
         let home = Slot::end(self);

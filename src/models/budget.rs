@@ -43,7 +43,7 @@ fn lease_races_lease_of_two_threads_caches() {
     });
 }
 
-/// What a trim frees was the last there was room for: nothing comes in before it is gone.
+/// A trim frees the last item there was room for: nothing comes in before it is gone.
 fn lease_against_trim(limits: &Limits) {
     let limits = limits.clone();
     check(6, move || {
@@ -96,7 +96,7 @@ fn lease_races_the_trim_of_a_cache() {
             other.put(held);
         });
         first.join().unwrap();
-        pool.engine.trim(); // what the other thread has cached rests from now on
+        pool.engine.trim(); // the items that the other thread has cached rest from now on
         put_against_trim(&pool);
     });
 }

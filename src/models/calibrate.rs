@@ -77,7 +77,7 @@ fn stats_race_counted_drops() {
                 assert!(levels.idle_items <= 1, "more idle items than there are");
             })
         };
-        // On the fast path, but for one that is a sample.
+        // On the fast path, except a sample.
         for _ in 0..4 {
             hits.one_more();
             let held = pool.get();
@@ -91,7 +91,7 @@ fn stats_race_counted_drops() {
     });
 }
 
-/// Calibrates from so many empty buffers, of which nobody asked for any.
+/// Calibrates from `came` empty buffers that no one asked for.
 fn calibrate(calibrator: &Calibrator, came: usize) {
     let mut returns = Returns::NONE;
     returns.steps[STEP] = came;
@@ -100,7 +100,7 @@ fn calibrate(calibrator: &Calibrator, came: usize) {
 
 const LARGE: ClassIndex = ClassIndex(1);
 
-/// A calibrator of which a class is retired.
+/// A calibrator with a retired class.
 fn retired() -> Arc<Calibrator> {
     let calibrator = calibrator();
     calibrate(&calibrator, 100);

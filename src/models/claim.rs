@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 type Claim = fn(&Pool) -> Freed;
 
-/// What claims a cache, and whether a trim comes before, so that what is there is resting.
+/// The calls that claim a cache, and whether a trim comes before, so that its items rest.
 const CLAIMS: [(Claim, bool); 3] = [(clear, false), (trim, false), (trim, true)];
 
 fn trim(pool: &Pool) -> Freed {
@@ -58,13 +58,13 @@ fn claim_races_get_without_a_light_barrier() {
     get_against_claims(4, pop);
 }
 
-// 2: what is loaded there may be old in many ways, and each of them is tried.
+// 2: a load there may return one of many old values, and each of them is tried.
 #[test]
 fn claim_races_the_slow_path_of_a_get() {
     get_against_claims(2, |pool| Some(pool.get()));
 }
 
-/// The fast path of a drop; what finds no room there is freed.
+/// The fast path of a drop; an item that finds no room there is freed.
 fn push(held: Held) {
     let number = held.item.0.number;
     if put_local(held.item, held.origin).is_ok() {
@@ -109,7 +109,7 @@ fn claim_races_the_slow_path_of_a_drop() {
     drop_against_claims(2, Pool::put);
 }
 
-// The owner comes in again after a claim: it must see what the claimer did.
+// The owner comes in again after a claim: it must see the claimer's writes.
 fn end_of_claims_against_get_and_drop(preemptions: usize) {
     for (claim, _) in CLAIMS {
         check(preemptions, move || {
@@ -162,7 +162,7 @@ fn claim_races_refill() {
     }
 }
 
-// What is not needed is freed once, whoever finds it.
+// An unneeded item is freed once, whoever finds it.
 #[test]
 fn trim_races_trim() {
     check(6, || {
@@ -253,7 +253,7 @@ fn stats_race_refill_and_flush() {
         let begun = hits.clone();
         let user = spawn(move || {
             let one = other.get();
-            begun.one_more(); // what came along
+            begun.one_more(); // the item that came along
             let held = [one, other.get(), other.get()];
             held.into_iter().for_each(|held| other.put(held)); // the third flushes two
         });

@@ -1,4 +1,4 @@
-//! What threads exchange through a depot, against each other and against trims.
+//! Exchanges of threads through a depot, against each other and against trims.
 
 use super::{CLASS, Number, Pool, WEIGHT, check, limits, spawn};
 use std::sync::Arc;

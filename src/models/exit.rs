@@ -47,7 +47,7 @@ fn inheriting_a_cache_races_its_claim() {
     }
 }
 
-// What an ending thread cannot hand on, as its cache is claimed, is its heir's.
+// The items that an ending thread cannot hand on, as its cache is claimed, are its heir's.
 #[test]
 fn inheritance_races_the_claim_that_thread_exit_met() {
     check(1, || {
@@ -83,7 +83,7 @@ fn thread_exit_races_join() {
     });
 }
 
-// Where nothing claims them, what the thread had are another one's at once.
+// If nothing claims them, the items of the thread serve another one at once.
 #[test]
 fn thread_exit_comes_before_a_get() {
     for limits in [limits, limits_of_whole_magazines] {

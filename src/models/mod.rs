@@ -15,13 +15,13 @@
 //! # What is asserted
 //!
 //! - No item is lost, taken twice, or used by two threads with nothing to order them.
-//! - Nobody touches the items of a cache while another thread may.
+//! - No thread touches the items of a cache while another thread may.
 //! - Nothing is freed while another thread may still write to it.
-//! - When the threads are done, what is leased is not less than what is idle, and
-//!   not more than the limit; after `clear` nothing is idle and nothing is leased. When
-//!   the engine ends, it is just what is there: see its `drop`.
+//! - When the threads are done, the leases cover all idle items and stay within the limit.
+//!   After `clear` nothing is idle and nothing is leased. When the engine ends, exactly the items
+//!   there are leased: see its `drop`.
 //! - A closed engine holds nothing.
-//! - Who reads the counts of busy threads never finds too many hits or returns.
+//! - A reader of busy threads' counts never finds too many hits or returns.
 //!
 //! # Which threads meet
 //!
@@ -40,37 +40,35 @@
 //! | all of these at once, in long runs | `schedules` |
 //! | a reset of the peaks, and buffers that are made | `schedules`, since loom takes `SeqCst` for less |
 //!
-//! Without a model: the last two handles. Their count is one atomic number that reaches 0
-//! once, and `close`, which follows, has what other threads did from the locks and barriers
-//! that it takes, whatever the count orders. And the thread of `background.rs`, which meets
-//! others under one lock.
+//! Two races have no model. The last two handles: their count is one atomic number that reaches 0 once.
+//! `close` follows, and sees through its locks and barriers what other threads did, whatever the
+//! count orders. And the thread of `background.rs`, which meets others under one lock.
 //!
 //! # What loom cannot see
 //!
-//! - The real light barrier, which is none but for the compiler, and the system
-//!   call that makes up for it. Here both sides run the fence that they run
-//!   where there is no such call. That the pair is as good as two fences is
-//!   what the system promises. Nor is a barrier modelled that the system refuses
-//!   after it was promised.
+//! - The real light barrier, which only holds the compiler, and the system call that makes up for
+//!   it. Here both sides run the fence that they run where there is no such call. The system
+//!   promises that the pair is as good as two fences. A barrier that the system refuses after it
+//!   was promised is not modelled either.
 //! - The inside of `OnceLock`, and so how a store grows.
 //! - Orders that need more preemptions than the bound, which is that of the model or
 //!   of `LOOM_MAX_PREEMPTIONS`; more than a handful of threads and items.
 //! - Loads that C11 lets return a value stored later in no order at all
 //!   ("out of thin air"), and machines that are weaker than C11.
-//! - Memory: what is read through a dangling pointer, or not initialised.
+//! - Memory: reads through a dangling pointer, or of uninitialised bytes.
 //! - Clocks: a trim that is due by time is here one that is due by shortage.
 //!
 //! # What shuttle cannot see
 //!
-//! All of that but long orders and many threads; and whatever an ordering allows: to shuttle,
-//! each is `SeqCst`, a fence is nothing, and no load is old. So it finds what is wrong in the
-//! steps of a protocol and in their order, and nothing that is wrong in an ordering. Nor does it try
-//! all orders: what it has not found in some thousands may be there.
+//! All of that, except long orders and many threads. Also whatever an ordering allows: to shuttle,
+//! each is `SeqCst`, a fence is nothing, and no load is old. So it finds mistakes in the steps of a
+//! protocol and in their order, and none in an ordering. It does not try all orders: a mistake that
+//! it has not found in some thousands may be there.
 //!
 //! # What must fail
 //!
-//! `weakened.rs` takes one kind of ordering from one file of the engine, and runs a model that
-//! must fail then. So the models are seen to see such mistakes.
+//! `weakened.rs` takes one kind of ordering from one file of the engine, and runs a model that must
+//! fail then. This shows that the models see such mistakes.
 //!
 //! # What no model needs
 //!
@@ -147,16 +145,16 @@ enum State {
     Freed,
 }
 
-/// What is known of the items of one run of a model.
+/// The known facts of the items of one run of a model.
 struct Ledger {
     items: Vec<State>,
     /// How many the engine may hold.
     kept_max: usize,
-    /// If that matters: has loom see that it matters in which order items come and go.
+    /// If that matters: makes loom see that the order in which items come and go matters.
     order: Option<&'static AtomicUsize>,
 }
 
-/// Lets the engine hold so many items, as far as the models can see.
+/// Lets the engine hold `items` items, as far as the models can see.
 fn allow(items: usize) {
     let order = Box::leak(Box::new(AtomicUsize::new(0)));
     ledger(|ledger| {
@@ -191,7 +189,7 @@ fn ledger<R>(look: impl FnOnce(&mut Ledger) -> R) -> R {
     LEDGER.with_borrow_mut(look)
 }
 
-/// How many items there are.
+/// How many items are alive.
 pub(super) fn alive() -> usize {
     ledger(|ledger| {
         let items = ledger.items.iter();
@@ -211,11 +209,11 @@ struct Numbered {
     number: usize,
     weight: usize,
     alone: Exclusive,
-    /// What the item keeps alive.
+    /// The pool that the item keeps alive.
     pool: RefCell<Option<Handle>>,
 }
 
-// SAFETY: used by who has the item, and `alone` has loom see that this is one thread.
+// SAFETY: used by the item's holder, and `alone` makes loom see that this is one thread.
 unsafe impl Send for Number {}
 
 impl Number {
@@ -236,13 +234,13 @@ impl Number {
         })))
     }
 
-    /// Has the item keep a pool alive.
+    /// Makes the item keep a pool alive.
     fn keep_alive(&self, pool: Handle) {
         self.0.alone.touch();
         self.0.pool.replace(Some(pool));
     }
 
-    /// A handle of the pool that the item keeps alive, which it does no more.
+    /// Takes the handle of the pool that the item keeps alive.
     fn take_pool(&self) -> Option<Handle> {
         self.0.alone.touch();
         self.0.pool.take()
@@ -353,7 +351,7 @@ fn limits_of_whole_magazines() -> Limits {
     limits
 }
 
-/// Limits of which no item is for a cache.
+/// Limits that allow no item in a cache.
 fn limits_without_caches() -> Limits {
     let mut limits = limits();
     limits.classes[0].cache_rounds = 0;
@@ -445,7 +443,7 @@ impl Pool {
         kept
     }
 
-    /// How many items the engine says that it holds.
+    /// How many items the engine counts as idle.
     fn idle(&self) -> usize {
         self.engine.levels(CLASS).idle_items
     }

@@ -88,7 +88,7 @@ fn reclaim_races_close() {
     });
 }
 
-// What a thread at its end leaves behind while its cache is claimed must be found again.
+// The items that a thread at its end leaves behind while its cache is claimed must be found again.
 #[test]
 fn reclaim_races_the_owners_end() {
     check(2, || {

@@ -111,7 +111,7 @@ pub(super) fn push_races_pop() {
     }
 }
 
-// What was there before both began is there for one of them, whatever the other does.
+// An item that was there before both began is there for one of them, whatever the other does.
 #[test]
 fn pop_races_push_and_pop() {
     check(4, || {

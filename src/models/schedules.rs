@@ -28,7 +28,7 @@ const ACTS: usize = 10;
 /// The most items of a thread's at once.
 const HELD_MAX: usize = 6;
 
-/// So many orders take about 6 seconds on one processor.
+/// Takes about 6 seconds on one processor.
 const ORDERS: usize = 4000;
 
 fn limits() -> Limits {
@@ -68,7 +68,7 @@ struct Known {
     closed: bool,
 }
 
-/// An item that is out, of which pool, and of which class.
+/// An item that is out, with its pool and its class.
 struct Out {
     of: usize,
     class: ClassIndex,
@@ -77,7 +77,7 @@ struct Out {
 
 struct World {
     pools: [Used; POOLS],
-    /// What threads pass to each other.
+    /// The items that threads pass to each other.
     passed: Mutex<Vec<Out>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -166,7 +166,7 @@ impl Used {
             let of = class.get();
             let hits = levels.local_hits + levels.depot_hits;
             if known.closed {
-                continue; // what `close` frees, it does not count
+                continue; // `close` does not count the items that it frees
             }
             assert_eq!(hits + known.made[of], known.gets[of], "gets");
             assert_eq!(levels.returns, known.kept[of], "returns");

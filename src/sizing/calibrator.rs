@@ -1,5 +1,4 @@
-//! When to choose targets, and what follows from them for growth and for a buffer that
-//! returns.
+//! When to choose targets, and their effect on growth and on a buffer that returns.
 //!
 //! Owns the targets of one pool, and which of its size classes are retired. Receives what threads
 //! have recorded, and decides; knows nothing of buffers or of levels, and moves nothing.
@@ -31,22 +30,21 @@ use crate::sync::{AtomicBool, AtomicUsize, Hint, Mutex, Ordering, lock, try_lock
 /// 4 KiB: a page; it holds what most protocols send at once.
 const DEFAULT_SIZE_FIRST: usize = 4096;
 
-/// How many times its capacity a guard takes when it outgrows its buffer and
-/// nobody has said how much it will need.
+/// How many times its capacity a guard takes when it outgrows its buffer and no caller has named a
+/// size.
 ///
-/// 8: what it takes goes back to the pool, so a step that is too large costs
-/// no memory for good, while a step that is too small costs a copy.
+/// 8: the larger buffer goes back to the pool, so a step that is too large costs no memory for
+/// good, while a step that is too small costs a copy.
 const GROWTH_STEP: usize = 8;
 
-/// The same for one that is past `max_size`.
+/// The same for a guard that is past `max_size`.
 ///
-/// 32: what is rare by its size is far above what is frequent. Such a buffer is most often freed
-/// on return, so each step is an allocation: with 16, a message of 100 KiB among many of 3 KiB took
-/// two, and growth in all took a fifth longer.
+/// 32: rare sizes are far above frequent ones. Such a buffer is most often freed on return, so each
+/// step is an allocation: with 16, a message of 100 KiB among many of 3 KiB took two, and growth in
+/// all took a fifth longer.
 const GROWTH_STEP_RARE: usize = 32;
 
-/// The least that a guard takes which outgrows its buffer, however little it needs: half
-/// as much again.
+/// The least capacity that a full guard takes, however little it needs: half as much again.
 ///
 /// So the bytes that are copied while a buffer grows are at most three times its final
 /// capacity. Double would pass over every other class of a ladder with smaller steps.
@@ -56,13 +54,13 @@ pub(crate) fn least_growth(capacity: usize) -> usize {
 
 /// How many requests since the last calibration keep a class above `max_size`.
 ///
-/// 2: the first may be the only one; the second says that there is use for what
-/// the first would have left.
+/// 2: the first may be the only one; the second shows that a buffer left by the first would be of
+/// use.
 const REQUESTS_LEAST: usize = 2;
 
-/// From how many returns on a calibration by time is worth making.
+/// The fewest returns that are worth a calibration by time.
 ///
-/// 1000: then the 95th percentile rests on 50 of them, of which chance moves 7.
+/// 1000: then the 95th percentile rests on 50 of them, and chance moves 7 of these.
 const CALLS_BY_TIME_LEAST: u64 = 1000;
 
 /// After how many discards by the drop rule the targets are looked at.
@@ -70,22 +68,22 @@ const CALLS_BY_TIME_LEAST: u64 = 1000;
 /// 256: few beside what they cost, and enough for [`DISCARDS_PART`] not to be chance.
 const DISCARDS_LEAST: usize = 256;
 
-/// The targets are made anew if more of the returns were discarded than this many times what
-/// the percentile leaves out.
+/// The targets are made anew if more of the returns were discarded than this many times the part
+/// that the percentile leaves out.
 ///
 /// 2: with a percentile of 0.95, if more than 10 % were. A workload at the percentile has
 /// 256 of these in 5120 returns; to have them in 2560 is eight standard deviations from it.
 const DISCARDS_PART: f64 = 2.0;
 
-/// A thread tells what it has recorded when it has another of so many parts of the returns
-/// since the last calibration.
+/// A thread reports when its unreported returns reach those since the last calibration, divided by
+/// this.
 ///
 /// 16: a quiet program is late by a sixteenth of the time that it has counted.
 const TOLD_PART: usize = 16;
 
 /// The most returns that a thread keeps to itself.
 ///
-/// 4096: to tell takes some 200 ns, and as much again where two threads do at once.
+/// 4096: a report takes some 200 ns, and as much again where two threads report at once.
 const TOLD_MOST: usize = 4096;
 
 /// Decides when, and keeps the result.
@@ -108,14 +106,13 @@ pub(crate) struct Calibrator {
     state: Mutex<State>,
 }
 
-/// Returns that threads have told. What threads write here lies apart from the targets that they
-/// read.
+/// Returns that threads have reported. Threads write here, apart from the targets that they read.
 #[repr(align(128))]
 #[derive(Default)]
 struct Told {
     /// From the beginning.
     all: Counts,
-    /// Those that the last calibration had seen, told or not.
+    /// Those that the last calibration had seen, reported or not.
     seen: Counts,
 }
 
@@ -142,9 +139,9 @@ impl ClassUse {
 /// The last calibration.
 struct State {
     targets: Option<Targets>,
-    /// From how many returns they were made.
+    /// The number of returns that they were made from.
     calls: u64,
-    /// What was counted when the targets were last made, or looked at because of discards.
+    /// The counts when the targets were last made, or looked at because of discards.
     at_discards: Returns,
     /// Requests of each size class up to the last calibration.
     requests: Box<[u64]>,
@@ -198,8 +195,8 @@ impl Calibrator {
 
     /// The capacity to exchange a full buffer of `capacity` bytes for.
     ///
-    /// Up to `max_size`, which nearly always is enough; and from there far, since what is rare
-    /// is often far out. At least the [least growth](least_growth).
+    /// Up to `max_size`, which nearly always is enough. From there a large step, since rare sizes
+    /// are often far out. At least the [least growth](least_growth).
     pub(crate) fn larger_than(&self, capacity: usize) -> usize {
         let max_size = self.max_size.load(Ordering::Relaxed);
         let larger = match capacity < max_size {
@@ -270,15 +267,15 @@ impl Calibrator {
         self.is_over(self.most_lately() as u64) || self.is_time()
     }
 
-    /// How many returns of one step threads have told since the last calibration.
+    /// How many returns of one step threads have reported since the last calibration.
     fn most_lately(&self) -> usize {
         let lately = self.told.all.get().since(&self.told.seen.get());
         lately.steps.into_iter().max().unwrap_or(0)
     }
 
-    /// Returns that threads have told, from the beginning.
+    /// Returns that threads have reported, from the beginning.
     ///
-    /// To be read before what they have not told: a thread takes its returns from there first.
+    /// To be read before the unreported ones: a thread takes its returns from there first.
     pub(crate) fn told(&self) -> Returns {
         self.told.all.get()
     }
@@ -394,8 +391,8 @@ impl Calibrator {
         requests: impl Iterator<Item = u64>,
     ) {
         self.restart_timer();
-        // Not what was read, which may be too low while threads are busy: those would be
-        // counted again.
+        // Not the counts that were read, which may be too low while threads are busy: those would
+        // be counted again.
         let mut seen = self.told.seen.get();
         seen.add(lately);
         self.told.seen.set(&seen);
@@ -441,7 +438,7 @@ impl Calibrator {
         })
     }
 
-    /// What is known now, to begin with next time.
+    /// The present knowledge, to begin with next time.
     pub(crate) fn profile(&self, classes: &SizeClasses) -> Profile {
         let state = lock(&self.state);
         let kept = state.targets.map_or_else(Vec::new, |targets| {
@@ -472,7 +469,7 @@ mod tests {
         }
     }
 
-    /// A calibrator that has been told of so many returns of each step, and has seen all.
+    /// A calibrator that has received `of_each_step` returns of each step, and has seen all.
     fn told_of(of_each_step: usize, threshold: u64) -> (Calibrator, SizeClasses) {
         let classes = SizeClasses::listed(&[64, 4096]).expect("they ascend");
         let config = Calibrating {
@@ -536,7 +533,7 @@ mod tests {
         }
     }
 
-    // While threads are busy, what is read may be lower than what was used.
+    // While threads are busy, a count that is read may be lower than the true one.
     #[test]
     fn a_count_that_is_read_too_low_where_it_wraps_is_none_and_not_very_many() {
         for start in STARTS {

@@ -6,7 +6,7 @@
 use crate::sizing::targets::{self, STEPS, Targets};
 use std::fmt;
 
-/// Each power of two is divided into so many cells, as a power of two itself.
+/// The binary logarithm of the number of cells in each power of two.
 ///
 /// 4, so 16 cells: a size is known to one sixteenth, and classes fitted to the
 /// cells waste little more than classes fitted to each size would. The whole
@@ -21,11 +21,10 @@ const CELLS: usize = cell_of(SIZE_MAX) + 1;
 
 /// How often each size occurred, and what follows from it.
 ///
-/// Sizes are requests, or the lengths of what was written: what is recorded is up
-/// to the program. Sizes are told apart exactly up to 32 bytes, and above to one
-/// sixteenth of a power of two: that is a [cell](HistogramCell). Each cell knows the
-/// sum of its sizes and the largest, so that what is computed from them is exact
-/// to the byte where the text says so.
+/// The program decides which sizes it records: requests, or the lengths of its writes. Sizes up to
+/// 32 bytes are counted exactly, and larger ones to one sixteenth of a power of two: that is a
+/// [cell](HistogramCell). Each cell knows the sum of its sizes and the largest, so results are
+/// exact to the byte where the text says so.
 ///
 /// ```
 /// use tierpool::{Histogram, SizeClasses};
@@ -56,7 +55,7 @@ pub struct Histogram {
     cells: Box<[Counts; CELLS]>,
 }
 
-/// What a cell keeps.
+/// The counts of one cell.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Counts {
     calls: u64,
@@ -67,7 +66,7 @@ struct Counts {
 
 /// Some neighbouring sizes, and how often they occurred: one part of a [`Histogram`].
 ///
-/// No power of two is within a cell: it is the last size of one.
+/// A power of two is always the last size of its cell.
 ///
 /// From [`Histogram::cells`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +118,7 @@ impl Histogram {
         cell.largest = cell.largest.max(size);
     }
 
-    /// Counts `count` calls with this size: as [`record`](Self::record) so many times.
+    /// Counts `count` calls with this size: as `count` calls of [`record`](Self::record).
     ///
     /// ```
     /// use tierpool::Histogram;
@@ -138,7 +137,7 @@ impl Histogram {
         self.add(cell_of(size), counts);
     }
 
-    /// Adds what another histogram has counted.
+    /// Adds the counts of another histogram.
     ///
     /// ```
     /// use tierpool::Histogram;
@@ -250,7 +249,7 @@ impl Histogram {
 }
 
 impl Counts {
-    /// What remains if no more than `calls` are counted. Their mean stays what it was.
+    /// The counts if no more than `calls` are counted. Their mean stays the same.
     fn first(self, calls: u64) -> Self {
         if self.calls <= calls {
             return self;

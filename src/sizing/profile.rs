@@ -9,10 +9,9 @@ use crate::sizing::targets::Targets;
 ///
 /// The default has learned nothing.
 ///
-/// With the feature `serde` it can be saved and read in any format of serde's. It is
-/// saved with a version. One that is of another version, incomplete or in contradiction
-/// with itself is an error of the format's that says so, and a program then goes on
-/// with the default.
+/// With the feature `serde` it can be saved and read in any format of serde's. It is saved with a
+/// version. Another version, a missing field or a contradiction is an error of the format's that
+/// says so. A program then goes on with the default.
 #[cfg_attr(feature = "serde", doc = "```")]
 #[cfg_attr(not(feature = "serde"), doc = "```ignore")]
 /// use tierpool::{Pool, Profile};
@@ -40,7 +39,7 @@ use crate::sizing::targets::Targets;
 )]
 pub struct Profile {
     pub(crate) targets: Option<Targets>,
-    /// From how many returns they were made.
+    /// The number of returns that they were made from.
     pub(crate) calls: u64,
     /// Size classes above `max_size` that were asked for, ascending.
     pub(crate) kept: Vec<usize>,
@@ -53,7 +52,7 @@ impl Profile {
         self.targets
     }
 
-    /// From how many returns the targets were made.
+    /// The number of returns that the targets were made from.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls
@@ -72,8 +71,8 @@ mod saved {
     /// Changes with the meaning of any field.
     const VERSION: u32 = 1;
 
-    /// A profile as it is saved. All is optional, so that the version is looked at
-    /// before anything is missed.
+    /// A profile as it is saved. All fields are optional, so that the version is checked before a
+    /// field is missed.
     #[derive(Serialize, Deserialize)]
     #[serde(rename = "Profile", expecting = "a tierpool profile")]
     pub(super) struct Saved {

@@ -1,7 +1,7 @@
-//! What one thread has learned of the returns that it looked at.
+//! One thread's counts of the returns that it looked at.
 //!
-//! Owns the counts that the thread has not told the calibrator yet: so it writes nothing that
-//! threads share, except now and then. Knows nothing of what follows from them.
+//! Owns the counts that the thread has not reported to the calibrator yet. So the thread writes
+//! shared memory only now and then. Knows nothing of what follows from the counts.
 
 use super::targets::STEPS;
 use crate::sync::{AtomicUsize, Hint, Ordering};
@@ -84,8 +84,8 @@ impl Counts {
 
     pub(crate) fn get(&self) -> Returns {
         Returns {
-            // Acquire: pairs with the Release in `add`. What was added here is gone from where
-            // it was taken.
+            // Acquire: pairs with the Release in `add`. Returns added here are gone from where they
+            // were taken.
             steps: array::from_fn(|step| self.steps[step].load(Ordering::Acquire)),
             // Relaxed: see `add`.
             squares: self.squares.load(Ordering::Relaxed),
@@ -107,22 +107,22 @@ impl Counts {
 /// 4: a look takes a third of the time of a record.
 const LOOK_EACH: usize = 4;
 
-/// What a thread does after it has recorded something.
+/// The next step of a thread that has recorded something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Nothing,
     /// Look at the clock.
     Look,
-    /// Tell, and look at the clock.
+    /// Report, and look at the clock.
     Tell,
 }
 
 /// One thread's samples. Written by that thread alone.
 #[derive(Default)]
 pub(crate) struct Samples {
-    /// Not yet told.
+    /// Not yet reported.
     counts: Counts,
-    /// How many returns come before the thread tells.
+    /// How many returns come before the next report.
     until_told: Hint,
     /// How many records come before the thread looks at the clock.
     until_look: Hint,
@@ -151,19 +151,19 @@ impl Samples {
         }
     }
 
-    /// Takes all that is not told yet, to be told now.
+    /// Takes all that is not reported yet, to be reported now.
     pub(crate) fn take(&self) -> Returns {
         let taken = self.counts.get();
         self.counts.set(&Returns::NONE);
         taken
     }
 
-    /// Has the thread tell again after so many returns.
+    /// Schedules the next report after `returns` more returns.
     pub(crate) fn tell_after(&self, returns: usize) {
         self.until_told.set(returns);
     }
 
-    /// What is not told yet.
+    /// The returns that are not reported yet.
     pub(crate) fn untold(&self) -> Returns {
         self.counts.get()
     }

@@ -60,9 +60,9 @@ impl SizeClasses {
     /// is the one with the smaller second largest class; if that is equal, with the smaller
     /// third largest, and so on.
     ///
-    /// The requests of one cell share a class, and each class is a size that was
-    /// recorded (1, if that is 0). Of all ladders like that it is the best: the
-    /// search is exact. [`Histogram::wasted_bytes`] says what is still wasted.
+    /// The requests of one cell share a class, and each class is a size that was recorded (1, if
+    /// that is 0). Of all ladders like that it is the best: the search is exact.
+    /// [`Histogram::wasted_bytes`] returns the bytes that are still wasted.
     ///
     /// Takes time in proportion to `k`: a few milliseconds for 128 classes of 960 cells.
     ///
@@ -97,8 +97,8 @@ impl SizeClasses {
 
     /// `min, 2 * min, 4 * min, ...` while below `max`, then `max` itself.
     ///
-    /// What [`Builder::min_size`](crate::Builder::min_size) and
-    /// [`Builder::max_size`](crate::Builder::max_size) make.
+    /// [`Builder::min_size`](crate::Builder::min_size) and
+    /// [`Builder::max_size`](crate::Builder::max_size) make these.
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl SizeClasses {
         Ok(Self::ladder(&capacities))
     }
 
-    /// A list of one's own.
+    /// The classes of a given list.
     ///
     /// # Errors
     ///
@@ -209,7 +209,7 @@ impl SizeClasses {
         ClassIndex(usize::from(class))
     }
 
-    /// What stands in for a size class where there is none: the index after the last.
+    /// The index that stands for no size class: the one after the last.
     pub(crate) fn unclassed(&self) -> ClassIndex {
         ClassIndex(usize::from(self.count))
     }
@@ -218,7 +218,7 @@ impl SizeClasses {
     #[inline]
     pub(crate) fn of_capacity(&self, capacity: usize) -> Option<ClassIndex> {
         let class = self.for_request(capacity);
-        // `usize::MAX` for what has no class, which is no buffer's. As a `u8`, the index needs no
+        // `usize::MAX` for no class, which is no buffer's capacity. As a `u8`, the index needs no
         // check.
         (self.capacities[usize::from(class.get() as u8)] == capacity).then_some(class)
     }
@@ -326,11 +326,10 @@ fn bytes(capacity: usize, calls: u64) -> u128 {
     capacity as u128 * u128::from(calls)
 }
 
-/// Runs of neighbouring cells, each to be held by one class: what they cost.
+/// Runs of neighbouring cells, each to be held by one class, and their costs.
 ///
-/// The cost of a run is the bytes that its calls are handed out. What is wasted of
-/// them is that less the bytes recorded, whose sum is the same for every choice of classes:
-/// it need not be known here.
+/// The cost of a run is the bytes that its calls are handed out. The waste is the cost less the
+/// bytes recorded. Their sum is the same for every choice of classes, so it need not be known here.
 struct Runs {
     /// The largest size recorded in each cell, after a 0 at the start. Ascending.
     capacities: Vec<usize>,
@@ -353,7 +352,7 @@ impl Runs {
         runs
     }
 
-    /// What the cells `start..end` cost in one class.
+    /// The cost of the cells `start..end` in one class.
     fn cost(&self, start: usize, end: usize) -> u128 {
         let calls = self.calls_before[end] - self.calls_before[start];
         bytes(self.capacities[end], calls)
@@ -390,9 +389,9 @@ impl Runs {
 /// For some number of classes: how best to give them to the first cells.
 struct Layer<'a> {
     runs: &'a Runs,
-    /// What the first cells cost at least, by how many they are, with a class less.
+    /// The least cost of the first cells, by how many they are, with a class less.
     one_class_less: &'a [u128],
-    /// What they cost at least.
+    /// The least cost of the first cells.
     least: Vec<u128>,
     /// Where the last class's run starts then: the first such place, of several.
     last_start: Vec<usize>,
@@ -439,7 +438,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the module says, in the plainest words.
+    /// The module's definition, computed directly.
     fn naive_for_request(capacities: &[usize], request: usize) -> usize {
         let fit = capacities.iter().position(|&capacity| capacity >= request);
         fit.unwrap_or(capacities.len())

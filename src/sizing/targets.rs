@@ -2,10 +2,9 @@
 //!
 //! Pure arithmetic. Knows nothing of buffers, pools or time; decides, moves nothing.
 //!
-//! The algorithm is that of <https://github.com/valyala/bytebufferpool>: 20 steps
-//! from 64 bytes to 32 MiB, the most frequent of which gives the default size, and
-//! the most frequent of which up to a percentile of all calls give the maximum.
-//! Three things differ:
+//! The algorithm is that of <https://github.com/valyala/bytebufferpool>, with 20 steps from 64
+//! bytes to 32 MiB. The most frequent step gives the default size. The most frequent steps, up to a
+//! percentile of all calls, give the maximum. Three things differ:
 //!
 //! - Of two steps with as many calls, the smaller comes first. There, it is up to
 //!   a sort that keeps no order.
@@ -19,23 +18,23 @@ use std::cmp::Reverse;
 
 /// How many steps there are: 64 bytes doubled 19 times is 32 MiB.
 ///
-/// In a model two, each of which it must look at.
+/// In a model there are two, since it must look at each.
 pub(crate) const STEPS: usize = if MODELLED { 2 } else { 20 };
 
-/// 64: a cache line, below which no buffer is worth a step of its own.
+/// 64: a cache line, below which no buffer is worth a separate step.
 const STEP_MIN: usize = 64;
 
 const _: () = assert!(step_size(STEPS - 1) == 32 << 20 || MODELLED);
 
-/// How many calls the most frequent step needs, for so many of the current default
-/// size's, before it takes that one's place.
+/// The ratio of calls, as a pair, at which the most frequent step takes the place of the current
+/// default size.
 ///
 /// 5 for 4: of 42,000 calls shared by two sizes that are equally frequent, chance
 /// moves one in a hundred from one to the other. A quarter is far from that, and a
 /// program that has changed passes it within one calibration.
 const LEAD: (u64, u64) = (5, 4);
 
-/// Before `max_size` is lowered, what the percentile leaves out is divided by this.
+/// Before `max_size` is lowered, the part that the percentile leaves out is divided by this.
 ///
 /// 2: with a percentile of 0.95, a size comes in with 5 % of the calls and goes with
 /// less than 2.5 %. Between these lies far more than chance moves: of 42,000 calls,
@@ -57,9 +56,9 @@ const DEVIATIONS_KEEP: f64 = 2.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Targets {
-    /// What most buffers hold: a good capacity for one of which nothing is known.
+    /// The size that most buffers hold: a good capacity if nothing is known.
     pub default_size: usize,
-    /// What all but the rarest buffers hold. Never below `default_size`.
+    /// The size that holds all but the rarest contents. Never below `default_size`.
     pub max_size: usize,
 }
 
@@ -67,15 +66,15 @@ impl Targets {
     /// The targets after these calls, where those before were `current`. They rest on samples, and
     /// chance moves them as it would if each stood for `per_sample` calls.
     ///
-    /// Without targets before, those of [`from_steps`]. Later, a target changes if the calls say so
-    /// clearly, so that a workload between two answers stays with one:
+    /// Without targets before, those of [`from_steps`]. Later, a target changes only on clear
+    /// evidence, so that a workload between two answers stays with one:
     ///
     /// - `max_size` is raised at once, since a maximum that is too small discards
     ///   buffers. It is lowered as far as a stricter percentile agrees, which leaves
     ///   out half ([`KEEP`]) of what `percentile` does, and less where there are few samples.
-    /// - `default_size` moves to the most frequent step if that has more than 5/4
-    ///   ([`LEAD`]) of the calls of the step it is at, and more than chance makes of as many;
-    ///   or if the step it is at had none.
+    /// - `default_size` moves to the most frequent step if that has more than 5/4 ([`LEAD`]) of the
+    ///   calls of the present step, and more than chance makes of as many. It also moves if the
+    ///   present step had no call.
     ///
     /// `current`, if there was no call. Allocates nothing.
     pub(crate) fn after(
@@ -121,7 +120,7 @@ pub(crate) const fn step_of(len: usize) -> usize {
     if step < STEPS { step } else { STEPS - 1 }
 }
 
-/// A step's size in bytes: the largest length that it counts, but for the last.
+/// A step's size in bytes: the largest length that it counts, except in the last step.
 pub(crate) const fn step_size(step: usize) -> usize {
     STEP_MIN << step
 }

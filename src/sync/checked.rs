@@ -167,7 +167,7 @@ impl Drop for Exclusive {
     }
 }
 
-/// Loads where nobody else stores meanwhile; loom fails the model if somebody may.
+/// Loads a number that no other thread stores to meanwhile; loom fails the model if one may.
 ///
 /// # Safety
 ///
@@ -177,16 +177,15 @@ pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
     unsafe { checker::unsync_load!(number.0) }
 }
 
-/// A variable of which each of the model's threads has its own, as
-/// `std::thread::LocalKey`. It ends in [`end_thread`]: loom itself ends a
-/// thread's variables after `join` has returned elsewhere, and a variable's
-/// destructor finds no other one.
+/// A variable with one value for each of the model's threads, as `std::thread::LocalKey`. It ends
+/// in [`end_thread`]: loom itself ends a thread's variables after `join` has returned elsewhere,
+/// and a variable's destructor finds no other one.
 pub(crate) struct LocalKey<T: 'static>(pub(crate) &'static checker::LocalKey<Local<T>>);
 
 pub(crate) struct Local<T>(RefCell<Option<Rc<T>>>);
 
 checker::thread_local! {
-    /// What ends this thread's variables, in the order in which they began.
+    /// The functions that end this thread's variables, in the order in which they began.
     static ENDS: RefCell<Vec<Box<dyn FnOnce()>>> = RefCell::new(Vec::new());
 }
 
@@ -214,7 +213,7 @@ impl<T> Drop for Local<T> {
     }
 }
 
-/// Does what the end of a thread does. A model's threads call it last.
+/// Does the same as the end of a thread. A model's threads call it last.
 #[cfg(test)]
 pub(crate) fn end_thread() {
     while let Some(end) = ENDS.with(|ends| ends.borrow_mut().pop()) {

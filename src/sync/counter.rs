@@ -4,7 +4,7 @@
 
 use super::{Count, Ordering, StaticUsize};
 
-/// A number that only says when, or how far, to do what is right at any time.
+/// A number that only decides when, or how far, to do what is right at any time.
 ///
 /// Every access is `Relaxed`: a hint orders nothing, and may be lost to another thread's.
 /// So a model checker need not try which of its values each thread sees.
@@ -69,7 +69,7 @@ impl Counter {
         self.0.fetch_add(events as _, Ordering::Relaxed);
     }
 
-    /// Raises the count to `least` if it is below, and returns what it is then.
+    /// Raises the count to `least` if it is below. Returns the result.
     #[allow(clippy::unnecessary_cast)] // `Count` is `AtomicUsize` on some machines
     pub(crate) fn raise_to(&self, least: u64) -> u64 {
         // Relaxed: see `Counter`.

@@ -38,8 +38,8 @@ pub(crate) mod model {
 
     use std::sync::{Arc, Mutex};
 
-    /// What threads may use of the stack: 256 KiB. Enough to say what has failed;
-    /// that of the first thread is not.
+    /// The stack that threads may use: 256 KiB. Enough to report a failure; that of the first
+    /// thread is not.
     const STACK_WORDS: usize = 32 * 1024;
 
     /// Runs a model in every order that at most `preemptions` allow.

@@ -26,8 +26,8 @@ impl Exclusive {
     pub(crate) fn touch(&self) {}
 }
 
-/// Loads where nobody else stores meanwhile: not atomic, so that the compiler
-/// can make it part of the instruction that uses it.
+/// Loads a number that no other thread stores to meanwhile. Not atomic, so that the compiler can
+/// make it part of the instruction that uses it.
 ///
 /// # Safety
 ///
@@ -41,8 +41,8 @@ pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
 /// Whether a checker runs this.
 pub(crate) const MODELLED: bool = false;
 
-/// Whether the light barrier is a fence where the system runs no barrier for
-/// other threads: always, but in a model.
+/// Whether the light barrier is a fence where the system runs no barrier for other threads: always,
+/// except in a model.
 #[inline(always)]
 pub(crate) const fn light_is_a_fence() -> bool {
     true
@@ -54,8 +54,8 @@ pub(super) type Count = std::sync::atomic::AtomicU64;
 #[cfg(not(target_has_atomic = "64"))]
 pub(super) type Count = AtomicUsize;
 
-/// What counts the pushes or pops of a ring: of 64 bits where the machine has such
-/// atomics (`engine/ring.rs`, "When a position wraps").
+/// The counter of a ring's pushes or pops: of 64 bits where the machine has such atomics
+/// (`engine/ring.rs`, "When a position wraps").
 pub(crate) type AtomicPosition = Count;
 #[cfg(target_has_atomic = "64")]
 pub(crate) type Position = u64;

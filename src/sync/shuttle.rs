@@ -51,18 +51,18 @@ pub(crate) mod model {
     use std::env;
     use std::sync::{Arc, Mutex};
 
-    /// What threads may use of the stack: 256 KiB.
+    /// The stack that threads may use: 256 KiB.
     const STACK_BYTES: usize = 256 * 1024;
 
     /// Where the orders begin that are tried: a test that has passed passes again.
     const SEED: u64 = 20;
 
-    /// How often a preemption is moved to another place, at most, in half of the orders.
+    /// The most moves of a preemption to another place, in half of the orders.
     ///
     /// 3: more than most races need.
     const CHANGES_OF_PRIORITY: usize = 3;
 
-    /// How many orders of a model are tried that loom tries all of.
+    /// How many orders are tried of a model that loom tries completely.
     const FEW: usize = 200;
 
     /// Runs a model in some orders.
@@ -70,12 +70,11 @@ pub(crate) mod model {
         check_many(FEW, model);
     }
 
-    /// Runs a model in so many orders: half of them where each step is any thread's, and
-    /// half where the thread of the highest priority runs, and these change seldom.
+    /// Runs a model in `orders` orders. In half of them each step is any thread's. In the other
+    /// half the thread of the highest priority runs, and priorities change seldom.
     ///
-    /// `SHUTTLE_TIMES` makes them so many times more, `SHUTTLE_RANDOM_SEED` others.
-    /// An order that fails is printed, and is run again, alone, if it is given as
-    /// `SHUTTLE_REPLAY`.
+    /// `SHUTTLE_TIMES` multiplies their number, and `SHUTTLE_RANDOM_SEED` selects others. An order
+    /// that fails is printed. It is run again, alone, if it is given as `SHUTTLE_REPLAY`.
     pub(crate) fn check_many(orders: usize, model: impl Fn() + Send + Sync + 'static) {
         let times = env::var("SHUTTLE_TIMES").map_or(1, |times| times.parse().unwrap());
         let orders = orders * times;
@@ -94,7 +93,7 @@ pub(crate) mod model {
     fn run(scheduler: impl Scheduler + 'static, model: Arc<impl Fn() + Send + Sync + 'static>) {
         let mut config = shuttle::Config::new();
         config.stack_size = STACK_BYTES;
-        config.silence_warnings = true; // what it does not see, `src/models` says
+        config.silence_warnings = true; // `src/models` lists what it does not see
         let steps = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&steps);
         let orders = shuttle::Runner::new(scheduler, config).run(move || {

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::panic::Location;
 use std::path::Path;
 
-/// What is weakened.
+/// The weakened orderings.
 #[derive(Clone, Copy)]
 struct Weak {
     /// The end of a source file's path.
@@ -57,7 +57,7 @@ fn without(named: Ordering, kind: Ordering) -> Ordering {
 /// # Panics
 ///
 /// - If a model fails.
-/// - If all pass. The message says whether they met such an ordering.
+/// - If all pass. The message tells whether they met such an ordering.
 #[allow(dead_code)] // shuttle sees no ordering
 pub(crate) fn fail_without(kind: Ordering, file: &'static str, models: impl FnOnce()) -> ! {
     let met = false;
