@@ -14,6 +14,8 @@ pub(crate) struct Counters {
     pub(crate) oversize: Counter,
     /// Those that the thread caches do not count.
     pub(crate) growths: Counter,
+    /// Buffers that were asked for and came back, except those that the thread caches count.
+    pub(crate) requests: Counter,
     pub(crate) adopted: Counter,
     pub(crate) detached: Counter,
     pub(crate) prefilled: Counter,

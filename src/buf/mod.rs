@@ -376,6 +376,14 @@ impl PooledBuf {
         }
     }
 
+    /// Notes how much is used before some of it is consumed.
+    #[inline]
+    fn note_before_consuming(&mut self) {
+        if !self.origin.has(Mark::Probed) {
+            self.slot.note_before_consuming();
+        }
+    }
+
     /// Notes that the buffer is lent out for writes that the pool cannot see.
     #[inline(always)]
     fn note_unseen(&mut self) {

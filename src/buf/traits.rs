@@ -83,6 +83,7 @@ impl Buf for PooledBuf {
 
     #[inline]
     fn advance(&mut self, count: usize) {
+        self.note_before_consuming();
         self.slot.buf.advance(count);
     }
 
@@ -90,6 +91,7 @@ impl Buf for PooledBuf {
     ///
     /// While that part lives, the buffer cannot go home: it is freed with it.
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.note_before_consuming();
         self.slot.buf.copy_to_bytes(len)
     }
 }

@@ -120,7 +120,7 @@ impl<T: Item> Engine<T> {
     /// - The engine is alive as long as the result is used.
     #[inline]
     pub(crate) unsafe fn here(&self, class: ClassIndex) -> Option<Here<T>> {
-        self.threads.find().map(|local| local.here(class))
+        self.attach().map(|local| local.here(class))
     }
 
     /// Finds or makes this thread's caches, and remembers them.
@@ -136,6 +136,9 @@ impl<T: Item> Engine<T> {
 
     /// Gives this thread caches: those of a thread that has ended, or new ones.
     fn join(&self) -> Option<()> {
+        if self.is_closed() {
+            return None;
+        }
         let me = Token::of_this_thread()?;
         // First the steps that may be refused, so that none must be undone.
         if !local::reserve() {

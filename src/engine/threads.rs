@@ -166,9 +166,10 @@ impl<T: Item> Threads<T> {
         // failure nothing is read.
         let inherits = |thread: &&ThreadCaches<T>| {
             let in_use = &thread.thread().in_use;
-            in_use
-                .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+            !in_use.load(Ordering::Relaxed) // Relaxed: a look, to spare the exchange
+                && in_use
+                    .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
         };
         let thread = self.iter().find(inherits);
         thread.inspect(|_| _ = self.in_use.add(1))

@@ -2,7 +2,7 @@
 
 use super::slot::Use;
 use super::{BufferSlot, Inner};
-use crate::engine::Here;
+use crate::engine::{ClassIndex, Here};
 use crate::sizing::profile::Profile;
 use crate::sizing::samples::{Next, Returns, Samples};
 use crate::sizing::targets::{self, Targets};
@@ -22,9 +22,12 @@ impl Inner {
         }
     }
 
-    /// For a thread that has given back only buffers that are not kept, or that is at its end.
+    /// For a thread that can have no caches: it is at its end, or the heap has no room for them.
     #[cold]
-    pub(super) fn record_without_caches(&self, used: Use) {
+    pub(super) fn record_without_caches(&self, held: ClassIndex, used: Use) {
+        if used.was_asked_for() {
+            self.counters(held).requests.bump();
+        }
         if self.calibrator.tell_one(targets::step_of(used.most())) {
             self.calibrate_if_due();
         }
@@ -90,8 +93,8 @@ impl Inner {
     /// How often each size class was asked for, from the beginning.
     fn requests(&self) -> impl Iterator<Item = u64> {
         self.classes.iter().map(|class| {
-            let prefilled = self.counters(class).prefilled.get();
-            self.engine.requests(class) + prefilled
+            let counters = self.counters(class);
+            self.engine.requests(class) + counters.requests.get() + counters.prefilled.get()
         })
     }
 

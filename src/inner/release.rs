@@ -7,9 +7,18 @@
 
 use super::slot::{Use, Wipe};
 use super::{BufferOrigin, BufferSlot, Inner};
-use crate::engine::{ClassIndex, Here, Mark};
+use crate::engine::{ClassIndex, Here, Item, Mark};
 use crate::stats::Discard;
 use std::sync::Arc;
+
+/// Why a buffer is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// Its guard was dropped. Its use is recorded.
+    Back,
+    /// Its contents have gone on to a larger one, whose use will be recorded.
+    Outgrown,
+}
 
 impl Inner {
     /// Keeps a buffer in the thread cache that it came from, if that is this
@@ -63,7 +72,7 @@ impl Inner {
         // Else its class may have been retired just now.
         match sample.is_some() && cache.has_room() {
             true => Self::keep_in(slot, held, cache),
-            false => Self::keep_or_free(slot, held, true, None),
+            false => Self::keep_or_free(slot, held, true, Came::Back, None),
         }
     }
 
@@ -72,26 +81,33 @@ impl Inner {
         let pool = slot.home();
         let held = pool.class_of(slot.capacity());
         let used = match origin.has(Mark::Probed) {
-            // The probe has taken the number's place. It is lent by a full buffer.
-            true => Use::full(slot.capacity(), origin.has(Mark::Unasked)),
+            // The probe has taken the number's place. A full buffer lends it.
+            true => slot.full_use(origin.has(Mark::Unasked)),
             false => slot.use_so_far(),
         };
         // SAFETY: the slot keeps its pool alive, and is only given to the result.
         let cache = unsafe { pool.engine.here(held) };
         match &cache {
             Some(cache) => pool.record(cache, used, 1),
-            None => pool.record_without_caches(used),
+            None => pool.record_without_caches(held, used),
         }
         let whole = Self::make_whole(&mut slot, &origin);
-        Self::keep_or_free(slot, held, whole, cache);
+        Self::keep_or_free(slot, held, whole, Came::Back, cache);
     }
 
     /// Keeps a buffer whose contents have gone on to a larger one, or frees it and counts why.
     pub(crate) fn release_outgrown(mut slot: Box<BufferSlot>, origin: BufferOrigin) {
+        let asked = match origin.has(Mark::Probed) {
+            true => !origin.has(Mark::Unasked),
+            false => slot.use_so_far().was_asked_for(),
+        };
         let cache = Self::home_as_it_left(&slot, &origin);
         let counted = cache.is_some();
         if let Some(cache) = cache {
             cache.count_growth();
+            if asked {
+                cache.count_requests(1);
+            }
             slot.empty();
             match cache.push::<true>(slot) {
                 Ok(()) => return,
@@ -102,9 +118,12 @@ impl Inner {
         let held = pool.class_of(slot.capacity());
         if !counted {
             pool.counters(held).growths.bump();
+            if asked {
+                pool.counters(held).requests.bump();
+            }
         }
         let whole = Self::make_whole(&mut slot, &origin);
-        Self::keep_or_free(slot, held, whole, None);
+        Self::keep_or_free(slot, held, whole, Came::Outgrown, None);
     }
 
     /// Empties a buffer, makes it whole, and wipes it if the pool does that. Returns `false` if a
@@ -126,6 +145,7 @@ impl Inner {
         slot: Box<BufferSlot>,
         held: ClassIndex,
         whole: bool,
+        came: Came,
         cache: Option<Here<Box<BufferSlot>>>,
     ) {
         let pool = slot.home();
@@ -133,11 +153,11 @@ impl Inner {
             return Self::discard(slot, held, Discard::Shared);
         }
         if pool.classes.of_capacity(slot.capacity()) != Some(held) {
-            return Self::keep_or_free_unusual(slot, held);
+            return Self::keep_or_free_unusual(slot, held, came);
         }
         // As most are.
         if pool.calibrator.is_retired(held) {
-            return Self::discard(slot, held, Discard::AboveMax);
+            return Self::discard_above_max(slot, held, came);
         }
         match cache {
             Some(cache) if cache.has_room() => Self::keep_in(slot, held, cache),
@@ -147,14 +167,14 @@ impl Inner {
 
     /// For a buffer that is of another capacity than its class has.
     #[cold]
-    fn keep_or_free_unusual(mut slot: Box<BufferSlot>, held: ClassIndex) {
+    fn keep_or_free_unusual(mut slot: Box<BufferSlot>, held: ClassIndex, came: Came) {
         let pool = slot.home();
         let capacity = slot.capacity();
         if pool
             .calibrator
             .is_retired(pool.classes.for_request(capacity))
         {
-            return Self::discard(slot, held, Discard::AboveMax);
+            return Self::discard_above_max(slot, held, came);
         }
         let Some(class) = pool.classes.for_capacity(capacity) else {
             return Self::discard(slot, held, Discard::BelowMin);
@@ -197,13 +217,19 @@ impl Inner {
         }
     }
 
-    /// Frees a buffer, and counts why.
-    fn discard(slot: Box<BufferSlot>, held: ClassIndex, reason: Discard) {
+    /// Frees a buffer that the drop rule does not keep.
+    fn discard_above_max(slot: Box<BufferSlot>, held: ClassIndex, came: Came) {
         let pool = slot.home();
-        pool.counters(held).discards.of(reason).bump();
-        if reason == Discard::AboveMax && slot.capacity() <= pool.classes.max() {
+        pool.counters(held).discards.of(Discard::AboveMax).bump();
+        if came == Came::Back && slot.capacity() <= pool.classes.max() {
             pool.note_discard();
         }
-        crate::engine::Item::free(slot);
+        slot.free();
+    }
+
+    /// Frees a buffer, and counts why.
+    fn discard(slot: Box<BufferSlot>, held: ClassIndex, reason: Discard) {
+        slot.home().counters(held).discards.of(reason).bump();
+        slot.free();
     }
 }

@@ -100,14 +100,6 @@ pub(crate) struct Use {
 }
 
 impl Use {
-    /// All of a buffer was used.
-    pub(crate) fn full(capacity: usize, unasked: bool) -> Self {
-        Use {
-            now: capacity,
-            before: if unasked { UNASKED } else { 0 },
-        }
-    }
-
     /// The most bytes that were used at once.
     pub(crate) fn most(self) -> usize {
         self.now.max(self.before & !UNASKED)
@@ -426,6 +418,23 @@ impl<H: Home> Slot<H> {
         Use {
             now: self.buf.len(),
             before: self.used(),
+        }
+    }
+
+    /// As [`use_so_far`](Self::use_so_far), for a buffer that was full once, when it was as long as
+    /// it is now.
+    pub(crate) fn full_use(&self, unasked: bool) -> Use {
+        Use {
+            now: self.consumed() + self.buf.capacity(),
+            before: if unasked { UNASKED } else { 0 },
+        }
+    }
+
+    /// Notes how much is used before some of it is consumed, if that could not be seen later.
+    #[inline]
+    pub(crate) fn note_before_consuming(&mut self) {
+        if self.base == 0 {
+            self.note_used();
         }
     }
 

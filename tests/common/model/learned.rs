@@ -336,14 +336,10 @@ impl Learned {
         }
     }
 
-    /// A return of a thread that has no caches.
-    pub(super) fn record_without_caches(&mut self, used: usize) -> Next {
-        self.lengths.record(used);
-        self.since_look.record(used);
-        self.told[step_of(used)] += 1;
-        Next {
-            calibrates: self.most_told() > self.threshold,
-            looks: true,
+    /// A guard has outgrown a buffer of a class that was asked for.
+    pub(super) fn count_request(&mut self, class: usize) {
+        if let Some(requests) = self.requests.get_mut(class) {
+            *requests += 1;
         }
     }
 

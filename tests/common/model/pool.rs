@@ -128,6 +128,13 @@ impl GuardModel {
         }
     }
 
+    /// Some of it is consumed next.
+    pub(super) fn note_before_consuming(&mut self, memory: &Memory) {
+        if self.base == 0 {
+            self.note_used(memory);
+        }
+    }
+
     /// Its `BytesMut` is lent out.
     pub(super) fn lend(&mut self, memory: &Memory) {
         self.note_used(memory);
@@ -136,12 +143,11 @@ impl GuardModel {
 
     /// The most bytes that it held, as the pool records it.
     fn most_used(&self, memory: &Memory) -> usize {
-        // The probe has taken the number's place. It is lent by a full buffer.
-        let noted = match self.probed {
-            true => self.capacity,
-            false => self.most,
-        };
-        self.used_now(memory).max(noted)
+        match self.probed {
+            // The probe has taken the number's place. A full buffer lends it.
+            true => self.consumed(memory) + self.view.capacity,
+            false => self.used_now(memory).max(self.most),
+        }
     }
 
     /// Whether its return counts as that of one that was asked for.
@@ -665,20 +671,17 @@ impl OnePool {
     /// A guard that ends, with its contents.
     pub(super) fn returned(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
         if self.handles.is_empty() {
-            return self.comes_home(memory, me, guard, false);
+            return self.comes_home(memory, me, guard, false, true);
         }
         let as_it_left = guard.is_as_it_left(memory, me);
         if as_it_left {
             self.returned_as_it_left(memory, me, &guard);
-        } else if let Some(set) = self.set_of(me) {
-            self.is_remembered = true;
+        } else {
+            let set = self.attach(me);
             let (used, asked) = (guard.most_used(memory), guard.was_asked_for());
             self.record(memory, me, set, guard.class, used, asked);
-        } else {
-            let next = self.learned.record_without_caches(guard.most_used(memory));
-            self.recorded(memory, me, next);
         }
-        self.comes_home(memory, me, guard, as_it_left);
+        self.comes_home(memory, me, guard, as_it_left, true);
     }
 
     /// Records a guard that returns to the cache from which it came, unless the pool does not
@@ -756,8 +759,11 @@ impl OnePool {
     /// A guard that was exchanged for a larger one.
     pub(super) fn outgrown(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
         self.counts[guard.class].growths += 1;
+        if guard.was_asked_for() {
+            self.learned.count_request(guard.class);
+        }
         let as_it_left = guard.is_as_it_left(memory, me);
-        self.comes_home(memory, me, guard, as_it_left);
+        self.comes_home(memory, me, guard, as_it_left, false);
     }
 
     /// The drop rule has discarded a buffer. If it has discarded many, the pool calibrates.
@@ -789,6 +795,7 @@ impl OnePool {
         me: Life,
         mut guard: GuardModel,
         as_it_left: bool,
+        recorded: bool,
     ) {
         let whole = guard.make_whole(memory);
         if let Some(capacity) = whole {
@@ -799,7 +806,7 @@ impl OnePool {
         counts.outstanding_bytes -= guard.capacity as u64;
         let kept = match whole {
             // Kept, with its view of the allocation.
-            Some(capacity) => self.keep(me, &guard, capacity, as_it_left),
+            Some(capacity) => self.keep(me, &guard, capacity, as_it_left, recorded),
             None => {
                 self.counts[guard.class].discards.shared += 1;
                 false
@@ -812,7 +819,14 @@ impl OnePool {
     }
 
     /// Keeps what is whole, or counts why not.
-    fn keep(&mut self, me: Life, guard: &GuardModel, capacity: usize, as_it_left: bool) -> bool {
+    fn keep(
+        &mut self,
+        me: Life,
+        guard: &GuardModel,
+        capacity: usize,
+        as_it_left: bool,
+        recorded: bool,
+    ) -> bool {
         if self.handles.is_empty() {
             return false;
         }
@@ -838,7 +852,7 @@ impl OnePool {
         let discards = &mut self.counts[guard.class].discards;
         if would_hold == self.capacities.len() || self.learned.is_retired(would_hold) {
             discards.above_max += 1;
-            if would_hold < self.capacities.len() {
+            if recorded && would_hold < self.capacities.len() {
                 self.see_many_discarded(me);
             }
             return false;

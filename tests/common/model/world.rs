@@ -304,6 +304,7 @@ impl World {
                 };
                 let Guard { real, model, .. } = &mut self.guards[at];
                 let count = count % (real.len() + 1);
+                model.note_before_consuming(&self.memory);
                 real.advance(count);
                 model.view.contents.drain(..count);
                 model.view.offset += count;
@@ -328,6 +329,7 @@ impl World {
             Op::CopyToBytes { guard, at, keep } => {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
+                    model.note_before_consuming(memory);
                     let part = PartKind::Frozen(real.copy_to_bytes(at));
                     (part, memory.split_to(&mut model.view, at))
                 });

@@ -86,11 +86,7 @@ impl Used {
             }
             _ => buf.put_bytes(7, len),
         }
-        // Where an adopted one began the pool does not know, nor one of no ordinary capacity.
         let capacity = buf.capacity();
-        let of_class = CLASSES.contains(&capacity) && !matches!(self, Used::AdoptedAndAdvanced);
-        let known = of_class || capacity > 1 << 20 && capacity == request.max(len);
-        let consumed = |count: usize| Some(if known { len } else { len - count });
         match self {
             Used::Written | Used::InPieces | Used::Adopted => Some(len),
             Used::Resized => {
@@ -103,11 +99,11 @@ impl Used {
             }
             Used::Advanced | Used::AdoptedAndAdvanced => {
                 buf.advance(cut);
-                consumed(cut)
+                Some(len)
             }
             Used::CopiedOut => {
                 drop(buf.copy_to_bytes(cut));
-                consumed(cut)
+                Some(len)
             }
             Used::SplitOffTheFront => {
                 drop(buf.split_to(cut));
@@ -177,7 +173,7 @@ impl Used {
                     buf.advance(cut);
                 };
                 thread::scope(|scope| scope.spawn(elsewhere).join().unwrap());
-                consumed(cut)
+                Some(len)
             }
             Used::Detached => {
                 drop(buf.detach());
