@@ -1,6 +1,6 @@
 //! A get that takes items that rest in another thread's cache, against that thread and others.
 
-use super::{CLASS, Pool, check, limits, spawn};
+use super::{CLASS, Pool, check, limits, spawn, spawn_endless};
 use crate::engine::Limits;
 use std::sync::Arc;
 
@@ -76,13 +76,24 @@ fn reclaim_races_reclaim() {
     });
 }
 
+// This thread has its caches before: `close_races_join` is about those.
 #[test]
 fn reclaim_races_close() {
     check(2, || {
-        let pool = resting();
-        let elsewhere = get_elsewhere(&pool);
-        pool.engine.close();
-        elsewhere.join().unwrap();
+        let pool = Pool::new(&short_limits());
+        drop(pool.get().item);
+        let other = Arc::clone(&pool);
+        let rests = spawn_endless(move || {
+            let held = [other.get(), other.get()];
+            held.into_iter().for_each(|held| other.put(held));
+            other.engine.trim();
+        });
+        rests.join().unwrap();
+        let other = Arc::clone(&pool);
+        let closer = spawn(move || other.engine.close());
+        let held = pool.get();
+        pool.put(held);
+        closer.join().unwrap();
         assert_eq!(super::alive(), 0);
         assert_eq!(pool.engine.levels(CLASS).idle_items, 0);
     });
