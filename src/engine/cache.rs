@@ -24,7 +24,7 @@ use super::barrier;
 use super::item::{ClassIndex, ClassLimits, Idle, Item, Levels};
 use super::local::Token;
 use super::magazine::Magazine;
-use super::rounds::{ARRAY_AT, Alone, Rounds, Taken};
+use super::rounds::{ARRAY_AT, Alone, Rounds, Seen, Taken};
 use crate::clock;
 use crate::sync::{AtomicBool, AtomicUsize, Counter, MODELLED, Ordering, yield_now};
 use std::ptr::NonNull;
@@ -165,9 +165,6 @@ impl<T: Item> Cache<T> {
 
     /// Takes the item that came last, if the cache is `me`'s and holds any.
     pub(super) fn pop_resting(&self, me: Token) -> Option<T> {
-        if self.rounds.held() == 0 {
-            return None;
-        }
         self.inside(me, |alone| alone.pop().or_else(|| alone.pop_resting()))?
     }
 
@@ -204,6 +201,11 @@ impl<T: Item> Cache<T> {
         // SAFETY: alive until this store is seen. Release: as in `leave`.
         unsafe { (*this.as_ptr()).busy.store(false, Ordering::Release) };
         kept
+    }
+
+    /// What is here; `None` if the cache is not `me`'s to enter.
+    pub(super) fn look(&self, me: Token) -> Option<Seen> {
+        self.inside(me, |alone| alone.look())
     }
 
     /// Moves a magazine's items in, as far as there is room, after making room

@@ -9,6 +9,7 @@ use super::item::{ClassIndex, Item};
 use super::local::Token;
 use super::magazine::Magazine;
 use super::origin::Here;
+use super::rounds::Seen;
 use super::threads::Local;
 use crate::sync::{Ordering, fence};
 
@@ -35,16 +36,17 @@ impl<T: Item> Engine<T> {
             return None;
         }
         let local = self.attach()?;
-        let has_room = local.cache(class).rounds().has_room() || self.make_room(&local, class);
+        let seen = local.cache(class).look(local.me)?;
+        let has_room = seen.held < seen.room || self.make_room(&local, class, seen);
         has_room.then(|| local.here(class))
     }
 
     /// Makes room in this thread's full cache.
     #[cold]
     #[inline(never)]
-    fn make_room(&self, local: &Local<'_, T>, class: ClassIndex) -> bool {
+    fn make_room(&self, local: &Local<'_, T>, class: ClassIndex, seen: Seen) -> bool {
         let share = self.share(self.depot(class));
-        self.widen(local, class, share) || self.flush_full(local, class, share)
+        self.widen(local, class, share, seen.room) || self.flush_full(local, class, share)
     }
 
     /// Leases room for one item of `weight`, for [`put_loose`](Self::put_loose). Returns `false` if
@@ -75,9 +77,8 @@ impl<T: Item> Engine<T> {
 
     /// Leases more room for this thread's cache of a class: as much again as it
     /// has, since it has been too little. Returns whether there is more now.
-    fn widen(&self, local: &Local<'_, T>, class: ClassIndex, share: usize) -> bool {
+    fn widen(&self, local: &Local<'_, T>, class: ClassIndex, share: usize, room: usize) -> bool {
         let (depot, cache) = (self.depot(class), local.cache(class));
-        let room = cache.rounds().room();
         if room >= share {
             return false; // as wide as it may be
         }
@@ -102,7 +103,10 @@ impl<T: Item> Engine<T> {
     /// the cache now.
     fn flush_full(&self, local: &Local<'_, T>, class: ClassIndex, share: usize) -> bool {
         let (depot, cache) = (self.depot(class), local.cache(class));
-        let (room, held) = (cache.rounds().room(), cache.rounds().held());
+        // Looked at again: a larger lease may have taken the resting items.
+        let Some(Seen { held, room }) = cache.look(local.me) else {
+            return false; // claimed meanwhile
+        };
         if held == 0 || held < room {
             return false;
         }

@@ -226,7 +226,28 @@ impl<T> Rounds<T> {
     }
 }
 
+/// What a thread has seen while it was alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// How many items are there.
+    pub(super) held: usize,
+    /// For how many items there is room, those included.
+    pub(super) room: usize,
+}
+
 impl<T> Alone<'_, T> {
+    pub(super) fn look(&self) -> Seen {
+        let load = |number: &AtomicUsize| {
+            // SAFETY: only the thread that is alone stores it.
+            unsafe { load_unshared(number) }
+        };
+        let resting = load(&self.0.resting);
+        Seen {
+            held: load(&self.0.len) + resting,
+            room: load(&self.0.limit) + resting,
+        }
+    }
+
     /// Takes the item that came last of those that are not resting.
     #[inline(always)]
     pub(super) fn pop(&self) -> Option<T> {
