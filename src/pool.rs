@@ -310,8 +310,7 @@ impl Pool {
 
     /// The pool's event counts and its present buffers.
     ///
-    /// Looks at every thread's counters, under a lock that gets and drops do not
-    /// take.
+    /// Looks at every thread's counters. Takes no lock, and allocates the list of classes.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -31,7 +31,7 @@ fn close_against_drop(limits: fn() -> Limits, puts: usize) {
 
 // A thread that joins either has caches that `close` claims, or none.
 #[test]
-pub(super) fn close_races_join() {
+fn close_races_join() {
     check(3, || {
         let pool = Pool::new(&limits());
         let other = Arc::clone(&pool);
@@ -46,12 +46,12 @@ pub(super) fn close_races_join() {
 }
 
 #[test]
-pub(super) fn close_races_drop_into_a_cache() {
+fn close_races_drop_into_a_cache() {
     close_against_drop(limits, 1);
 }
 
 #[test]
-fn close_races_flush() {
+pub(super) fn close_races_flush() {
     // A cache of one, so that the second goes to the depot as a magazine.
     let limits = || {
         let mut limits = limits();

@@ -15,6 +15,7 @@ const BARRIER: &str = "engine/barrier.rs";
 const CACHE: &str = "engine/cache.rs";
 const COUNTER: &str = "sync/counter.rs";
 const RING: &str = "engine/ring.rs";
+const ROUNDS: &str = "engine/rounds.rs";
 /// The file of `Engine::settle`.
 const SETTLE: &str = "engine/put.rs";
 
@@ -67,13 +68,13 @@ fn end_of_a_claim_races_get_and_drop_without_acquire() {
 #[test]
 #[should_panic(expected = "more hits than there were")]
 fn stats_race_claim_without_release() {
-    fail_without(Ordering::Release, CACHE, claim::stats_race_claim);
+    fail_without(Ordering::Release, ROUNDS, claim::stats_race_claim);
 }
 
 #[test]
 #[should_panic(expected = "more hits than there were")]
 fn stats_race_claim_without_acquire() {
-    fail_without(Ordering::Acquire, CACHE, claim::stats_race_claim);
+    fail_without(Ordering::Acquire, ROUNDS, claim::stats_race_claim);
 }
 
 #[test]
@@ -98,12 +99,8 @@ fn claim_races_drop_without_barriers() {
 
 #[test]
 #[should_panic(expected = "a closed engine holds items")]
-fn close_races_drop_into_a_cache_without_the_fence_of_settle() {
-    fail_without(
-        Ordering::SeqCst,
-        SETTLE,
-        close::close_races_drop_into_a_cache,
-    );
+fn close_races_flush_without_the_fence_of_settle() {
+    fail_without(Ordering::SeqCst, SETTLE, close::close_races_flush);
 }
 
 #[test]
