@@ -16,6 +16,8 @@ const CACHE: &str = "engine/cache.rs";
 const COUNTER: &str = "sync/counter.rs";
 const RING: &str = "engine/ring.rs";
 const ROUNDS: &str = "engine/rounds.rs";
+/// The file of `Engine::join`.
+const JOIN: &str = "engine/mod.rs";
 /// The file of `Engine::settle`.
 const SETTLE: &str = "engine/put.rs";
 
@@ -95,6 +97,12 @@ fn claim_races_get_without_barriers() {
 #[should_panic(expected = "Causality violation: Concurrent write accesses")]
 fn claim_races_drop_without_barriers() {
     fail_without(Ordering::SeqCst, BARRIER, claim::claim_races_drop);
+}
+
+#[test]
+#[should_panic(expected = "a closed engine holds items")]
+fn close_races_join_without_the_fence_of_join() {
+    fail_without(Ordering::SeqCst, JOIN, close::close_races_join);
 }
 
 #[test]
