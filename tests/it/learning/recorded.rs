@@ -1,6 +1,6 @@
 //! Which returns count, and as how long.
 
-use super::{CLASSES, PERCENTILE, Watch, attach, by_count, by_hand, by_hand_of_all, pure, use_one};
+use super::{PERCENTILE, Watch, attach, by_count, by_hand, by_hand_of_all, pure, use_one};
 use crate::{rounds, sizes, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
