@@ -532,7 +532,10 @@ mod tests {
         assert!(matches!(patience, Patience::Naps(left) if ALL - left > OWNER_WAIT));
         let waits = (0..).take_while(|&waited| patience.wait(waited + 1000));
         let most = ALL.as_micros() / OWNER_WAIT.as_micros();
-        assert!((1..=most).contains(&(waits.count() as u128)));
+        assert!(
+            waits.count() as u128 <= most,
+            "none, if the first took as long as all"
+        );
         assert!(!patience.wait(1000), "it is used up for other caches, too");
         assert!(!Patience::Brief.wait(1000));
         assert!(Patience::Endless.wait(1000));

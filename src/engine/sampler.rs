@@ -112,8 +112,8 @@ impl Sampler {
 mod tests {
     use super::*;
 
-    const SEEDS: usize = 20;
-    const RETURNS: usize = if crate::SLOW { 5_000 } else { 100_000 };
+    const SEEDS: usize = if crate::SLOW { 3 } else { 20 };
+    const RETURNS: usize = 100_000;
 
     /// Each value's share of the returns in thousandths: by the samples, and in truth.
     fn shares(seed: usize, value: impl Fn(usize) -> usize) -> ([f64; 4], [f64; 4]) {
