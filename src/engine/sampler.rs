@@ -170,6 +170,30 @@ mod tests {
         assert!((APART_MOST - 8..APART_MOST + 8).contains(&mean), "{mean}");
     }
 
+    // What chance moves in one run, it does not move on average.
+    #[test]
+    fn the_shares_of_four_sizes_are_right_on_average() {
+        let mut off = [0.0; 4];
+        for seed in 1..=SEEDS {
+            // Shares of 40, 30, 20 and 10 %, in an order drawn apart from the samples.
+            let order = Sampler::seeded(1000 + seed);
+            let value = |_| match order.below(10) {
+                0..4 => 0,
+                4..7 => 1,
+                7..9 => 2,
+                _ => 3,
+            };
+            let (said, is) = shares(seed, value);
+            for (off, (said, is)) in off.iter_mut().zip(said.into_iter().zip(is)) {
+                let here = said - is;
+                assert!(here.abs() < 0.05, "{said}, {is}: {seed}");
+                *off += here / SEEDS as f64;
+            }
+        }
+        let most = if crate::SLOW { 0.02 } else { 0.005 };
+        assert!(off.iter().all(|off| off.abs() < most), "{off:?}");
+    }
+
     // A fixed distance would see one of the values only.
     #[test]
     fn no_period_of_the_program_hides_from_the_samples() {
