@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! release_local   as it left, in its own thread, room in the cache: one push
-//! release         the rest: record, make whole, judge, keep or free
+//! release         the rest: record, make whole, keep or free
 //! ```
 
 use super::slot::{Use, Wipe};

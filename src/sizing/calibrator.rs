@@ -399,7 +399,8 @@ impl Calibrator {
         self.look_at_discards_from(state, seen);
         self.calibrations.add(1);
         state.calls = calls.total();
-        let per_sample = calls.squares as f64 / state.calls as f64;
+        // At least 1: the squares are added apart from the steps, so a busy thread's may be missing.
+        let per_sample = (calls.squares as f64 / state.calls as f64).max(1.0);
         let steps: [u64; STEPS] = calls.steps.map(|returns| returns as u64);
         state.targets = Targets::after(state.targets, &steps, self.percentile, per_sample);
         let Some(targets) = state.targets else {

@@ -6,7 +6,7 @@ use tierpool::{Builder, Pool, Profile};
 
 const CLASSES: [usize; 5] = [64, 1024, 16_384, 262_144, 1 << 20];
 
-/// Options for a pool that calibrates when it is told to.
+/// Options for a pool that calibrates only when the test calls `recalibrate`.
 fn by_hand() -> Builder {
     options(&CLASSES)
         .calibrate_after(u64::MAX)

@@ -176,7 +176,7 @@ fn the_largest_sizes_and_counts_are_summed_exactly() {
     let half = u64::MAX / 2;
     let mut halves = histogram(&[(0, half)]);
     halves.merge(&histogram(&[(usize::MAX, half)]));
-    halves.merge(&most); // of which one is counted
+    halves.merge(&most); // counts only one more
     let cells: Vec<HistogramCell> = halves.cells().collect();
     assert_eq!((cells[0].calls, cells[0].bytes), (half, 0));
     assert_eq!(cells[1].calls, half + 1);
@@ -228,8 +228,7 @@ fn any_size() -> impl Strategy<Value = usize> {
     (0..usize::BITS, any::<usize>()).prop_map(|(shift, bits)| bits >> shift)
 }
 
-/// Sizes, few of which are in a step of their own: so there are ties, and shares
-/// near any percentile.
+/// Sizes that mostly share a step with others. So there are ties, and shares near any percentile.
 fn any_sizes() -> impl Strategy<Value = Vec<usize>> {
     let size = prop_oneof![
         1 => any_size(),

@@ -39,7 +39,7 @@ fn a_quiet_program_calibrates_by_time_in_a_return() {
 
 #[test]
 fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
-    // Each return goes the slow way, and looks at the clock.
+    // Each return takes the slow path, and looks at the clock.
     let pool = by_time().thread_cache_bytes(0).build().unwrap();
     for returns in 0..999 {
         if returns % 100 == 0 {
@@ -62,7 +62,7 @@ fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
 #[test]
 #[cfg_attr(miri, ignore = "Miri takes long for so many returns")]
 fn a_program_with_few_returns_calibrates_by_time_soon_after_the_1000th() {
-    // The returns between two samples, and those that the thread has not told: up to a sixteenth.
+    // The returns between two samples, and those that the thread still holds back: up to a sixteenth.
     let fast = BETWEEN_SAMPLES + untold(1000 + BETWEEN_SAMPLES);
     for (thread_cache_bytes, late) in [(usize::MAX, fast), (0, untold(1000))] {
         let builder = by_time().thread_cache_bytes(thread_cache_bytes);

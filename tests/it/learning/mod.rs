@@ -1,8 +1,12 @@
 //! What a pool learns from the buffers that come back, and what follows.
 //!
-//! A pool looks at a sample of the returns. `by_count` and `by_time` are when it chooses targets,
-//! `recorded` is what it looks at, `threads` is how the threads' samples come together, `shares`
-//! is that the samples show the program as it is, and `follows` is what the targets change.
+//! A pool looks at a sample of the returns:
+//!
+//! - `by_count` and `by_time`: when the pool chooses targets.
+//! - `recorded`: what it looks at.
+//! - `threads`: how the threads' samples come together.
+//! - `shares`: the samples show the program as it is.
+//! - `follows`: what the targets change.
 
 mod by_count;
 mod by_time;
@@ -28,7 +32,7 @@ const EACH_SAMPLED: u64 = 32;
 
 /// The most returns of a thread and a size class that come between two samples.
 ///
-/// The second sample counts for them. Where it has not come, they are not counted.
+/// The second sample counts for them. Until then, they are not counted.
 const BETWEEN_SAMPLES: u64 = 95;
 
 /// The most returns that a thread has counted and not told, where all threads together have
@@ -44,7 +48,7 @@ fn by_count(threshold: u64) -> Builder {
         .calibrate_interval(None)
 }
 
-/// A pool that calibrates when it is told to.
+/// A pool that calibrates only when the test calls `recalibrate`.
 fn by_hand() -> Pool {
     // Not even if the drop rule discards many.
     by_count(u64::MAX).learn_sizes(false).build().unwrap()

@@ -329,8 +329,7 @@ const EMPTY: [(&str, Empty); 7] = [
     ("clear behind the guard", |buf, _| BytesMut::clear(buf)),
 ];
 
-/// Has many messages of 1 to 2 KiB come, each of which is taken by `take` with its length and
-/// emptied. Checks that the pool ends with buffers that hold them, and serves them all.
+/// Takes many messages of 1 to 2 KiB by `take`, with their lengths, and empties them. Checks that the pool ends with buffers that hold them, and serves them all.
 fn assert_learns_emptied(name: &str, zero: bool, take: impl Fn(&Pool, usize)) {
     const MESSAGES: usize = rounds(200_000, 2000);
     let pool = Pool::builder()

@@ -25,7 +25,7 @@ fn while_calibrating(pool: &Pool, work: impl FnOnce()) -> u64 {
             while !over.load(Ordering::Acquire) {
                 calibrate();
             }
-            calibrate(); // what came last
+            calibrate(); // counts the last returns
             calls
         });
         work();
@@ -150,7 +150,7 @@ fn what_several_threads_counted_is_complete_at_a_calibration_by_count() {
             scope.spawn(|| {
                 start.wait();
                 (0..EACH).for_each(|_| use_one(&pool, 1000, 1000));
-                start.wait(); // nobody inherits
+                start.wait(); // no thread inherits a cache
             });
         }
     });
