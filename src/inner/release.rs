@@ -69,10 +69,13 @@ impl Inner {
             pool.calibrator.note_requests(held, 1);
         }
         pool.record(&cache, used, sample.unwrap_or(1));
-        // Else its class may have been retired just now.
-        match sample.is_some() && cache.has_room() {
-            true => Self::keep_in(slot, held, cache),
-            false => Self::keep_or_free(slot, held, true, Came::Back, None),
+        let full = match sample {
+            Some(_) => cache.push::<true>(slot),
+            None => Err(slot),
+        };
+        // A class that was retired just now has no room, either.
+        if let Err(slot) = full {
+            Self::keep_or_free(slot, held, true, Came::Back, None);
         }
     }
 

@@ -329,7 +329,7 @@ impl Learned {
         }
         let most = self.most_told();
         let to_go = self.threshold.saturating_sub(most);
-        self.notes(set).until_told = (most / 16).min(to_go).clamp(1, TOLD_MOST);
+        self.notes(set).until_told = (self.threshold / 16).min(to_go).clamp(1, TOLD_MOST);
         Next {
             calibrates: most > self.threshold,
             looks: true,

@@ -62,7 +62,7 @@ fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
 #[test]
 #[cfg_attr(miri, ignore = "Miri takes long for so many returns")]
 fn a_program_with_few_returns_calibrates_by_time_soon_after_the_1000th() {
-    // The returns between two samples, and those that the thread still holds back: up to a sixteenth.
+    // The returns between two samples, and between four of those before: each fourth one looks.
     let fast = BETWEEN_SAMPLES + untold(1000 + BETWEEN_SAMPLES);
     for (thread_cache_bytes, late) in [(usize::MAX, fast), (0, untold(1000))] {
         let builder = by_time().thread_cache_bytes(thread_cache_bytes);
