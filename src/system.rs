@@ -45,18 +45,14 @@ pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
 
 /// `value` in a block from the heap; handed back if the heap has none.
 pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, T> {
-    const { assert!(size_of::<T>() > 0, "else there is nothing to ask for") };
-    // SAFETY: the size is not 0.
-    let block = unsafe { alloc::alloc(Layout::new::<T>()) }.cast::<T>();
-    if block.is_null() {
+    let mut one = Vec::new();
+    if one.try_reserve_exact(1).is_err() {
         return Err(value);
     }
-    // SAFETY: the global allocator has just given the block for the layout of a `T`, to no other
-    // code. It is initialised by the write, before a box owns it.
-    unsafe {
-        block.write(value);
-        Ok(Box::from_raw(block))
-    }
+    one.push(value);
+    let one = Box::into_raw(one.into_boxed_slice()).cast::<T>();
+    // SAFETY: from a box of one `T` in a slice, which has the layout of a `T`.
+    Ok(unsafe { Box::from_raw(one) })
 }
 
 /// Returns whether the heap gives a block for `count` values of `T` now. Frees the block again.
@@ -158,30 +154,33 @@ impl Drop for SignalsBlocked {
 mod signals {
     use std::io;
     use std::mem::MaybeUninit;
-    use std::ptr;
 
     /// Zeroed, and written by the system, which need not write all of it.
     pub(super) type Mask = MaybeUninit<libc::sigset_t>;
 
     /// Blocks all signals in the calling thread. Returns the mask that it had.
     pub(super) fn block_all() -> io::Result<Mask> {
-        let (mut all, mut before) = (Mask::zeroed(), Mask::zeroed());
+        let mut all = Mask::zeroed();
         // SAFETY: writes one set, to the place that it is given.
         unsafe { libc::sigfillset(all.as_mut_ptr()) };
-        // SAFETY: reads the set that was just written, and writes one to the other place.
-        let error =
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-        match error {
-            0 => Ok(before),
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
+        exchange(&all)
     }
 
     /// Gives the calling thread a mask that it had.
     pub(super) fn restore(before: &Mask) {
-        // SAFETY: reads one set, which the system wrote for `block_all`. It cannot fail: it
-        // has just done the same with another set.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+        // It cannot fail: it has just done the same with another set.
+        _ = exchange(before);
+    }
+
+    /// Gives the calling thread a mask. Returns the one that it had.
+    fn exchange(mask: &Mask) -> io::Result<Mask> {
+        let mut before = Mask::zeroed();
+        let (new, old) = (mask.as_ptr(), before.as_mut_ptr());
+        // SAFETY: reads one set, of numbers that are zeroed at least, and writes another.
+        match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, new, old) } {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
     }
 }
 

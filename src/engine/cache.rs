@@ -26,7 +26,7 @@ use super::local::Token;
 use super::magazine::Magazine;
 use super::rounds::{ARRAY_AT, Alone, Rounds, Seen, Taken};
 use crate::clock;
-use crate::sync::{AtomicBool, AtomicUsize, Counter, MODELLED, Ordering, yield_now};
+use crate::sync::{AtomicBool, AtomicUsize, Counter, MODELLED, Ordering, StaticPtr, yield_now};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -114,19 +114,14 @@ pub(super) struct Cache<T: Item> {
     /// Returned items that the owner had asked for, as far as samples have counted them.
     pub(super) requests: Counter,
     class: ClassIndex,
-    thread: NonNull<Thread<T::Notes>>,
+    // Never changes. Atomic only so that the cache may go from thread to thread.
+    thread: StaticPtr<Thread<T::Notes>>,
 }
 
 const _: () = assert!(
     3 * size_of::<usize>() + ARRAY_AT <= 64 || MODELLED,
     "what every get and drop uses is in one cache line"
 );
-
-// SAFETY: `thread` is the one field that needs the argument. It is only read through
-// that address, by any thread: it is made of atomics and of notes, which are `Sync`.
-unsafe impl<T: Item> Sync for Cache<T> {}
-// SAFETY: as above.
-unsafe impl<T: Item> Send for Cache<T> {}
 
 impl<T: Item> Cache<T> {
     /// A cache that no thread uses yet.
@@ -148,7 +143,7 @@ impl<T: Item> Cache<T> {
             growths: Counter::default(),
             requests: Counter::default(),
             class,
-            thread,
+            thread: StaticPtr::new(thread.as_ptr()),
         }
     }
 
@@ -165,7 +160,7 @@ impl<T: Item> Cache<T> {
 
     /// Takes the item that came last, if the cache is `me`'s and holds any.
     pub(super) fn pop_resting(&self, me: Token) -> Option<T> {
-        self.inside(me, |alone| alone.pop().or_else(|| alone.pop_resting()))?
+        self.inside(me, |alone| alone.pop_any())?
     }
 
     /// Keeps an item of weight [`unit`](Self::unit). Hands it back if the cache has no room, if
@@ -189,17 +184,17 @@ impl<T: Item> Cache<T> {
         if !LOOKED_AT && cache.rounds.sample_is_due() {
             return Err(item);
         }
-        let Some(alone) = cache.enter(me) else {
+        let Some(mut alone) = cache.enter(me) else {
             return Err(item);
         };
         let kept = match LOOKED_AT {
             true => alone.push_looked_at(item),
             false => alone.push(item),
         };
-        // What `leave` does, but through the pointer: no reference to the
-        // whole is alive when the store lets another thread free it.
-        // SAFETY: alive until this store is seen. Release: as in `leave`.
-        unsafe { (*this.as_ptr()).busy.store(false, Ordering::Release) };
+        // What `leave` does, but not a call of it: no call has a reference to the whole when the
+        // store lets another thread free it, and nothing here uses one afterwards. Release: as
+        // in `leave`.
+        cache.busy.store(false, Ordering::Release);
         kept
     }
 
@@ -258,8 +253,8 @@ impl<T: Item> Cache<T> {
     }
 
     /// Runs `work` inside; `None` if the cache is not `me`'s to enter.
-    fn inside<R>(&self, me: Token, work: impl FnOnce(&Alone<T>) -> R) -> Option<R> {
-        let done = work(&self.enter(me)?);
+    fn inside<R>(&self, me: Token, work: impl FnOnce(&mut Alone<T>) -> R) -> Option<R> {
+        let done = work(&mut self.enter(me)?);
         self.leave();
         Some(done)
     }
@@ -345,7 +340,7 @@ impl<T: Item> Cache<T> {
         // SAFETY: the owner is out, as was just seen, and cannot come back in:
         // it would load `owner` after the heavy barrier and find it claimed.
         // No other thread claims at the same time.
-        let alone = unsafe { self.rounds.alone() };
+        let mut alone = unsafe { self.rounds.alone() };
         Some(alone.take_idle(idle))
     }
 
@@ -378,8 +373,8 @@ impl<T: Item> Cache<T> {
 
     /// Its thread's state for all caches.
     pub(super) fn thread(&self) -> &Thread<T::Notes> {
-        // SAFETY: valid as long as the cache is, as `new` was promised.
-        unsafe { self.thread.as_ref() }
+        // SAFETY: valid as long as the cache is, as `new` was promised. Relaxed: never stored to.
+        unsafe { &*self.thread.load(Ordering::Relaxed) }
     }
 
     /// The account from which all caches of its thread lease.

@@ -3,8 +3,25 @@
 //! Owns the items in it. Knows nothing of where it comes from or goes.
 
 use super::item::{Item, MAGAZINE_ROUNDS};
-use std::mem::MaybeUninit;
-use std::ptr;
+use std::mem::{self, MaybeUninit};
+
+/// Moves rounds, initialised or not, to as many other places.
+#[inline]
+fn move_rounds<T>(from: &mut [MaybeUninit<T>], to: &mut [MaybeUninit<T>]) {
+    for (from, to) in from.iter_mut().zip(to) {
+        *to = mem::replace(from, MaybeUninit::uninit());
+    }
+}
+
+/// Moves all but the first `out` rounds down to the beginning, after those have been taken.
+#[inline]
+pub(super) fn close_gap<T>(rounds: &mut [MaybeUninit<T>], out: usize) {
+    let (taken, rest) = rounds.split_at_mut(out);
+    match rest.len() <= taken.len() {
+        true => move_rounds(rest, taken), // cheaper, and what is usual
+        false => rounds.rotate_left(out),
+    }
+}
 
 /// A batch of items of one size class that moves whole between levels.
 pub(super) struct Magazine<T> {
@@ -26,37 +43,30 @@ impl<T> Magazine<T> {
         self.len
     }
 
-    /// Moves `more` items from `rounds` on to the end of this magazine.
+    /// Adds items on top.
     ///
-    /// # Safety
+    /// # Panics
     ///
-    /// - `rounds` points to `more` initialised items, which no code uses there any more.
-    /// - With these the magazine holds at most [`MAGAZINE_ROUNDS`].
-    pub(super) unsafe fn add_from(&mut self, rounds: *const MaybeUninit<T>, more: usize) {
-        // SAFETY: `more` rounds are readable there, and there is room for them
-        // here, as the caller promises. The items are used here only from now on.
-        unsafe {
-            let end = self.rounds.as_mut_ptr().add(self.len);
-            ptr::copy_nonoverlapping(rounds, end, more);
+    /// - If the magazine would hold more than [`MAGAZINE_ROUNDS`].
+    #[inline]
+    pub(super) fn add(&mut self, items: impl ExactSizeIterator<Item = T>) {
+        let mut added = 0; // not `self.len`: so this is a copy of memory where `items` are
+        let rounds = &mut self.rounds[self.len..][..items.len()];
+        for (round, item) in rounds.iter_mut().zip(items) {
+            round.write(item);
+            added += 1;
         }
-        self.len += more;
+        self.len += added;
     }
 
-    /// Moves the first items here, at most `max`, to `rounds`. Returns how many.
+    /// Moves the first items here to `rounds`, as many as there are places. Returns how many.
     ///
-    /// # Safety
-    ///
-    /// - `rounds` points to room for `max` items that no code uses.
-    pub(super) unsafe fn move_to(&mut self, rounds: *mut MaybeUninit<T>, max: usize) -> usize {
-        let moved = self.len.min(max);
-        let here = self.rounds.as_mut_ptr();
-        // SAFETY: `moved` rounds are initialised here, and writable there, as
-        // the caller promises. The rest moves down over them, so that `..len`
-        // is initialised again, and what was moved is used there only.
-        unsafe {
-            ptr::copy_nonoverlapping(here, rounds, moved);
-            ptr::copy(here.add(moved), here, self.len - moved);
-        }
+    /// What is moved is initialised there from now on. What was there is forgotten.
+    #[inline]
+    pub(super) fn move_to(&mut self, rounds: &mut [MaybeUninit<T>]) -> usize {
+        let moved = self.len.min(rounds.len());
+        move_rounds(&mut self.rounds[..moved], &mut rounds[..moved]);
+        close_gap(&mut self.rounds[..self.len], moved);
         self.len -= moved;
         moved
     }
@@ -64,9 +74,7 @@ impl<T> Magazine<T> {
     /// Moves the first items here, at most `max`, to a new magazine.
     pub(super) fn split_first(&mut self, max: usize) -> Self {
         let mut first = Magazine::new();
-        // SAFETY: no magazine holds more than another has room for, and the rounds of the new
-        // one are used by no other code. They are initialised by as many as the number says.
-        first.len = unsafe { self.move_to(first.rounds.as_mut_ptr(), max) };
+        first.len = self.move_to(&mut first.rounds[..max.min(MAGAZINE_ROUNDS)]);
         first
     }
 

@@ -113,14 +113,10 @@ impl<T: Item> Engine<T> {
 
     // ---- this thread's caches ----
 
-    /// This thread's cache of a class, if it has any.
-    ///
-    /// # Safety
-    ///
-    /// - The engine is alive as long as the result is used.
+    /// The origin of items from this thread's cache of a class, if it has any.
     #[inline]
-    pub(crate) unsafe fn here(&self, class: ClassIndex) -> Option<Here<T>> {
-        self.attach().map(|local| local.here(class))
+    pub(crate) fn origin(&self, class: ClassIndex) -> Option<Origin<T>> {
+        self.attach().map(|local| local.origin(class))
     }
 
     /// Finds or makes this thread's caches, and remembers them.

@@ -111,17 +111,9 @@ pub(crate) struct Here<T: Item> {
 
 impl<T: Item> Here<T> {
     #[inline(always)]
-    pub(super) fn new(cache: &Cache<T>, me: Token) -> Self {
-        Here {
-            me,
-            cache: NonNull::from(cache),
-        }
-    }
-
-    #[inline(always)]
     fn cache(&self) -> &Cache<T> {
         // SAFETY: the caches live as long as the engine, and that is alive: who made this has
-        // promised it, or had it borrowed. The address does not dangle, as no thread has the
+        // promised it. The address does not dangle, as no thread has the
         // token of `Origin::NONE`.
         unsafe { self.cache.as_ref() }
     }

@@ -22,31 +22,26 @@ const RESERVE_AHEAD: usize = 8;
 const RESERVE_AHEAD_MAGAZINES: usize = 4096;
 
 impl<T: Item> Engine<T> {
-    /// The calling thread's cache, if it has room for an item of `weight`, or can be given some:
-    /// by leasing more, or by a flush to the depot.
-    ///
-    /// `None` for an item of another weight than the class's, and for a thread without caches.
-    ///
-    /// # Safety
-    ///
-    /// - The engine is alive as long as the result is used.
-    pub(crate) unsafe fn place_for(&self, class: ClassIndex, weight: usize) -> Option<Here<T>> {
-        let depot = self.depot(class);
-        if weight != depot.limits().weight {
-            return None;
-        }
-        let local = self.attach()?;
-        let seen = local.cache(class).look(local.me)?;
-        let has_room = seen.held < seen.room || self.make_room(&local, class, seen);
-        has_room.then(|| local.here(class))
+    /// Whether a cache of the calling thread's in this engine has room for an item of `weight`, or
+    /// can be given some: by leasing more, or by a flush to the depot. `false` for an item of
+    /// another weight than the class's.
+    #[inline]
+    pub(crate) fn has_place(&self, cache: &Here<T>, weight: usize) -> bool {
+        weight == cache.unit() && (cache.has_room() || self.make_room(cache.class()))
     }
 
     /// Makes room in this thread's full cache.
     #[cold]
     #[inline(never)]
-    fn make_room(&self, local: &Local<'_, T>, class: ClassIndex, seen: Seen) -> bool {
+    fn make_room(&self, class: ClassIndex) -> bool {
+        let Some(local) = self.attach() else {
+            return false;
+        };
+        let Some(Seen { room, .. }) = local.cache(class).look(local.me) else {
+            return false; // claimed
+        };
         let share = self.share(self.depot(class));
-        self.widen(local, class, share, seen.room) || self.flush_full(local, class, share)
+        self.widen(&local, class, share, room) || self.flush_full(&local, class, share)
     }
 
     /// Leases room for one item of `weight`, for [`put_loose`](Self::put_loose). Returns `false` if
@@ -275,8 +270,10 @@ impl<T: Item> Engine<T> {
 impl<T: Item> Engine<T> {
     /// Keeps an item, as the byte pool does it. Hands it back if there is no room.
     pub(crate) fn put(&self, class: ClassIndex, mut item: T) -> Result<(), T> {
+        let origin = self.origin(class);
         // SAFETY: the caller keeps it alive.
-        if let Some(place) = unsafe { self.place_for(class, item.weight()) } {
+        let cache = origin.and_then(|origin| unsafe { origin.here() });
+        if let Some(place) = cache.filter(|cache| self.has_place(cache, item.weight())) {
             match place.push::<true>(item) {
                 Ok(()) => return Ok(()),
                 Err(back) => item = back,

@@ -16,12 +16,11 @@
 //! ```
 
 use super::item::{CACHE_ROUNDS, Idle, Levels, MAGAZINE_ROUNDS};
-use super::magazine::Magazine;
+use super::magazine::{Magazine, close_gap};
 use super::sampler::Sampler;
 use crate::sync::{AtomicUsize, Counter, Exclusive, Hint, Ordering, fence, load_unshared};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::ptr;
 
 /// One cache's items. Each number is written by the thread that is alone, and read by any.
 // What a get and a drop use comes first: see `Cache`.
@@ -218,12 +217,6 @@ impl<T> Rounds<T> {
         // Relaxed: only the thread that is alone uses it, and the next one has acquired it.
         self.limit.store(limit, Ordering::Relaxed);
     }
-
-    /// Address of a place of the array, or of its end.
-    #[inline(always)]
-    fn place(&self, at: usize) -> *mut MaybeUninit<T> {
-        self.array.get().cast::<MaybeUninit<T>>().wrapping_add(at)
-    }
 }
 
 /// What a thread has seen while it was alone.
@@ -236,58 +229,67 @@ pub(super) struct Seen {
 }
 
 impl<T> Alone<'_, T> {
+    /// A number of these rounds.
+    #[inline(always)]
+    fn load(&self, number: &AtomicUsize) -> usize {
+        // SAFETY: only the thread that is alone stores `len`, `limit` and `resting`, and `self`
+        // proves that this one is.
+        unsafe { load_unshared(number) }
+    }
+
+    /// The array.
+    #[inline(always)]
+    fn places(&mut self) -> &mut [MaybeUninit<T>; CACHE_ROUNDS] {
+        self.0.exclusive.touch();
+        // SAFETY: `self` proves that no other thread has a reference to the array. This one has
+        // no other, since it has `self` to itself as long as the result.
+        unsafe { &mut *self.0.array.get() }
+    }
+
     pub(super) fn look(&self) -> Seen {
-        let load = |number: &AtomicUsize| {
-            // SAFETY: only the thread that is alone stores it.
-            unsafe { load_unshared(number) }
-        };
-        let resting = load(&self.0.resting);
+        let resting = self.load(&self.0.resting);
         Seen {
-            held: load(&self.0.len) + resting,
-            room: load(&self.0.limit) + resting,
+            held: self.load(&self.0.len) + resting,
+            room: self.load(&self.0.limit) + resting,
         }
     }
 
     /// Takes the item that came last of those that are not resting.
     #[inline(always)]
-    pub(super) fn pop(&self) -> Option<T> {
-        let rounds = self.0;
-        // SAFETY: only the thread that is alone stores it.
-        let last = unsafe { load_unshared(&rounds.len) }.checked_sub(1)?;
-        rounds.exclusive.touch();
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let last = self.load(&self.0.len).checked_sub(1)?;
         // SAFETY: `last` is below `len`, so it is initialised and in the array; the new `len`
         // excludes it, so no thread reads it again.
-        let item = unsafe { rounds.place(last).read().assume_init() };
-        rounds.set_len(last);
+        let item = unsafe { self.places().get_unchecked(last).assume_init_read() };
+        self.0.set_len(last);
         Some(item)
     }
 
-    /// Takes the resting item that came last, and leaves its room.
-    pub(super) fn pop_resting(&self) -> Option<T> {
+    /// Takes the item that came last, resting or not.
+    pub(super) fn pop_any(&mut self) -> Option<T> {
         let rounds = self.0;
-        let rest = rounds.resting().checked_sub(1)?;
-        rounds.exclusive.touch();
-        // SAFETY: the last `resting` places are initialised; the new number
-        // excludes the first of these, so no thread reads it again.
-        let item = unsafe { rounds.place(CACHE_ROUNDS - 1 - rest).read().assume_init() };
-        rounds.set_resting(rest);
-        rounds.set_limit(rounds.limit() + 1);
-        Some(item)
+        let (len, resting) = (rounds.len(), rounds.resting());
+        if len == 0 && resting > 0 {
+            // It rests no more, and keeps its room.
+            self.places().swap(0, CACHE_ROUNDS - resting);
+            rounds.set_resting(resting - 1);
+            rounds.set_limit(rounds.limit() + 1);
+            rounds.set_len(1);
+        }
+        self.pop()
     }
 
     /// Adds an item, or hands it back if there is no room.
     #[inline(always)]
-    pub(super) fn push(&self, item: T) -> Result<(), T> {
+    pub(super) fn push(&mut self, item: T) -> Result<(), T> {
         let rounds = self.0;
-        // SAFETY: only the thread that is alone stores them.
-        let (len, limit) = unsafe { (load_unshared(&rounds.len), load_unshared(&rounds.limit)) };
-        if len >= limit {
+        let len = self.load(&rounds.len);
+        if len >= self.load(&rounds.limit) {
             return Err(item);
         }
-        rounds.exclusive.touch();
-        // SAFETY: `len` is below `limit`, so it is in the array. This place is not initialised, so
-        // nothing is overwritten.
-        unsafe { rounds.place(len).write(MaybeUninit::new(item)) };
+        // SAFETY: `len` is below `limit`, so it is in the array. (It is not initialised, so
+        // nothing is overwritten.)
+        unsafe { self.places().get_unchecked_mut(len) }.write(item);
         rounds.set_len(len + 1);
         rounds.returns.add_by_owner(1); // after the length: see `levels`
         Ok(())
@@ -295,7 +297,7 @@ impl<T> Alone<'_, T> {
 
     /// As [`push`](Self::push), for an item that was looked at: the next sample comes after as many
     /// other returns as before.
-    pub(super) fn push_looked_at(&self, item: T) -> Result<(), T> {
+    pub(super) fn push_looked_at(&mut self, item: T) -> Result<(), T> {
         self.push(item)?;
         self.0.sample_after(1);
         Ok(())
@@ -318,12 +320,10 @@ impl<T> Alone<'_, T> {
     }
 
     /// Moves a magazine's items in, as far as there is room.
-    pub(super) fn refill(&self, magazine: &mut Magazine<T>) {
+    pub(super) fn refill(&mut self, magazine: &mut Magazine<T>) {
         let rounds = self.0;
-        let len = rounds.len();
-        rounds.exclusive.touch();
-        // SAFETY: from `len` up to `limit`, the places are in the array and not initialised.
-        let refilled = unsafe { magazine.move_to(rounds.place(len), rounds.limit() - len) };
+        let (len, limit) = (rounds.len(), rounds.limit());
+        let refilled = magazine.move_to(&mut self.places()[len..limit]);
         rounds.set_len(len + refilled);
         rounds.refilled.add_by_owner(refilled); // after the length: see `levels`
     }
@@ -331,7 +331,7 @@ impl<T> Alone<'_, T> {
     /// Moves the `out` items that came first to an empty magazine, with their room, and makes room
     /// for `more`. Returns `false`, and moves nothing, if the cache holds fewer items, if a
     /// magazine has fewer places, or if the magazine is not empty.
-    pub(super) fn flush(&self, out: usize, more: usize, magazine: &mut Magazine<T>) -> bool {
+    pub(super) fn flush(&mut self, out: usize, more: usize, magazine: &mut Magazine<T>) -> bool {
         let may = out > 0 && out <= MAGAZINE_ROUNDS.min(self.0.held()) && magazine.len() == 0;
         if may {
             self.take_first(out, magazine);
@@ -342,7 +342,7 @@ impl<T> Alone<'_, T> {
 
     /// Takes the idle items out, and all room that holds nothing. Puts the items that are left to
     /// rest.
-    pub(super) fn take_idle(&self, idle: Idle) -> Taken<T> {
+    pub(super) fn take_idle(&mut self, idle: Idle) -> Taken<T> {
         let rounds = self.0;
         let out = match idle {
             Idle::Unneeded => rounds.resting(),
@@ -366,29 +366,26 @@ impl<T> Alone<'_, T> {
     /// # Panics
     ///
     /// - If the cache holds fewer items, or a magazine has fewer places.
-    fn take_first(&self, out: usize, magazine: &mut Magazine<T>) {
+    fn take_first(&mut self, out: usize, magazine: &mut Magazine<T>) {
         let rounds = self.0;
         let (len, resting) = (rounds.len(), rounds.resting());
         assert!(out <= len + resting && magazine.len() + out <= MAGAZINE_ROUNDS);
         let rested = out.min(resting);
-        let (left, others) = (resting - rested, out - rested);
-        rounds.exclusive.touch();
+        let others = out - rested;
         rounds.flushed.add_by_owner(out); // before the lengths: see `levels`
-        // SAFETY: the last `resting` places are initialised, and `rested` is at most that. What
-        // is moved out is overwritten by the rest, or excluded by the new number, so it is
-        // used in the magazine only. The magazine has room for it.
-        unsafe {
-            magazine.add_from(rounds.place(CACHE_ROUNDS - rested), rested);
-            let from = rounds.place(CACHE_ROUNDS - resting);
-            ptr::copy(from, rounds.place(CACHE_ROUNDS - left), left);
+        let places = self.places();
+        for part in [CACHE_ROUNDS - rested..CACHE_ROUNDS, 0..others] {
+            let taken = places[part].iter();
+            // SAFETY: the last `resting` and the first `len` places are initialised, and the parts
+            // are some of these. The new numbers exclude them, so no thread reads them again:
+            // nothing panics before, as the magazine has room for them.
+            magazine.add(taken.map(|place| unsafe { place.assume_init_read() }));
         }
-        rounds.set_resting(left);
-        // SAFETY: the first `len` places are initialised, and `others` is at most that.
-        // Otherwise as above.
-        unsafe {
-            magazine.add_from(rounds.place(0), others);
-            ptr::copy(rounds.place(others), rounds.place(0), len - others);
+        if rested > 0 {
+            places[CACHE_ROUNDS - resting..].rotate_right(rested);
         }
+        close_gap(&mut places[..len], others);
+        rounds.set_resting(resting - rested);
         rounds.set_len(len - others);
         rounds.set_limit(rounds.limit() - others);
     }
@@ -398,18 +395,11 @@ impl<T> Alone<'_, T> {
     /// # Panics
     ///
     /// - If one rests already.
-    fn put_to_rest(&self) {
+    fn put_to_rest(&mut self) {
         let rounds = self.0;
         let len = rounds.len();
         assert_eq!(rounds.resting(), 0);
-        rounds.exclusive.touch();
-        // The last comes to lie first. SAFETY: the first `len` places are
-        // initialised, and moved to the last `len`, where none is, or within
-        // the array; from there they are used from now on.
-        unsafe {
-            std::slice::from_raw_parts_mut(rounds.place(0), len).reverse();
-            ptr::copy(rounds.place(0), rounds.place(CACHE_ROUNDS - len), len);
-        }
+        self.places().reverse(); // the last `len` places are initialised now: the last comes first
         rounds.set_resting(len); // before the length: see `levels`
         rounds.set_len(0);
         rounds.limit.store(0, Ordering::Relaxed); // Relaxed: see `set_limit`
@@ -419,12 +409,7 @@ impl<T> Alone<'_, T> {
 impl<T> Drop for Rounds<T> {
     /// For items that do not keep the engine alive; those that do were taken out.
     fn drop(&mut self) {
-        // Relaxed: `&mut self` proves that no other thread is here.
-        let (len, resting) = (self.len(), self.resting());
-        let (front, end) = self.array.get_mut().split_at_mut(CACHE_ROUNDS - resting);
-        for place in front[..len].iter_mut().chain(end) {
-            // SAFETY: these are the initialised ones.
-            unsafe { place.assume_init_drop() };
-        }
+        let mut alone = Alone(self); // `&mut self` proves it
+        while alone.pop_any().is_some() {}
     }
 }

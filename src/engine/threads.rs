@@ -11,7 +11,7 @@ use super::account::Account;
 use super::cache::{Cache, Thread};
 use super::item::{ClassIndex, ClassLimits, Item};
 use super::local::{self, EngineId, ThreadExit, Token};
-use super::origin::{Here, Origin};
+use super::origin::Origin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Hint, Ordering, StaticPtr};
 use crate::system;
 use std::iter;
@@ -153,10 +153,11 @@ impl<T: Item> Threads<T> {
         self.at(thread.next.load(Ordering::Relaxed))
     }
 
-    /// The entry at an address that `latest` or an entry has given out.
+    /// The entry at an address that `add` has made, or that `latest` or an entry has given out.
     fn at(&self, address: *mut ThreadCaches<T>) -> Option<&ThreadCaches<T>> {
-        // SAFETY: null, or made before the list had it, and alive until the list is dropped, which
-        // `&self` excludes. No place outside of this file has an address.
+        // SAFETY: null, or made by `add`, which puts it into the list. It is only read, and alive,
+        // until the list is dropped, which `&self` excludes. No place outside of this file has an
+        // address.
         unsafe { address.as_ref() }
     }
 
@@ -178,9 +179,7 @@ impl<T: Item> Threads<T> {
     /// Adds the caches of a new thread.
     pub(super) fn add(&self, thread: Box<ThreadCaches<T>>) -> &ThreadCaches<T> {
         let added = Box::into_raw(thread);
-        // SAFETY: made by the line above, and only read from here on until the list, which has
-        // it from the exchange on, is dropped.
-        let thread = unsafe { &*added };
+        let thread = self.at(added).expect("a box is not null");
         // Relaxed: what is read here is only compared and stored.
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
@@ -299,11 +298,6 @@ impl<'a, T: Item> Local<'a, T> {
         // SAFETY: at the address, there is one cache for each of the engine's classes. `attach`
         // gave it to `local` under the id of the list, which outlives `'a`, and with it the caches.
         unsafe { &*self.caches.add(class.get()) }
-    }
-
-    /// The thread's cache of a class, for an item of this engine.
-    pub(super) fn here(&self, class: ClassIndex) -> Here<T> {
-        Here::new(self.cache(class), self.me)
     }
 
     #[inline(always)]

@@ -42,10 +42,21 @@ impl Inner {
     /// was then, except for its contents.
     #[inline(always)]
     fn home_as_it_left(slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<Box<BufferSlot>>> {
+        let cache = Self::here(slot, origin)?;
+        slot.is_as_it_left(cache.unit()).then_some(cache)
+    }
+
+    /// The cache that is the origin of a buffer, if it is this thread's.
+    #[inline(always)]
+    fn here(_slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<Box<BufferSlot>>> {
         // SAFETY: the slot keeps its pool alive, and with it the engine that the origin is of.
         // It is only given to the result.
-        let cache = unsafe { origin.here() }?;
-        slot.is_as_it_left(cache.unit()).then_some(cache)
+        unsafe { origin.here() }
+    }
+
+    /// This thread's cache of a class, if it has any.
+    fn cache_of(slot: &BufferSlot, class: ClassIndex) -> Option<Here<Box<BufferSlot>>> {
+        Self::here(slot, &slot.home().engine.origin(class)?)
     }
 
     /// Keeps a buffer that did not take the fast path, or frees it and counts why. If it is as it
@@ -69,12 +80,11 @@ impl Inner {
             pool.calibrator.note_requests(held, 1);
         }
         pool.record(&cache, used, sample.unwrap_or(1));
-        let full = match sample {
-            Some(_) => cache.push::<true>(slot),
-            None => Err(slot),
-        };
+        if sample.is_none() {
+            return Self::keep_or_free(slot, held, true, Came::Back, Some(cache));
+        }
         // A class that was retired just now has no room, either.
-        if let Err(slot) = full {
+        if let Err(slot) = cache.push::<true>(slot) {
             Self::keep_or_free(slot, held, true, Came::Back, None);
         }
     }
@@ -88,8 +98,7 @@ impl Inner {
             true => slot.full_use(origin.has(Mark::Unasked)),
             false => slot.use_so_far(),
         };
-        // SAFETY: the slot keeps its pool alive, and is only given to the result.
-        let cache = unsafe { pool.engine.here(held) };
+        let cache = Self::cache_of(&slot, held);
         match &cache {
             Some(cache) => pool.record(cache, used, 1),
             None => pool.record_without_caches(held, used),
@@ -164,7 +173,7 @@ impl Inner {
         }
         match cache {
             Some(cache) if cache.has_room() => Self::keep_in(slot, held, cache),
-            _ => Self::keep(slot, held),
+            cache => Self::keep(slot, held, cache),
         }
     }
 
@@ -189,13 +198,15 @@ impl Inner {
         if capacity != pool.classes.capacity(class) {
             slot.forget_base();
         }
-        Self::keep(slot, class);
+        Self::keep(slot, class, None);
     }
 
-    /// Keeps a buffer in a class. Frees it if there is no room.
-    fn keep(slot: Box<BufferSlot>, class: ClassIndex) {
-        // SAFETY: the slot keeps its pool alive, and is only given to the result.
-        match unsafe { slot.home().engine.place_for(class, slot.capacity()) } {
+    /// Keeps a buffer in a class, or frees it if there is no room. `cache` is this thread's of that
+    /// class, if that was found.
+    fn keep(slot: Box<BufferSlot>, class: ClassIndex, cache: Option<Here<Box<BufferSlot>>>) {
+        let cache = cache.or_else(|| Self::cache_of(&slot, class));
+        let engine = &slot.home().engine;
+        match cache.filter(|cache| engine.has_place(cache, slot.capacity())) {
             Some(cache) => Self::keep_in(slot, class, cache),
             None => Self::keep_loose(slot, class),
         }
