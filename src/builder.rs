@@ -26,6 +26,8 @@ const RETAIN_LARGEST_DEFAULT: usize = 2;
 const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 /// 10 s: long for a program at work, short for one whose burst is over.
 const TRIM_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// Half: the size classes double, so a smaller one holds all contents below that.
+const COMPACT_BELOW_DEFAULT: u8 = 50;
 /// 42,000 returns, as in `valyala/bytebufferpool`.
 const CALIBRATE_AFTER_DEFAULT: u64 = 42_000;
 /// 95 of 100 returns, as in `valyala/bytebufferpool`.
@@ -60,6 +62,8 @@ pub struct Builder {
     background_trim: bool,
     malloc_trim: bool,
     zero_on_return: bool,
+    reuse_initialised: bool,
+    compact_below: u8,
     learn_sizes: bool,
     calibrate_after: u64,
     calibrate_percentile: f64,
@@ -81,6 +85,8 @@ impl Default for Builder {
             background_trim: false,
             malloc_trim: false,
             zero_on_return: false,
+            reuse_initialised: false,
+            compact_below: COMPACT_BELOW_DEFAULT,
             learn_sizes: true,
             calibrate_after: CALIBRATE_AFTER_DEFAULT,
             calibrate_percentile: CALIBRATE_PERCENTILE_DEFAULT,
@@ -309,6 +315,46 @@ impl Builder {
         self
     }
 
+    /// Sets whether the rooms of [`PooledBuf::fill_with`](crate::PooledBuf::fill_with) may hold what
+    /// was written there before. Default: `false`, and the rooms are zero.
+    ///
+    /// With `true`, memory is zeroed once in its life, and then handed out as it is: a room of
+    /// 64 KiB costs nothing then. **Code that fills a room can read what the pool's other users
+    /// wrote there.** Use it for a pool whose users may see each other's bytes.
+    ///
+    /// With [`zero_on_return`](Self::zero_on_return), rooms are zero in either case.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().reuse_initialised(true).build()?;
+    /// for read in 0..10 {
+    ///     // Zeroes 64 KiB at the first time, and nothing later.
+    ///     let mut buf = pool.get(64 << 10);
+    ///     buf.fill_with(64 << 10, |room| {
+    ///         room[0] = read;
+    ///         Ok(1)
+    ///     })?;
+    ///     assert_eq!(buf[..], [read]);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reuse_initialised(mut self, on: bool) -> Self {
+        self.reuse_initialised = on;
+        self
+    }
+
+    /// Sets for which contents [`PooledBuf::freeze_compact`](crate::PooledBuf::freeze_compact)
+    /// takes a smaller buffer: for those below `percent` of the capacity. Default: 50.
+    ///
+    /// 0: for none. 100: for all that a smaller size class holds.
+    ///
+    /// [`build`](Self::build) returns an error if it is above 100.
+    pub fn compact_below(mut self, percent: u8) -> Self {
+        self.compact_below = percent;
+        self
+    }
+
     /// Sets whether the pool learns which sizes to [hand out](Pool::get_default), to grow to, and
     /// to keep. Default: `true`.
     ///
@@ -430,6 +476,11 @@ impl Builder {
                 value: self.calibrate_percentile.to_string(),
             });
         }
+        if self.compact_below > 100 {
+            return Err(ConfigError::CompactBelow {
+                percent: self.compact_below,
+            });
+        }
         if self.background_trim && self.trim_interval.is_none() {
             return Err(ConfigError::BackgroundWithoutInterval);
         }
@@ -469,6 +520,8 @@ impl Builder {
             background_trim: in_background,
             malloc_trim: self.malloc_trim,
             zero_on_return: self.zero_on_return,
+            reuse_initialised: self.reuse_initialised,
+            compact_below: self.compact_below,
         })
     }
 

@@ -17,6 +17,8 @@ pub(crate) struct Config {
     pub(crate) background_trim: Option<Duration>,
     pub(crate) malloc_trim: bool,
     pub(crate) zero_on_return: bool,
+    pub(crate) reuse_initialised: bool,
+    pub(crate) compact_below: u8,
 }
 
 /// How the sizes are learned.

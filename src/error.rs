@@ -122,6 +122,12 @@ pub enum ConfigError {
         /// Its value, as it prints.
         value: String,
     },
+    /// `compact_below` is above 100.
+    #[non_exhaustive]
+    CompactBelow {
+        /// Its value in percent.
+        percent: u8,
+    },
     /// `background_trim` is set, and `trim_interval` is `None`.
     BackgroundWithoutInterval,
     /// The thread of `background_trim` cannot be started.
@@ -222,6 +228,10 @@ impl fmt::Display for ConfigError {
             Self::Percentile { value } => write!(
                 f,
                 "calibrate_percentile: {value} is not a number from 0 to 1; 0.95 is usual"
+            ),
+            Self::CompactBelow { percent } => write!(
+                f,
+                "compact_below: {percent} percent is above 100; use 0 to 100"
             ),
             Self::BackgroundWithoutInterval => write!(
                 f,

@@ -91,7 +91,7 @@ mod system;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 
-pub use buf::PooledBuf;
+pub use buf::{PooledBuf, PooledBytes};
 pub use builder::Builder;
 pub use error::{ConfigError, FitError, GetError};
 pub use pool::{Freed, Pool};

@@ -135,6 +135,27 @@ impl Pool {
         PooledBuf::try_acquire(&self.shared, size)
     }
 
+    /// Takes a buffer whose contents are `size` zeros.
+    ///
+    /// As [`get`](Self::get) and [`resize`](PooledBuf::resize). Writes only those zeros that are not
+    /// known to be there: none to memory that comes from the system.
+    ///
+    /// # Panics
+    ///
+    /// - If `size` is above `isize::MAX`.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop(pool.get_zeroed(100));
+    /// pool.get(100).extend_from_slice(b"secret");
+    /// assert_eq!(pool.get_zeroed(100)[..], [0; 100]);
+    /// ```
+    pub fn get_zeroed(&self, size: usize) -> PooledBuf {
+        PooledBuf::acquire_zeroed(&self.shared, size)
+    }
+
     /// Takes an empty buffer of the size that came back most often lately.
     ///
     /// As [`get`](Self::get), with the present `default_size` of the [targets](Self::targets).

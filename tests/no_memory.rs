@@ -17,7 +17,7 @@ use std::env;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use tierpool::{Builder, ConfigError, Counts, GetError, Pool, PooledBuf};
+use tierpool::{Builder, ConfigError, Counts, GetError, Pool, PooledBuf, PooledBytes};
 
 // ---- the heap ----
 
@@ -325,7 +325,7 @@ fn run(ledger: usize, options: Builder) -> usize {
         let buf = BytesMut::with_capacity(capacity);
         script.pool.adopt(buf)
     });
-    let frozen: Option<Bytes> = tried(|| script.pool.try_get(900)).ok().map(|mut buf| {
+    let frozen: Option<PooledBytes> = tried(|| script.pool.try_get(900)).ok().map(|mut buf| {
         buf.put_bytes(9, 900);
         buf.freeze()
     });

@@ -4,10 +4,10 @@ use super::PooledBuf;
 use crate::engine::Mark;
 use crate::error::GetError;
 use crate::inner::slot::PROBE;
-use crate::inner::{BufferOrigin, BufferSlot, Inner};
+use crate::inner::{BufferBox, BufferOrigin, Inner};
 use crate::sizing::calibrator::least_growth;
 use crate::system::CAPACITY_MAX;
-use bytes::buf::UninitSlice;
+use ::bytes::buf::UninitSlice;
 use std::mem;
 
 /// Why a guard needs room.
@@ -56,6 +56,9 @@ impl PooledBuf {
             capacity_overflow(len, additional);
         };
         self.note_used();
+        if self.is_shared() {
+            return self.move_on(needed, room);
+        }
         if self.slot.use_room(additional) {
             return;
         }
@@ -84,6 +87,9 @@ impl PooledBuf {
             return Err(GetError::TooLarge { size });
         };
         self.note_used();
+        if self.is_shared() {
+            return self.try_move_on(needed);
+        }
         if self.slot.use_room(additional) {
             return Ok(());
         }
@@ -103,7 +109,7 @@ impl PooledBuf {
     /// At least one and a half times the present one. So appending costs constant time per byte,
     /// however small the appends and the steps between classes are. Only the step to the largest
     /// class may be smaller. It comes once: above that class, the capacity doubles.
-    fn growth(&self, needed: usize, room: Room) -> usize {
+    pub(super) fn growth(&self, needed: usize, room: Room) -> usize {
         let home = self.slot.home();
         let (capacity, largest) = (self.slot.buf.capacity(), home.classes().max());
         let wanted = match room {
@@ -130,7 +136,7 @@ impl PooledBuf {
 
     /// Moves the contents to a larger buffer, and gives this one back.
     #[inline(always)] // into two that are cold
-    fn exchange_for(&mut self, mut slot: Box<BufferSlot>, origin: BufferOrigin) {
+    fn exchange_for(&mut self, mut slot: BufferBox, origin: BufferOrigin) {
         slot.buf.extend_from_slice(&self.slot.buf);
         let outgrown = mem::replace(&mut *self.slot, slot);
         let from = mem::replace(&mut self.origin, origin);
@@ -148,12 +154,19 @@ impl PooledBuf {
         self.note_unseen();
         self.note_used(); // before the contents move
         let probed = self.origin.has(Mark::Probed);
+        if self.is_shared() {
+            let needed = with_additional(self.slot.buf.len(), CHUNK_LEAST);
+            self.move_on(needed.expect("BytesMut holds less"), Room::Probed);
+            self.slot.forget_zeros();
+            return self.slot.buf.spare_capacity_mut().into();
+        }
         if self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1) {
             if probed {
                 // Probed while a part was in use elsewhere. The probe may have been written to.
                 let bytes = *self.slot.probe();
                 self.write_behind(&bytes);
             }
+            self.slot.forget_zeros();
             return self.slot.buf.spare_capacity_mut().into();
         }
         if !probed && !self.slot.use_so_far().was_asked_for() {

@@ -1,15 +1,21 @@
 //! The buffer as its user holds it: an owned guard that goes home on drop.
 //!
-//! `growth` exchanges a full buffer for a larger one. `traits` implements the traits of other
-//! crates. Knows nothing of levels.
+//! `growth` exchanges a full buffer for a larger one. `parts` cuts the contents into `bytes`, which
+//! share the buffer. `fill` lends room to code that wants initialised bytes. `traits` implements the
+//! traits of other crates. Knows nothing of levels.
 
+mod bytes;
+mod fill;
 mod growth;
+mod parts;
 mod traits;
+
+pub use bytes::PooledBytes;
 
 use crate::engine::Mark;
 use crate::error::GetError;
-use crate::inner::{BufferOrigin, BufferSlot, Inner};
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::inner::{BufferBox, BufferOrigin, BufferSlot, Inner};
+use ::bytes::{BufMut, BytesMut};
 use growth::Room;
 use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::ptr;
@@ -134,7 +140,7 @@ use std::sync::Arc;
 #[repr(C)] // see `Origin`
 pub struct PooledBuf {
     /// Taken out by `drop` alone.
-    slot: ManuallyDrop<Box<BufferSlot>>,
+    slot: ManuallyDrop<BufferBox>,
     /// The thread cache that the slot may go back to if nothing has changed.
     // Here and not in the slot: so the drop can find its place in the cache before the slot is
     // loaded.
@@ -162,6 +168,17 @@ impl PooledBuf {
         })
     }
 
+    /// Takes a buffer whose contents are `len` zeros.
+    pub(crate) fn acquire_zeroed(home: &Arc<Inner>, len: usize) -> Self {
+        let (slot, origin) = home.acquire_zeroed(len);
+        let mut buf = PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        };
+        buf.append_zeros(len);
+        buf
+    }
+
     /// Takes in a buffer that the pool did not make.
     pub(crate) fn adopt(home: &Arc<Inner>, buf: BytesMut) -> Self {
         home.counters(home.class_of(buf.capacity())).adopted.bump();
@@ -185,37 +202,12 @@ impl PooledBuf {
     /// assert_eq!((pool.stats().total.detached, pool.stats().total.outstanding), (1, 0));
     /// ```
     #[must_use = "the buffer is freed unless you keep it; to give it back, drop the guard"]
-    pub fn detach(self) -> BytesMut {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped, so the slot is taken out once.
-        let mut slot = unsafe { ManuallyDrop::take(&mut this.slot) };
+    pub fn detach(mut self) -> BytesMut {
+        self.leave_parts();
+        let (mut slot, _) = self.into_slot();
         slot.home().counters_of(&slot).detached.bump();
         slot.forget_use(); // overwrites a probe, which may hold a secret
         mem::take(&mut slot.buf)
-    }
-
-    /// Makes the contents immutable and cheap to clone and slice.
-    ///
-    /// The buffer goes home when the last clone or slice is dropped, and counts
-    /// as outstanding until then. `Bytes::try_into_mut` on it always fails.
-    ///
-    /// Allocates a few words for the shared count.
-    ///
-    /// ```
-    /// use tierpool::Pool;
-    ///
-    /// let pool = Pool::default();
-    /// let mut buf = pool.get(10);
-    /// buf.extend_from_slice(b"header body");
-    /// let frozen = buf.freeze();
-    /// let body = frozen.slice(7..);
-    /// drop(frozen);
-    /// assert_eq!((&body[..], pool.stats().total.outstanding), (&b"body"[..], 1));
-    /// drop(body);
-    /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
-    /// ```
-    pub fn freeze(self) -> Bytes {
-        Bytes::from_owner(self)
     }
 
     /// Makes room for at least `additional` bytes more, through the pool.
@@ -299,6 +291,7 @@ impl PooledBuf {
     /// - If the new capacity would be above `isize::MAX` bytes.
     pub fn resize(&mut self, len: usize, value: u8) {
         match len.checked_sub(self.len()) {
+            Some(more) if value == 0 => self.append_zeros(more),
             Some(more) => self.put_bytes(value, more),
             None => self.truncate(len),
         }
@@ -347,7 +340,7 @@ impl PooledBuf {
     /// [`set_len`](Self::set_len).
     #[inline]
     pub fn spare_capacity_mut(&mut self) -> &mut [MaybeUninit<u8>] {
-        // The pool does not see bytes that are written there and not announced.
+        self.slot.forget_initialised();
         self.note_unseen();
         self.slot.buf.spare_capacity_mut()
     }
@@ -384,7 +377,8 @@ impl PooledBuf {
         }
     }
 
-    /// Notes that the buffer is lent out for writes that the pool cannot see.
+    /// Notes that the spare room is lent out for writes that the pool cannot see: it does not see
+    /// bytes that are written there and not announced.
     #[inline(always)]
     fn note_unseen(&mut self) {
         // A buffer that will be wiped has no origin. So only one without an origin needs the mark.

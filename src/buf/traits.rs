@@ -5,8 +5,8 @@
 use super::PooledBuf;
 use crate::engine::Mark;
 use crate::system::CAPACITY_MAX;
-use bytes::buf::UninitSlice;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ::bytes::buf::UninitSlice;
+use ::bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut, Index, IndexMut};
@@ -26,6 +26,9 @@ impl DerefMut for PooledBuf {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut BytesMut {
         // It may grow in place, be cut, or be exchanged.
+        if self.origin.has(Mark::Shared) {
+            self.leave_parts();
+        }
         self.note_used();
         self.origin.mark(Mark::Lent);
         &mut self.slot.buf
@@ -87,12 +90,13 @@ impl Buf for PooledBuf {
         self.slot.buf.advance(count);
     }
 
-    /// Splits off the first `len` bytes without copying.
+    /// As [`split_to`](PooledBuf::split_to), as a `Bytes`. Copies nothing; allocates a few words.
     ///
-    /// While that part lives, the buffer cannot go home: it is freed with it.
+    /// # Panics
+    ///
+    /// - If `len` is above the length.
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
-        self.note_before_consuming();
-        self.slot.buf.copy_to_bytes(len)
+        self.split_to(len).into()
     }
 }
 
@@ -127,7 +131,9 @@ unsafe impl BufMut for PooledBuf {
         if self.spare() == 0 {
             return self.chunk_of_full();
         }
-        self.spare_capacity_mut().into()
+        self.slot.forget_zeros();
+        self.note_unseen();
+        self.slot.buf.spare_capacity_mut().into()
     }
 
     /// Appends all that remains in `source`.
@@ -212,9 +218,10 @@ impl<'a> Extend<&'a u8> for PooledBuf {
 }
 
 impl From<PooledBuf> for Bytes {
-    /// As [`PooledBuf::freeze`].
+    /// As [`PooledBuf::freeze`]. Allocates a few words for the count of the `Bytes`, unless it is
+    /// empty.
     fn from(buf: PooledBuf) -> Bytes {
-        buf.freeze()
+        buf.freeze().into()
     }
 }
 

@@ -72,14 +72,14 @@ pub(super) struct Token {
 
 impl Token {
     /// The first thread's. Lower numbers name no thread and no owner.
-    pub(super) const LEAST: usize = 48;
+    pub(super) const LEAST: usize = 3 * Self::STEP;
     /// From one thread's to the next. The bits between hold what an owner of a cache, and
     /// the holder of an origin, note in their copies.
-    pub(super) const STEP: usize = 16;
+    pub(super) const STEP: usize = 64;
     /// The token of a thread that owns no cache, now or ever.
-    const NONE: Token = Token::new(16);
+    const NONE: Token = Token::new(Self::STEP);
     /// No thread's token, not even that of a thread without caches.
-    pub(super) const NOBODY: Token = Token::new(32);
+    pub(super) const NOBODY: Token = Token::new(2 * Self::STEP);
 
     const fn new(number: usize) -> Self {
         Token {
@@ -98,6 +98,12 @@ impl Token {
     #[inline(always)]
     pub(super) fn with(self, bits: usize) -> Self {
         Token::new(self.number | bits)
+    }
+
+    /// The token without these bits.
+    #[inline(always)]
+    pub(super) fn without(self, bits: usize) -> Self {
+        Token::new(self.number & !bits)
     }
 
     /// The bits below [`STEP`](Self::STEP).
@@ -121,7 +127,7 @@ impl Token {
         })
     }
 
-    /// `None` if there are no more. Where `usize` has 32 bits, a thread after some 250 million
+    /// `None` if there are no more. Where `usize` has 32 bits, a thread after some 60 million
     /// others goes without a cache.
     fn next() -> Option<Token> {
         static NEXT: StaticUsize = StaticUsize::new(Token::LEAST);

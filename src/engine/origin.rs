@@ -39,9 +39,13 @@ pub(crate) enum Mark {
     Probed = 4,
     /// With [`Probed`](Self::Probed): no one named the item's size.
     Unasked = 8,
+    /// Others may hold the item, too.
+    Shared = 16,
+    /// Something is known of the item's contents that its return is to keep.
+    Known = 32,
 }
 
-const _: () = assert!((Mark::Unasked as usize) < Token::STEP);
+const _: () = assert!((Mark::Known as usize) < Token::STEP);
 
 impl<T: Item> Clone for Origin<T> {
     #[inline(always)]
@@ -79,8 +83,28 @@ impl<T: Item> Origin<T> {
     }
 
     #[inline(always)]
-    pub(crate) fn is_marked(&self) -> bool {
-        self.owner.bits() != 0
+    pub(crate) fn unmark(&mut self, mark: Mark) {
+        self.owner = self.owner.without(mark as usize);
+    }
+
+    /// All marks, as a number for [`of_marks`](Self::of_marks).
+    pub(crate) fn marks(&self) -> usize {
+        self.owner.bits()
+    }
+
+    /// [`Origin::NONE`] with these marks.
+    pub(crate) fn of_marks(marks: usize) -> Self {
+        Origin {
+            owner: Token::NOBODY.with(marks),
+            ..Self::NONE
+        }
+    }
+
+    /// Whether the item or its notes were lent out to be changed.
+    #[inline(always)]
+    pub(crate) fn was_lent(&self) -> bool {
+        let lent = [Mark::Lent, Mark::Unseen, Mark::Probed];
+        lent.into_iter().any(|mark| self.has(mark))
     }
 
     #[inline(always)]

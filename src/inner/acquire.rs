@@ -1,6 +1,6 @@
 //! The way to a user: a buffer for a request, from the engine or from the heap.
 
-use super::{BufferOrigin, BufferSlot, Inner};
+use super::{BufferBox, BufferOrigin, BufferSlot, Inner};
 use crate::engine::{ClassIndex, UNLIMITED};
 use crate::error::GetError;
 use crate::system::CAPACITY_MAX;
@@ -32,7 +32,7 @@ impl Inner {
     ///
     /// - If `request` is above `isize::MAX`.
     #[inline(always)]
-    pub(crate) fn acquire(self: &Arc<Self>, request: usize) -> (Box<BufferSlot>, BufferOrigin) {
+    pub(crate) fn acquire(self: &Arc<Self>, request: usize) -> (BufferBox, BufferOrigin) {
         let class = self.classes.for_request(request);
         match self.engine.get_local(class) {
             Some(local_hit) => local_hit,
@@ -50,7 +50,7 @@ impl Inner {
     pub(crate) fn try_acquire(
         self: &Arc<Self>,
         request: usize,
-    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
+    ) -> Result<(BufferBox, BufferOrigin), GetError> {
         let class = self.classes.for_request(request);
         match self.engine.get_local(class) {
             Some(local_hit) => Ok(local_hit),
@@ -59,10 +59,7 @@ impl Inner {
     }
 
     /// As [`acquire`](Self::acquire), for a guard that an append has filled.
-    pub(crate) fn acquire_to_grow(
-        self: &Arc<Self>,
-        request: usize,
-    ) -> (Box<BufferSlot>, BufferOrigin) {
+    pub(crate) fn acquire_to_grow(self: &Arc<Self>, request: usize) -> (BufferBox, BufferOrigin) {
         let class = self.classes.for_request(request);
         // Not on the fast path if the class is retired: its drop must not take that, either.
         let local = match self.calibrator.is_retired(class) {
@@ -75,6 +72,23 @@ impl Inner {
         (slot, origin)
     }
 
+    /// As [`acquire`](Self::acquire). If the buffer is new, it is zero, and the slot knows that.
+    pub(crate) fn acquire_zeroed(self: &Arc<Self>, request: usize) -> (BufferBox, BufferOrigin) {
+        let class = self.classes.for_request(request);
+        let make = |capacity| -> Result<_, Infallible> {
+            let home = || Arc::clone(self);
+            Ok(match BufferSlot::try_with_capacity(capacity, home()) {
+                Some(slot) => slot,
+                // Panics, or ends the process, as for any other request.
+                None => BufferSlot::with_capacity(capacity, home()),
+            })
+        };
+        self.engine.get_local(class).unwrap_or_else(|| {
+            let Ok(taken) = self.find_or_make(class, request, Want::Request, make);
+            taken
+        })
+    }
+
     /// Local hit after all, depot hit, or else miss.
     #[cold]
     #[inline(never)]
@@ -83,7 +97,7 @@ impl Inner {
         class: ClassIndex,
         request: usize,
         want: Want,
-    ) -> (Box<BufferSlot>, BufferOrigin) {
+    ) -> (BufferBox, BufferOrigin) {
         let make = |capacity| -> Result<_, Infallible> {
             Ok(BufferSlot::with_capacity(capacity, Arc::clone(self)))
         };
@@ -98,7 +112,7 @@ impl Inner {
         self: &Arc<Self>,
         class: ClassIndex,
         request: usize,
-    ) -> Result<(Box<BufferSlot>, BufferOrigin), GetError> {
+    ) -> Result<(BufferBox, BufferOrigin), GetError> {
         if request > CAPACITY_MAX {
             return Err(GetError::TooLarge { size: request });
         }
@@ -140,8 +154,8 @@ impl Inner {
         class: ClassIndex,
         request: usize,
         want: Want,
-        make: impl FnOnce(usize) -> Result<Box<BufferSlot>, E>,
-    ) -> Result<(Box<BufferSlot>, BufferOrigin), E> {
+        make: impl FnOnce(usize) -> Result<BufferBox, E>,
+    ) -> Result<(BufferBox, BufferOrigin), E> {
         let counters = self.counters(class);
         if class == self.classes.unclassed() {
             let slot = make(request)?;
@@ -177,6 +191,15 @@ impl Inner {
             return Ok((slot, BufferOrigin::NONE));
         }
         Ok((slot, origin))
+    }
+
+    /// The capacity of a new buffer for `request` bytes.
+    pub(crate) fn capacity_for(&self, request: usize) -> usize {
+        let class = self.classes.for_request(request);
+        match class == self.classes.unclassed() {
+            true => request,
+            false => self.classes.capacity(class),
+        }
     }
 
     /// Makes room in the depot for all buffers of a class, outstanding and idle, and for `more`.

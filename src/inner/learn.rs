@@ -1,7 +1,7 @@
 //! Learns from buffers that come back: records, calibrates and trims.
 
 use super::slot::Use;
-use super::{BufferSlot, Inner};
+use super::{BufferBox, Inner};
 use crate::engine::{ClassIndex, Here};
 use crate::sizing::profile::Profile;
 use crate::sizing::samples::{Next, Returns, Samples};
@@ -11,7 +11,7 @@ impl Inner {
     /// Records the use of a buffer that returns to a thread's cache, for the `returns` that it
     /// stands for. From time to time, calibrates and trims.
     #[inline]
-    pub(super) fn record(&self, cache: &Here<Box<BufferSlot>>, used: Use, returns: usize) {
+    pub(super) fn record(&self, cache: &Here<BufferBox>, used: Use, returns: usize) {
         if used.was_asked_for() {
             cache.count_requests(returns);
         }

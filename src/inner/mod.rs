@@ -5,6 +5,8 @@
 //! buffers.
 
 mod acquire;
+mod cell;
+mod holders;
 mod learn;
 mod release;
 pub(crate) mod slot;
@@ -19,7 +21,8 @@ use crate::sizing::size_class::SizeClasses;
 use crate::stats::{Counters, Footprint, Stats};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::system;
-use slot::{Home, Slot, Spare};
+use cell::{Hold, SlotBox, Spare};
+use slot::{Home, Slot};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -28,18 +31,26 @@ use std::time::Duration;
 /// The fewest freed bytes for which the heap is asked to look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
 
-/// The cell that a buffer of a pool lives in.
+/// A buffer of a pool, with its notes.
 pub(crate) type BufferSlot = Slot<Inner>;
 
-/// The thread cache that such a cell came from.
-pub(crate) type BufferOrigin = Origin<Box<BufferSlot>>;
+/// The way to such a buffer.
+pub(crate) type BufferBox = SlotBox<Inner>;
+
+/// A hold on such a buffer.
+pub(crate) type BufferHold = Hold<Inner>;
+
+/// The thread cache that such a buffer came from.
+pub(crate) type BufferOrigin = Origin<BufferBox>;
 
 /// One pool, as its handles, its guards and its idle buffers see it.
 pub(crate) struct Inner {
-    engine: Engine<Box<BufferSlot>>,
+    engine: Engine<BufferBox>,
     classes: SizeClasses,
     calibrator: Calibrator,
     zero_on_return: bool,
+    reuse_initialised: bool,
+    compact_below: u8,
     malloc_trim: bool,
     /// Which refusals of the heap pass without a clear.
     clears: Backoff,
@@ -60,9 +71,9 @@ struct Background {
 }
 
 impl HasEngine for Inner {
-    type Item = Box<BufferSlot>;
+    type Item = BufferBox;
 
-    fn engine(&self) -> &Engine<Box<BufferSlot>> {
+    fn engine(&self) -> &Engine<BufferBox> {
         &self.engine
     }
 }
@@ -97,6 +108,8 @@ impl Inner {
             calibrator: Calibrator::new(config.calibrating, &config.classes),
             classes: config.classes,
             zero_on_return: config.zero_on_return,
+            reuse_initialised: config.reuse_initialised,
+            compact_below: config.compact_below,
             malloc_trim: config.malloc_trim,
             clears: Backoff::new(),
             handles: AtomicUsize::new(1),
@@ -131,6 +144,16 @@ impl Inner {
 
     pub(crate) fn zero_on_return(&self) -> bool {
         self.zero_on_return
+    }
+
+    /// Whether rooms may show what was written to them before.
+    pub(crate) fn reuse_initialised(&self) -> bool {
+        self.reuse_initialised
+    }
+
+    /// The contents that are worth a smaller buffer have fewer percent of the capacity.
+    pub(crate) fn compact_below(&self) -> u8 {
+        self.compact_below
     }
 
     pub(crate) fn classes(&self) -> &SizeClasses {

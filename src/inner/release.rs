@@ -6,7 +6,7 @@
 //! ```
 
 use super::slot::{Use, Wipe};
-use super::{BufferOrigin, BufferSlot, Inner};
+use super::{BufferBox, BufferHold, BufferOrigin, BufferSlot, Inner};
 use crate::engine::{ClassIndex, Here, Item, Mark};
 use crate::stats::Discard;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ impl Inner {
     /// sample is due.
     #[inline(always)]
     pub(crate) fn release_local(
-        mut slot: Box<BufferSlot>,
+        mut slot: BufferBox,
         origin: &BufferOrigin,
-    ) -> Result<(), Box<BufferSlot>> {
+    ) -> Result<(), BufferBox> {
         match Self::home_as_it_left(&slot, origin) {
             Some(cache) => {
                 slot.empty();
@@ -41,21 +41,21 @@ impl Inner {
     /// The cache that a buffer came from, if that is this thread's, and the buffer is what it
     /// was then, except for its contents.
     #[inline(always)]
-    fn home_as_it_left(slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<Box<BufferSlot>>> {
+    fn home_as_it_left(slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<BufferBox>> {
         let cache = Self::here(slot, origin)?;
         slot.is_as_it_left(cache.unit()).then_some(cache)
     }
 
     /// The cache that is the origin of a buffer, if it is this thread's.
     #[inline(always)]
-    fn here(_slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<Box<BufferSlot>>> {
+    fn here(_slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<BufferBox>> {
         // SAFETY: the slot keeps its pool alive, and with it the engine that the origin is of.
         // It is only given to the result.
         unsafe { origin.here() }
     }
 
     /// This thread's cache of a class, if it has any.
-    fn cache_of(slot: &BufferSlot, class: ClassIndex) -> Option<Here<Box<BufferSlot>>> {
+    fn cache_of(slot: &BufferSlot, class: ClassIndex) -> Option<Here<BufferBox>> {
         Self::here(slot, &slot.home().engine.origin(class)?)
     }
 
@@ -63,7 +63,7 @@ impl Inner {
     /// left, the fast path has emptied it; `used` is how it was used before that.
     #[cold]
     #[inline(never)]
-    pub(crate) fn release(slot: Box<BufferSlot>, origin: BufferOrigin, used: Use) {
+    pub(crate) fn release(slot: BufferBox, origin: BufferOrigin, used: Use) {
         match Self::home_as_it_left(&slot, &origin) {
             Some(cache) => Self::release_unchanged(slot, cache, used),
             None => Self::release_changed(slot, origin),
@@ -72,7 +72,7 @@ impl Inner {
 
     /// For a buffer whose thread cache has no room for it, or whose return is a sample.
     #[inline]
-    fn release_unchanged(slot: Box<BufferSlot>, cache: Here<Box<BufferSlot>>, used: Use) {
+    fn release_unchanged(slot: BufferBox, cache: Here<BufferBox>, used: Use) {
         let pool = slot.home();
         let held = cache.class();
         let sample = cache.sample(pool.calibrator.calibrations());
@@ -89,8 +89,61 @@ impl Inner {
         }
     }
 
-    /// For a buffer that has been lent, cut, consumed, taken on another thread, or is to be wiped.
-    fn release_changed(mut slot: Box<BufferSlot>, origin: BufferOrigin) {
+    /// For a buffer that has been lent, cut, consumed, shared, taken on another thread, or is to be
+    /// wiped.
+    pub(crate) fn release_changed(slot: BufferBox, origin: BufferOrigin) {
+        if !origin.has(Mark::Shared) {
+            Self::release_alone(slot, origin);
+        } else if let Some((slot, origin)) = Self::leave(slot, origin) {
+            Self::release_alone(slot, origin);
+        }
+    }
+
+    /// Leaves a buffer to the parts that were cut from it. Returns it if they are all gone.
+    fn leave(slot: BufferBox, origin: BufferOrigin) -> Option<(BufferBox, BufferOrigin)> {
+        Self::into_hold(slot, origin).leave().map(Self::take_over)
+    }
+
+    /// Turns a guard's buffer into a part's hold on it.
+    pub(crate) fn into_hold(mut slot: BufferBox, mut origin: BufferOrigin) -> BufferHold {
+        match origin.has(Mark::Probed) {
+            true => slot.end_probe(origin.has(Mark::Unasked)),
+            false => slot.note_used(),
+        }
+        for mark in [Mark::Shared, Mark::Probed, Mark::Unasked] {
+            origin.unmark(mark);
+        }
+        if origin.has(Mark::Lent) {
+            slot.forget_base(); // it may be another buffer: its return looks at it
+        }
+        slot.note_left(origin.marks());
+        slot.into_hold()
+    }
+
+    /// A buffer that its guard has left, with what is known of where it came from.
+    pub(crate) fn take_over(slot: BufferBox) -> (BufferBox, BufferOrigin) {
+        let origin = BufferOrigin::of_marks(slot.left_marks());
+        (slot, origin)
+    }
+
+    /// Gives a part's hold up. If it was the last one, keeps the buffer, or frees it and counts
+    /// why.
+    #[inline]
+    pub(crate) fn release_hold(hold: BufferHold) {
+        if let Some(slot) = hold.leave() {
+            Self::release_last(slot);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn release_last(slot: BufferBox) {
+        let (slot, origin) = Self::take_over(slot);
+        Self::release_alone(slot, origin);
+    }
+
+    /// For a buffer that no one else holds.
+    fn release_alone(mut slot: BufferBox, origin: BufferOrigin) {
         let pool = slot.home();
         let held = pool.class_of(slot.capacity());
         let used = match origin.has(Mark::Probed) {
@@ -108,7 +161,7 @@ impl Inner {
     }
 
     /// Keeps a buffer whose contents have gone on to a larger one, or frees it and counts why.
-    pub(crate) fn release_outgrown(mut slot: Box<BufferSlot>, origin: BufferOrigin) {
+    pub(crate) fn release_outgrown(mut slot: BufferBox, origin: BufferOrigin) {
         let asked = match origin.has(Mark::Probed) {
             true => !origin.has(Mark::Unasked),
             false => slot.use_so_far().was_asked_for(),
@@ -143,22 +196,29 @@ impl Inner {
     fn make_whole(slot: &mut BufferSlot, origin: &BufferOrigin) -> bool {
         let wipe = match slot.home().zero_on_return {
             false => Wipe::Nothing,
-            true if origin.is_marked() => Wipe::All,
+            true if origin.was_lent() => Wipe::All,
             true => Wipe::Used,
+        };
+        let zeros_from = match wipe {
+            Wipe::Nothing if origin.was_lent() => usize::MAX,
+            Wipe::Nothing => slot.zeros_from(),
+            // All that is initialised in such a pool was written, and wiped.
+            Wipe::Used | Wipe::All => 0,
         };
         let whole = slot.make_whole(origin.has(Mark::Lent), wipe);
         slot.forget_use();
+        slot.note_zeros_from(zeros_from);
         whole
     }
 
     /// Keeps an empty buffer, which counted as outstanding in the class `held`, or frees it.
     /// `cache` is this thread's of that class, if that was found.
     fn keep_or_free(
-        slot: Box<BufferSlot>,
+        slot: BufferBox,
         held: ClassIndex,
         whole: bool,
         came: Came,
-        cache: Option<Here<Box<BufferSlot>>>,
+        cache: Option<Here<BufferBox>>,
     ) {
         let pool = slot.home();
         if !whole {
@@ -179,7 +239,7 @@ impl Inner {
 
     /// For a buffer that is of another capacity than its class has.
     #[cold]
-    fn keep_or_free_unusual(mut slot: Box<BufferSlot>, held: ClassIndex, came: Came) {
+    fn keep_or_free_unusual(mut slot: BufferBox, held: ClassIndex, came: Came) {
         let pool = slot.home();
         let capacity = slot.capacity();
         if pool
@@ -203,7 +263,7 @@ impl Inner {
 
     /// Keeps a buffer in a class, or frees it if there is no room. `cache` is this thread's of that
     /// class, if that was found.
-    fn keep(slot: Box<BufferSlot>, class: ClassIndex, cache: Option<Here<Box<BufferSlot>>>) {
+    fn keep(slot: BufferBox, class: ClassIndex, cache: Option<Here<BufferBox>>) {
         let cache = cache.or_else(|| Self::cache_of(&slot, class));
         let engine = &slot.home().engine;
         match cache.filter(|cache| engine.has_place(cache, slot.capacity())) {
@@ -213,14 +273,14 @@ impl Inner {
     }
 
     /// Keeps a buffer in a cache that has room.
-    fn keep_in(slot: Box<BufferSlot>, class: ClassIndex, cache: Here<Box<BufferSlot>>) {
+    fn keep_in(slot: BufferBox, class: ClassIndex, cache: Here<BufferBox>) {
         if let Err(slot) = cache.push::<true>(slot) {
             Self::keep_loose(slot, class); // another thread has claimed the cache just now
         }
     }
 
     /// Keeps a buffer loose in the depot. Frees it if there is no room.
-    fn keep_loose(slot: Box<BufferSlot>, class: ClassIndex) {
+    fn keep_loose(slot: BufferBox, class: ClassIndex) {
         if !slot.home().engine.lease_loose(class, slot.capacity()) {
             return Self::discard(slot, class, Discard::Full);
         }
@@ -232,7 +292,7 @@ impl Inner {
     }
 
     /// Frees a buffer that the drop rule does not keep.
-    fn discard_above_max(slot: Box<BufferSlot>, held: ClassIndex, came: Came) {
+    fn discard_above_max(slot: BufferBox, held: ClassIndex, came: Came) {
         let pool = slot.home();
         pool.counters(held).discards.of(Discard::AboveMax).bump();
         if came == Came::Back && slot.capacity() <= pool.classes.max() {
@@ -242,7 +302,7 @@ impl Inner {
     }
 
     /// Frees a buffer, and counts why.
-    fn discard(slot: Box<BufferSlot>, held: ClassIndex, reason: Discard) {
+    fn discard(slot: BufferBox, held: ClassIndex, reason: Discard) {
         slot.home().counters(held).discards.of(reason).bump();
         slot.free();
     }

@@ -1,21 +1,21 @@
-//! The heap cell that carries a buffer and keeps its home alive.
+//! A buffer with the notes that its home needs.
 //!
-//! Owns the notes on a buffer that is out: where it began and how much of it was written. Knows
-//! nothing of levels or of size classes.
+//! Owns these notes: where the buffer began, how much of it was written, and how much of that is
+//! known to be zero. Keeps the home alive. Knows nothing of levels, of size classes, or of who
+//! holds the slot (`cell.rs`).
 //!
-//! The count that keeps the home alive lives here, from the cell's allocation
-//! to its end, and so does the capacity that the home counts: moving a cell between a
-//! guard and a cache counts nothing.
+//! The count that keeps the home alive lives here, from the slot's beginning to its end, and so
+//! does the capacity that the home counts: moving a slot between a guard and a cache counts
+//! nothing.
 
-use crate::engine::Item;
-use crate::sizing::samples::Samples;
-use crate::sync::{Mutex, try_lock};
+use super::cell::{SlotBox, Spare};
 use crate::system;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::hint;
 use std::mem::{self, MaybeUninit};
 use std::ops::Range;
 use std::ptr;
+use std::slice;
 use std::sync::Arc;
 
 /// Where a slot belongs.
@@ -30,40 +30,8 @@ pub(crate) trait Home {
         Self: Sized;
 }
 
-/// The memory of a slot that has ended, for the next one; or none.
-///
-/// A heap takes longer for a slot than for many a buffer. While no buffer may be kept, each new
-/// slot finds here the memory of the one before it.
-// One, since it pins all memory below it on the heap; and the lowest, so that this is little.
-pub(crate) struct Spare<H: Home>(Mutex<Option<Box<MaybeUninit<Slot<H>>>>>);
-
-impl<H: Home> Spare<H> {
-    pub(crate) fn new() -> Self {
-        Spare(Mutex::new(None))
-    }
-
-    /// `None` also while another thread is here.
-    fn take(&self) -> Option<Box<MaybeUninit<Slot<H>>>> {
-        try_lock(&self.0)?.take()
-    }
-
-    /// Keeps whichever lies lower of this one and the one that is here, and frees the other.
-    fn put(&self, memory: Box<MaybeUninit<Slot<H>>>) {
-        let Some(mut spare) = try_lock(&self.0) else {
-            return;
-        };
-        match &*spare {
-            Some(lower) if lower.as_ptr() < memory.as_ptr() => {}
-            _ => *spare = Some(memory),
-        }
-    }
-}
-
 /// A buffer with the notes that its home needs.
-// 64: one cache line, not shared with a neighbour on the heap that another thread may use. And
-// glibc's heap serves no aligned block from the few that it keeps for a thread. So these stay
-// low, and pin no memory of a burst (`docs/design.md`).
-#[repr(align(64))]
+#[repr(C)] // what the hot path uses is in the first cache line
 pub(crate) struct Slot<H: Home> {
     pub(crate) buf: BytesMut,
     /// Address of the whole buffer's first byte; 0 if that is not known, and
@@ -74,12 +42,20 @@ pub(crate) struct Slot<H: Home> {
     /// has counted it: see [`Home`].
     capacity: usize,
     /// The most bytes from `base` on that were used since the buffer left home, as a number.
-    /// [`UNASKED`] is added for a buffer whose size no one named.
+    /// [`UNASKED`] is added for a buffer whose size no one named, and [`ZEROS_KNOWN`] for one that
+    /// has bytes that are known to be zero.
     ///
     /// Or the [probe](Self::probe) of a full buffer. The guard knows which of the two it is: it
     /// marks its origin as [`Probed`](crate::engine::Mark::Probed) before it lends the probe.
     used: [u8; PROBE],
     home: Arc<H>,
+    /// How many bytes from `base` on are initialised. There may be more.
+    initialised: usize,
+    /// With [`ZEROS_KNOWN`]: the bytes from here to `initialised` are zero, except those that are
+    /// used.
+    zero_from: usize,
+    /// The marks in the origin of the guard that has left the slot to others.
+    left_marks: usize,
 }
 
 /// How many bytes a full buffer lends out before it grows.
@@ -89,6 +65,14 @@ pub(crate) const PROBE: usize = mem::size_of::<usize>();
 
 /// Added to `used`, which is never that large itself.
 const UNASKED: usize = 1 << (usize::BITS - 1);
+
+/// Added to `used`, which is hardly ever that large itself: see
+/// [`is_small`](Slot::is_small).
+///
+/// A return on the fast path forgets it. So only what the slow path has seen is known.
+const ZEROS_KNOWN: usize = 1 << (usize::BITS - 2);
+
+const FLAGS: usize = UNASKED | ZEROS_KNOWN;
 
 /// How a buffer was used while it was out.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +86,7 @@ pub(crate) struct Use {
 impl Use {
     /// The most bytes that were used at once.
     pub(crate) fn most(self) -> usize {
-        self.now.max(self.before & !UNASKED)
+        self.now.max(self.before & !FLAGS)
     }
 
     /// Whether the buffer was taken because its size was named.
@@ -131,35 +115,28 @@ const RELEASE_LEAST: usize = 64 << 10;
 
 impl<H: Home> Slot<H> {
     /// A slot with a new buffer of at least `capacity` bytes.
-    pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> Box<Self> {
+    pub(crate) fn with_capacity(capacity: usize, home: Arc<H>) -> SlotBox<H> {
         let buf = BytesMut::with_capacity(capacity);
-        let slot = Self::with_own(buf, capacity, home);
-        match slot.home.spare().take() {
-            Some(spare) => slot.moved_to(spare),
-            None => Box::new(slot),
-        }
+        SlotBox::new(Self::with_own(buf, capacity, home))
     }
 
     /// As [`with_capacity`](Self::with_capacity), unless the heap has no room for it.
     ///
     /// Its spare bytes are zero, which is not promised.
-    pub(crate) fn try_with_capacity(capacity: usize, home: Arc<H>) -> Option<Box<Self>> {
+    pub(crate) fn try_with_capacity(capacity: usize, home: Arc<H>) -> Option<SlotBox<H>> {
         // A `BytesMut` ends the process if the heap refuses it. A vector need not, and a full one
         // becomes a `Bytes`, and that a `BytesMut`, as it is.
         let mut buf = BytesMut::from(Bytes::from(system::zeroed(capacity)?));
         buf.clear();
-        let slot = Self::with_own(buf, capacity, home);
-        match slot.home.spare().take() {
-            Some(spare) => Some(slot.moved_to(spare)),
-            None => system::boxed(slot).ok(),
-        }
+        let mut slot = Self::with_own(buf, capacity, home);
+        slot.note_all_zero();
+        SlotBox::try_new(slot)
     }
 
-    #[inline]
-    fn moved_to(self, mut memory: Box<MaybeUninit<Self>>) -> Box<Self> {
-        memory.write(self);
-        // SAFETY: initialised by the line above.
-        unsafe { memory.assume_init() }
+    /// Notes that all of a new buffer is zero.
+    fn note_all_zero(&mut self) {
+        self.initialised = self.capacity;
+        self.note_zeros_from(0);
     }
 
     /// A slot with a buffer that was made for it with at least `capacity` bytes.
@@ -175,13 +152,18 @@ impl<H: Home> Slot<H> {
     }
 
     /// A slot with a buffer that is unknown except for its capacity.
-    pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> Box<Self> {
-        Box::new(Self::of(buf, home))
+    pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> SlotBox<H> {
+        SlotBox::new(Self::of(buf, home))
     }
 
     #[inline]
     fn of(buf: BytesMut, home: Arc<H>) -> Self {
-        const { assert!(size_of::<Self>() <= 64, "a slot is as long as a cache line") };
+        const {
+            assert!(
+                mem::offset_of!(Self, initialised) <= 64,
+                "in the second cache line"
+            )
+        };
         let capacity = buf.capacity();
         home.capacity_changes(0, capacity);
         Slot {
@@ -190,6 +172,9 @@ impl<H: Home> Slot<H> {
             buf,
             used: UNASKED.to_ne_bytes(),
             home,
+            initialised: 0,
+            zero_from: 0,
+            left_marks: 0,
         }
     }
 
@@ -229,6 +214,7 @@ impl<H: Home> Slot<H> {
     /// Makes every return of this buffer look at it, since its capacity is not ordinary.
     pub(crate) fn forget_base(&mut self) {
         self.base = 0;
+        self.initialised = 0;
     }
 
     /// Makes room for `additional` bytes more, if the allocation has it, without the heap.
@@ -258,13 +244,16 @@ impl<H: Home> Slot<H> {
     ///
     /// Overwrites it with zeros as `wipe` names, except the parts that others hold.
     pub(crate) fn make_whole(&mut self, lent: bool, wipe: Wipe) -> bool {
+        if lent {
+            self.initialised = 0; // it may be another one, at the same address
+        }
         if wipe == Wipe::Nothing && !lent && self.is_as_it_left(self.capacity) {
             self.buf.clear();
             return true;
         }
         let wipe = match wipe {
             // The pool has not seen the writes to any allocation but the known one.
-            Wipe::Used if !self.is_part() => Wipe::All,
+            Wipe::Used if !self.is_part() || !self.is_small() => Wipe::All,
             wipe => wipe,
         };
         let bytes = match wipe {
@@ -276,6 +265,7 @@ impl<H: Home> Slot<H> {
         let whole = !lent && self.is_as_it_left(self.capacity) || self.reclaim();
         if whole {
             self.wipe(bytes);
+            self.note_wiped(bytes);
             return true;
         }
         if wipe != Wipe::Nothing {
@@ -284,7 +274,9 @@ impl<H: Home> Slot<H> {
             self.wipe_to_full();
         }
         if self.examine() {
-            self.wipe(if wipe == Wipe::Nothing { 0 } else { usize::MAX });
+            let bytes = if wipe == Wipe::Nothing { 0 } else { usize::MAX };
+            self.wipe(bytes);
+            self.note_wiped(bytes);
             return true;
         }
         false
@@ -344,23 +336,6 @@ impl<H: Home> Slot<H> {
         }
     }
 
-    /// Ends a slot whose buffer was taken out, and leaves its memory to the next one. Returns
-    /// its hold on its home.
-    fn end(self: Box<Self>) -> Arc<H> {
-        self.home.capacity_changes(self.capacity, 0);
-        debug_assert_eq!(self.buf.capacity(), 0, "else it is leaked");
-        let slot = Box::into_raw(self);
-        // SAFETY: the box gave its memory away just now. The home is read once, and nothing of
-        // the slot is used after that: its `drop` does no more than the line above, and the
-        // other fields own nothing. The memory goes back to a box for the same layout.
-        let (home, memory) = unsafe {
-            let home = ptr::read(&raw const (*slot).home);
-            (home, Box::from_raw(slot.cast::<MaybeUninit<Self>>()))
-        };
-        home.spare().put(memory);
-        home
-    }
-
     /// Whether the buffer lies in the allocation that the slot knows.
     fn is_part(&self) -> bool {
         let known = self.base..=self.base.saturating_add(self.capacity);
@@ -370,6 +345,7 @@ impl<H: Home> Slot<H> {
     /// Takes the present buffer for the whole of its allocation.
     fn remember_whole(&mut self) {
         self.base = self.buf.as_ptr().addr();
+        self.initialised = 0;
         self.remember_capacity();
     }
 
@@ -393,8 +369,8 @@ impl<H: Home> Slot<H> {
     pub(crate) fn note_used(&mut self) {
         let used = self.used();
         let now = self.used_now();
-        if now > used & !UNASKED {
-            self.set_used(now | used & UNASKED);
+        if now > used & !FLAGS {
+            self.set_used(now | used & FLAGS);
         }
     }
 
@@ -428,6 +404,13 @@ impl<H: Home> Slot<H> {
             now: self.consumed() + self.buf.capacity(),
             before: if unasked { UNASKED } else { 0 },
         }
+    }
+
+    /// Notes how much a full buffer has used, where the probe was.
+    pub(crate) fn end_probe(&mut self, unasked: bool) {
+        self.set_used(0);
+        let used = self.full_use(unasked);
+        self.set_used(used.most() | used.before);
     }
 
     /// Notes how much is used before some of it is consumed, if that could not be seen later.
@@ -478,12 +461,147 @@ impl<H: Home> Slot<H> {
         &mut self.used
     }
 
+    // ---- zeros ----
+
+    /// Whether the buffer is so small that its bytes can be counted beside the flags: every one,
+    /// except those of a gigabyte on a 32-bit machine.
+    fn is_small(&self) -> bool {
+        self.capacity < ZEROS_KNOWN
+    }
+
+    /// Where the bytes that are known to be zero begin: these go up to `initialised`. Beyond all
+    /// bytes if none are known.
+    ///
+    /// Only while the buffer is the one that left home, and [`probe`](Self::probe) was not lent.
+    pub(crate) fn zeros_from(&self) -> usize {
+        match self.used() & ZEROS_KNOWN != 0 && self.is_small() {
+            true => self.zero_from.max(self.use_so_far().most()),
+            false => usize::MAX,
+        }
+    }
+
+    /// Notes that the bytes from here to the last initialised one are zero, except those in use.
+    pub(crate) fn note_zeros_from(&mut self, start: usize) {
+        if start < self.initialised && self.is_small() {
+            self.zero_from = start;
+            self.set_used(self.used() | ZEROS_KNOWN);
+        }
+    }
+
+    /// Notes that the spare bytes were lent to be written, by someone who may leave no byte
+    /// uninitialised.
+    #[inline(always)]
+    pub(crate) fn forget_zeros(&mut self) {
+        self.zero_from = usize::MAX;
+    }
+
+    /// Notes that the spare bytes were lent to someone who may leave them uninitialised.
+    #[inline(always)]
+    pub(crate) fn forget_initialised(&mut self) {
+        self.initialised = 0;
+    }
+
+    /// Notes that a wiped buffer is zero as far as it was wiped, and in the rest of what is known
+    /// to be initialised.
+    fn note_wiped(&mut self, bytes: usize) {
+        self.initialised = self.initialised.max(bytes.min(self.capacity));
+    }
+
+    /// The `count` bytes behind the contents, initialised. There must be room for them.
+    ///
+    /// All are zero, unless `reuse`: then they may be what was written there before. If not
+    /// `known`, the buffer may be another than the one that left home, or its notes are lent out.
+    ///
+    /// They count as written from now on.
+    pub(crate) fn lend_room(&mut self, count: usize, known: bool, reuse: bool) -> &mut [u8] {
+        let start = self.used_now();
+        let end = start + count;
+        // What needs no zeros, as offsets from the base.
+        let ready = match known && self.is_part() {
+            true if reuse => start..self.initialised,
+            true => self.zeros_from()..self.initialised,
+            false => 0..0,
+        };
+        let spare = &mut self.buf.spare_capacity_mut()[..count];
+        match ready.start < end && start < ready.end {
+            true => {
+                let (before, behind) = (ready.start.max(start), ready.end.min(end));
+                spare[..before - start].fill(MaybeUninit::new(0));
+                spare[behind - start..].fill(MaybeUninit::new(0));
+            }
+            false => spare.fill(MaybeUninit::new(0)),
+        }
+        let spare = ptr::from_mut(spare).cast::<u8>();
+        if known && self.is_part() {
+            // There is no gap: all bytes before `start` are initialised, since they were contents.
+            self.initialised = self.initialised.max(end);
+            self.zero_from = self.zero_from.max(end);
+        }
+        // SAFETY: these bytes are the buffer's alone, and it is borrowed as long as the result.
+        // Each is initialised. Those that were not overwritten above lie between `start` and
+        // `initialised`. So they were written once, and no one had them since who may leave them
+        // uninitialised: `forget_initialised` and `forget_base` are called then.
+        unsafe { slice::from_raw_parts_mut(spare, count) }
+    }
+
+    /// Notes that of a room of `count` bytes, lent just now, only the first `written` were written.
+    pub(crate) fn note_room_written(&mut self, count: usize, written: usize) {
+        let end = self.used_now() + count;
+        // Else the bytes behind the room may be anything.
+        let zeros_behind = self.used() & ZEROS_KNOWN != 0 && self.zero_from <= end;
+        if self.is_part() && (end >= self.initialised || zeros_behind) {
+            self.note_zeros_from(self.used_now() + written);
+        }
+    }
+
+    // ---- parts ----
+
+    /// Notes what the last part's return needs to know of a guard that leaves the slot to others.
+    pub(crate) fn note_left(&mut self, marks: usize) {
+        self.left_marks = marks;
+    }
+
+    /// The marks of the guard that left the slot to others.
+    pub(crate) fn left_marks(&self) -> usize {
+        self.left_marks
+    }
+
+    /// Makes `len` bytes, which begin at `start`, the contents. They were contents of this buffer
+    /// before, or still are. Returns `false` if they cannot be found in it.
+    pub(crate) fn show(&mut self, start: usize, len: usize) -> bool {
+        self.note_used();
+        if let Some(skip) = start.checked_sub(self.buf.as_ptr().addr()) {
+            if skip + len <= self.buf.len() {
+                self.buf.truncate(skip + len);
+                self.buf.advance(skip);
+                return true;
+            }
+        }
+        self.buf.clear();
+        let whole = self.is_part()
+            && (self.is_as_it_left(self.capacity) || self.buf.try_reclaim(self.capacity))
+            && self.is_as_it_left(self.capacity);
+        let skip = start.wrapping_sub(self.base);
+        if !whole || skip > self.capacity || len > self.capacity - skip {
+            return false;
+        }
+        // SAFETY: within the capacity. The bytes are initialised: those of the part were contents.
+        // So were those before it, from the base on: a buffer's contents begin at its base, and
+        // move on only past contents.
+        unsafe { self.buf.set_len(skip + len) };
+        self.buf.advance(skip);
+        true
+    }
+
+    // ---- the heap ----
+
     /// Gives the pages in a part of the empty buffer back to the system. Returns `false` if
     /// that cannot be done here.
-    fn give_back_pages(&mut self, part: Range<usize>) -> bool {
+    pub(super) fn give_back_pages(&mut self, part: Range<usize>) -> bool {
         if part.len() < RELEASE_LEAST {
             return true;
         }
+        self.initialised = 0;
         match self.buf.spare_capacity_mut().get_mut(part) {
             Some(part) => system::release_pages(part),
             None => false,
@@ -510,64 +628,5 @@ impl<H: Home> Slot<H> {
 impl<H: Home> Drop for Slot<H> {
     fn drop(&mut self) {
         self.home.capacity_changes(self.capacity, 0);
-    }
-}
-
-impl<H: Home + Send + Sync + 'static> Item for Box<Slot<H>> {
-    type Notes = Samples;
-
-    #[inline(always)]
-    fn weight(&self) -> usize {
-        self.capacity
-    }
-
-    /// The cell first: freeing a buffer of 64 KiB or more makes glibc's heap join its small free
-    /// blocks with their neighbours. A cell that was freed later would stay unjoined, and pin all
-    /// memory below it.
-    fn free(mut self) {
-        let buf = mem::take(&mut self.buf);
-        let home = Slot::end(self);
-        drop(buf);
-        drop(home);
-    }
-
-    fn give_back_pages(&mut self, part: Range<usize>) -> bool {
-        Slot::give_back_pages(self, part)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Nowhere(Spare<Nowhere>);
-
-    impl Home for Nowhere {
-        fn capacity_changes(&self, _before: usize, _after: usize) {}
-
-        fn spare(&self) -> &Spare<Self> {
-            &self.0
-        }
-    }
-
-    #[test]
-    fn of_many_spares_the_lowest_is_kept() {
-        let home = Arc::new(Nowhere(Spare::new()));
-        let slots = || -> Vec<_> {
-            (0..9)
-                .map(|_| Slot::with_capacity(1, Arc::clone(&home)))
-                .collect()
-        };
-        for order in [|_: &mut Vec<_>| {}, |slots: &mut Vec<_>| slots.reverse()] {
-            let mut slots: Vec<Box<Slot<Nowhere>>> = slots();
-            slots.sort_by_key(|slot| ptr::from_ref(&**slot).addr());
-            let lowest = ptr::from_ref(&*slots[0]).addr();
-            order(&mut slots);
-            slots.into_iter().for_each(Item::free);
-            let spare = home.spare().take().expect("one was kept");
-            assert_eq!(spare.as_ptr().addr(), lowest);
-            assert!(home.spare().take().is_none());
-        }
-        assert_eq!(Arc::strong_count(&home), 1);
     }
 }

@@ -1,0 +1,458 @@
+//! A part of a buffer's contents: immutable, shared, and cheap to clone.
+//!
+//! Owns where the part begins and ends. The count of those who hold the buffer is in the buffer's
+//! cell (`inner/cell.rs`).
+
+use super::PooledBuf;
+use crate::inner::{BufferHold, Inner};
+use ::bytes::{Buf, Bytes, BytesMut};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::mem;
+use std::ops::{Bound, Deref, RangeBounds};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::ptr::NonNull;
+use std::slice;
+
+/// Immutable bytes in a buffer of a [`Pool`](crate::Pool): what [`Bytes`] is, and the buffer goes
+/// home.
+///
+/// [`PooledBuf::split_to`] cuts one off, and [`PooledBuf::freeze`] makes one of a whole guard.
+/// Parts of one buffer share it, with each other and with the guard that they were cut from. The
+/// buffer goes home as a whole when all of them are gone, on whichever thread the last one is
+/// dropped. Until then it is outstanding, with its whole capacity: one small part keeps all of
+/// it out ([`PooledBuf::freeze_compact`]).
+///
+/// Cloning, slicing, splitting and dropping allocate nothing. The count of parts is kept beside the
+/// buffer.
+///
+/// # As `Bytes`
+///
+/// Where a `Bytes` is wanted, convert it: `Bytes::from(part)`. That allocates a few words, once;
+/// clones and slices of that `Bytes` allocate nothing. An empty part allocates nothing.
+///
+/// It is a [`Buf`], so it can be the data of an HTTP body as it is.
+///
+/// ```
+/// use bytes::Buf;
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// let mut buf = pool.get(100);
+/// buf.extend_from_slice(b"key=value");
+/// let mut frame = buf.freeze();
+/// let key = frame.split_to(3);
+/// frame.advance(1);
+/// assert_eq!((&key[..], &frame[..]), (&b"key"[..], &b"value"[..]));
+/// ```
+pub struct PooledBytes {
+    start: NonNull<u8>,
+    len: usize,
+    /// `None` if it is empty and needs no buffer.
+    hold: Option<BufferHold>,
+}
+
+// SAFETY: the bytes do not change while it holds the buffer, and the hold may go to any thread.
+unsafe impl Send for PooledBytes {}
+// SAFETY: as above.
+unsafe impl Sync for PooledBytes {}
+
+impl PooledBytes {
+    /// No bytes, and no buffer.
+    #[must_use]
+    pub const fn new() -> Self {
+        PooledBytes {
+            start: NonNull::dangling(),
+            len: 0,
+            hold: None,
+        }
+    }
+
+    /// A part of the buffer that `hold` keeps.
+    ///
+    /// # Safety
+    ///
+    /// - The bytes lie in that buffer, and no one writes to them while one holds it.
+    #[inline]
+    pub(super) unsafe fn of(hold: BufferHold, start: NonNull<u8>, len: usize) -> Self {
+        let hold = Some(hold);
+        PooledBytes { start, len, hold }
+    }
+
+    /// The number of bytes.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes of a range, which share the buffer.
+    ///
+    /// # Panics
+    ///
+    /// - If the range begins behind its end, or ends behind the last byte.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::default().get(100);
+    /// buf.extend_from_slice(b"hello world");
+    /// let bytes = buf.freeze();
+    /// assert_eq!(bytes.slice(6..), b"world"[..]);
+    /// assert_eq!(bytes.slice(..=4), b"hello"[..]);
+    /// ```
+    #[must_use]
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
+        let begin = match range.start_bound() {
+            Bound::Included(&at) => at,
+            Bound::Excluded(&at) => at
+                .checked_add(1)
+                .expect("the range begins above usize::MAX"),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&at) => at.checked_add(1).expect("the range ends above usize::MAX"),
+            Bound::Excluded(&at) => at,
+            Bound::Unbounded => self.len,
+        };
+        assert!(
+            begin <= end,
+            "slice: the range begins at {begin}, behind its end, {end}"
+        );
+        assert!(
+            end <= self.len,
+            "slice: the range ends at {end}, above the length, {}",
+            self.len
+        );
+        if begin == end {
+            return PooledBytes::new();
+        }
+        let mut part = self.clone();
+        part.truncate(end);
+        part.skip(begin);
+        part
+    }
+
+    /// Cuts the first `at` bytes off, and returns them.
+    ///
+    /// # Panics
+    ///
+    /// - If `at` is above the length.
+    #[must_use = "the bytes are cut off; to skip them, call `advance`"]
+    pub fn split_to(&mut self, at: usize) -> Self {
+        let len = self.len;
+        assert!(at <= len, "split_to: {at} is above the length, {len}");
+        if at == len {
+            return mem::take(self);
+        }
+        let part = self.slice(..at);
+        self.skip(at);
+        part
+    }
+
+    /// Cuts the bytes behind the first `at` off, and returns them.
+    ///
+    /// # Panics
+    ///
+    /// - If `at` is above the length.
+    #[must_use = "the bytes are cut off; to drop them, call `truncate`"]
+    pub fn split_off(&mut self, at: usize) -> Self {
+        let len = self.len;
+        assert!(at <= len, "split_off: {at} is above the length, {len}");
+        if at == 0 {
+            return mem::take(self);
+        }
+        let part = self.slice(at..);
+        self.truncate(at);
+        part
+    }
+
+    /// Keeps the first `len` bytes; does nothing if there are no more.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Drops all bytes, and lets go of the buffer.
+    pub fn clear(&mut self) {
+        *self = PooledBytes::new();
+    }
+
+    /// Whether no other part and no guard shares the buffer. An empty part may share none.
+    #[must_use]
+    pub fn is_unique(&self) -> bool {
+        self.hold.as_ref().is_none_or(BufferHold::is_alone)
+    }
+
+    /// Makes the bytes writable again without a copy, if no one else shares the buffer.
+    ///
+    /// The guard's contents are these bytes. It has the buffer's room behind them.
+    ///
+    /// # Errors
+    ///
+    /// - The bytes as they are, if another part or a guard shares the buffer.
+    /// - The same, if they have no buffer: empty ones may have none.
+    /// - The same, if they were split from a buffer that was adopted, or lent as `&mut BytesMut`.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(100);
+    /// buf.extend_from_slice(b"hello");
+    /// let bytes = buf.freeze();
+    /// let other = bytes.clone();
+    /// let bytes = bytes.try_into_mut().unwrap_err();
+    /// drop(other);
+    /// let mut buf = bytes.try_into_mut().unwrap();
+    /// buf.extend_from_slice(b" again");
+    /// assert_eq!(&buf[..], b"hello again");
+    /// ```
+    pub fn try_into_mut(mut self) -> Result<PooledBuf, PooledBytes> {
+        if !self.is_unique() {
+            return Err(self);
+        }
+        let Some(hold) = self.hold.take() else {
+            return Err(self);
+        };
+        let mut slot = hold.leave().expect("it is alone");
+        if slot.show(self.start.as_ptr().addr(), self.len) {
+            return Ok(PooledBuf::of_last(slot));
+        }
+        self.hold = Some(slot.into_hold());
+        Err(self)
+    }
+
+    /// Skips bytes that are there.
+    #[inline]
+    fn skip(&mut self, count: usize) {
+        debug_assert!(count <= self.len);
+        // SAFETY: at most to the end of the bytes, which lie in one buffer.
+        self.start = unsafe { self.start.add(count) };
+        self.len -= count;
+    }
+}
+
+impl Drop for PooledBytes {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            Inner::release_hold(hold);
+        }
+    }
+}
+
+impl Clone for PooledBytes {
+    #[inline]
+    fn clone(&self) -> Self {
+        PooledBytes {
+            hold: self.hold.clone(),
+            ..*self
+        }
+    }
+}
+
+impl Default for PooledBytes {
+    fn default() -> Self {
+        PooledBytes::new()
+    }
+}
+
+impl Deref for PooledBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: these bytes were contents of the buffer, so they are initialised. It stays where
+        // it is while this holds it, and no one writes to them: the guard goes on behind them, and
+        // uses the space before its contents again only when it is alone. Empty ones that have no
+        // buffer have a pointer that does for no bytes.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for PooledBytes {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Borrow<[u8]> for PooledBytes {
+    #[inline]
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Buf for PooledBytes {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        self
+    }
+
+    /// # Panics
+    ///
+    /// - If `count` is above the length.
+    #[inline]
+    fn advance(&mut self, count: usize) {
+        let len = self.len;
+        assert!(count <= len, "advance: {count} is above the length, {len}");
+        self.skip(count);
+    }
+
+    /// Cuts the first `len` bytes off, as a `Bytes`. Allocates a few words.
+    ///
+    /// # Panics
+    ///
+    /// - If `len` is above the length.
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.split_to(len).into()
+    }
+}
+
+impl From<PooledBytes> for Bytes {
+    /// Allocates a few words for the count of the `Bytes`, unless it is empty.
+    fn from(bytes: PooledBytes) -> Bytes {
+        match bytes.is_empty() {
+            true => Bytes::new(),
+            false => Bytes::from_owner(bytes),
+        }
+    }
+}
+
+impl From<PooledBytes> for Vec<u8> {
+    /// Copies the bytes.
+    fn from(bytes: PooledBytes) -> Vec<u8> {
+        bytes.to_vec()
+    }
+}
+
+impl From<PooledBuf> for PooledBytes {
+    /// As [`PooledBuf::freeze`].
+    fn from(buf: PooledBuf) -> PooledBytes {
+        buf.freeze()
+    }
+}
+
+impl<'a> IntoIterator for &'a PooledBytes {
+    type Item = &'a u8;
+    type IntoIter = slice::Iter<'a, u8>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for PooledBytes {
+    type Item = u8;
+    type IntoIter = ::bytes::buf::IntoIter<PooledBytes>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        ::bytes::buf::IntoIter::new(self)
+    }
+}
+
+impl fmt::Debug for PooledBytes {
+    /// Prints the bytes as `Bytes` does: `b"..."`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.escape_ascii())
+    }
+}
+
+impl fmt::LowerHex for PooledBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::UpperHex for PooledBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
+impl Hash for PooledBytes {
+    /// As a slice.
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        self[..].hash(state);
+    }
+}
+
+impl PartialEq for PooledBytes {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl Eq for PooledBytes {}
+
+impl PartialOrd for PooledBytes {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PooledBytes {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self[..].cmp(&other[..])
+    }
+}
+
+/// Compares with another kind of bytes, in both directions.
+macro_rules! compare {
+    ([$($of:tt)*] $other:ty) => {
+        impl<$($of)*> PartialEq<$other> for PooledBytes {
+            fn eq(&self, other: &$other) -> bool {
+                self[..] == *AsRef::<[u8]>::as_ref(other)
+            }
+        }
+
+        impl<$($of)*> PartialOrd<$other> for PooledBytes {
+            fn partial_cmp(&self, other: &$other) -> Option<Ordering> {
+                self[..].partial_cmp(AsRef::<[u8]>::as_ref(other))
+            }
+        }
+
+        impl<$($of)*> PartialEq<PooledBytes> for $other {
+            fn eq(&self, other: &PooledBytes) -> bool {
+                other == self
+            }
+        }
+
+        impl<$($of)*> PartialOrd<PooledBytes> for $other {
+            fn partial_cmp(&self, other: &PooledBytes) -> Option<Ordering> {
+                AsRef::<[u8]>::as_ref(self).partial_cmp(&other[..])
+            }
+        }
+    };
+}
+
+compare!([][u8]);
+compare!([const N: usize] [u8; N]);
+compare!([] & [u8]);
+compare!([const N: usize] &[u8; N]);
+compare!([] str);
+compare!([] & str);
+compare!([] String);
+compare!([] Vec<u8>);
+compare!([] Bytes);
+compare!([] BytesMut);
+
+// The bytes do not change. A panic in a drop leaves nothing half done.
+impl UnwindSafe for PooledBytes {}
+impl RefUnwindSafe for PooledBytes {}

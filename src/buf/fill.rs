@@ -1,0 +1,201 @@
+//! Room for code that wants initialised bytes, without zeroing what is zero already.
+//!
+//! Owns what such code may leave behind: nothing counts as contents that it did not announce.
+
+use super::PooledBuf;
+use crate::engine::Mark;
+use ::bytes::BufMut;
+use std::io::{self, Read};
+use std::net::{SocketAddr, UdpSocket};
+
+impl PooledBuf {
+    /// Appends what `fill` writes to a room of `room` bytes, and returns how many bytes that is.
+    ///
+    /// For code that wants `&mut [u8]`: `Read::read`, `recv_from`, decompressors, C libraries.
+    /// `fill` returns the number of bytes that it wrote, from the front of the room. Grows through
+    /// the pool.
+    ///
+    /// The room is zero. With
+    /// [`Builder::reuse_initialised`](crate::Builder::reuse_initialised), it may hold what the
+    /// pool's other users wrote there.
+    ///
+    /// # Cost
+    ///
+    /// Zeroes those bytes of the room that are not known to be zero. A room that was given to
+    /// `fill` counts as written to its end. With `reuse_initialised`, zeroes memory once in its
+    /// life.
+    ///
+    /// # Errors
+    ///
+    /// - The error of `fill`. Then nothing is appended.
+    ///
+    /// # Panics
+    ///
+    /// - If `fill` returns more than `room`.
+    /// - If `fill` panics.
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    ///
+    /// After a panic nothing is appended.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut source = &b"some bytes"[..];
+    /// let mut buf = pool.get(4096);
+    /// let read = buf.fill_with(4, |room| source.read(room))?;
+    /// assert_eq!((read, &buf[..]), (4, &b"some"[..]));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn fill_with(
+        &mut self,
+        room: usize,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let written = fill(self.lend_room(room))?;
+        self.append_room(room, written);
+        Ok(written)
+    }
+
+    /// Reads once from `source`, and appends at most `most` bytes. Returns how many it read: 0 at
+    /// the source's end.
+    ///
+    /// As [`fill_with`](Self::fill_with) with [`Read::read`].
+    ///
+    /// # Errors
+    ///
+    /// - The error of `source`. Then nothing is appended.
+    ///
+    /// # Panics
+    ///
+    /// - If `source` says that it read more than `most`.
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut source = &b"some bytes"[..];
+    /// let mut buf = pool.get(4096);
+    /// while buf.read_from(&mut source, 4096)? > 0 {}
+    /// assert_eq!(&buf[..], b"some bytes");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn read_from<R: Read + ?Sized>(
+        &mut self,
+        source: &mut R,
+        most: usize,
+    ) -> io::Result<usize> {
+        self.fill_with(most, |room| source.read(room))
+    }
+
+    /// Receives one datagram, and appends its first `most` bytes. Returns how many these are, and
+    /// who sent them.
+    ///
+    /// The system writes no more than the datagram. So the next room in this memory costs the
+    /// zeroing of these bytes alone.
+    ///
+    /// # Errors
+    ///
+    /// - The error of [`UdpSocket::recv_from`]. Then nothing is appended.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use tierpool::Pool;
+    ///
+    /// let (here, there) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// there.send_to(b"ping", here.local_addr()?)?;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(1500);
+    /// let (len, from) = buf.recv_from(&here, 1500)?;
+    /// assert_eq!((len, &buf[..]), (4, &b"ping"[..]));
+    /// assert_eq!(from, there.local_addr()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn recv_from(
+        &mut self,
+        socket: &UdpSocket,
+        most: usize,
+    ) -> io::Result<(usize, SocketAddr)> {
+        let (written, sender) = socket.recv_from(self.lend_room(most))?;
+        self.note_room_written(most, written);
+        self.append_room(most, written);
+        Ok((written, sender))
+    }
+
+    /// Reads once from a place in a file, and appends at most `most` bytes. Returns how many it
+    /// read: 0 at the file's end.
+    ///
+    /// The file's own position does not move. The system writes no more than it reads. So the next
+    /// room in this memory costs the zeroing of these bytes alone.
+    ///
+    /// # Errors
+    ///
+    /// - The error of [`FileExt::read_at`](std::os::unix::fs::FileExt::read_at). Then nothing is
+    ///   appended.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    #[cfg(unix)]
+    pub fn read_at(&mut self, file: &std::fs::File, most: usize, offset: u64) -> io::Result<usize> {
+        let written = std::os::unix::fs::FileExt::read_at(file, self.lend_room(most), offset)?;
+        self.note_room_written(most, written);
+        self.append_room(most, written);
+        Ok(written)
+    }
+
+    /// Appends `count` zeros. Writes only those that are not known to be there.
+    pub(super) fn append_zeros(&mut self, count: usize) {
+        self.make_room(count);
+        if self.knows_zeros() {
+            self.slot.lend_room(count, true, false);
+            self.append_room(count, count);
+        } else {
+            self.slot.buf.put_bytes(0, count);
+        }
+    }
+
+    /// The `count` bytes behind the contents, initialised, after making room for them.
+    fn lend_room(&mut self, count: usize) -> &mut [u8] {
+        self.make_room(count);
+        self.note_unseen();
+        let reuse = self.slot.home().reuse_initialised();
+        let known = !self.origin.has(Mark::Lent) && !self.origin.has(Mark::Probed);
+        self.slot.lend_room(count, known, reuse)
+    }
+
+    /// Notes that of a room of `count` bytes, lent just now, only the first `written` were written.
+    fn note_room_written(&mut self, count: usize, written: usize) {
+        let reuse = self.slot.home().reuse_initialised();
+        if !reuse && !self.origin.has(Mark::Lent) && !self.origin.has(Mark::Probed) {
+            self.slot.note_room_written(count, written);
+        }
+    }
+
+    /// Makes the first `written` bytes of a room of `room` bytes contents.
+    fn append_room(&mut self, room: usize, written: usize) {
+        assert!(
+            written <= room,
+            "{written} bytes cannot have been written to a room of {room}"
+        );
+        let len = self.slot.buf.len() + written;
+        // SAFETY: the room was behind the contents, and all of it is initialised.
+        unsafe { self.slot.buf.set_len(len) };
+        if self.knows_zeros() {
+            self.mark(Mark::Known); // its return keeps what is known
+        }
+    }
+
+    /// Whether some of the spare bytes are known to be zero.
+    fn knows_zeros(&self) -> bool {
+        let known = !self.origin.has(Mark::Lent) && !self.origin.has(Mark::Probed);
+        known && self.slot.zeros_from() < self.slot.capacity()
+    }
+}

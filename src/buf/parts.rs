@@ -1,0 +1,279 @@
+//! A guard that shares its buffer with the parts that were cut from its contents.
+//!
+//! Owns when the guard may use all of the buffer again, and when it takes a fresh one. What a part
+//! can do is in `bytes`.
+
+use super::PooledBuf;
+use super::bytes::PooledBytes;
+use super::growth::Room;
+use crate::engine::Mark;
+use crate::error::GetError;
+use crate::inner::{BufferBox, BufferOrigin, Inner};
+use ::bytes::Buf;
+use std::mem::{self, ManuallyDrop};
+use std::ptr::NonNull;
+
+impl PooledBuf {
+    /// Cuts the first `at` bytes of the contents off, without copying and without allocating.
+    ///
+    /// The part shares the buffer. The guard goes on behind it, with all the room that it had.
+    /// The buffer goes home when the guard and all parts are gone.
+    ///
+    /// When the guard is full while parts are out, it takes a fresh buffer from the pool, copies
+    /// what is left of its contents there, and leaves this one to its parts. When all parts are
+    /// gone, it uses the space before its contents again.
+    ///
+    /// # Panics
+    ///
+    /// - If `at` is above the length.
+    ///
+    /// ```
+    /// use tierpool::{Pool, PooledBytes};
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(4096);
+    /// buf.extend_from_slice(b"frame 1frame 2");
+    /// let first: PooledBytes = buf.split_to(7);
+    /// buf.extend_from_slice(b"frame 3");
+    /// assert_eq!((&first[..], &buf[..]), (&b"frame 1"[..], &b"frame 2frame 3"[..]));
+    ///
+    /// drop(buf);
+    /// assert_eq!(pool.stats().total.outstanding, 1);
+    /// drop(first);
+    /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
+    /// ```
+    #[must_use = "the bytes are cut off; to skip them, call `advance`"]
+    pub fn split_to(&mut self, at: usize) -> PooledBytes {
+        let len = self.len();
+        assert!(at <= len, "split_to: {at} is above the length, {len}");
+        if at == 0 {
+            return PooledBytes::new();
+        }
+        self.note_before_consuming();
+        if !self.origin.has(Mark::Shared) {
+            self.mark(Mark::Shared);
+        }
+        let (start, _) = self.contents();
+        self.slot.buf.advance(at);
+        // SAFETY: the bytes were contents of the buffer, and lie before them now. The guard goes
+        // back there only when it is alone: see `is_shared`.
+        unsafe { PooledBytes::of(self.slot.hold(), start, at) }
+    }
+
+    /// Cuts all contents off, without copying and without allocating. The guard keeps the room
+    /// behind them.
+    ///
+    /// As [`split_to`](Self::split_to) with the whole length.
+    #[must_use = "the bytes are cut off; to drop them, call `clear`"]
+    pub fn split(&mut self) -> PooledBytes {
+        self.split_to(self.len())
+    }
+
+    /// Cuts the contents behind the first `at` bytes off. The guard keeps these, and can grow.
+    ///
+    /// **Copies** the shorter side into another buffer of the pool: the bytes that are cut off lie
+    /// where the guard goes on. [`split_to`](Self::split_to) copies nothing.
+    ///
+    /// # Panics
+    ///
+    /// - If `at` is above the length. (That of `BytesMut` allows up to the capacity.)
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(4096);
+    /// buf.extend_from_slice(b"head and tail");
+    /// let tail = buf.split_off(8);
+    /// buf.extend_from_slice(b" more");
+    /// assert_eq!((&buf[..], &tail[..]), (&b"head and more"[..], &b" tail"[..]));
+    /// ```
+    #[must_use = "the bytes are cut off; to drop them, call `truncate`"]
+    pub fn split_off(&mut self, at: usize) -> PooledBytes {
+        let len = self.len();
+        assert!(at <= len, "split_off: {at} is above the length, {len}");
+        if at == len {
+            return PooledBytes::new();
+        }
+        if at == 0 {
+            return self.split();
+        }
+        let home = self.slot.home();
+        if len - at <= at {
+            let mut tail = PooledBuf::acquire(home, len - at);
+            tail.extend_from_slice(&self.slot.buf[at..]);
+            self.truncate(at);
+            return tail.freeze();
+        }
+        let mut head = PooledBuf::acquire(home, self.slot.capacity());
+        head.extend_from_slice(&self.slot.buf[..at]);
+        let mut rest = mem::replace(self, head);
+        rest.advance(at);
+        rest.freeze()
+    }
+
+    /// Makes the contents immutable and cheap to clone, slice and split. Copies nothing and
+    /// allocates nothing.
+    ///
+    /// The buffer goes home when the last part is dropped, and counts as outstanding until then.
+    /// [`freeze_compact`](Self::freeze_compact) does not keep a large buffer for a few bytes.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use tierpool::{Pool, PooledBytes};
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(10);
+    /// buf.extend_from_slice(b"header body");
+    /// let frozen: PooledBytes = buf.freeze();
+    /// let body = frozen.slice(7..);
+    /// drop(frozen);
+    /// assert_eq!((&body[..], pool.stats().total.outstanding), (&b"body"[..], 1));
+    ///
+    /// let bytes: Bytes = body.into(); // one small allocation
+    /// drop(bytes);
+    /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
+    /// ```
+    pub fn freeze(self) -> PooledBytes {
+        if self.is_empty() {
+            return PooledBytes::new();
+        }
+        let (start, len) = self.contents();
+        let (slot, origin) = self.into_slot();
+        // SAFETY: the bytes are the contents of the buffer, and its guard is gone.
+        unsafe { PooledBytes::of(Inner::into_hold(slot, origin), start, len) }
+    }
+
+    /// As [`freeze`](Self::freeze), but does not keep a large buffer out for a few bytes.
+    ///
+    /// Contents below half of the capacity move to the size class that holds them, and the large
+    /// buffer goes home at once.
+    /// [`Builder::compact_below`](crate::Builder::compact_below) sets another share than half.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(64 << 10);
+    /// buf.extend_from_slice(&[7; 500]);
+    /// let frozen = buf.freeze_compact();
+    /// assert_eq!(frozen, [7; 500]);
+    /// assert_eq!(pool.stats().total.outstanding_bytes, 512);
+    /// ```
+    pub fn freeze_compact(mut self) -> PooledBytes {
+        let home = self.slot.home();
+        let least = self.slot.capacity() / 100 * usize::from(home.compact_below());
+        if self.len() < least {
+            self.shrink_to_fit();
+        }
+        self.freeze()
+    }
+
+    /// Moves the contents to the smallest size class that holds them, if that is smaller than this
+    /// buffer.
+    ///
+    /// Ends the process if there is no memory for it.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(64 << 10);
+    /// buf.extend_from_slice(&[7; 500]);
+    /// buf.shrink_to_fit();
+    /// assert_eq!((buf.len(), buf.capacity()), (500, 512));
+    /// ```
+    pub fn shrink_to_fit(&mut self) {
+        let home = self.slot.home();
+        if home.capacity_for(self.len()) < self.slot.capacity() {
+            let mut smaller = PooledBuf::acquire(home, self.len());
+            smaller.extend_from_slice(&self.slot.buf);
+            *self = smaller;
+        }
+    }
+
+    /// Where the contents begin, and their length.
+    fn contents(&self) -> (NonNull<u8>, usize) {
+        let contents = &self.slot.buf[..];
+        (NonNull::from(contents).cast(), contents.len())
+    }
+
+    /// The guard of a buffer that the last part has left.
+    pub(super) fn of_last(slot: BufferBox) -> Self {
+        let (slot, origin) = Inner::take_over(slot);
+        PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        }
+    }
+
+    /// Takes the slot out of the guard.
+    pub(super) fn into_slot(self) -> (BufferBox, BufferOrigin) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so the slot is taken out once.
+        (unsafe { ManuallyDrop::take(&mut this.slot) }, this.origin)
+    }
+
+    /// Whether parts may use the buffer. If not, the guard has all of it to itself again.
+    pub(super) fn is_shared(&mut self) -> bool {
+        if !self.origin.has(Mark::Shared) {
+            return false;
+        }
+        let shared = !self.slot.is_alone();
+        if !shared {
+            self.origin.unmark(Mark::Shared);
+        }
+        shared
+    }
+
+    /// Takes a fresh buffer with room for `needed` bytes, and leaves this one to its parts.
+    pub(super) fn move_on(&mut self, needed: usize, room: Room) {
+        let request = self.fresh(needed, room);
+        let home = self.slot.home();
+        let (slot, origin) = match self.was_asked_for() || request > home.classes().max() {
+            true => home.acquire(request),
+            false => home.acquire_to_grow(request),
+        };
+        self.move_to(slot, origin);
+    }
+
+    /// As [`move_on`](Self::move_on). An error leaves the guard as it is.
+    pub(super) fn try_move_on(&mut self, needed: usize) -> Result<(), GetError> {
+        let request = self.fresh(needed, Room::Asked);
+        let (slot, origin) = self.slot.home().try_acquire(request)?;
+        self.move_to(slot, origin);
+        Ok(())
+    }
+
+    /// The capacity of the buffer that follows this one: as large, if that is enough.
+    fn fresh(&self, needed: usize, room: Room) -> usize {
+        match self.slot.capacity() {
+            capacity if needed <= capacity => capacity,
+            _ => self.growth(needed, room),
+        }
+    }
+
+    fn move_to(&mut self, mut slot: BufferBox, origin: BufferOrigin) {
+        slot.buf.extend_from_slice(&self.slot.buf);
+        let left = mem::replace(&mut *self.slot, slot);
+        let from = mem::replace(&mut self.origin, origin);
+        Inner::release_changed(left, from);
+    }
+
+    /// Before the buffer is lent as a whole, or taken out: makes sure that no part uses it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn leave_parts(&mut self) {
+        if self.is_shared() {
+            self.move_on(self.len(), Room::Asked);
+        }
+    }
+
+    /// Whether the buffer was taken because its size was named.
+    fn was_asked_for(&self) -> bool {
+        match self.origin.has(Mark::Probed) {
+            true => !self.origin.has(Mark::Unasked),
+            false => self.slot.use_so_far().was_asked_for(),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! How many hold one slot: its guard, and the parts that were cut from its contents.
+//!
+//! Owns the count, and the order in which holders see what the others did. Knows nothing of slots.
+//!
+//! It is the count of `std::sync::Arc`, except that it never ends: the last holder finds it at 1,
+//! as a slot at home has it.
+
+use crate::sync::{AtomicUsize, Ordering};
+use std::process;
+
+pub(crate) struct Holders(AtomicUsize);
+
+impl Holders {
+    /// One holder.
+    pub(crate) fn one() -> Self {
+        Holders(AtomicUsize::new(1))
+    }
+
+    /// Counts one holder more. The caller is one of them.
+    #[inline]
+    pub(crate) fn join(&self) {
+        // Relaxed: the caller holds the slot, so it is not the last one. Whoever gives the new
+        // hold to another thread orders that.
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        if before > isize::MAX as usize {
+            // Only a program that forgets holds comes here. If the count wrapped, a slot that is
+            // in use would go home.
+            process::abort();
+        }
+    }
+
+    /// Whether the caller is the only holder. Stays true until the caller itself changes that.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        // Acquire: pairs with the Release in `leave`. All that the others did with the slot comes
+        // before this.
+        self.0.load(Ordering::Acquire) == 1
+    }
+
+    /// Gives the caller's hold up. Returns `true` if it was the last one: then the caller has the
+    /// slot to itself, and holds it still.
+    #[inline]
+    pub(crate) fn leave(&self) -> bool {
+        if self.is_alone() {
+            return true;
+        }
+        // Release: pairs with the Acquire in `is_alone`, and with that of the last one here.
+        // Acquire: what the others did comes before, if this is the last one.
+        if self.0.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return false;
+        }
+        // Relaxed: no one else holds the slot.
+        self.0.store(1, Ordering::Relaxed);
+        true
+    }
+}
