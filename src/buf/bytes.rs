@@ -370,7 +370,15 @@ impl IntoIterator for PooledBytes {
 impl fmt::Debug for PooledBytes {
     /// Prints the bytes as `Bytes` does: `b"..."`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b\"{}\"", self.escape_ascii())
+        f.write_str("b\"")?;
+        for &byte in self {
+            match byte {
+                0 => f.write_str("\\0"),
+                b'\'' => f.write_str("'"),
+                _ => write!(f, "{}", byte.escape_ascii()),
+            }?;
+        }
+        f.write_str("\"")
     }
 }
 

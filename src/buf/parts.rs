@@ -162,8 +162,8 @@ impl PooledBuf {
     /// ```
     pub fn freeze_compact(mut self) -> PooledBytes {
         let home = self.slot.home();
-        let least = self.slot.capacity() / 100 * usize::from(home.compact_below());
-        if self.len() < least {
+        let (percent, capacity) = (usize::from(home.compact_below()), self.slot.capacity());
+        if self.len() < capacity / 100 * percent + capacity % 100 * percent / 100 {
             self.shrink_to_fit();
         }
         self.freeze()

@@ -6,7 +6,7 @@
 
 mod acquire;
 mod cell;
-mod holders;
+pub(crate) mod holders;
 mod learn;
 mod release;
 pub(crate) mod slot;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Owns the numbered items and what is asserted of them. The code that runs is
-//! `src/engine` and `src/sizing/calibrator.rs` themselves, with loom's atomics and locks
+//! `src/engine`, `src/inner/holders.rs` and `src/sizing/calibrator.rs` themselves, with loom's atomics and locks
 //! (`src/sync`) and tiny limits; no part of it is copied. A test is named by its race.
 //!
 //! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. That is
@@ -34,6 +34,7 @@
 //! | closing and everything that puts something in, or claims, or ends | `close` |
 //! | get, drop and trim at a depot | `depot` |
 //! | pushes and pops at one of the rings of a depot | `ring` |
+//! | a guard and the parts cut from it, who leave, clone, grow or write again | `parts` |
 //! | two who lease the last room, or one and who ends a lease | `budget` |
 //! | who reads counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
 //! | a thread that tells the calibrator, or asks for a retired class, and a calibration | `calibrate` |
@@ -89,6 +90,7 @@ mod claim;
 mod close;
 mod depot;
 mod exit;
+mod parts;
 mod reclaim;
 mod ring;
 /// Models that only shuttle can run.

@@ -8,18 +8,37 @@
 //! weakened at once: no test shows that each of them is needed. Two preemptions are enough for
 //! each; with `LOOM_MAX_PREEMPTIONS=1` some of the models pass.
 
-use super::{claim, close, ring};
+use super::{claim, close, parts, ring};
 use crate::sync::{Ordering, fail_without};
 
 const BARRIER: &str = "engine/barrier.rs";
 const CACHE: &str = "engine/cache.rs";
 const COUNTER: &str = "sync/counter.rs";
+const HOLDERS: &str = "inner/holders.rs";
 const RING: &str = "engine/ring.rs";
 const ROUNDS: &str = "engine/rounds.rs";
 /// The file of `Engine::join`.
 const JOIN: &str = "engine/mod.rs";
 /// The file of `Engine::settle`.
 const SETTLE: &str = "engine/put.rs";
+
+// ---- parts ----
+
+#[test]
+#[should_panic(expected = "Causality violation: Concurrent write accesses")]
+fn guard_drop_races_last_drop_without_release() {
+    fail_without(
+        Ordering::Release,
+        HOLDERS,
+        parts::guard_drop_races_last_drop,
+    );
+}
+
+#[test]
+#[should_panic(expected = "Causality violation: Concurrent write accesses")]
+fn growth_races_last_drop_without_acquire() {
+    fail_without(Ordering::Acquire, HOLDERS, parts::growth_races_last_drop);
+}
 
 // ---- caches ----
 
