@@ -297,17 +297,18 @@ impl Builder {
     /// If a buffer comes home whole, only the bytes written through the guard's own methods and
     /// traits are wiped. The pool cannot see writes through [`DerefMut`](std::ops::DerefMut),
     /// [`spare_capacity_mut`](crate::PooledBuf::spare_capacity_mut) and
-    /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an asynchronous reader uses). A
-    /// buffer that was borrowed that way is wiped over its whole allocation, as is one that was
+    /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an asynchronous reader uses),
+    /// nor those to the room of [`fill_with`](crate::PooledBuf::fill_with). A buffer that was borrowed that way is wiped over its whole allocation, as is one that was
     /// adopted or has grown. If a part of a buffer is still in use elsewhere, all that the guard
     /// holds is wiped.
     ///
     /// A buffer that the pool frees is wiped too. Not wiped:
     ///
     /// - A buffer that is [detached](crate::PooledBuf::detach).
-    /// - A part that was split off and is still in use when the buffer comes back. Then bytes that
-    ///   the guard was advanced over, and parts that were dropped before, are not wiped either: the
-    ///   pool cannot tell them from the part in use.
+    /// - A `BytesMut` that was split off behind `DerefMut` and is still in use when the buffer comes
+    ///   back. Then bytes that the guard was advanced over, and parts that were dropped before, are
+    ///   not wiped either: the pool cannot tell them from the one in use. A buffer that
+    ///   [`PooledBytes`](crate::PooledBytes) share is wiped when the last of them is gone.
     /// - A buffer that `BytesMut` itself frees behind `DerefMut`: when it grows there, or when
     ///   another one is assigned to it.
     pub fn zero_on_return(mut self, zero: bool) -> Self {
@@ -520,7 +521,8 @@ impl Builder {
             background_trim: in_background,
             malloc_trim: self.malloc_trim,
             zero_on_return: self.zero_on_return,
-            reuse_initialised: self.reuse_initialised,
+            // A pool that wipes has zeros for each room.
+            reuse_initialised: self.reuse_initialised && !self.zero_on_return,
             compact_below: self.compact_below,
         })
     }

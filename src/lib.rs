@@ -1,10 +1,10 @@
 //! A tiered byte-buffer pool: owned [`BytesMut`](bytes::BytesMut) guards that
 //! go home by themselves.
 //!
-//! [`Pool::get`] hands out a [`PooledBuf`] that dereferences to `BytesMut`. When
-//! it is dropped, or the last [`Bytes`](bytes::Bytes) frozen from it, the buffer
-//! goes back: to the dropping thread's cache, from there in batches to a depot
-//! that all threads share, and to the heap when these are full.
+//! [`Pool::get`] hands out a [`PooledBuf`] that dereferences to `BytesMut`. Its contents can be cut
+//! into [`PooledBytes`], which share its buffer without a copy. When all of these are dropped, the
+//! buffer goes back: to the dropping thread's cache, from there in batches to a depot that all
+//! threads share, and to the heap when these are full.
 //!
 //! ```
 //! use bytes::BufMut;
@@ -17,11 +17,15 @@
 //! assert_eq!((&buf[..], buf.capacity()), (&b"hello"[..], 4096));
 //! drop(buf); // goes home by itself
 //!
-//! let again = pool.get(4000); // a local hit: no lock, nothing allocated
+//! let mut again = pool.get(4000); // a local hit: no lock, nothing allocated
 //! assert_eq!(pool.stats().total.local_hits, 1);
 //!
-//! let frozen = again.freeze(); // a `Bytes`; home when its last clone is dropped
-//! std::thread::spawn(move || drop(frozen)).join().unwrap(); // on any thread
+//! again.put_slice(b"frame 1frame 2");
+//! let first = again.split_to(7); // shares the buffer; nothing is copied or allocated
+//! let second = again.freeze();
+//! assert_eq!(first, "frame 1");
+//! drop(first);
+//! std::thread::spawn(move || drop(second)).join().unwrap(); // on any thread
 //! assert_eq!(pool.stats().total.outstanding, 0);
 //! # Ok::<(), tierpool::ConfigError>(())
 //! ```

@@ -110,7 +110,7 @@ impl Pool {
     ///   the last, and then the process ends.)
     /// - These end the process if there is no memory, as `Vec` does: `get`, [`adopt`](Self::adopt),
     ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile), a guard
-    ///   that grows or is [frozen](PooledBuf::freeze), and making a pool (not its [idle
+    ///   that grows, a conversion to `Bytes`, and making a pool (not its [idle
     ///   buffers](crate::Builder::keep_idle)). For a guard, call
     ///   [`try_reserve`](PooledBuf::try_reserve) first.
     /// - When a thread first uses any pool, the system or the standard library notes what to do at

@@ -310,7 +310,7 @@ pub struct Counts {
     pub trimmed: u64,
     /// Buffers in callers' hands now; a forgotten guard stays one.
     pub outstanding: u64,
-    /// The capacity of these, in bytes: oversize, adopted and frozen ones included.
+    /// The capacity of these, in bytes: oversize, adopted and shared ones included.
     ///
     /// A buffer counts with the capacity that the pool knows. Growth that the pool does not see, by
     /// methods of `BytesMut` behind [`DerefMut`](std::ops::DerefMut), counts when the buffer comes

@@ -69,7 +69,7 @@ impl PooledBuf {
     ///
     /// # Panics
     ///
-    /// - If `source` says that it read more than `most`.
+    /// - If `source` returns more than `most`.
     /// - If the new capacity would be above `isize::MAX` bytes.
     ///
     /// ```

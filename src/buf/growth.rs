@@ -144,36 +144,41 @@ impl PooledBuf {
     }
 
     /// The room that a full guard lends for writes: room before the contents, or else a few bytes
-    /// beside the buffer.
+    /// beside the buffer. While parts use the buffer, the room of a fresh one.
     ///
     /// A reader asks once more for room than it needs, to find the end of its source. So the buffer
     /// does not grow before a write.
     #[cold]
     #[inline(never)]
     pub(super) fn chunk_of_full(&mut self) -> &mut UninitSlice {
-        self.note_unseen();
         self.note_used(); // before the contents move
-        let probed = self.origin.has(Mark::Probed);
         if self.is_shared() {
-            let needed = with_additional(self.slot.buf.len(), CHUNK_LEAST);
-            self.move_on(needed.expect("BytesMut holds less"), Room::Probed);
-            self.slot.forget_zeros();
-            return self.slot.buf.spare_capacity_mut().into();
+            self.grow(CHUNK_LEAST, Room::Appended);
+            return self.spare_chunk();
         }
+        let probed = self.origin.has(Mark::Probed);
         if self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1) {
             if probed {
                 // Probed while a part was in use elsewhere. The probe may have been written to.
                 let bytes = *self.slot.probe();
                 self.write_behind(&bytes);
             }
-            self.slot.forget_zeros();
-            return self.slot.buf.spare_capacity_mut().into();
+            return self.spare_chunk();
         }
+        self.note_unseen();
         if !probed && !self.slot.use_so_far().was_asked_for() {
             self.origin.mark(Mark::Unasked);
         }
         self.origin.mark(Mark::Probed);
         UninitSlice::new(self.slot.probe())
+    }
+
+    /// The spare room, for writes that the pool cannot see.
+    #[inline(always)]
+    pub(super) fn spare_chunk(&mut self) -> &mut UninitSlice {
+        self.slot.forget_zeros();
+        self.note_unseen();
+        self.slot.buf.spare_capacity_mut().into()
     }
 
     /// Writes bytes behind the contents, as far as there is room, and does not announce them.

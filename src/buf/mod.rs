@@ -107,20 +107,67 @@ use std::sync::Arc;
 ///
 /// Where growth is right but may fail, call [`try_reserve`](Self::try_reserve) first.
 ///
-/// # Lending the `BytesMut`
+/// # Parts
 ///
-/// Methods of `BytesMut` (`(*buf).reserve(..)`, or a function that takes `&mut BytesMut`) grow
-/// as `BytesMut` does, on the heap. The pool does not see what they do. So it looks at the
-/// buffer's allocation when the guard is dropped, which costs some 15 ns. Indexing
-/// (`buf[0] = 1`, `&mut buf[4..]`), [`as_mut`](AsMut::as_mut),
-/// [`spare_capacity_mut`](Self::spare_capacity_mut) and [`set_len`](Self::set_len) are the
-/// guard's own and cost nothing more.
+/// [`split_to`](Self::split_to) and [`split`](Self::split) cut contents off as [`PooledBytes`], and
+/// [`freeze`](Self::freeze) makes one of the whole guard. They share the buffer: nothing is copied
+/// and nothing is allocated. The guard goes on behind its parts. The buffer goes home as a whole
+/// when the guard and all parts are gone, on whichever thread. Until then it is outstanding.
+///
+/// A full guard whose parts are out takes a fresh buffer of the same size, copies what is left of
+/// its contents, and leaves the old buffer to its parts. Once all parts are gone, it uses the space
+/// before its contents again. So a receive loop is this:
+///
+/// ```
+/// use tierpool::{Pool, PooledBytes};
+///
+/// /// Cuts off the frames that are there: each has a byte with its length before it.
+/// fn frames(rx: &mut tierpool::PooledBuf) -> Vec<PooledBytes> {
+///     let mut frames = Vec::new();
+///     while !rx.is_empty() && rx.len() > usize::from(rx[0]) {
+///         let len = usize::from(rx[0]);
+///         drop(rx.split_to(1));
+///         frames.push(rx.split_to(len));
+///     }
+///     frames
+/// }
+///
+/// let pool = Pool::default();
+/// let mut source = &b"\x05hello\x05world\x03and"[..];
+/// let mut rx = pool.get(4096);
+/// let mut got = Vec::new();
+/// while rx.read_from(&mut source, 4)? > 0 {
+///     got.append(&mut frames(&mut rx)); // each goes to whoever wants it, for as long as it wants
+/// }
+/// assert_eq!(got, ["hello", "world", "and"]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Pitfalls
+///
+/// Methods of `BytesMut` that the guard does not have itself are reached through
+/// [`DerefMut`](std::ops::DerefMut), as are those of `[u8]`. The pool does not see what they do.
+///
+/// - **A function that takes `&mut BytesMut`** (a codec, `(*buf).reserve(..)`) grows the buffer on
+///   the heap, and may leave another one in its place. So the pool looks at the allocation when the
+///   guard is dropped, which costs some 15 ns. While parts are out, the guard first moves to a
+///   fresh buffer, and copies its contents.
+/// - **Parts that are split there** (`BytesMut::split_to(&mut buf, n)`) are `BytesMut`s. If one is
+///   alive when the guard is dropped, the buffer cannot come home: it is freed, and counted as
+///   `discards.shared`. The guard's own `split_to` does not lose it.
+/// - **`socket.recv_from(&mut buf)`** reads into the contents. An empty guard has none. Call
+///   [`recv_from`](Self::recv_from) or [`fill_with`](Self::fill_with).
+/// - **`buf.clone()`** gives a `BytesMut` from the heap. To share, [`freeze`](Self::freeze) and clone.
+///
+/// Indexing (`buf[0] = 1`, `&mut buf[4..]`), [`as_mut`](AsMut::as_mut),
+/// [`spare_capacity_mut`](Self::spare_capacity_mut) and [`set_len`](Self::set_len) are the guard's
+/// own, and cost nothing more.
 ///
 /// # Coming home
 ///
-/// A buffer that was advanced or split comes home whole. If a part of it is still in use elsewhere,
-/// it is freed with its last part instead. (A part of length and capacity 0 may or may not count.)
-/// A buffer that has grown joins the largest size class that its allocation fills, whatever it was
+/// A buffer that was advanced or split comes home whole. If a `BytesMut` that was split off behind
+/// `DerefMut` is still in use, the buffer is freed with it instead. (One of length and capacity 0 may
+/// or may not count.) A buffer that has grown joins the largest size class that its allocation fills, whatever it was
 /// cut to. It is freed if it is above the pool's largest class, or if it is above `max_size` and of
 /// a size that no one [asks for](crate::Pool::targets). It is also freed if the pool has no room
 /// for it.

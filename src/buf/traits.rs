@@ -131,9 +131,7 @@ unsafe impl BufMut for PooledBuf {
         if self.spare() == 0 {
             return self.chunk_of_full();
         }
-        self.slot.forget_zeros();
-        self.note_unseen();
-        self.slot.buf.spare_capacity_mut().into()
+        self.spare_chunk()
     }
 
     /// Appends all that remains in `source`.

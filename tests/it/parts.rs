@@ -16,7 +16,7 @@ fn pool() -> Pool {
     pool_of(&[512, SIZE, 4 * SIZE])
 }
 
-/// Contents of which no two places near each other are alike.
+/// Contents that differ from place to place.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at % 251) as u8).collect()
 }
