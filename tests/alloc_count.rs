@@ -239,6 +239,60 @@ fn a_reader_that_fills_a_guard_and_is_at_its_end_allocates_nothing() {
     }
 }
 
+#[test]
+fn frames_that_share_a_buffer_allocate_nothing() {
+    use bytes::{Buf, BufMut};
+    let pool = one_class(4096);
+    let ledger = Ledger::open();
+    let mut kept = Vec::with_capacity(8);
+    let mut receive = |rounds: usize| {
+        let mut rx = pool.get(4096);
+        for round in 0..rounds {
+            rx.put_bytes(7, 900); // moves on while frames are out
+            let mut frame = rx.split_to(800);
+            rx.advance(100);
+            let head = frame.split_to(10);
+            frame.advance(1);
+            assert_eq!((head.len(), frame.slice(5..).len()), (10, 784));
+            kept.push(frame.clone());
+            if kept.len() == 8 {
+                kept.clear();
+            }
+            if round % 10 == 0 {
+                let again = head.try_into_mut();
+                assert!(again.is_err(), "the frame is alive");
+            }
+        }
+        kept.push(rx.freeze());
+        kept.clear();
+        let mut alone = pool.get(100);
+        alone.put_bytes(7, 100);
+        alone = alone.freeze().try_into_mut().unwrap();
+        drop(alone.freeze_compact());
+    };
+    receive(20);
+    let before = ledger.events();
+    receive(rounds(500, 30));
+    assert_eq!(ledger.events(), before);
+    let total = pool.stats().total;
+    assert_eq!((total.outstanding, total.discards.total()), (0, 0));
+}
+
+#[test]
+fn bytes_of_a_part_take_one_allocation() {
+    use bytes::{Buf, BufMut, Bytes};
+    let pool = one_class(4096);
+    let ledger = Ledger::open();
+    drop(pool.get(4096));
+    let mut buf = pool.get(4096);
+    buf.put_bytes(7, 100);
+    let (allocations, _) = ledger.events();
+    let bytes = Bytes::from(buf.split_to(50));
+    let again = buf.copy_to_bytes(50);
+    drop((bytes.slice(10..), again.clone(), Bytes::from(buf.freeze())));
+    assert_eq!(ledger.events().0, allocations + 2);
+}
+
 // What is allocated between a burst's buffers and after them would pin them on the heap.
 #[test]
 fn a_burst_comes_home_without_allocating() {
@@ -846,7 +900,7 @@ fn a_pool_keeps_little_beside_its_buffers() {
     const POOL: isize = 18_500;
     const THREAD: isize = 11_200;
     const CLASS: isize = 7000;
-    const CELL: isize = 64;
+    const CELL: isize = 128;
     for (capacity, buffers, per_buffer) in [
         (512, 1, 0),
         (512, 100, 140),

@@ -148,6 +148,7 @@ impl PooledBytes {
     ///
     /// - If `at` is above the length.
     #[must_use = "the bytes are cut off; to skip them, call `advance`"]
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> Self {
         let len = self.len;
         assert!(at <= len, "split_to: {at} is above the length, {len}");

@@ -43,6 +43,7 @@ impl PooledBuf {
     /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
     /// ```
     #[must_use = "the bytes are cut off; to skip them, call `advance`"]
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> PooledBytes {
         let len = self.len();
         assert!(at <= len, "split_to: {at} is above the length, {len}");
@@ -134,6 +135,7 @@ impl PooledBuf {
     /// drop(bytes);
     /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
     /// ```
+    #[inline]
     pub fn freeze(self) -> PooledBytes {
         if self.is_empty() {
             return PooledBytes::new();
