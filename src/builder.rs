@@ -372,8 +372,7 @@ impl Builder {
     ///
     /// The pool records each of a thread's first returns of a size class, and later about one in
     /// 64, at random. That one counts for those before it. Each thread counts for itself. It
-    /// reports to the pool after another sixteenth of the step's returns since the last
-    /// calibration, or after 4096 returns. So a calibration may come that much later for each
+    /// reports to the pool after a sixteenth of `calls`, or after 4096 returns. So a calibration may come that much later for each
     /// thread, and some 100 returns later for each size class.
     ///
     /// With 0, the pool calibrates at each report of a thread.
