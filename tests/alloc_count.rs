@@ -10,6 +10,7 @@ mod common {
     pub mod forget;
 }
 
+use bytes::BytesMut;
 use common::booking::{self, Booking, Books};
 use common::forget;
 use crossbeam_queue::ArrayQueue;
@@ -856,7 +857,7 @@ fn a_handle_dropped_by_the_last_destructor_of_a_thread_frees_everything() {
 fn buffers_that_are_made_and_freed_again_and_again_leave_no_more_behind() {
     const HELD: usize = 100;
     type End = fn(&Pool, Vec<PooledBuf>);
-    let ends: [(&str, End); 3] = [
+    let ends: [(&str, End); 4] = [
         ("clear", |pool, held| {
             drop(held);
             pool.clear();
@@ -865,6 +866,13 @@ fn buffers_that_are_made_and_freed_again_and_again_leave_no_more_behind() {
             drop(held.into_iter().map(PooledBuf::detach).collect::<Vec<_>>());
         }),
         ("part in use elsewhere", |_, held| {
+            for mut buf in held {
+                buf.extend_from_slice(b"part");
+                let _part = BytesMut::split_to(&mut buf, 2);
+                drop(buf);
+            }
+        }),
+        ("part of the guard in use", |_, held| {
             for mut buf in held {
                 buf.extend_from_slice(b"part");
                 let _part = buf.split_to(2);

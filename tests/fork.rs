@@ -22,12 +22,12 @@ mod common {
 #[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
     use crate::common::accounts::assert_accounts_balance;
-    use bytes::{Bytes, BytesMut};
+    use bytes::BytesMut;
     use std::process;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Barrier};
     use std::thread;
-    use tierpool::{Counts, Pool, PooledBuf};
+    use tierpool::{Counts, Pool, PooledBuf, PooledBytes};
 
     const ALARM_SECONDS: u32 = 60;
 
@@ -90,7 +90,7 @@ mod linux {
     }
 
     /// Uses all of a pool, to its end.
-    fn use_up(pool: Pool, mut guard: PooledBuf, frozen: Bytes) {
+    fn use_up(pool: Pool, mut guard: PooledBuf, frozen: PooledBytes) {
         assert_eq!((&guard[..], &frozen[..]), (&[1; 900][..], &[2; 900][..]));
         guard.extend_from_slice(&[3; 500]); // grows, through the pool and above it
         drop((guard, frozen));

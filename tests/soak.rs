@@ -19,11 +19,12 @@ use common::accounts::assert_accounts_balance;
 use common::live::{self, live_bytes};
 use common::model::{self, Model};
 use crossbeam_queue::ArrayQueue;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use tierpool::{Builder, Pool, PooledBuf};
+use tierpool::{Builder, Pool, PooledBuf, PooledBytes};
 
 /// A thread whose allocations are counted, wherever they are freed.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
@@ -66,7 +67,9 @@ struct Stamped {
 
 enum Contents {
     Guard(PooledBuf),
-    Frozen(Bytes),
+    Frozen(PooledBytes),
+    /// Of a part, or of a `BytesMut` that was split.
+    Bytes(Bytes),
 }
 
 impl Stamped {
@@ -84,6 +87,7 @@ impl Stamped {
         let bytes: &[u8] = match &self.bytes {
             Contents::Guard(buf) => buf,
             Contents::Frozen(bytes) => bytes,
+            Contents::Bytes(bytes) => bytes,
         };
         let mine = bytes.iter().all(|&byte| byte == self.stamp);
         assert!(mine, "two owners of one buffer");
@@ -94,31 +98,83 @@ impl Stamped {
         let mut buf = match self.bytes {
             Contents::Guard(buf) => buf,
             Contents::Frozen(bytes) => {
-                self.bytes = Contents::Frozen(bytes.slice(bytes.len() / 2..));
+                self.bytes = changed_part(bytes, random);
+                return self;
+            }
+            Contents::Bytes(bytes) => {
+                self.bytes = Contents::Bytes(bytes.slice(bytes.len() / 2..));
                 return self;
             }
         };
         let len = buf.len();
-        match random.below(8) {
+        match random.below(16) {
             0 => buf.put_bytes(self.stamp, random.size()), // grows
             1 => (*buf).put_bytes(self.stamp, random.below(300)), // on the heap
             2 => buf.advance(len / 3),
             6 => buf.truncate(len / 2),
             7 => buf.clear(),
-            3 => drop(buf.split_to(len / 2)),
+            3 => drop(BytesMut::split_to(&mut buf, len / 2)),
+            8 => drop(buf.split_to(len / 2)),
+            9 => drop(buf.split_off(len / 2)),
+            10 => {
+                // Full while a part is out, so it moves on.
+                let part = buf.split_to(len / 2);
+                buf.put_bytes(self.stamp, random.size());
+                assert!(part.iter().all(|&byte| byte == self.stamp));
+            }
+            11 => {
+                self.bytes = Contents::Frozen(buf.split());
+                return self;
+            }
+            12 => {
+                self.bytes = Contents::Frozen(buf.freeze_compact());
+                return self;
+            }
+            13 => buf.shrink_to_fit(),
+            14 => {
+                let (room, written) = (random.size(), random.below(100));
+                let filled = buf.fill_with(room, |room| {
+                    assert!(room.iter().all(|&byte| byte == 0), "a room is zero");
+                    let scribbled = room.len().min(2 * written);
+                    room[..scribbled].fill(self.stamp);
+                    match written % 4 {
+                        0 => Err(io::ErrorKind::WouldBlock.into()),
+                        _ => Ok(written.min(room.len())),
+                    }
+                });
+                assert_eq!(filled.is_err(), written % 4 == 0);
+            }
             4 => {
                 self.bytes = Contents::Frozen(buf.freeze());
                 return self;
             }
             _ => {
                 // A part lives on for some time.
-                let part = buf.split_off(len / 2).freeze();
-                self.bytes = Contents::Frozen(part);
+                let part = BytesMut::split_off(&mut buf, len / 2).freeze();
+                self.bytes = Contents::Bytes(part);
                 return self;
             }
         }
         self.bytes = Contents::Guard(buf);
         self
+    }
+}
+
+/// Does to a part what users do to parts.
+fn changed_part(mut bytes: PooledBytes, random: &mut Random) -> Contents {
+    let len = bytes.len();
+    match random.below(6) {
+        0 => Contents::Frozen(bytes.slice(len / 2..)),
+        1 => Contents::Frozen(bytes.split_off(len / 3)),
+        2 => {
+            drop(bytes.split_to(len / 3));
+            Contents::Frozen(bytes)
+        }
+        3 => Contents::Bytes(bytes.into()),
+        _ => match bytes.try_into_mut() {
+            Ok(buf) => Contents::Guard(buf),
+            Err(bytes) => Contents::Frozen(bytes),
+        },
     }
 }
 

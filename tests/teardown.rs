@@ -8,14 +8,14 @@ mod common {
     pub mod forget;
 }
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use common::accounts::assert_accounts_balance;
 use common::forget;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
-use tierpool::{Counts, Pool, PooledBuf};
+use tierpool::{Counts, Pool, PooledBuf, PooledBytes};
 
 /// Something to run when the thread-local that it is in is destroyed.
 struct AtExit(RefCell<Option<Box<dyn FnOnce()>>>);
@@ -364,7 +364,7 @@ fn a_guard_outlives_its_pool_on_another_thread() {
 
 #[test]
 fn frozen_bytes_outlive_their_pool_and_their_thread() {
-    let parts: Vec<Bytes> = on_a_thread(|| {
+    let parts: Vec<PooledBytes> = on_a_thread(|| {
         let pool = Pool::default();
         let mut buf = pool.get(100);
         buf.extend_from_slice(b"one two");

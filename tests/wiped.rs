@@ -598,7 +598,7 @@ fn what_was_written_to_a_buffer_that_has_grown_in_secret_is_wiped_without_memory
             *buf = BytesMut::with_capacity(4 * CAPACITY);
             buf.put_bytes(0, 4 * CAPACITY - SECRET.len());
             buf.put_slice(SECRET);
-            drop(buf.split_off(CAPACITY)); // with the secret
+            drop(BytesMut::split_off(&mut buf, CAPACITY)); // with the secret
             REFUSING.set(true);
             drop(buf);
             REFUSING.set(false);
@@ -721,9 +721,25 @@ fn what_is_detached_is_not_wiped() {
 }
 
 #[test]
-fn what_lies_in_a_part_that_is_still_in_use_is_not_wiped() {
+fn what_lies_in_a_part_is_wiped_when_the_last_part_is_gone() {
     with_secret(|pool, mut buf, watch| {
-        let part: Bytes = buf.copy_to_bytes(SECRET.len());
+        let part = buf.split_to(SECRET.len());
+        let other = Bytes::from(part.slice(1..));
+        drop(buf);
+        assert_eq!(pool.stats().total.outstanding, 1);
+        assert_eq!((watch.look(), &part[..]), (ONE_ALIVE, SECRET));
+        drop(part);
+        assert_eq!(watch.look(), ONE_ALIVE);
+        drop(other);
+        assert_eq!(watch.look(), NOWHERE);
+        assert_eq!(pool.stats().total.discards.total(), 0);
+    });
+}
+
+#[test]
+fn what_lies_in_a_part_of_a_bytes_mut_that_is_still_in_use_is_not_wiped() {
+    with_secret(|pool, mut buf, watch| {
+        let part: Bytes = (*buf).copy_to_bytes(SECRET.len());
         drop(buf);
         assert_eq!(pool.stats().total.discards.shared, 1);
         assert_eq!((watch.look(), &part[..]), (ONE_ALIVE, SECRET));
@@ -735,7 +751,7 @@ fn what_lies_in_a_part_that_is_still_in_use_is_not_wiped() {
 #[test]
 fn what_the_guard_still_holds_is_wiped_though_a_part_is_in_use() {
     with_secret(|pool, mut buf, watch| {
-        let tail = buf.split_off(CAPACITY - SECRET.len() - 10);
+        let tail = BytesMut::split_off(&mut buf, CAPACITY - SECRET.len() - 10);
         let (end, zeros) = (tail.freeze(), 10);
         let zeros = end.slice(..zeros);
         drop(buf); // with the first secret
@@ -747,7 +763,7 @@ fn what_the_guard_still_holds_is_wiped_though_a_part_is_in_use() {
         assert_eq!(watch.look(), ONE_FREED);
     });
     with_secret(|pool, mut buf, watch| {
-        let part = buf.split_to(SECRET.len()); // with the first secret
+        let part = BytesMut::split_to(&mut buf, SECRET.len()); // with the first secret
         buf.truncate(100);
         drop((buf, pool));
         assert_eq!(watch.look(), ONE_ALIVE);
@@ -761,7 +777,7 @@ fn what_the_guard_still_holds_is_wiped_though_a_part_is_in_use() {
 #[test]
 fn what_was_advanced_over_is_not_wiped_while_a_part_is_in_use() {
     with_secret(|pool, mut buf, watch| {
-        let tail = buf.split_off(SECRET.len() + 50); // with the second secret
+        let tail = BytesMut::split_off(&mut buf, SECRET.len() + 50); // with the second secret
         buf.advance(SECRET.len());
         let mut tail = tail;
         tail.fill(0);
@@ -778,7 +794,8 @@ fn what_was_advanced_over_is_not_wiped_while_a_part_is_in_use() {
 #[test]
 fn what_lies_in_a_part_that_was_dropped_is_not_wiped_while_another_is_in_use() {
     with_secret(|pool, mut buf, watch| {
-        let (first, zeros) = (buf.split_to(SECRET.len()), buf.split_to(10));
+        let first = BytesMut::split_to(&mut buf, SECRET.len());
+        let zeros = BytesMut::split_to(&mut buf, 10);
         drop(first);
         drop(buf);
         assert_eq!(

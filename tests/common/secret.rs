@@ -128,7 +128,7 @@ pub const WAYS: [(&str, Way); 29] = [
     }),
     ("split, and joined again", |_, mut buf| {
         buf.put_slice(SECRET);
-        let tail = buf.split_off(5);
+        let tail = BytesMut::split_off(&mut buf, 5);
         buf.unsplit(tail);
     }),
     ("frozen, and dropped on another thread", |pool, mut buf| {

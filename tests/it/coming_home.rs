@@ -102,20 +102,25 @@ fn a_buffer_that_was_advanced_behind_deref_mut_comes_home_whole() {
 
 #[test]
 fn a_buffer_that_was_split_comes_home_whole_once_its_parts_are_gone() {
-    let ways: [fn(&mut PooledBuf); 9] = [
+    let ways: [fn(&mut PooledBuf); 13] = [
         |buf| drop(buf.split()),
         |buf| drop(buf.split_to(100)),
         |buf| drop(buf.split_to(0)),
-        |buf| drop(buf.split_off(100)),
-        |buf| drop(buf.split_off(0)),
-        |buf| drop(buf.split_off(SMALL)),
-        |buf| drop(buf.split_to(100).freeze()),
         |buf| drop(buf.copy_to_bytes(100)),
+        |buf| drop((buf.split_to(10), buf.split_to(5).slice(1..), buf.split())),
+        // Behind `DerefMut`.
+        |buf| drop(BytesMut::split(buf)),
+        |buf| drop(BytesMut::split_to(buf, 100)),
+        |buf| drop(BytesMut::split_to(buf, 0)),
+        |buf| drop(BytesMut::split_off(buf, 100)),
+        |buf| drop(BytesMut::split_off(buf, 0)),
+        |buf| drop(BytesMut::split_off(buf, SMALL)),
+        |buf| drop(BytesMut::split_to(buf, 100).freeze()),
         |buf| {
             drop((
-                buf.split_to(10),
-                buf.split_off(20),
-                buf.split_to(5).freeze(),
+                BytesMut::split_to(buf, 10),
+                BytesMut::split_off(buf, 20),
+                BytesMut::split_to(buf, 5).freeze(),
             ))
         },
     ];
@@ -135,7 +140,7 @@ fn a_buffer_that_was_split_and_joined_again_comes_home_whole() {
     let pool = pool();
     let mut buf = filled(&pool);
     let address = buf.as_ptr().addr();
-    let tail = buf.split_off(100);
+    let tail = BytesMut::split_off(&mut buf, 100);
     buf.unsplit(tail);
     assert_eq!(buf[..], [b'a'; 400]);
     drop(buf);
@@ -147,7 +152,7 @@ fn a_buffer_that_took_in_its_own_head_comes_home_whole() {
     let pool = pool();
     let mut buf = filled(&pool);
     let address = buf.as_ptr().addr();
-    let mut head = buf.split_to(100);
+    let mut head = BytesMut::split_to(&mut buf, 100);
     head.unsplit(mem::take(&mut *buf));
     *buf = head;
     drop(buf);
@@ -170,16 +175,16 @@ fn a_buffer_that_comes_home_with_its_part_on_another_thread_gone_is_whole() {
 // ---- split, and a part kept ----
 
 #[test]
-fn a_buffer_of_which_a_part_is_in_use_is_freed_and_counted() {
+fn a_buffer_of_which_its_bytes_mut_has_a_part_in_use_is_freed_and_counted() {
     let ways: [fn(&mut PooledBuf) -> BytesMut; 6] = [
-        |buf| buf.split(),
-        |buf| buf.split_to(100),
-        |buf| buf.split_to(1),
-        |buf| buf.split_off(100),
-        |buf| buf.split_off(0),
+        |buf| BytesMut::split(buf),
+        |buf| BytesMut::split_to(buf, 100),
+        |buf| BytesMut::split_to(buf, 1),
+        |buf| BytesMut::split_off(buf, 100),
+        |buf| BytesMut::split_off(buf, 0),
         |buf| {
-            let mut tail = buf.split_off(200);
-            drop(buf.split_to(50));
+            let mut tail = BytesMut::split_off(buf, 200);
+            drop(BytesMut::split_to(buf, 50));
             tail.split_to(30)
         },
     ];
@@ -200,11 +205,11 @@ fn a_buffer_of_which_a_part_is_in_use_is_freed_and_counted() {
 }
 
 #[test]
-fn a_buffer_of_which_frozen_parts_are_in_use_is_freed_and_counted() {
+fn a_buffer_of_which_its_bytes_mut_has_frozen_parts_in_use_is_freed_and_counted() {
     let pool = pool();
     let mut buf = filled(&pool);
-    let first = buf.copy_to_bytes(100);
-    let second = buf.split_to(100).freeze();
+    let first = (*buf).copy_to_bytes(100);
+    let second = BytesMut::split_to(&mut buf, 100).freeze();
     let slice = second.slice(50..);
     drop((first, second));
     drop(buf);
@@ -213,15 +218,38 @@ fn a_buffer_of_which_frozen_parts_are_in_use_is_freed_and_counted() {
 }
 
 #[test]
+fn a_buffer_of_which_parts_are_in_use_comes_home_whole_with_the_last() {
+    let pool = pool();
+    let mut buf = filled(&pool);
+    let address = buf.as_ptr().addr();
+    let first = buf.copy_to_bytes(100);
+    let second = buf.split_to(100);
+    let slice = second.slice(50..);
+    drop((first, second));
+    drop(buf);
+    assert_eq!((total(&pool).outstanding, total(&pool).returns), (1, 0));
+    let mut other = pool.get(SMALL);
+    other.put_bytes(b'X', SMALL);
+    assert_eq!(slice[..], [b'a'; 50]);
+    drop((other.detach(), slice));
+    assert_came_home_whole(&pool, address);
+}
+
+#[test]
 fn all_of_a_buffers_contents_may_be_copied_to_bytes_and_kept() {
     let pool = pool();
     let mut buf = pool.get(SMALL);
+    let address = buf.as_ptr().addr();
     buf.put_bytes(b'a', SMALL);
     let all = buf.copy_to_bytes(SMALL);
     assert_eq!(buf.capacity(), 0);
     drop(buf);
-    assert_discarded_as_shared(&pool);
-    assert_nobody_writes_to(&pool, &all);
+    assert_eq!((total(&pool).outstanding, total(&pool).returns), (1, 0));
+    let mut other = pool.get(SMALL);
+    other.put_bytes(b'X', SMALL);
+    assert_eq!(all[..], [b'a'; SMALL]);
+    drop((other.detach(), all));
+    assert_came_home_whole(&pool, address);
 }
 
 #[test]
@@ -230,9 +258,9 @@ fn an_empty_part_that_is_kept_never_grows_into_a_buffer_of_the_pool() {
         let pool = pool();
         let mut buf = filled(&pool);
         let mut part = if at_end {
-            buf.split_off(SMALL)
+            BytesMut::split_off(&mut buf, SMALL)
         } else {
-            buf.split_to(0)
+            BytesMut::split_to(&mut buf, 0)
         };
         drop(buf);
         let mut held: Vec<PooledBuf> = (0..4).map(|_| pool.get(SMALL)).collect();
@@ -253,7 +281,7 @@ fn an_empty_part_that_is_kept_never_grows_into_a_buffer_of_the_pool() {
 fn a_part_that_is_written_to_after_its_buffer_went_home_is_its_own() {
     let pool = pool();
     let mut buf = filled(&pool);
-    let mut part = buf.split_off(200);
+    let mut part = BytesMut::split_off(&mut buf, 200);
     drop(buf);
     part.clear();
     part.put_bytes(b'p', 2000); // outgrows, and may take the allocation over
@@ -356,7 +384,7 @@ fn half_of_another_guards_buffer_put_in_a_guard_never_makes_two_owners() {
     let (mut small, mut large) = (pool.get(SMALL), pool.get(LARGE));
     large.put_bytes(b'l', LARGE);
     // As long as the small one's own, but of the large one's memory.
-    *small = large.split_to(SMALL);
+    *small = BytesMut::split_to(&mut large, SMALL);
     drop(small);
     assert_eq!(class(&pool, SMALL).discards.shared, 1);
     assert_nobody_writes_to(&pool, &large);
@@ -425,7 +453,7 @@ fn a_buffer_grown_by_bytes_mut_past_the_maximum_is_freed_and_counted() {
 fn a_buffer_that_reserve_moved_off_its_shared_memory_comes_home_alone() {
     let pool = pool();
     let mut buf = filled(&pool);
-    let head = buf.split_to(300);
+    let head = BytesMut::split_to(&mut buf, 300);
     BytesMut::reserve(&mut buf, 600); // a fresh allocation of bytes' own
     assert_disjoint([
         memory(&buf),
@@ -470,7 +498,7 @@ fn halves_of_one_buffer_that_are_both_adopted_come_home_once() {
 fn a_part_split_off_a_guard_and_adopted_brings_the_whole_home() {
     let pool = pool();
     let mut buf = filled(&pool);
-    let part = pool.adopt(buf.split_to(100));
+    let part = pool.adopt(BytesMut::split_to(&mut buf, 100));
     drop(buf);
     assert_eq!(total(&pool).discards.shared, 1);
     assert_eq!(part[..], [b'a'; 100]);
@@ -552,15 +580,35 @@ fn a_frozen_buffer_comes_home_whole_with_its_last_slice() {
 }
 
 #[test]
-fn a_frozen_buffer_is_never_made_mutable_under_the_pool() {
+fn a_buffer_that_became_bytes_is_never_made_mutable_under_the_pool() {
     let pool = pool();
-    let frozen = filled(&pool).freeze();
+    let frozen = Bytes::from(filled(&pool));
     let frozen = frozen.try_into_mut().expect_err("the pool owns it");
     assert_eq!(frozen[..], [b'a'; 400]);
     let copy = BytesMut::from(frozen);
     assert_eq!(copy[..], [b'a'; 400]);
     assert_eq!((total(&pool).returns, total(&pool).outstanding), (1, 0));
     assert_nobody_writes_to(&pool, &copy);
+}
+
+#[test]
+fn a_frozen_buffer_that_is_alone_is_a_guard_again_and_comes_home() {
+    let pool = pool();
+    let buf = filled(&pool);
+    let address = buf.as_ptr().addr();
+    let frozen = buf.freeze();
+    let slice = frozen.slice(100..);
+    let frozen = frozen.try_into_mut().expect_err("a slice is out");
+    drop(frozen);
+    let mut buf = slice.try_into_mut().expect("it is alone");
+    assert_eq!(buf[..], [b'a'; 300]);
+    buf.put_bytes(b'b', 50);
+    assert_eq!(
+        (&buf[..300], &buf[300..]),
+        (&[b'a'; 300][..], &[b'b'; 50][..])
+    );
+    drop(buf);
+    assert_came_home_whole(&pool, address);
 }
 
 // ---- nothing of before is seen ----
@@ -581,13 +629,13 @@ fn an_oversize_buffer_cut_to_nothing_where_it_began_is_freed() {
     let pool = pool_of(&[64]);
     drop(pool.get(1)); // this thread has a cache now
     let mut buf = pool.get(1000);
-    drop(buf.split_off(0));
+    drop(BytesMut::split_off(&mut buf, 0));
     assert_eq!(buf.capacity(), 0);
     drop(buf);
     assert_eq!(total(&pool).discards.above_max, 1);
 
     let mut buf = pool.get(1000);
-    let tail = buf.split_off(0);
+    let tail = BytesMut::split_off(&mut buf, 0);
     drop(buf);
     assert_eq!(total(&pool).discards.shared, 1);
     drop(tail);

@@ -1,10 +1,10 @@
 //! Bytes in use: what is outstanding, in all and by class, and the most that it was.
 
 use crate::{assert_accounts_balance, class, options, pool_of, rounds, total};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use tierpool::{Peaks, Pool, PooledBuf};
+use tierpool::{Peaks, Pool, PooledBuf, PooledBytes};
 
 const MIB: u64 = 1 << 20;
 
@@ -46,7 +46,7 @@ fn a_frozen_buffer_counts_until_its_last_slice_is_dropped() {
     let pool = pool_of(&[512, 4096]);
     let mut buf = pool.get(1000);
     buf.put_slice(b"frozen");
-    let mut frozen: Vec<Bytes> = vec![buf.freeze()];
+    let mut frozen: Vec<PooledBytes> = vec![buf.freeze()];
     frozen.push(frozen[0].slice(2..4));
     frozen.push(frozen[0].clone());
     for _ in 0..3 {
@@ -140,12 +140,12 @@ fn growth_behind_deref_mut_counts_when_the_buffer_comes_home() {
 }
 
 #[test]
-fn a_part_that_was_split_off_counts_with_its_guard_and_not_after() {
+fn a_part_that_was_split_off_behind_deref_mut_counts_with_its_guard_and_not_after() {
     for detached in [false, true] {
         let pool = pool_of(&[4096]);
         let mut buf = pool.get(4096);
         buf.put_bytes(1, 3000);
-        let part = buf.split_to(1000);
+        let part = BytesMut::split_to(&mut buf, 1000);
         assert_eq!(outstanding(&pool), (4096, 0));
         match detached {
             true => drop(buf.detach()),

@@ -310,13 +310,29 @@ fn growth_while_a_part_is_in_use_leaves_the_part_alone() {
         (&[b'a'; 24][..], &[b'b'; 100][..])
     );
     assert_eq!(head[..], [b'a'; 40]);
-    // What is left of the old buffer cannot come home.
+    // The guard has left the old buffer to its part.
+    let old = class(&pool, 64);
+    assert_eq!((old.growths, old.returns, old.outstanding), (0, 0, 1));
+    assert_eq!(class(&pool, 512).outstanding, 1);
+    drop(buf);
+    assert_eq!(head[..], [b'a'; 40]);
+    drop(head);
+    let old = class(&pool, 64);
+    assert_eq!(
+        (old.returns, old.discards.total(), old.outstanding),
+        (1, 0, 0)
+    );
+    assert_accounts_balance(&pool);
+    // A part of its `BytesMut`: what is left of the old buffer cannot come home.
+    let mut buf = pool.get(64);
+    buf.put_bytes(b'a', 64);
+    let head = BytesMut::split_to(&mut buf, 40);
+    buf.put_bytes(b'b', 100);
     let old = class(&pool, 64);
     assert_eq!(
         (old.growths, old.discards.shared, old.outstanding),
         (1, 1, 0)
     );
-    assert_eq!(class(&pool, 512).outstanding, 1);
     drop(buf);
     assert_eq!(head[..], [b'a'; 40]);
     assert_accounts_balance(&pool);
@@ -442,12 +458,12 @@ fn guards_of_every_sort(pool: &Pool) -> Vec<(String, PooledBuf, Option<BytesMut>
             None
         }),
         ("split", |buf| {
-            drop(buf.split_to(1));
+            drop(BytesMut::split_to(buf, 1));
             None
         }),
-        ("a part is kept", |buf| Some(buf.split_to(1))),
+        ("a part is kept", |buf| Some(BytesMut::split_to(buf, 1))),
         ("cut", |buf| {
-            drop(buf.split_off(10));
+            drop(BytesMut::split_off(buf, 10));
             None
         }),
     ];
@@ -827,7 +843,7 @@ fn room_before_the_contents_is_lent_whole_before_a_larger_buffer_is_taken() {
         assert_eq!((&buf[..], memory(&buf)), (&[1; 112][..], home.clone()));
         buf.put_bytes(2, 400);
         // Split off, and gone.
-        drop(buf.split_off(100));
+        drop(BytesMut::split_off(&mut buf, 100));
         assert_eq!((buf.len(), buf.capacity()), (100, 100));
         assert_eq!(buf.chunk_mut().len(), 412);
         assert_eq!((&buf[..], memory(&buf)), (&[1; 100][..], home.clone()));
@@ -849,12 +865,12 @@ fn room_before_the_contents_is_lent_whole_before_a_larger_buffer_is_taken() {
 }
 
 #[test]
-fn a_part_that_is_gone_while_its_guard_is_read_into_makes_room_for_what_was_read() {
+fn a_part_of_a_bytes_mut_that_is_gone_while_its_guard_is_read_into_makes_room_for_what_was_read() {
     let pool = pool();
     for announced in 1..=8 {
         let mut buf = pool.get(64);
         buf.extend_from_slice(&pattern(0, 64));
-        let part = buf.copy_to_bytes(40);
+        let part = (*buf).copy_to_bytes(40);
         // As the documentation of `BufMut::chunk_mut` writes to it: bit by bit.
         let chunk = buf.chunk_mut();
         assert_eq!(chunk.len(), 8, "no room while the part is in use");
@@ -1153,7 +1169,7 @@ proptest! {
         hold in 1_usize..3000,
         how in 0_usize..7,
         step in 1_usize..200,
-        consume in 0_usize..4,
+        consume in 0_usize..5,
     ) {
         let pool = crate::options(&classes).zero_on_return(zero).build().unwrap();
         let buf = pool.get(1);
@@ -1166,6 +1182,7 @@ proptest! {
                 0 => filled.buf.advance(over),
                 1 => drop(filled.buf.copy_to_bytes(over)),
                 2 => drop(filled.buf.split_to(over)),
+                3 => drop(BytesMut::split_to(&mut filled.buf, over)),
                 // Some parts are always in use, so the buffer is never whole.
                 _ => kept.push_back(filled.buf.copy_to_bytes(over)),
             }

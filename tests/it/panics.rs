@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
-use tierpool::{Histogram, Pool, PooledBuf, SizeClasses};
+use tierpool::{Histogram, Pool, PooledBuf, PooledBytes, SizeClasses};
 
 const CLASSES: [usize; 4] = [64, 100, 300, 1000];
 
@@ -722,8 +722,8 @@ fn die(pool: Pool, place: usize) {
     let other = pool.clone();
     let mut held: Vec<PooledBuf> = (0..40).map(|at| pool.get(at * 30)).collect();
     held.iter_mut().for_each(|buf| buf.put_bytes(1, 20));
-    let frozen: Vec<Bytes> = held.drain(..10).map(PooledBuf::freeze).collect();
-    let parts: Vec<Bytes> = frozen.iter().map(|all| all.slice(3..9)).collect();
+    let frozen: Vec<PooledBytes> = held.drain(..10).map(PooledBuf::freeze).collect();
+    let parts: Vec<PooledBytes> = frozen.iter().map(|all| all.slice(3..9)).collect();
     drop(held.drain(..10)); // in its cache
     let mut growing = pool.get(64);
     let fuse = Fuse::new(120);
@@ -736,7 +736,7 @@ fn die(pool: Pool, place: usize) {
             growing.put(panicking_source(&[2; 90]));
         }
         _ => {
-            let split = growing.split_off(32);
+            let split = BytesMut::split_off(&mut growing, 32);
             growing.unsplit(split);
             drop(frozen);
         }

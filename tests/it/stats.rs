@@ -133,6 +133,11 @@ fn all_sums_hold_in_every_line_after_a_bit_of_everything() {
         let mut buf = pool.get(512);
         buf.put_bytes(1, 500);
         let part = buf.copy_to_bytes(round + 1);
+        drop(buf);
+        drop(part); // with the last part
+        let mut buf = pool.get(512);
+        buf.put_bytes(1, 500);
+        let part = BytesMut::split_to(&mut buf, round + 1);
         drop(buf); // shared
         drop(part);
         drop(pool.adopt(BytesMut::with_capacity(5)));

@@ -1,14 +1,14 @@
 //! Many threads on one pool: every buffer has one owner, and none is lost.
 
 use crate::{assert_accounts_balance, memory, pool_of, rounds, total};
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use crossbeam_queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
-use tierpool::{Pool, PooledBuf};
+use tierpool::{Pool, PooledBuf, PooledBytes};
 
 const THREADS: usize = 4;
 
@@ -297,7 +297,7 @@ fn short_threads_beside_long_ones_lose_nothing() {
 
 #[test]
 fn pools_made_and_dropped_on_many_threads_keep_apart() {
-    let mailbox = Arc::new(ArrayQueue::<(Stamped, Bytes)>::new(16));
+    let mailbox = Arc::new(ArrayQueue::<(Stamped, PooledBytes)>::new(16));
     let threads: Vec<_> = (0..THREADS)
         .map(|at| {
             let mailbox = Arc::clone(&mailbox);

@@ -1,7 +1,7 @@
 //! `try_get` is `get` with a way to be refused.
 
 use crate::{assert_accounts_balance, assert_disjoint, memory, options, pool_of, total};
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, BytesMut};
 use std::error::Error;
 use tierpool::{GetError, Pool, PooledBuf, Stats};
 
@@ -98,9 +98,9 @@ fn a_buffer_from_it_is_a_buffer_as_any() {
     drop(buf);
     let mut again = pool.try_get(100).unwrap();
     assert_eq!((memory(&again), again.len()), (home, 0));
-    // A part is still in use: freed with that.
+    // A part of its `BytesMut` is still in use: freed with that.
     again.put_bytes(2, 100);
-    let part = again.split_to(50);
+    let part = BytesMut::split_to(&mut again, 50);
     drop(again);
     assert_eq!(total(&pool).discards.shared, 1);
     assert_eq!(part[..], [2; 50]);

@@ -161,7 +161,7 @@ fn what_a_guard_wrote_is_wiped_though_a_part_without_it_lives_on() {
     buf.put_bytes(0, CAPACITY);
     buf.clear();
     buf.put_slice(SECRET);
-    let mut tail = buf.split_off(SECRET.len()); // without the secret
+    let mut tail = BytesMut::split_off(&mut buf, SECRET.len()); // without the secret
     drop(buf);
     assert_eq!(total(&pool).discards.shared, 1);
     // The tail is alone now, and takes the whole allocation over.

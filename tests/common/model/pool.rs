@@ -62,7 +62,7 @@ pub(super) struct GuardModel {
     /// Where it is counted as outstanding.
     pub(super) class: usize,
     /// The thread to whose cache it may go back the quick way.
-    origin: Option<Life>,
+    pub(super) origin: Option<Life>,
     /// Whether its `BytesMut` was lent out, as which it may have become any other.
     pub(super) lent: bool,
     /// Whether a few bytes beside it were lent out, since it was full.

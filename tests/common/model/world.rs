@@ -263,7 +263,7 @@ impl World {
             Op::CutBack { guard, less, keep } => {
                 let cut = |memory: &mut Memory, Guard { real, model, .. }: &mut Guard| {
                     let at = model.capacity.min(real.capacity()).saturating_sub(less);
-                    let part = PartKind::Mut(real.split_off(at));
+                    let part = PartKind::Mut(BytesMut::split_off(real, at));
                     model.lend(memory);
                     (part, memory.split_off(&mut model.view, at))
                 };
@@ -313,7 +313,7 @@ impl World {
             Op::SplitTo { guard, at, keep } => {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
-                    let part = PartKind::Mut(real.split_to(at));
+                    let part = PartKind::Mut(BytesMut::split_to(real, at));
                     model.lend(memory);
                     (part, memory.split_to(&mut model.view, at))
                 });
@@ -321,7 +321,7 @@ impl World {
             Op::SplitOff { guard, at, keep } => {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.capacity() + 1);
-                    let part = PartKind::Mut(real.split_off(at));
+                    let part = PartKind::Mut(BytesMut::split_off(real, at));
                     model.lend(memory);
                     (part, memory.split_off(&mut model.view, at))
                 });
@@ -329,8 +329,8 @@ impl World {
             Op::CopyToBytes { guard, at, keep } => {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
-                    model.note_before_consuming(memory);
-                    let part = PartKind::Frozen(real.copy_to_bytes(at));
+                    let part = PartKind::Frozen((**real).copy_to_bytes(at));
+                    model.lend(memory);
                     (part, memory.split_to(&mut model.view, at))
                 });
             }
@@ -389,9 +389,17 @@ impl World {
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
                 };
-                let Guard { real, model, pool } = self.guards.swap_remove(at);
+                let Guard {
+                    real,
+                    mut model,
+                    pool,
+                } = self.guards.swap_remove(at);
+                if real.is_empty() {
+                    return self.drop_guard(Guard { real, model, pool });
+                }
+                model.origin = None;
                 let contents = model.view.contents.clone();
-                let slices = vec![(real.freeze(), contents)];
+                let slices = vec![(Bytes::from(real), contents)];
                 self.frozen.push(Frozen {
                     slices,
                     model,

@@ -32,9 +32,9 @@ const WAYS: [(&str, bool, GiveBack); 6] = [
         buf.advance(1);
     }),
     ("split, and the part dropped", false, |pool, len| {
-        let mut buf = pool.get(len);
-        buf.put_bytes(7, len);
-        drop(buf.split_to(len / 2));
+        let mut buf = pool.get(len.max(2));
+        buf.put_bytes(7, len.max(2));
+        drop(buf.split_to(len.max(2) / 2));
     }),
     ("oversize", false, |pool, len| {
         use_one(pool, (1 << 20) + 1, len)

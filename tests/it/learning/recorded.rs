@@ -2,7 +2,7 @@
 
 use super::{PERCENTILE, Watch, attach, by_count, by_hand, by_hand_of_all, pure, use_one};
 use crate::{rounds, sizes, total};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use proptest::prelude::*;
 use std::thread;
 use tierpool::{Histogram, Pool, PooledBuf};
@@ -115,7 +115,7 @@ impl Used {
                 Some(len)
             }
             Used::SplitOffTheEnd => {
-                drop(buf.split_off(cut));
+                drop(BytesMut::split_off(&mut buf, cut));
                 Some(len)
             }
             Used::SplitWhole => {
@@ -160,7 +160,7 @@ impl Used {
                 Some(len)
             }
             Used::FrozenAndSliced => {
-                let frozen: Bytes = buf.freeze();
+                let frozen = buf.freeze();
                 let slice = frozen.slice(cut / 2..cut);
                 drop(frozen);
                 drop(slice);
