@@ -230,7 +230,10 @@ impl PooledBuf {
 
     /// Takes a fresh buffer with room for `needed` bytes, and leaves this one to its parts.
     pub(super) fn move_on(&mut self, needed: usize, room: Room) {
-        let request = self.fresh(needed, room);
+        self.move_on_to(self.fresh(needed, room));
+    }
+
+    fn move_on_to(&mut self, request: usize) {
         let home = self.slot.home();
         let (slot, origin) = match self.was_asked_for() || request > home.classes().max() {
             true => home.acquire(request),
@@ -242,16 +245,25 @@ impl PooledBuf {
     /// As [`move_on`](Self::move_on). An error leaves the guard as it is.
     pub(super) fn try_move_on(&mut self, needed: usize) -> Result<(), GetError> {
         let request = self.fresh(needed, Room::Asked);
-        let (slot, origin) = self.slot.home().try_acquire(request)?;
+        let home = self.slot.home();
+        let (slot, origin) = match home.try_acquire(request) {
+            // The heap may have room for `needed` bytes and not for more.
+            Err(_) if needed < request => home.try_acquire(needed),
+            taken => taken,
+        }?;
         self.move_to(slot, origin);
         Ok(())
     }
 
-    /// The capacity of the buffer that follows this one: as large, if that is enough.
+    /// The capacity of the buffer that follows this one: as large, if a third of that stays free.
+    ///
+    /// So at least half as many bytes are written to it as were copied there, before the guard has
+    /// to move on again.
     fn fresh(&self, needed: usize, room: Room) -> usize {
-        match self.slot.capacity() {
-            capacity if needed <= capacity => capacity,
-            _ => self.growth(needed, room),
+        let capacity = self.slot.capacity();
+        match needed <= capacity - capacity / 3 {
+            true => capacity,
+            false => self.growth(needed, room),
         }
     }
 
@@ -267,7 +279,7 @@ impl PooledBuf {
     #[inline(never)]
     pub(super) fn leave_parts(&mut self) {
         if self.is_shared() {
-            self.move_on(self.len(), Room::Asked);
+            self.move_on_to(self.len().max(self.slot.capacity()));
         }
     }
 
