@@ -11,7 +11,7 @@ use crate::sizing::size_class::{CLASSES_MAX, SizeClasses};
 use crate::system::CAPACITY_MAX;
 use std::time::Duration;
 
-/// 512: below this, the 64 bytes that each buffer costs beside its capacity
+/// 512: below this, the 128 bytes that each buffer costs beside its capacity
 /// outweigh what finer classes would save.
 const MIN_SIZE_DEFAULT: usize = 512;
 /// 1 MiB: above this the work on the bytes outweighs getting the buffer.
@@ -298,17 +298,17 @@ impl Builder {
     /// traits are wiped. The pool cannot see writes through [`DerefMut`](std::ops::DerefMut),
     /// [`spare_capacity_mut`](crate::PooledBuf::spare_capacity_mut) and
     /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an asynchronous reader uses),
-    /// nor those to the room of [`fill_with`](crate::PooledBuf::fill_with). A buffer that was borrowed that way is wiped over its whole allocation, as is one that was
-    /// adopted or has grown. If a part of a buffer is still in use elsewhere, all that the guard
-    /// holds is wiped.
+    /// nor those to the room of [`fill_with`](crate::PooledBuf::fill_with). A buffer that was
+    /// borrowed that way is wiped over its whole allocation, as is one that was adopted or has grown.
+    /// A buffer that [`PooledBytes`](crate::PooledBytes) share is wiped when the last of them is gone.
     ///
     /// A buffer that the pool frees is wiped too. Not wiped:
     ///
     /// - A buffer that is [detached](crate::PooledBuf::detach).
     /// - A `BytesMut` that was split off behind `DerefMut` and is still in use when the buffer comes
     ///   back. Then bytes that the guard was advanced over, and parts that were dropped before, are
-    ///   not wiped either: the pool cannot tell them from the one in use. A buffer that
-    ///   [`PooledBytes`](crate::PooledBytes) share is wiped when the last of them is gone.
+    ///   not wiped either: the pool cannot tell them from the one in use. All that the guard holds is
+    ///   wiped.
     /// - A buffer that `BytesMut` itself frees behind `DerefMut`: when it grows there, or when
     ///   another one is assigned to it.
     pub fn zero_on_return(mut self, zero: bool) -> Self {
@@ -319,8 +319,8 @@ impl Builder {
     /// Sets whether the rooms of [`PooledBuf::fill_with`](crate::PooledBuf::fill_with) may hold what
     /// was written there before. Default: `false`, and the rooms are zero.
     ///
-    /// With `true`, memory is zeroed once in its life, and then handed out as it is: a room of
-    /// 64 KiB costs nothing then. **Code that fills a room can read what the pool's other users
+    /// With `true`, memory is zeroed once, and then handed out as it is: a room of 64 KiB costs nothing
+    /// then. (It is zeroed again if it was lent since, as spare room or as a `BytesMut`.) **Code that fills a room can read what the pool's other users
     /// wrote there.** Use it for a pool whose users may see each other's bytes.
     ///
     /// With [`zero_on_return`](Self::zero_on_return), rooms are zero in either case.

@@ -108,11 +108,13 @@ impl Pool {
     ///   whether it is whole. It is freed if the heap refuses them. (The heap is first asked
     ///   whether it has the memory, which is then allocated. In between, another thread may take
     ///   the last, and then the process ends.)
-    /// - These end the process if there is no memory, as `Vec` does: `get`, [`adopt`](Self::adopt),
-    ///   [`prefill`](Self::prefill), [`stats`](Self::stats), [`profile`](Self::profile), a guard
-    ///   that grows, a conversion to `Bytes`, and making a pool (not its [idle
-    ///   buffers](crate::Builder::keep_idle)). For a guard, call
-    ///   [`try_reserve`](PooledBuf::try_reserve) first.
+    /// - These end the process if there is no memory, as `Vec` does: `get`,
+    ///   [`get_zeroed`](Self::get_zeroed), [`adopt`](Self::adopt), [`prefill`](Self::prefill),
+    ///   [`stats`](Self::stats), [`profile`](Self::profile), a conversion to `Bytes`, and making a
+    ///   pool (not its [idle buffers](crate::Builder::keep_idle)). A guard does it if it grows: call
+    ///   [`try_reserve`](PooledBuf::try_reserve) first. It does it also if it moves its contents: in
+    ///   `split_off`, `shrink_to_fit` and `freeze_compact`, and where it is lent as a `BytesMut` or
+    ///   detached while [parts](PooledBuf#parts) are out.
     /// - When a thread first uses any pool, the system or the standard library notes what to do at
     ///   its end. That takes a few words, and ends the process if there are none.
     ///

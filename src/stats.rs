@@ -291,7 +291,9 @@ pub struct Counts {
     pub misses: u64,
     /// Gets above the largest size class, served by the heap.
     pub oversize: u64,
-    /// Guards that outgrew their buffer: each is one get and one return (or discard) more.
+    /// Guards that outgrew their buffer, or left it to the parts that were cut from it: each is one
+    /// get and one return (or discard) more. (A move of contents that was asked for, by
+    /// `shrink_to_fit`, `freeze_compact` or `split_off`, is a get like any other.)
     pub growths: u64,
     /// Foreign buffers taken in by [`Pool::adopt`](crate::Pool::adopt).
     pub adopted: u64,
@@ -308,13 +310,13 @@ pub struct Counts {
     /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or because the heap was out of
     /// memory.
     pub trimmed: u64,
-    /// Buffers in callers' hands now; a forgotten guard stays one.
+    /// Buffers in callers' hands now; a buffer whose guard or part was forgotten stays one.
     pub outstanding: u64,
     /// The capacity of these, in bytes: oversize, adopted and shared ones included.
     ///
     /// A buffer counts with the capacity that the pool knows. Growth that the pool does not see, by
     /// methods of `BytesMut` behind [`DerefMut`](std::ops::DerefMut), counts when the buffer comes
-    /// home. A part that was split off counts with its guard, until the guard ends.
+    /// home. A `BytesMut` that was split off counts with its guard, until the guard ends.
     pub outstanding_bytes: u64,
     /// Idle buffers that the pool holds now.
     pub retained_buffers: u64,
@@ -332,7 +334,7 @@ pub struct Discards {
     pub above_max: u64,
     /// The capacity was below the smallest size class.
     pub below_min: u64,
-    /// A part that was split off is still in use elsewhere, or there was no memory to
+    /// A `BytesMut` that was split off it is still in use elsewhere, or there was no memory to
     /// find out whether one is.
     pub shared: u64,
     /// There was no room: the pool held as much as it may, in all or of the class, or

@@ -25,8 +25,12 @@ use std::slice;
 /// dropped. Until then it is outstanding, with its whole capacity: one small part keeps all of
 /// it out ([`PooledBuf::freeze_compact`]).
 ///
-/// Cloning, slicing, splitting and dropping allocate nothing. The count of parts is kept beside the
-/// buffer.
+/// Cloning, slicing and splitting allocate nothing, nor does dropping: the count of parts is kept
+/// beside the buffer. (The last drop brings the buffer home, as a guard's drop does. That may take
+/// memory for a thread's first caches, and for a buffer that was adopted or lent.)
+///
+/// A part that was advanced or truncated to its end holds the buffer until it is dropped, as a
+/// `Bytes` does; [`clear`](Self::clear) lets go of it.
 ///
 /// # As `Bytes`
 ///
@@ -142,6 +146,36 @@ impl PooledBytes {
         part
     }
 
+    /// The part that shows `subset`, which is a slice of these bytes.
+    ///
+    /// For a parser that gives slices of what it was given.
+    ///
+    /// # Panics
+    ///
+    /// - If `subset` is not empty, and not a slice of these bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::default().get(100);
+    /// buf.extend_from_slice(b"key=value");
+    /// let bytes = buf.freeze();
+    /// let value = bytes.split(|&byte| byte == b'=').nth(1).unwrap();
+    /// assert_eq!(bytes.slice_ref(value), "value");
+    /// ```
+    #[must_use]
+    pub fn slice_ref(&self, subset: &[u8]) -> Self {
+        if subset.is_empty() {
+            return PooledBytes::new();
+        }
+        let begin = subset.as_ptr().addr().wrapping_sub(self.start.addr().get());
+        assert!(
+            begin <= self.len && subset.len() <= self.len - begin,
+            "slice_ref: the subset is not a slice of these bytes"
+        );
+        self.slice(begin..begin + subset.len())
+    }
+
     /// Cuts the first `at` bytes off, and returns them.
     ///
     /// # Panics
@@ -189,6 +223,8 @@ impl PooledBytes {
     }
 
     /// Whether no other part and no guard shares the buffer. An empty part may share none.
+    ///
+    /// A `BytesMut` that was split off behind [`DerefMut`](std::ops::DerefMut) is not seen.
     #[must_use]
     pub fn is_unique(&self) -> bool {
         self.hold.as_ref().is_none_or(BufferHold::is_alone)
@@ -196,13 +232,15 @@ impl PooledBytes {
 
     /// Makes the bytes writable again without a copy, if no one else shares the buffer.
     ///
-    /// The guard's contents are these bytes. It has the buffer's room behind them.
+    /// The guard's contents are these bytes. It has the buffer's room behind them, if the buffer was
+    /// neither adopted nor lent as `&mut BytesMut`.
     ///
     /// # Errors
     ///
     /// - The bytes as they are, if another part or a guard shares the buffer.
     /// - The same, if they have no buffer: empty ones may have none.
-    /// - The same, if they were split from a buffer that was adopted, or lent as `&mut BytesMut`.
+    /// - The same, if they were split from a buffer that was adopted, was lent as `&mut BytesMut`, or
+    ///   had grown above the largest size class, and the guard went on after that.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -343,6 +381,13 @@ impl From<PooledBytes> for Vec<u8> {
     }
 }
 
+impl From<PooledBytes> for BytesMut {
+    /// Copies the bytes.
+    fn from(bytes: PooledBytes) -> BytesMut {
+        BytesMut::from(&bytes[..])
+    }
+}
+
 impl From<PooledBuf> for PooledBytes {
     /// As [`PooledBuf::freeze`].
     fn from(buf: PooledBuf) -> PooledBytes {
@@ -453,14 +498,51 @@ macro_rules! compare {
 
 compare!([][u8]);
 compare!([const N: usize] [u8; N]);
-compare!([] & [u8]);
-compare!([const N: usize] &[u8; N]);
 compare!([] str);
-compare!([] & str);
 compare!([] String);
 compare!([] Vec<u8>);
 compare!([] Bytes);
 compare!([] BytesMut);
+compare!([] PooledBuf);
+
+impl<T: ?Sized> PartialEq<&T> for PooledBytes
+where
+    PooledBytes: PartialEq<T>,
+{
+    fn eq(&self, other: &&T) -> bool {
+        *self == **other
+    }
+}
+
+impl<T: ?Sized> PartialOrd<&T> for PooledBytes
+where
+    PooledBytes: PartialOrd<T>,
+{
+    fn partial_cmp(&self, other: &&T) -> Option<Ordering> {
+        self.partial_cmp(*other)
+    }
+}
+
+/// Compares a reference, on the left side, with the bytes.
+macro_rules! compare_reference {
+    ([$($of:tt)*] $other:ty) => {
+        impl<$($of)*> PartialEq<PooledBytes> for &$other {
+            fn eq(&self, other: &PooledBytes) -> bool {
+                other == *self
+            }
+        }
+
+        impl<$($of)*> PartialOrd<PooledBytes> for &$other {
+            fn partial_cmp(&self, other: &PooledBytes) -> Option<Ordering> {
+                AsRef::<[u8]>::as_ref(*self).partial_cmp(&other[..])
+            }
+        }
+    };
+}
+
+compare_reference!([][u8]);
+compare_reference!([const N: usize] [u8; N]);
+compare_reference!([] str);
 
 // The bytes do not change. A panic in a drop leaves nothing half done.
 impl UnwindSafe for PooledBytes {}

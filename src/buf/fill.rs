@@ -22,8 +22,9 @@ impl PooledBuf {
     /// # Cost
     ///
     /// Zeroes those bytes of the room that are not known to be zero. A room that was given to
-    /// `fill` counts as written to its end. With `reuse_initialised`, zeroes memory once in its
-    /// life.
+    /// `fill` counts as written to its end, whatever `fill` returns: so its next room costs the
+    /// zeroing of as many bytes. With `reuse_initialised`, memory is zeroed once. (Again if
+    /// it was lent since, as [`spare_capacity_mut`](Self::spare_capacity_mut) or as a `BytesMut`.)
     ///
     /// # Errors
     ///
@@ -93,8 +94,7 @@ impl PooledBuf {
     /// Receives one datagram, and appends its first `most` bytes. Returns how many these are, and
     /// who sent them.
     ///
-    /// The system writes no more than the datagram. So the next room in this memory costs the
-    /// zeroing of these bytes alone.
+    /// As [`fill_with`](Self::fill_with) with [`UdpSocket::recv_from`].
     ///
     /// # Errors
     ///
@@ -124,7 +124,6 @@ impl PooledBuf {
         most: usize,
     ) -> io::Result<(usize, SocketAddr)> {
         let (written, sender) = socket.recv_from(self.lend_room(most))?;
-        self.note_room_written(most, written);
         self.append_room(most, written);
         Ok((written, sender))
     }
@@ -132,8 +131,8 @@ impl PooledBuf {
     /// Reads once from a place in a file, and appends at most `most` bytes. Returns how many it
     /// read: 0 at the file's end.
     ///
-    /// The file's own position does not move. The system writes no more than it reads. So the next
-    /// room in this memory costs the zeroing of these bytes alone.
+    /// The file's own position does not move. As [`fill_with`](Self::fill_with) with
+    /// [`FileExt::read_at`](std::os::unix::fs::FileExt::read_at).
     ///
     /// # Errors
     ///
@@ -145,10 +144,9 @@ impl PooledBuf {
     /// - If the new capacity would be above `isize::MAX` bytes.
     #[cfg(unix)]
     pub fn read_at(&mut self, file: &std::fs::File, most: usize, offset: u64) -> io::Result<usize> {
-        let written = std::os::unix::fs::FileExt::read_at(file, self.lend_room(most), offset)?;
-        self.note_room_written(most, written);
-        self.append_room(most, written);
-        Ok(written)
+        self.fill_with(most, |room| {
+            std::os::unix::fs::FileExt::read_at(file, room, offset)
+        })
     }
 
     /// Appends `count` zeros. Writes only those that are not known to be there.
@@ -169,14 +167,6 @@ impl PooledBuf {
         let reuse = self.slot.home().reuse_initialised();
         let known = !self.origin.has(Mark::Lent) && !self.origin.has(Mark::Probed);
         self.slot.lend_room(count, known, reuse)
-    }
-
-    /// Notes that of a room of `count` bytes, lent just now, only the first `written` were written.
-    fn note_room_written(&mut self, count: usize, written: usize) {
-        let reuse = self.slot.home().reuse_initialised();
-        if !reuse && !self.origin.has(Mark::Lent) && !self.origin.has(Mark::Probed) {
-            self.slot.note_room_written(count, written);
-        }
     }
 
     /// Makes the first `written` bytes of a room of `room` bytes contents.

@@ -144,7 +144,7 @@ impl PooledBuf {
     }
 
     /// The room that a full guard lends for writes: room before the contents, or else a few bytes
-    /// beside the buffer. While parts use the buffer, the room of a fresh one.
+    /// beside the buffer.
     ///
     /// A reader asks once more for room than it needs, to find the end of its source. So the buffer
     /// does not grow before a write.
@@ -152,12 +152,8 @@ impl PooledBuf {
     #[inline(never)]
     pub(super) fn chunk_of_full(&mut self) -> &mut UninitSlice {
         self.note_used(); // before the contents move
-        if self.is_shared() {
-            self.grow(CHUNK_LEAST, Room::Appended);
-            return self.spare_chunk();
-        }
         let probed = self.origin.has(Mark::Probed);
-        if self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1) {
+        if !self.is_shared() && (self.slot.use_room(CHUNK_LEAST) || self.slot.use_room(1)) {
             if probed {
                 // Probed while a part was in use elsewhere. The probe may have been written to.
                 let bytes = *self.slot.probe();
@@ -183,6 +179,7 @@ impl PooledBuf {
 
     /// Writes bytes behind the contents, as far as there is room, and does not announce them.
     fn write_behind(&mut self, bytes: &[u8]) {
+        self.slot.forget_zeros();
         for (to, &byte) in self.slot.buf.spare_capacity_mut().iter_mut().zip(bytes) {
             to.write(byte);
         }

@@ -44,7 +44,7 @@ use std::sync::Arc;
 /// - Contents that no class holds go to a buffer from the heap, at least twice as large.
 ///
 /// Each step is at least one and a half times the capacity. (One may be smaller: the step to
-/// the largest class.) So appending `n` bytes copies at most `4 * n` bytes, however small the
+/// the largest class.) So, while no [parts](Self#parts) are out, appending `n` bytes copies at most `4 * n` bytes, however small the
 /// pieces are, and however close the size classes.
 ///
 /// # Reading to the end
@@ -114,8 +114,9 @@ use std::sync::Arc;
 /// and nothing is allocated. The guard goes on behind its parts. The buffer goes home as a whole
 /// when the guard and all parts are gone, on whichever thread. Until then it is outstanding.
 ///
-/// A full guard whose parts are out takes a fresh buffer of the same size, copies what is left of
-/// its contents, and leaves the old buffer to its parts. Once all parts are gone, it uses the space
+/// A full guard whose parts are out takes a fresh buffer, copies what is left of its contents, and
+/// leaves the old buffer to its parts. The fresh one has the same size, if a third of that stays
+/// free. Once all parts are gone, it uses the space
 /// before its contents again. So a receive loop is this:
 ///
 /// ```
@@ -236,6 +237,9 @@ impl PooledBuf {
     }
 
     /// Takes the buffer out of the pool for good.
+    ///
+    /// While [parts](Self#parts) are out, the buffer stays with these. Then the contents are copied
+    /// to a fresh buffer, and that is taken out.
     ///
     /// ```
     /// use bytes::BytesMut;

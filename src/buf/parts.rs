@@ -163,9 +163,8 @@ impl PooledBuf {
     /// assert_eq!(pool.stats().total.outstanding_bytes, 512);
     /// ```
     pub fn freeze_compact(mut self) -> PooledBytes {
-        let home = self.slot.home();
-        let (percent, capacity) = (usize::from(home.compact_below()), self.slot.capacity());
-        if self.len() < capacity / 100 * percent + capacity % 100 * percent / 100 {
+        let share = u128::from(self.slot.home().compact_below());
+        if !self.is_empty() && (self.len() as u128) * 100 < self.whole_capacity() as u128 * share {
             self.shrink_to_fit();
         }
         self.freeze()
@@ -187,10 +186,18 @@ impl PooledBuf {
     /// ```
     pub fn shrink_to_fit(&mut self) {
         let home = self.slot.home();
-        if home.capacity_for(self.len()) < self.slot.capacity() {
+        if home.capacity_for(self.len()) < self.whole_capacity() {
             let mut smaller = PooledBuf::acquire(home, self.len());
             smaller.extend_from_slice(&self.slot.buf);
             *self = smaller;
+        }
+    }
+
+    /// The capacity of the whole buffer, as far as it can be seen.
+    fn whole_capacity(&self) -> usize {
+        match self.origin.has(Mark::Lent) {
+            true => self.slot.buf.capacity(), // it may be another one
+            false => self.slot.capacity(),
         }
     }
 
@@ -230,12 +237,14 @@ impl PooledBuf {
 
     /// Takes a fresh buffer with room for `needed` bytes, and leaves this one to its parts.
     pub(super) fn move_on(&mut self, needed: usize, room: Room) {
-        self.move_on_to(self.fresh(needed, room));
+        self.move_on_to(self.fresh(needed, room), room);
     }
 
-    fn move_on_to(&mut self, request: usize) {
+    fn move_on_to(&mut self, request: usize, room: Room) {
         let home = self.slot.home();
-        let (slot, origin) = match self.was_asked_for() || request > home.classes().max() {
+        let as_large = request == self.slot.capacity();
+        let asked = room == Room::Asked || as_large && self.was_asked_for();
+        let (slot, origin) = match asked || request > home.classes().max() {
             true => home.acquire(request),
             false => home.acquire_to_grow(request),
         };
@@ -271,6 +280,7 @@ impl PooledBuf {
         slot.buf.extend_from_slice(&self.slot.buf);
         let left = mem::replace(&mut *self.slot, slot);
         let from = mem::replace(&mut self.origin, origin);
+        left.home().counters_of(&left).growths.bump();
         Inner::release_changed(left, from);
     }
 
@@ -279,7 +289,7 @@ impl PooledBuf {
     #[inline(never)]
     pub(super) fn leave_parts(&mut self) {
         if self.is_shared() {
-            self.move_on_to(self.len().max(self.slot.capacity()));
+            self.move_on_to(self.len().max(self.slot.capacity()), Room::Probed);
         }
     }
 

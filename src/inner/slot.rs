@@ -544,16 +544,6 @@ impl<H: Home> Slot<H> {
         unsafe { slice::from_raw_parts_mut(spare, count) }
     }
 
-    /// Notes that of a room of `count` bytes, lent just now, only the first `written` were written.
-    pub(crate) fn note_room_written(&mut self, count: usize, written: usize) {
-        let end = self.used_now() + count;
-        // Else the bytes behind the room may be anything.
-        let zeros_behind = self.used() & ZEROS_KNOWN != 0 && self.zero_from <= end;
-        if self.is_part() && (end >= self.initialised || zeros_behind) {
-            self.note_zeros_from(self.used_now() + written);
-        }
-    }
-
     // ---- parts ----
 
     /// Notes what the last part's return needs to know of a guard that leaves the slot to others.

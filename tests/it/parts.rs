@@ -43,10 +43,13 @@ fn assert_all_home(pool: &Pool) {
 fn panic_message<R>(act: impl FnOnce() -> R) -> String {
     let panicked = panic::catch_unwind(AssertUnwindSafe(|| drop(act())));
     let message = panicked.expect_err("it should panic");
-    message
-        .downcast_ref::<String>()
-        .cloned()
-        .unwrap_or_default()
+    match message.downcast_ref::<&str>() {
+        Some(message) => String::from(*message),
+        None => message
+            .downcast_ref::<String>()
+            .cloned()
+            .unwrap_or_default(),
+    }
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn a_full_guard_takes_a_fresh_buffer_and_leaves_the_old_one_to_its_parts() {
         |buf| buf.put_bytes(b'm', 4),
         |buf| assert_eq!(buf.fill_with(4, |_| Ok(4)).unwrap(), 4),
         |buf| buf.resize(buf.len() + 4, 0),
-        |buf| assert!(buf.chunk_mut().len() > 8),
+        |buf| buf.extend([b'm'; 4]),
     ];
     for grow in ways {
         let pool = pool();
@@ -149,6 +152,59 @@ fn a_full_guard_takes_a_fresh_buffer_and_leaves_the_old_one_to_its_parts() {
         drop(buf);
         assert_all_home(&pool);
         assert_eq!(total(&pool).returns, 2);
+    }
+}
+
+// Read by `read_buf`, as by a reader at its end.
+#[test]
+fn a_look_for_the_end_takes_no_fresh_buffer() {
+    let pool = pool();
+    let mut buf = filled(&pool, SIZE);
+    let header = buf.split_to(4);
+    assert_eq!(buf.chunk_mut().len(), size_of::<usize>());
+    assert_eq!((total(&pool).gets, memory(&buf).len()), (1, SIZE - 4));
+    // It was not at its end.
+    buf.chunk_mut().write_byte(0, b'm');
+    // SAFETY: written by the line above.
+    unsafe { buf.advance_mut(1) };
+    assert_eq!(
+        (&buf[..SIZE - 4], buf[SIZE - 4]),
+        (&pattern(SIZE)[4..], b'm')
+    );
+    assert_eq!(header, pattern(4));
+    assert_eq!((total(&pool).gets, total(&pool).growths), (2, 1));
+    // What was beside it is no zero.
+    let len = buf.len();
+    buf.resize(len + 16, 0);
+    assert_eq!(buf[len..], [0; 16]);
+    drop((buf, header));
+    assert_all_home(&pool);
+}
+
+// A class that the program names is kept, and one that guards only grow to is not.
+#[test]
+fn what_a_guard_with_parts_moves_to_counts_as_asked_for_if_it_was_reserved() {
+    for (reserve, kept) in [(false, 0), (true, 1)] {
+        let pool = options(&[512, SIZE, 16 * SIZE]).build().unwrap();
+        let work = |large: bool| {
+            let mut buf = pool.get(512);
+            buf.put_bytes(1, 100);
+            let part = buf.split_to(50);
+            match (large, reserve) {
+                (false, _) => {}
+                (true, true) => buf.reserve(16 * SIZE - 100),
+                (true, false) => buf.put_bytes(1, 16 * SIZE - 100),
+            }
+            drop(buf);
+            drop(part);
+        };
+        for at in 0..2000 {
+            work(at % 100 == 0);
+        }
+        pool.recalibrate();
+        pool.clear();
+        work(true);
+        assert_eq!(class(&pool, 16 * SIZE).retained_buffers, kept, "{reserve}");
     }
 }
 
@@ -401,6 +457,18 @@ fn comparisons_and_hashes_are_those_of_a_slice() {
     assert_eq!(Vec::from(bytes.clone()), b"abc");
     let borrowed: &[u8] = bytes.borrow();
     assert_eq!(borrowed, b"abc");
+    let mut guard = pool.get(10);
+    guard.put_slice(b"abc");
+    assert!(bytes == guard && guard == bytes);
+    assert_eq!(bytes, &bytes.to_vec());
+    assert_eq!(bytes, &Bytes::from_static(b"abc"));
+    assert_eq!(BytesMut::from(bytes.clone()), b"abc"[..]);
+    assert_eq!(bytes.slice_ref(&bytes[1..]), "bc");
+    assert!(bytes.slice_ref(&[]).is_empty());
+    assert_eq!(
+        panic_message(|| bytes.slice_ref(b"abc")),
+        "slice_ref: the subset is not a slice of these bytes"
+    );
     let map = HashMap::from([(bytes, 1)]);
     assert_eq!(map.get(&b"abc"[..]), Some(&1));
 }
