@@ -67,10 +67,13 @@ pub(crate) fn has_room_for<T>(count: usize) -> bool {
     has_room
 }
 
-/// Gives the whole pages among some bytes back to the system. Returns whether this system can.
+/// Gives the whole pages among some bytes back to the system. Returns how many bytes these are,
+/// or `None` on a system where the pool cannot do that.
 ///
-/// The bytes are uninitialised before and after, whatever they are.
-pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> bool {
+/// The bytes are uninitialised before and after, whatever they are. A later write to them takes a
+/// page fault for each page. A refusal by the system is ignored, as for locked pages. Where huge
+/// pages are in use, the system splits one if only a part of it is given back.
+pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> Option<usize> {
     #[cfg(all(target_os = "linux", not(miri)))]
     {
         // SAFETY: takes a number, and cannot fail for this one.
@@ -87,12 +90,12 @@ pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> bool {
             // for locked pages, nothing has changed.
             unsafe { libc::madvise(pages.as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
         }
-        true
+        Some(len)
     }
     #[cfg(not(all(target_os = "linux", not(miri))))]
     {
         let _bytes = bytes;
-        false
+        None
     }
 }
 
@@ -252,9 +255,13 @@ mod tests {
         assert!(outside.copied().all(|byte| byte == 7));
         // All but the partial pages at either end.
         let zeros = bytes.iter().filter(|&&byte| byte == 0).count();
-        let least = if released { PART.len() - 2 * PAGE } else { 0 };
+        let least = released.map_or(0, |_| PART.len() - 2 * PAGE);
         assert!((least..=PART.len()).contains(&zeros), "{zeros}");
-        assert_eq!(released, cfg!(all(target_os = "linux", not(miri))));
+        assert_eq!(zeros, released.unwrap_or(0));
+        assert_eq!(
+            released.is_some(),
+            cfg!(all(target_os = "linux", not(miri)))
+        );
     }
 
     /// Which signals this thread blocks.

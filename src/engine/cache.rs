@@ -424,8 +424,8 @@ mod tests {
 
         fn free(self) {}
 
-        fn give_back_pages(&mut self, _part: std::ops::Range<usize>) -> bool {
-            false
+        fn give_back_pages(&mut self, _part: std::ops::Range<usize>) -> Option<usize> {
+            None
         }
     }
 

@@ -30,10 +30,10 @@ pub(crate) trait Item: Send + 'static {
     /// Ends the item, in the order that is best for the heap.
     fn free(self);
 
-    /// Gives the memory of a part of an idle item back to the system, so that
-    /// [`free`](Self::free) has less to do. The part is a range of its weight. Returns
-    /// `false` if this system cannot do it.
-    fn give_back_pages(&mut self, part: Range<usize>) -> bool;
+    /// Gives the memory of a part of an idle item back to the system, so that the system has it
+    /// even if the heap keeps what [`free`](Self::free) frees. The part is a range of its weight.
+    /// Returns how much of it has gone back, or `None` if this system cannot do it.
+    fn give_back_pages(&mut self, part: Range<usize>) -> Option<usize>;
 }
 
 /// Index of a size class in an engine.

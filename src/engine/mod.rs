@@ -288,9 +288,10 @@ mod tests {
             FREED.set(FREED.get() + 1);
         }
 
-        fn give_back_pages(&mut self, part: Range<usize>) -> bool {
+        fn give_back_pages(&mut self, part: Range<usize>) -> Option<usize> {
+            let len = part.len();
             RELEASED.with_borrow_mut(|released| released.push(part));
-            true
+            Some(len)
         }
     }
 

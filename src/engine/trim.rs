@@ -28,6 +28,9 @@ use std::time::Duration;
 const PIECE_ITEMS: usize = 64;
 /// The visit of a thread counts as this many items: a barrier, and a claim of each of its caches.
 const VISIT_ITEMS: usize = 16;
+/// An item of which pages are given back counts as this many: the system takes 2 to 5 us for that,
+/// and the heap 0.3 us for an item.
+const GIVEN_BACK_ITEMS: usize = 4;
 /// This many items that a visit moves to the depot count as one freed item: as many as one thread
 /// caches of one class.
 const MOVED_EACH: usize = 64;
@@ -491,21 +494,23 @@ impl<T: Item> Engine<T> {
         freeing: &mut Option<(T, usize)>,
     ) -> Freed {
         let weight = item.weight();
-        if allowance.is_limited() {
-            // From the end on. A heap that has collected many free items may give all of their
-            // memory back in the course of one `free`: it is to find little to do then.
-            let still_left = match weight > self.trims.piece_weight {
-                true => left.saturating_sub(allowance.weight),
-                false => 0,
-            };
-            let released = item.give_back_pages(still_left..left);
-            if released && still_left > 0 {
-                allowance.use_up(0, left - still_left);
-                *freeing = Some((item, still_left));
-                return Freed::default();
-            }
+        // From the end on. A heap that has collected many free items may give all of their
+        // memory back in the course of one `free`: it is to find little to do then.
+        let still_left = match weight > self.trims.piece_weight {
+            true => left.saturating_sub(allowance.weight),
+            false => 0,
+        };
+        let released = item.give_back_pages(still_left..left);
+        if released.is_some() && still_left > 0 {
+            allowance.use_up(0, left - still_left);
+            *freeing = Some((item, still_left));
+            return Freed::default();
         }
-        allowance.use_up(1, left);
+        let items = match released {
+            Some(1..) => GIVEN_BACK_ITEMS,
+            _ => 1,
+        };
+        allowance.use_up(items, left);
         item.free();
         // Relaxed: read for `Stats`.
         depot.freeing.store(0, Ordering::Relaxed);

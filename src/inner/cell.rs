@@ -170,7 +170,7 @@ impl<H: Home + Send + Sync + 'static> Item for SlotBox<H> {
         drop(home);
     }
 
-    fn give_back_pages(&mut self, part: Range<usize>) -> bool {
+    fn give_back_pages(&mut self, part: Range<usize>) -> Option<usize> {
         Slot::give_back_pages(self, part)
     }
 }

@@ -286,8 +286,8 @@ impl Item for Number {
         drop(self);
     }
 
-    fn give_back_pages(&mut self, _part: std::ops::Range<usize>) -> bool {
-        false
+    fn give_back_pages(&mut self, _part: std::ops::Range<usize>) -> Option<usize> {
+        None
     }
 }
 
