@@ -1,62 +1,191 @@
-//! A thread that runs an action at intervals until it is stopped.
+//! The one thread that looks after all pools of the process that ask for it.
 //!
-//! Owns the thread and how it ends. Knows nothing of the action.
+//! Owns the thread, the list of its tasks, and when each is due. Knows nothing of what a task does.
+//!
+//! The thread starts with the first task and ends with the last one. The list has a lock, which no
+//! one holds while a task runs.
 
+use crate::clock::Stopwatch;
 use crate::system::SignalsBlocked;
 use std::io;
-use std::ops::ControlFlow;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::process;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-/// Ends the thread.
-#[derive(Debug, Default)]
-pub(crate) struct Stop {
-    stopped: Mutex<bool>,
-    wake: Condvar,
+/// Work that is due after each interval.
+pub(crate) trait Task: Send + Sync {
+    /// Does the work once. It may panic: that ends neither the thread nor the task.
+    fn run(&self);
 }
 
-impl Stop {
-    /// Makes the thread end. Does not wait for that: this may run in a destructor at process exit,
-    /// where a wait for another thread may never end.
-    pub(crate) fn stop(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.wake.notify_all();
-    }
+/// A task in the list.
+struct Entry {
+    /// Weak: the thread keeps no task alive between two runs.
+    task: Weak<dyn Task>,
+    interval: Duration,
+    /// The time until it is due. It counts down, so a clock that is set back delays it once, by
+    /// one interval at most.
+    left: Duration,
+    /// Whether it has joined, or has run, since the thread last counted down.
+    is_new: bool,
+}
 
-    /// Waits for the interval to pass. Returns `false` if the thread is stopped first.
-    fn wait(&self, interval: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stopped, _) = self
-            .wake
-            .wait_timeout_while(stopped, interval, |stopped| !*stopped)
-            .unwrap_or_else(PoisonError::into_inner);
-        !*stopped
+impl Entry {
+    fn is_of(&self, task: *const ()) -> bool {
+        self.task.as_ptr().cast::<()>() == task
     }
 }
 
-/// Starts a thread that calls `act` after each interval, until `act` breaks off or the thread is
-/// stopped.
+struct Tasks {
+    entries: Vec<Entry>,
+    /// The process whose thread looks after the list, if one does. A child that was forked has a
+    /// copy of the list, and no thread.
+    runs_in: Option<u32>,
+}
+
+static TASKS: Mutex<Tasks> = Mutex::new(Tasks {
+    entries: Vec::new(),
+    runs_in: None,
+});
+/// Notified when a task has joined, and when the last one has left.
+static CHANGED: Condvar = Condvar::new();
+
+fn tasks() -> MutexGuard<'static, Tasks> {
+    TASKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has `task` run after each `interval`, from one interval from now on, until it ends or
+/// [`leave`] takes it out of the list. Starts the thread if there is none.
 ///
 /// The thread takes none of the process's signals: it blocks all of them, from its first
 /// instruction on. The calling thread's own mask is the same before and after.
 ///
 /// # Errors
 ///
-/// - If the system cannot start a thread.
+/// - If the system cannot start the thread.
 /// - If signals cannot be blocked.
-pub(crate) fn start(
+pub(crate) fn join<T: Task + 'static>(
     name: &str,
+    task: &Arc<T>,
     interval: Duration,
-    stop: Arc<Stop>,
-    mut act: impl FnMut() -> ControlFlow<()> + Send + 'static,
 ) -> io::Result<()> {
-    let run = move || while stop.wait(interval) && act().is_continue() {};
-    let name = String::from(name);
+    let task: Weak<T> = Arc::downgrade(task);
+    let mut tasks = tasks();
+    let here = Some(process::id());
+    if tasks.runs_in == here {
+        CHANGED.notify_one();
+    } else {
+        // The thread waits for the lock, and then finds the task.
+        start(name)?;
+        tasks.runs_in = here;
+    }
+    tasks.entries.push(Entry {
+        task,
+        interval,
+        left: interval,
+        is_new: true,
+    });
+    Ok(())
+}
+
+/// Takes a task out of the list, if it is there. The last one ends the thread.
+///
+/// Does not wait for the thread, which may run the task at this moment: this may be called by a
+/// destructor at process exit, where a wait for another thread may never end.
+pub(crate) fn leave<T: Task>(task: &T) {
+    let task = (&raw const *task).cast::<()>();
+    let mut tasks = tasks();
+    tasks.entries.retain(|entry| !entry.is_of(task));
+    if tasks.entries.is_empty() {
+        CHANGED.notify_one();
+    }
+}
+
+fn start(name: &str) -> io::Result<()> {
     // A thread begins with the mask of the thread that starts it.
     let _until_it_is_started = SignalsBlocked::in_this_thread()?;
-    thread::Builder::new()
-        .name(name)
-        .spawn(run)
-        .map(|_detached| ())
+    let thread = thread::Builder::new().name(String::from(name));
+    thread.spawn(run_all).map(|_detached| ())
+}
+
+/// Runs each task when it is due, until there is none.
+fn run_all() {
+    let mut tasks = tasks();
+    while let Some(least) = tasks.least_left() {
+        let stopwatch = Stopwatch::start();
+        if !least.is_zero() {
+            // May end early: the time is counted below in any case.
+            let (guard, result) = CHANGED
+                .wait_timeout(tasks, least)
+                .unwrap_or_else(PoisonError::into_inner);
+            tasks = guard;
+            let waited = match result.timed_out() {
+                true => least.max(stopwatch.passed()), // if the clock was set back
+                false => stopwatch.passed(),
+            };
+            tasks.count_down(waited);
+            continue;
+        }
+        // All that are due in turn, so that none can starve another one.
+        let due = tasks.entries.iter().filter(|entry| entry.left.is_zero());
+        let due: Vec<_> = due.map(|entry| entry.task.clone()).collect();
+        for task in due {
+            let of_task = task.as_ptr().cast::<()>();
+            // It may have left since.
+            if !tasks.entries.iter().any(|entry| entry.is_of(of_task)) {
+                continue;
+            }
+            drop(tasks);
+            run(&task);
+            tasks = self::tasks();
+            let entry = tasks.entries.iter_mut().find(|entry| entry.is_of(of_task));
+            if let Some(entry) = entry {
+                entry.left = entry.interval;
+                entry.is_new = true; // the time so far does not count
+            }
+        }
+        tasks.count_down(stopwatch.passed());
+    }
+    // Under the lock: whoever joins from here on starts another thread.
+    tasks.entries = Vec::new();
+    tasks.runs_in = None;
+}
+
+impl Tasks {
+    /// The time until a task is due, counted from now; `None` if there is none.
+    fn least_left(&mut self) -> Option<Duration> {
+        let left = self.entries.iter_mut().map(|entry| {
+            entry.is_new = false;
+            entry.left
+        });
+        left.min()
+    }
+
+    /// Takes time off that has passed since `least_left`, but not for tasks that are new since.
+    fn count_down(&mut self, passed: Duration) {
+        for entry in &mut self.entries {
+            if !entry.is_new {
+                entry.left = entry.left.saturating_sub(passed);
+            }
+        }
+    }
+}
+
+/// Runs a task that has not ended. A panic ends here, once the program's panic hook has reported
+/// it.
+fn run(task: &Weak<dyn Task>) {
+    // The task itself may end here, and what it owns with it.
+    let ran = panic::catch_unwind(AssertUnwindSafe(|| {
+        if let Some(task) = task.upgrade() {
+            task.run();
+        }
+    }));
+    if let Err(panic) = ran {
+        // What was thrown may panic as well when it is dropped. What that throws is leaked.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(panic)));
+        let _leaked = dropped.map_err(mem::forget);
+    }
 }

@@ -2,10 +2,10 @@
 //!
 //! Owns the defaults. Holds no running state.
 
-use crate::config::{self, Calibrating, Config};
+use crate::config::{self, Calibrating, Config, Hook};
 use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
-use crate::pool::Pool;
+use crate::pool::{Freed, Pool};
 use crate::sizing::profile::Profile;
 use crate::sizing::size_class::{CLASSES_MAX, SizeClasses};
 use crate::system::CAPACITY_MAX;
@@ -38,6 +38,10 @@ const CALIBRATE_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
 /// 1 ms: the clock is not finer, and a thread that trims more often does little else.
 const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 
+/// The options that set the interval of trims.
+const TRIM_INTERVAL: &str = "trim_interval";
+const RELEASE_WHEN_IDLE: &str = "release_when_idle";
+
 /// Options for a [`Pool`], from [`Pool::builder`].
 ///
 /// ```
@@ -59,7 +63,10 @@ pub struct Builder {
     max_per_class: usize,
     thread_cache_bytes: usize,
     trim_interval: Option<Duration>,
+    /// The option that has set it last.
+    interval_set_by: &'static str,
     background_trim: bool,
+    on_trim: Option<Hook>,
     malloc_trim: bool,
     zero_on_return: bool,
     reuse_initialised: bool,
@@ -82,7 +89,9 @@ impl Default for Builder {
             max_per_class: UNLIMITED,
             thread_cache_bytes: THREAD_CACHE_BYTES_DEFAULT,
             trim_interval: Some(TRIM_INTERVAL_DEFAULT),
+            interval_set_by: TRIM_INTERVAL,
             background_trim: false,
+            on_trim: None,
             malloc_trim: false,
             zero_on_return: false,
             reuse_initialised: false,
@@ -236,11 +245,13 @@ impl Builder {
     ///
     /// At least a millisecond; a shorter one counts as that. A trim takes place each interval, so
     /// an unneeded buffer is freed after one to two, or later if there are many. Gets and drops
-    /// that leave the fast path trim in small pieces: each piece frees at most 64 buffers or 512
-    /// KiB, and waits for no other thread. A thread that finds all buffers in its cache leaves the
-    /// fast path about once in 64 returns, and looks at the clock at each fourth of these. A quiet
-    /// program keeps its idle buffers: only [`background_trim`](Self::background_trim) frees them
-    /// then. On a system without a clock, no interval ever passes.
+    /// that leave the fast path trim in small pieces, which wait for no other thread. Each piece
+    /// frees at most 512 KiB and at most 64 buffers, or 16 of 8 KiB or more. A thread that finds
+    /// all buffers in its cache leaves the fast path about once in 64 returns, and looks at the clock
+    /// at each fourth of these. A quiet program keeps its idle buffers: only
+    /// [`release_when_idle`](Self::release_when_idle) and
+    /// [`background_trim`](Self::background_trim) free them then. On a system without a clock, no
+    /// interval ever passes.
     ///
     /// ```
     /// use std::time::Duration;
@@ -252,15 +263,60 @@ impl Builder {
     /// ```
     pub fn trim_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.trim_interval = interval.into();
+        self.interval_set_by = TRIM_INTERVAL;
         self
     }
 
-    /// Sets whether the pool starts a thread that trims it each [interval](Self::trim_interval).
-    /// Default: `false`.
+    /// Gives memory that was not needed for the time `idle` back to the system, whatever the program
+    /// does: it may be at work, quiet or blocked. Default: off.
+    ///
+    /// It goes back between `idle` and twice `idle` after its last use. Shorthand for
+    /// [`trim_interval(idle)`](Self::trim_interval),
+    /// [`background_trim(true)`](Self::background_trim) and
+    /// [`malloc_trim(true)`](Self::malloc_trim). As with all options, the last call of each counts.
+    ///
+    /// On Linux, that works with any heap. The whole pages of a buffer of 8 KiB or more go back to
+    /// the system before the heap gets the buffer. With glibc's heap the rest goes, too. With
+    /// another heap, the partial pages stay: [`on_trim`](Self::on_trim) lets you ask that heap for
+    /// them. On other systems it is the heap that decides.
+    ///
+    /// It costs a thread for all such pools of the process, 2 to 5 us for each buffer that is freed,
+    /// and page faults when the heap hands its memory out again. A program that takes more than the
+    /// [budget](Self::retain_bytes), drops all of it and does so again pays that each time
+    /// (`docs/memory.md`). Set a larger budget for such a program.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().release_when_idle(Duration::from_secs(10)).build()?;
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// From [`build`](Self::build):
+    ///
+    /// - `idle` is 0.
+    /// - The system cannot start a thread.
+    pub fn release_when_idle(mut self, idle: Duration) -> Self {
+        self.trim_interval = Some(idle);
+        self.interval_set_by = RELEASE_WHEN_IDLE;
+        self.background_trim = true;
+        self.malloc_trim = true;
+        self
+    }
+
+    /// Sets whether a thread trims the pool each [interval](Self::trim_interval). Default: `false`.
     ///
     /// Then a quiet program gives its memory back, too, and gets and drops do no part of a trim by
-    /// time. The thread is named `tierpool-trim`, does not keep the pool alive, and ends when the
-    /// last handle is dropped.
+    /// time. If more than 512 KiB of one size class find no room in the pool in a row, the pages of
+    /// the next go back to the system. (Without the thread that takes 16 MiB or more.)
+    ///
+    /// One thread does that for all pools of the process. It is named `tierpool-trim`, starts with
+    /// the first such pool, and ends when the last one has lost its last handle. It keeps no pool
+    /// alive. It trims the pools that are due one after the other. So a pool waits while another
+    /// one is trimmed, and while that one's [`on_trim`](Self::on_trim) hook runs.
     ///
     /// On Unix the thread blocks all signals from its first instruction on, so the
     /// program's own threads receive them. The thread that calls `build` has the same
@@ -269,23 +325,65 @@ impl Builder {
     /// Where the system cannot start a thread, [`build`](Self::build) returns
     /// [`ConfigError::Background`].
     ///
-    /// A child process that was forked and goes on without `exec` has no such thread. It must not
-    /// use any pool if any thread, that one included, was in a call of a pool at the fork: see
-    /// [`Pool`](Pool#after-fork).
+    /// A child process that was forked and goes on without `exec` has no such thread, until it
+    /// builds another such pool. It must not use any pool if any thread, that one included, was in a
+    /// call of a pool at the fork: see [`Pool`](Pool#after-fork).
     pub fn background_trim(mut self, on: bool) -> Self {
         self.background_trim = on;
         self
     }
 
-    /// Sets whether a trim or a clear that freed 1 MiB or more makes the heap give free pages back
-    /// to the system. Default: `false`.
+    /// Sets whether a trim or a clear makes glibc's heap give free pages back to the system.
+    /// Default: `false`, or `true` with [`release_when_idle`](Self::release_when_idle).
     ///
     /// Calls `malloc_trim` after [`Pool::trim`], [`Pool::clear`] and the trims of
-    /// [`background_trim`](Self::background_trim), not after trims by gets and drops. It looks
-    /// through the whole heap, and other threads' allocations may wait for it. It does not help on
-    /// systems without glibc, or with another allocator (`docs/memory.md`).
+    /// [`background_trim`](Self::background_trim), not after trims by gets and drops. It does so
+    /// once 1 MiB or more was freed, or found no room in the pool. It looks through the whole heap,
+    /// and other threads' allocations may wait for it. It does not help on systems without glibc, or
+    /// with another allocator: [`on_trim`](Self::on_trim) is for these.
+    ///
+    /// The pool gives the whole pages of a buffer back by itself. This adds the partial pages, the
+    /// small buffers, and what the program's other code has freed (`docs/memory.md`).
     pub fn malloc_trim(mut self, on: bool) -> Self {
         self.malloc_trim = on;
+        self
+    }
+
+    /// Sets a function that is called after a trim or a clear that freed something, with what was
+    /// freed. Default: none.
+    ///
+    /// For a program that knows its heap better than the pool does, and asks it for the partial
+    /// pages: by `mi_collect`, jemalloc's `arena.4096.purge`, or `malloc_trim`.
+    ///
+    /// It is called by the thread that called [`Pool::trim`] or [`Pool::clear`], and by the thread of
+    /// [`background_trim`](Self::background_trim). Trims by gets and drops do not call it, since it
+    /// may take milliseconds. It is called outside all locks, when the trim is over, so it may use
+    /// the pool. A trim or a clear in it calls it again if that frees something.
+    ///
+    /// If it panics, the call of `trim` or `clear` panics, with nothing lost. In the background
+    /// thread the panic ends there: the program's panic hook reports it, this and all other pools
+    /// are trimmed as before, and it is called again after the next trim. A function that owns a
+    /// handle to its own pool keeps that pool for ever.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// use tierpool::Pool;
+    ///
+    /// static FREED: AtomicUsize = AtomicUsize::new(0);
+    ///
+    /// let pool = Pool::builder()
+    ///     .on_trim(|freed| {
+    ///         // Here a program with mimalloc calls `mi_collect(true)`.
+    ///         FREED.fetch_add(freed.bytes, Ordering::Relaxed);
+    ///     })
+    ///     .build()?;
+    /// drop(pool.get(4096));
+    /// pool.clear();
+    /// assert_eq!(FREED.load(Ordering::Relaxed), 4096);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    pub fn on_trim(mut self, hook: impl Fn(Freed) + Send + Sync + 'static) -> Self {
+        self.on_trim = Some(Hook::new(move |freed| hook(Freed::new(freed))));
         self
     }
 
@@ -433,7 +531,7 @@ impl Builder {
     /// Checks the options and makes the pool.
     ///
     /// Allocates no buffer except those of [`keep_idle`](Self::keep_idle). Starts a thread if
-    /// [`background_trim`](Self::background_trim) is set.
+    /// [`background_trim`](Self::background_trim) is set and no other pool has started it.
     ///
     /// # Errors
     ///
@@ -463,7 +561,7 @@ impl Builder {
         };
         let retain_bytes = self.budget(&classes)?;
         for (field, interval) in [
-            ("trim_interval", self.trim_interval),
+            (self.interval_set_by, self.trim_interval),
             ("calibrate_interval", self.calibrate_interval),
         ] {
             if interval.is_some_and(|interval| interval.is_zero()) {
@@ -518,6 +616,7 @@ impl Builder {
                 kept_idle,
             },
             background_trim: in_background,
+            on_trim: self.on_trim.clone(),
             malloc_trim: self.malloc_trim,
             zero_on_return: self.zero_on_return,
             // A pool that wipes has zeros for each room.

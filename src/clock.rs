@@ -23,6 +23,20 @@ pub(crate) fn nap(least: Duration) -> Duration {
     before.map_or(least, |before| before.elapsed())
 }
 
+/// Measures how long something takes.
+pub(crate) struct Stopwatch(Option<Instant>);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Stopwatch(has_clock().then(Instant::now))
+    }
+
+    /// The time since the start: 0 where there is no clock, or if the clock has gone back.
+    pub(crate) fn passed(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |start| start.elapsed())
+    }
+}
+
 /// Milliseconds since some moment, which wrap; `None` where there is no clock.
 fn now() -> Option<usize> {
     has_clock().then(system::now)

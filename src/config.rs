@@ -2,9 +2,12 @@
 //!
 //! Owns the limits and their reasons. Knows nothing of options.
 
-use crate::engine::{CACHE_ROUNDS, ClassIndex, ClassLimits, Limits};
+use crate::engine::{CACHE_ROUNDS, ClassIndex, ClassLimits, Freed, Limits};
 use crate::sizing::profile::Profile;
 use crate::sizing::size_class::SizeClasses;
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Checked options.
@@ -13,13 +16,39 @@ pub(crate) struct Config {
     pub(crate) classes: SizeClasses,
     pub(crate) limits: Limits,
     pub(crate) calibrating: Calibrating,
-    /// How often the pool's own thread trims; `None` for no such thread.
+    /// How often the background thread trims the pool; `None` if it does not.
     pub(crate) background_trim: Option<Duration>,
+    pub(crate) on_trim: Option<Hook>,
     pub(crate) malloc_trim: bool,
     pub(crate) zero_on_return: bool,
     pub(crate) reuse_initialised: bool,
     pub(crate) compact_below: u8,
 }
+
+/// The program's own code, which is told what a trim freed.
+#[derive(Clone)]
+pub(crate) struct Hook(Arc<dyn Fn(Freed) + Send + Sync>);
+
+impl Hook {
+    pub(crate) fn new(hook: impl Fn(Freed) + Send + Sync + 'static) -> Self {
+        Hook(Arc::new(hook))
+    }
+
+    pub(crate) fn call(&self, freed: Freed) {
+        (self.0)(freed);
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fn(Freed)")
+    }
+}
+
+// It is called when the pool has done its own work, so its panic leaves nothing half-changed but
+// what the program's code itself has changed.
+impl UnwindSafe for Hook {}
+impl RefUnwindSafe for Hook {}
 
 /// How the sizes are learned.
 #[derive(Clone, Debug)]

@@ -130,7 +130,7 @@ pub enum ConfigError {
     },
     /// `background_trim` is set, and `trim_interval` is `None`.
     BackgroundWithoutInterval,
-    /// The thread of `background_trim` cannot be started.
+    /// The thread of `background_trim`, or of `release_when_idle`, cannot be started.
     #[non_exhaustive]
     Background {
         /// The system's error.
@@ -220,6 +220,12 @@ impl fmt::Display for ConfigError {
                 f,
                 "keep_idle: the heap has no room for {count} buffers of {capacity} bytes; \
                  keep fewer idle"
+            ),
+            Self::ZeroInterval {
+                field: field @ "release_when_idle",
+            } => write!(
+                f,
+                "{field}: 0 is not an interval; use more, or leave it out"
             ),
             Self::ZeroInterval { field } => write!(
                 f,

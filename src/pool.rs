@@ -370,7 +370,7 @@ pub struct Freed {
 }
 
 impl Freed {
-    fn new(freed: engine::Freed) -> Self {
+    pub(crate) fn new(freed: engine::Freed) -> Self {
         Freed {
             buffers: freed.items,
             bytes: freed.weight,
@@ -402,6 +402,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-// A pool runs no code of its user's, so no panic can leave it half-changed.
+// A pool runs no code of its user's except the hook of `Builder::on_trim`, and that only when a
+// trim is over. So no panic can leave it half-changed.
 impl UnwindSafe for Pool {}
 impl RefUnwindSafe for Pool {}

@@ -29,6 +29,14 @@ pub(crate) struct Counters {
     pub(crate) above_class: Gauge,
 }
 
+impl Counters {
+    /// How many buffers have been made for callers or adopted.
+    pub(crate) fn arrivals(&self) -> u64 {
+        let arrivals = [&self.misses, &self.oversize, &self.adopted];
+        arrivals.map(Counter::get).into_iter().sum()
+    }
+}
+
 /// A number that rises and falls.
 #[derive(Debug)]
 pub(crate) struct Gauge(AtomicUsize);
@@ -175,6 +183,12 @@ pub(crate) enum Discard {
 }
 
 impl DiscardCounters {
+    /// How many buffers the pool itself has freed on return.
+    pub(crate) fn freed(&self) -> u64 {
+        let freed = [&self.above_max, &self.below_min, &self.full];
+        freed.map(Counter::get).into_iter().sum()
+    }
+
     pub(crate) fn of(&self, reason: Discard) -> &Counter {
         match reason {
             Discard::AboveMax => &self.above_max,

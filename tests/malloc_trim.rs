@@ -48,5 +48,15 @@ fn the_heap_is_asked_after_a_megabyte_was_freed_if_the_pool_is_to_ask() {
         assert_eq!(freeing(&pool, ENOUGH - 1, Pool::clear), (ENOUGH - 1, 0));
         assert_eq!(freeing(&pool, ENOUGH, twice), (ENOUGH, calls));
         assert_eq!(freeing(&pool, ENOUGH - 1, twice), (ENOUGH - 1, 0));
+        // What found no room in the pool lies in the heap as well.
+        let options = Pool::builder().trim_interval(None).malloc_trim(asks);
+        let pool = options.retain_bytes(0).build().unwrap();
+        assert_eq!(freeing(&pool, ENOUGH, Pool::trim), (0, calls));
+        assert_eq!(freeing(&pool, ENOUGH - 1, Pool::trim), (0, 0));
+        assert_eq!(
+            freeing(&pool, 1, Pool::trim),
+            (0, calls),
+            "with those before"
+        );
     }
 }

@@ -24,6 +24,7 @@ mod rss {
     use std::process::Command;
     use std::sync::mpsc;
     use std::thread;
+    use std::time::Duration;
     use tierpool::{Pool, PooledBuf};
 
     /// A tenth of these where memory is short.
@@ -39,7 +40,15 @@ mod rss {
     const CASE_BUFFERS: &str = "TIERPOOL_RSS_CASE_BUFFERS";
     const TABLE: &str = "TIERPOOL_RSS_TABLE";
 
-    const OPTIONS: [&str; 4] = ["default", "malloc_trim", "1GiB", "1GiB,malloc_trim"];
+    const OPTIONS: [&str; 5] = [
+        "default",
+        "malloc_trim",
+        "1GiB",
+        "1GiB,malloc_trim",
+        RELEASE,
+    ];
+    const RELEASE: &str = "release_when_idle";
+    const IDLE: Duration = Duration::from_millis(200);
     const ORDERS: [&str; 3] = ["forward", "reverse", "random"];
     const THREADS: [&str; 3] = ["one", "dropped elsewhere", "four"];
     const ARENAS: [&str; 2] = ["one arena", "arenas"];
@@ -49,13 +58,13 @@ mod rss {
     fn is_promised(options: &str, threads: &str, arenas: &str) -> bool {
         match options {
             "default" => arenas == "one arena" && threads == "one",
-            _ => options.ends_with("malloc_trim"),
+            _ => options.ends_with("malloc_trim") || options == RELEASE,
         }
     }
 
     /// Of what is promised, what runs each time.
     fn is_typical(options: &str, order: &str) -> bool {
-        options == "default" || (options == "malloc_trim" && order == "random")
+        options == "default" || (["malloc_trim", RELEASE].contains(&options) && order == "random")
     }
 
     /// How many buffers there is memory for.
@@ -159,6 +168,7 @@ mod rss {
             builder = match option {
                 "default" => builder,
                 "malloc_trim" => builder.malloc_trim(true),
+                RELEASE => builder.release_when_idle(IDLE),
                 "1GiB" => builder.retain_bytes(1 << 30),
                 _ => panic!("no option is named {option}"),
             };
@@ -171,9 +181,21 @@ mod rss {
             "all of it was resident"
         );
         let dropped = resident() - start;
-        pool.trim();
+        if options == RELEASE {
+            // Nothing but time passes. A minute, for a machine that is slow.
+            for _ in 0..60 * 5 {
+                if pool.stats().total.retained_bytes == 0 && resident() - start <= LEFT_MOST {
+                    break;
+                }
+                thread::sleep(IDLE);
+            }
+        } else {
+            pool.trim();
+        }
         let first = resident() - start;
-        pool.trim();
+        if options != RELEASE {
+            pool.trim();
+        }
         let second = resident() - start;
         assert_eq!(pool.stats().total.retained_bytes, 0);
         println!("resident: {most} {dropped} {first} {second}.");

@@ -121,7 +121,7 @@ impl Inner {
             let made = make().or_else(|| {
                 let cleared = self.may_clear_for(capacity);
                 if cleared {
-                    self.clear();
+                    self.clear_within_get();
                 }
                 // Asked again in any case: another thread may have freed it just now.
                 let made = make();

@@ -10,25 +10,26 @@ pub(crate) mod holders;
 mod learn;
 mod release;
 pub(crate) mod slot;
+mod surplus;
 
-use crate::background::{self, Stop};
+use crate::background::{self, Task};
 use crate::backoff::Backoff;
-use crate::config::Config;
+use crate::config::{Config, Hook};
 use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Origin};
 use crate::error::ConfigError;
 use crate::sizing::calibrator::Calibrator;
 use crate::sizing::size_class::SizeClasses;
 use crate::stats::{Counters, Footprint, Stats};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Hint, Ordering};
 use crate::system;
 use cell::{Hold, SlotBox, Spare};
 use slot::{Home, Slot};
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
+use surplus::Surplus;
 
-/// The fewest freed bytes for which the heap is asked to look for free pages.
+/// The fewest freed and discarded bytes for which the heap is asked to look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
 
 /// A buffer of a pool, with its notes.
@@ -52,22 +53,24 @@ pub(crate) struct Inner {
     reuse_initialised: bool,
     compact_below: u8,
     malloc_trim: bool,
+    /// What [`discarded`](Self::discarded) was when the heap was last asked for free pages.
+    discarded_before: Hint,
     /// Which refusals of the heap pass without a clear.
     clears: Backoff,
     /// One per size class, and one for buffers of none.
     counters: Box<[Counters]>,
+    /// As many.
+    surplus: Box<[Surplus]>,
+    /// How many bytes of a class are discarded in a row before the next discard is a surplus.
+    surplus_after: usize,
     footprint: Footprint,
     spare: Spare<Inner>,
     /// `Pool`s alive. The last one closes the engine.
     handles: AtomicUsize,
-    /// The thread that trims, if there is to be one.
-    background: Option<Background>,
-}
-
-/// A thread that trims: how often, and what ends it.
-struct Background {
-    interval: Duration,
-    stop: Arc<Stop>,
+    /// How often the background thread trims the pool, if it is to do that.
+    background: Option<Duration>,
+    /// Called with what a trim or a clear freed.
+    on_trim: Option<Hook>,
 }
 
 impl HasEngine for Inner {
@@ -75,6 +78,13 @@ impl HasEngine for Inner {
 
     fn engine(&self) -> &Engine<BufferBox> {
         &self.engine
+    }
+}
+
+impl Task for Inner {
+    fn run(&self) {
+        self.trim();
+        self.calibrate_if_time();
     }
 }
 
@@ -103,6 +113,13 @@ impl Inner {
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
                 .collect(),
+            surplus: (0..=config.classes.capacities().len())
+                .map(|_| Surplus::default())
+                .collect(),
+            surplus_after: surplus::in_a_row(
+                config.background_trim.is_some(),
+                config.limits.weight,
+            ),
             footprint: Footprint::default(),
             spare: Spare::new(),
             calibrator: Calibrator::new(config.calibrating, &config.classes),
@@ -111,35 +128,24 @@ impl Inner {
             reuse_initialised: config.reuse_initialised,
             compact_below: config.compact_below,
             malloc_trim: config.malloc_trim,
+            discarded_before: Hint::new(0),
             clears: Backoff::new(),
             handles: AtomicUsize::new(1),
-            background: config.background_trim.map(|interval| Background {
-                interval,
-                stop: Arc::default(),
-            }),
+            background: config.background_trim,
+            on_trim: config.on_trim,
         })
     }
 
-    /// Starts the thread that trims, if there is to be one.
+    /// Has the background thread trim the pool, if it is to do that.
     ///
     /// # Errors
     ///
-    /// - If it cannot be started.
+    /// - If the thread cannot be started.
     pub(crate) fn trim_in_background(self: &Arc<Self>) -> io::Result<()> {
-        let Some(Background { interval, stop }) = &self.background else {
-            return Ok(());
-        };
-        // Weak: the thread keeps no pool alive between two trims.
-        let pool = Arc::downgrade(self);
-        let act = move || match pool.upgrade() {
-            Some(pool) => {
-                pool.trim();
-                pool.calibrate_if_time();
-                ControlFlow::Continue(())
-            }
-            None => ControlFlow::Break(()),
-        };
-        background::start("tierpool-trim", *interval, Arc::clone(stop), act)
+        match self.background {
+            Some(interval) => background::join("tierpool-trim", self, interval),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn zero_on_return(&self) -> bool {
@@ -173,8 +179,8 @@ impl Inner {
         // AcqRel: what other handles did comes before the last one closes.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.engine.close();
-            if let Some(background) = &self.background {
-                background.stop.stop();
+            if self.background.is_some() {
+                background::leave(self);
             }
         }
     }
@@ -183,19 +189,49 @@ impl Inner {
 
     /// Frees the buffers that were not needed since the last trim.
     pub(crate) fn trim(&self) -> Freed {
-        self.give_to_system(self.engine.trim())
+        let freed = self.give_to_system(self.engine.trim());
+        self.call_hook(freed);
+        freed
     }
 
     /// Frees all that is idle.
     pub(crate) fn clear(&self) -> Freed {
+        let freed = self.clear_within_get();
+        self.call_hook(freed);
+        freed
+    }
+
+    /// As [`clear`](Self::clear), without the program's hook, which may take long.
+    fn clear_within_get(&self) -> Freed {
         self.give_to_system(self.engine.clear())
     }
 
     fn give_to_system(&self, freed: Freed) -> Freed {
-        if self.malloc_trim && freed.weight >= MALLOC_TRIM_LEAST {
-            system::malloc_trim();
+        if self.malloc_trim {
+            let discarded = self.discarded();
+            let since = discarded.wrapping_sub(self.discarded_before.get());
+            if freed.weight.saturating_add(since) >= MALLOC_TRIM_LEAST {
+                self.discarded_before.set(discarded);
+                system::malloc_trim();
+            }
         }
         freed
+    }
+
+    /// The bytes of all buffers that found no room in the pool, which wrap.
+    fn discarded(&self) -> usize {
+        let discarded = self.classes.iter().map(|class| {
+            let buffers = self.counters(class).discards.freed() as usize;
+            buffers.wrapping_mul(self.classes.capacity(class))
+        });
+        discarded.fold(0, usize::wrapping_add)
+    }
+
+    /// The program's own code: no lock is held here, and no cache is claimed.
+    fn call_hook(&self, freed: Freed) {
+        if let Some(hook) = self.on_trim.as_ref().filter(|_| freed.items > 0) {
+            hook.call(freed);
+        }
     }
 
     /// Makes `count` idle buffers for requests of `request` bytes, as far as there is room. Returns

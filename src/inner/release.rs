@@ -298,12 +298,27 @@ impl Inner {
         if came == Came::Back && slot.capacity() <= pool.classes.max() {
             pool.note_discard();
         }
+        Self::free_discarded(slot, held);
+    }
+
+    /// Frees an empty buffer. If many of its class were discarded in a row, its pages go back to the
+    /// system first: no trim will ever see them.
+    fn free_discarded(mut slot: Box<BufferSlot>, held: ClassIndex) {
+        let pool = slot.home();
+        let (capacity, arrivals) = (slot.capacity(), pool.counters(held).arrivals());
+        if pool.surplus[held.get()].note(capacity, arrivals, pool.surplus_after) {
+            slot.give_back_pages(0..capacity);
+        }
         slot.free();
     }
 
     /// Frees a buffer, and counts why.
     fn discard(slot: BufferBox, held: ClassIndex, reason: Discard) {
         slot.home().counters(held).discards.of(reason).bump();
-        slot.free();
+        match reason {
+            // The rest of it is in use elsewhere.
+            Discard::Shared => slot.free(),
+            _ => Self::free_discarded(slot, held),
+        }
     }
 }

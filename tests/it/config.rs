@@ -256,6 +256,43 @@ fn an_interval_of_0_is_refused() {
 }
 
 #[test]
+fn an_idle_time_of_0_is_refused_by_the_name_of_the_option_that_was_called_last() {
+    let zero = Duration::ZERO;
+    let idle = "release_when_idle: 0 is not an interval; use more, or leave it out";
+    let interval = "trim_interval: 0 is not an interval; use more, or None for none by time";
+    for (builder, named, text) in [
+        (
+            Pool::builder().release_when_idle(zero),
+            "release_when_idle",
+            idle,
+        ),
+        (
+            Pool::builder().trim_interval(zero).release_when_idle(zero),
+            "release_when_idle",
+            idle,
+        ),
+        (
+            Pool::builder().release_when_idle(zero).trim_interval(zero),
+            "trim_interval",
+            interval,
+        ),
+    ] {
+        assert_refused(
+            builder,
+            |error| matches!(error, ConfigError::ZeroInterval { field, .. } if *field == named),
+            text,
+        );
+    }
+    for idle in [Duration::from_nanos(1), Duration::MAX] {
+        Pool::builder().release_when_idle(idle).build().unwrap();
+    }
+    let none = Pool::builder().release_when_idle(Duration::from_secs(1));
+    let is = |error: &_| matches!(error, ConfigError::BackgroundWithoutInterval);
+    let text = "background_trim: trim_interval is None; set one, or no background_trim";
+    assert_refused(none.trim_interval(None), is, text);
+}
+
+#[test]
 fn an_interval_of_0_between_calibrations_is_refused() {
     let text = "calibrate_interval: 0 is not an interval; use more, or None for none by time";
     for on in [false, true] {

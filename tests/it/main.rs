@@ -19,6 +19,7 @@ mod growth;
 mod idle_memory;
 mod keep_idle;
 mod learning;
+mod on_trim;
 mod oversize;
 mod panics;
 mod parts;

@@ -604,43 +604,6 @@ fn with_a_thread_that_trims_gets_and_drops_do_not() {
     assert_eq!((pool.trim().buffers, pool.trim().buffers), (0, 10));
 }
 
-/// The threads of this process that trim a pool, by their numbers.
-#[cfg(all(target_os = "linux", not(miri)))]
-fn trimming_threads() -> std::collections::BTreeSet<std::ffi::OsString> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let tasks = tasks.map(|task| task.unwrap());
-    let trims = tasks.filter(|task| {
-        // One that has ended since has no name to be read.
-        std::fs::read_to_string(task.path().join("comm"))
-            .is_ok_and(|name| name.trim_end() == "tierpool-trim")
-    });
-    trims.map(|task| task.file_name()).collect()
-}
-
-#[cfg(all(target_os = "linux", not(miri)))]
-#[test]
-fn the_thread_that_trims_has_a_name_and_ends_with_the_last_handle() {
-    // Longer than this test waits: it does not end by itself in between.
-    for interval in [Duration::from_secs(3600), Duration::from_millis(1)] {
-        let before = trimming_threads();
-        let builder = builder().trim_interval(interval).background_trim(true);
-        let pool = builder.build().unwrap();
-        let clone = pool.clone();
-        let guard = pool.get(CAPACITY);
-        let mut new = trimming_threads();
-        wait_until("there is one", || {
-            // Other tests' pools may have some, too. These end as well.
-            new = &trimming_threads() - &before;
-            !new.is_empty()
-        });
-        drop(pool);
-        drop(clone.get(CAPACITY));
-        drop(clone);
-        wait_until("it has ended", || trimming_threads().is_disjoint(&new));
-        drop(guard); // a guard does not keep it
-    }
-}
-
 // ---- threads that end ----
 
 #[test]
