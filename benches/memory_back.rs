@@ -35,8 +35,9 @@ mod linux {
         ("mimalloc", "libmimalloc.so.2"),
         ("jemalloc", "libjemalloc.so.2"),
     ];
+    type Options = fn(Builder) -> Builder;
     /// In those with traffic, each thread takes and drops small buffers until the end.
-    const MODES: [(&str, fn(Builder) -> Builder); 7] = [
+    const MODES: [(&str, Options); 7] = [
         ("plain", |pool| pool),
         ("plain, traffic", |pool| pool),
         ("default", |pool| pool),

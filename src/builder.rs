@@ -315,8 +315,8 @@ impl Builder {
     ///
     /// One thread does that for all pools of the process. It is named `tierpool-trim`, starts with
     /// the first such pool, and ends when the last one has lost its last handle. It keeps no pool
-    /// alive. It trims the pools that are due one after the other. So a pool waits while another
-    /// one is trimmed, and while that one's [`on_trim`](Self::on_trim) hook runs.
+    /// alive. It trims the pools that are due one after the other. So a pool waits while the
+    /// thread trims another pool or runs its [`on_trim`](Self::on_trim) hook.
     ///
     /// On Unix the thread blocks all signals from its first instruction on, so the
     /// program's own threads receive them. The thread that calls `build` has the same

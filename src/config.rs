@@ -25,7 +25,7 @@ pub(crate) struct Config {
     pub(crate) compact_below: u8,
 }
 
-/// The program's own code, which is told what a trim freed.
+/// The program's own code, which receives what a trim freed.
 #[derive(Clone)]
 pub(crate) struct Hook(Arc<dyn Fn(Freed) + Send + Sync>);
 

@@ -28,8 +28,8 @@ use std::time::Duration;
 const PIECE_ITEMS: usize = 64;
 /// The visit of a thread counts as this many items: a barrier, and a claim of each of its caches.
 const VISIT_ITEMS: usize = 16;
-/// An item of which pages are given back counts as this many: the system takes 2 to 5 us for that,
-/// and the heap 0.3 us for an item.
+/// An item that gives its pages back counts as this many items: the system takes 2 to 5 us for the
+/// pages, and the heap 0.3 us for the item.
 const GIVEN_BACK_ITEMS: usize = 4;
 /// This many items that a visit moves to the depot count as one freed item: as many as one thread
 /// caches of one class.
