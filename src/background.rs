@@ -31,6 +31,8 @@ struct Entry {
     left: Duration,
     /// Whether it has joined, or has run, since the thread last counted down.
     is_new: bool,
+    /// Whether it is to run in the present sweep.
+    is_due: bool,
 }
 
 impl Entry {
@@ -87,6 +89,7 @@ pub(crate) fn join<T: Task + 'static>(
         interval,
         left: interval,
         is_new: true,
+        is_due: false,
     });
     Ok(())
 }
@@ -129,18 +132,18 @@ fn run_all() {
             tasks.count_down(waited);
             continue;
         }
-        // All that are due in turn, so that none can starve another one.
-        let due = tasks.entries.iter().filter(|entry| entry.left.is_zero());
-        let due: Vec<_> = due.map(|entry| entry.task.clone()).collect();
-        for task in due {
-            let of_task = task.as_ptr().cast::<()>();
-            // It may have left since.
-            if !tasks.entries.iter().any(|entry| entry.is_of(of_task)) {
-                continue;
-            }
+        // All that are due in turn, so that none can starve another one. Takes no memory.
+        for entry in &mut tasks.entries {
+            entry.is_due = entry.left.is_zero();
+        }
+        // Each may leave meanwhile, and others may join.
+        while let Some(entry) = tasks.entries.iter_mut().find(|entry| entry.is_due) {
+            entry.is_due = false;
+            let task = entry.task.clone();
             drop(tasks);
             run(&task);
             tasks = self::tasks();
+            let of_task = task.as_ptr().cast::<()>();
             let entry = tasks.entries.iter_mut().find(|entry| entry.is_of(of_task));
             if let Some(entry) = entry {
                 entry.left = entry.interval;

@@ -44,6 +44,8 @@
 //! The levels together never retain more than the [budget](Builder::retain_bytes), at any moment. A
 //! buffer that finds no room is freed on return, and counted. A [trim](Pool::trim) frees the
 //! buffers that no one used since the last one. Trims come [by time](Builder::trim_interval), too.
+//! With [`Builder::release_when_idle`], memory that was not needed for some time goes back to the
+//! system, also while the program rests.
 //! [`Pool::clear`] frees all idle buffers, and dropping the last handle frees everything.
 //! [`Builder::keep_idle`] keeps buffers warm that no trim frees. [`Pool::stats`] shows the bytes
 //! that are outstanding and retained, and their [peaks](Peaks).
@@ -58,8 +60,8 @@
 //! # Systems
 //!
 //! `wasm32-unknown-unknown` has no clock and no threads. Trims and calibrations by time never
-//! happen there, and with [`Builder::background_trim`], [`Builder::build`] returns
-//! [`ConfigError::Background`]. Everything else works, such as [`Pool::trim`] and calibration by
+//! happen there, and with [`Builder::release_when_idle`] or [`Builder::background_trim`],
+//! [`Builder::build`] returns [`ConfigError::Background`]. Everything else works, such as [`Pool::trim`] and calibration by
 //! the number of returns.
 //!
 //! # Features

@@ -28,6 +28,7 @@ mod linux {
     use std::sync::{Arc, Barrier};
     use std::thread;
     use tierpool::{Counts, Pool, PooledBuf, PooledBytes};
+    use std::time::Duration;
 
     const ALARM_SECONDS: u32 = 60;
 
@@ -37,7 +38,8 @@ mod linux {
         a_child_of_one_thread_may_leave_by_the_end_of_its_thread();
         a_child_of_threads_that_are_in_no_call_uses_the_pool();
         a_child_of_threads_that_are_in_calls_reads_what_it_had();
-        println!("4 facts about fork hold");
+        a_child_has_a_thread_that_trims_once_it_builds_a_pool_that_asks_for_one();
+        println!("5 facts about fork hold");
     }
 
     /// A process that this one has forked.
@@ -129,6 +131,25 @@ mod linux {
             assert_eq!(pool.stats(), before, "the child's is not the parent's");
         }
         use_up(pool, guard, frozen);
+    }
+
+    fn a_child_has_a_thread_that_trims_once_it_builds_a_pool_that_asks_for_one() {
+        // So long that the parent's thread is in no call.
+        let hour = Duration::from_secs(3600);
+        let builder = Pool::builder().classes([64]);
+        let of_parent = builder.clone().release_when_idle(hour).build().unwrap();
+        thread::sleep(Duration::from_millis(50)); // its thread waits by now
+        let Some(child) = fork() else {
+            let idle = Duration::from_millis(1);
+            let pool = builder.release_when_idle(idle).build().unwrap();
+            drop(pool.get(1));
+            while total(&pool).trimmed == 0 {
+                thread::sleep(idle); // until the alarm
+            }
+            drop((of_parent, pool));
+            leave();
+        };
+        child.has_done_well();
     }
 
     fn a_child_of_one_thread_may_leave_by_the_end_of_its_thread() {
