@@ -68,7 +68,7 @@ fn serve<B>(get: impl Fn(usize) -> B + Sync, append: impl Fn(&mut B, &[u8]) + Sy
     });
 }
 
-/// Prints what the process has in memory, if the system says that.
+/// Prints what the process has in memory, on Linux.
 fn show_resident() {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -102,12 +102,12 @@ fn each_pool_is_trimmed_after_its_own_interval() {
         // Later ones with shorter intervals do not wait for those before them.
         for millis in [300, 30, 3, 1] {
             let interval = Duration::from_millis(millis);
+            let begin = Instant::now();
             let pool = builder(interval).build().unwrap();
             burst(&pool, 5);
-            let begin = Instant::now();
             wait_until("all is freed", || retained(&pool) == 0);
             // The second trim from the start frees them.
-            assert!(begin.elapsed() + Duration::from_millis(5) >= 2 * interval || millis < 10);
+            assert!(begin.elapsed() >= 2 * interval, "{interval:?}");
         }
         let many = [1, 2, 5, 7, 20, 50].map(Duration::from_millis);
         let many = many.map(|interval| builder(interval).build().unwrap());
