@@ -642,6 +642,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_piece_of_a_trim_gives_back_the_pages_of_a_few_items() {
+        const MOST: usize = PIECE_ITEMS / GIVEN_BACK_ITEMS;
+        const ITEMS: usize = 3 * MOST;
+        let home = engine_in_pieces(UNLIMITED, UNLIMITED, UNLIMITED);
+        assert_eq!(home.engine.stock(CLASS, ITEMS, || Thing), ITEMS);
+        home.engine.trim(); // from now on they are not needed
+        let mut left = ITEMS;
+        while left > 0 {
+            make_due(&home);
+            home.engine.trim_if_due();
+            let now = home.engine.levels(CLASS).idle_items;
+            assert!((1..=MOST).contains(&(left - now)), "{now} of {left}");
+            left = now;
+        }
+        // Not in pieces, it is one.
+        assert_eq!(home.engine.stock(CLASS, ITEMS, || Thing), ITEMS);
+        home.engine.trim();
+        assert_eq!(home.engine.trim().items, ITEMS);
+    }
+
     // Failed once: items that found no place in the depot's queue were freed at once, whatever they
     // weighed.
     #[test]
