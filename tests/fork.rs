@@ -27,8 +27,8 @@ mod linux {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Barrier};
     use std::thread;
-    use tierpool::{Counts, Pool, PooledBuf, PooledBytes};
     use std::time::Duration;
+    use tierpool::{Counts, Pool, PooledBuf, PooledBytes};
 
     const ALARM_SECONDS: u32 = 60;
 

@@ -303,7 +303,7 @@ impl Inner {
 
     /// Frees an empty buffer. If many of its class were discarded in a row, its pages go back to the
     /// system first: no trim will ever see them.
-    fn free_discarded(mut slot: Box<BufferSlot>, held: ClassIndex) {
+    fn free_discarded(mut slot: BufferBox, held: ClassIndex) {
         let pool = slot.home();
         let (capacity, arrivals) = (slot.capacity(), pool.counters(held).arrivals());
         if pool.surplus[held.get()].note(capacity, arrivals, pool.surplus_after) {

@@ -593,7 +593,6 @@ impl<H: Home> Slot<H> {
             return Some(0);
         }
         self.initialised = 0;
-        }
         system::release_pages(self.buf.spare_capacity_mut().get_mut(part)?)
     }
 
