@@ -54,6 +54,11 @@ timeout 1800 $test_command
 # The main job, on a small directory.
 run cargo run --locked --release --example relay -- src
 
+# Each asserts what it shows.
+run cargo run --locked --release --example framed_server
+run cargo run --locked --release --example udp_receiver
+run cargo run --locked --release --example file_server
+
 # Fails if the pool breaks one of the bounds that it prints.
 run cargo run --locked --release --example oversize_leak
 
