@@ -79,6 +79,14 @@ grep -q 'short of memory.* freed [1-9]' "$cgroup/said"
 # Benches compile, and each workload runs once.
 run cargo test --locked --release --bench hot_path --bench trim
 
+# Each program works, with plain buffers and with the pool.
+step "the programs of benches/programs, for a moment each"
+for program in frames files; do
+    for mode in plain pool; do
+        cargo run --locked --release --quiet -p programs --bin "$program" -- "$mode" --seconds 0.5
+    done
+done
+
 run scripts/instructions.sh
 
 # 2^32 gets and drops: what counts in 32 bits has wrapped by then.
