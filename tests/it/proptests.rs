@@ -1,7 +1,7 @@
 //! Random operations on two pools, checked against the model: on one thread, and on several
 //! that take turns.
 
-use crate::common::model::{self, Bounds, Model, Op, Options, THREADS};
+use crate::common::model::{self, Bounds, Filled, Model, OnPiece, Op, Options, THREADS};
 use crate::{options, total};
 use proptest::prelude::*;
 use tierpool::Counts;
@@ -51,6 +51,19 @@ fn any_threshold() -> impl Strategy<Value = u64> {
     prop_oneof![3 => Just(u64::MAX), 2 => 0_u64..10, 2 => 10_u64..60]
 }
 
+fn any_on_piece() -> impl Strategy<Value = OnPiece> {
+    prop::sample::select(OnPiece::ALL.to_vec())
+}
+
+fn any_filled() -> impl Strategy<Value = Filled> {
+    prop_oneof![
+        3 => Just(Filled::Announced),
+        3 => Just(Filled::Read),
+        1 => Just(Filled::Failed),
+        1 => Just(Filled::Panicked),
+    ]
+}
+
 fn any_op() -> impl Strategy<Value = Op> {
     let at = || 0_usize..1000;
     let pool = || 0_usize..2;
@@ -82,8 +95,23 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(guard, at, keep)| Op::SplitTo { guard, at, keep }),
         3 => (at(), at(), any::<bool>())
             .prop_map(|(guard, at, keep)| Op::SplitOff { guard, at, keep }),
-        3 => (at(), at(), any::<bool>())
+        1 => (at(), at(), any::<bool>())
+            .prop_map(|(guard, at, keep)| Op::CopyInside { guard, at, keep }),
+        2 => (at(), at(), any::<bool>())
             .prop_map(|(guard, at, keep)| Op::CopyToBytes { guard, at, keep }),
+        4 => (at(), at(), prop::bool::weighted(0.8))
+            .prop_map(|(guard, at, keep)| Op::CutTo { guard, at, keep }),
+        2 => (at(), at(), prop::bool::weighted(0.8))
+            .prop_map(|(guard, at, keep)| Op::CutOff { guard, at, keep }),
+        6 => (at(), any_on_piece(), at())
+            .prop_map(|(piece, what, at)| Op::Piece { piece, what, at }),
+        2 => at().prop_map(|guard| Op::FreezeCompact { guard }),
+        2 => at().prop_map(|guard| Op::ShrinkToFit { guard }),
+        2 => (pool(), any_size()).prop_map(|(pool, size)| Op::GetZeroed { pool, size }),
+        3 => (at(), any_len()).prop_map(|(guard, len)| Op::ResizeZero { guard, len }),
+        5 => (at(), any_size(), any_len(), any_filled())
+            .prop_map(|(guard, room, len, how)| Op::FillWith { guard, room, len, how }),
+        1 => (at(), any_len()).prop_map(|(guard, len)| Op::Scribble { guard, len }),
         2 => (at(), at()).prop_map(|(guard, other)| Op::Swap { guard, other }),
         12 => at().prop_map(|guard| Op::Drop { guard }),
         2 => (1_usize..100).prop_map(|count| Op::DropMany { count }),
@@ -119,14 +147,21 @@ fn any_options() -> impl Strategy<Value = Options> {
     let zero_on_return = prop::bool::weighted(0.2);
     let profile_of = prop::option::weighted(0.3, 0_usize..2);
     let how = (any_bounds(), any_threshold(), percentile);
-    (ladder, zero_on_return, profile_of, how).prop_map(
-        |(ladder, zero_on_return, profile_of, (bounds, threshold, percentile))| Options {
-            ladder,
-            bounds,
-            zero_on_return,
-            threshold,
-            percentile,
-            profile_of,
+    let wipes = (zero_on_return, prop::bool::weighted(0.3));
+    let compact_below = prop::sample::select(vec![50, 100, 0]);
+    (ladder, wipes, compact_below, profile_of, how).prop_map(
+        |(ladder, (zero_on_return, reuse), compact_below, profile_of, how)| {
+            let (bounds, threshold, percentile) = how;
+            Options {
+                ladder,
+                bounds,
+                zero_on_return,
+                reuse_initialised: reuse,
+                compact_below,
+                threshold,
+                percentile,
+                profile_of,
+            }
         },
     )
 }

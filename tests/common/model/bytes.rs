@@ -3,7 +3,7 @@
 //! Owns how often each operation comes where the bytes are random. Every string means
 //! something, and what is missing at its end is 0.
 
-use super::op::{Bounds, LADDERS, Op, Options};
+use super::op::{Bounds, Filled, LADDERS, OnPiece, Op, Options};
 
 /// The rest of a byte string.
 struct Rest<'a>(&'a [u8]);
@@ -102,6 +102,8 @@ impl Rest<'_> {
             ladder: if sort % 2 == 0 { 0 } else { self.byte() },
             bounds: self.bounds(),
             zero_on_return: sort / 2 % 4 == 1,
+            reuse_initialised: sort / 2 % 4 == 2,
+            compact_below: [50, 100, 0][sort % 3],
             // None, few, and so many that it is the quick way that counts most of them.
             threshold: match sort / 8 % 4 {
                 0 | 1 => u64::MAX,
@@ -117,9 +119,37 @@ impl Rest<'_> {
         let op = self.byte();
         let pool = op % 2;
         match op / 2 {
-            0..=14 => Op::Get {
+            0..=9 => Op::Get {
                 pool,
                 size: self.size(),
+            },
+            10 => Op::GetZeroed {
+                pool,
+                size: self.size(),
+            },
+            11 | 12 => Op::FillWith {
+                guard: self.place(),
+                room: self.size(),
+                len: self.len(),
+                how: match self.byte() % 8 {
+                    0 => Filled::Failed,
+                    1 => Filled::Panicked,
+                    2..=4 => Filled::Read,
+                    _ => Filled::Announced,
+                },
+            },
+            13 => Op::ResizeZero {
+                guard: self.place(),
+                len: self.len(),
+            },
+            14 => match self.flag() {
+                true => Op::Scribble {
+                    guard: self.place(),
+                    len: self.len(),
+                },
+                false => Op::ShrinkToFit {
+                    guard: self.place(),
+                },
             },
             15 => Op::TryGet {
                 pool,
@@ -184,12 +214,27 @@ impl Rest<'_> {
                 guard: self.place(),
                 count: self.two_bytes(),
             },
-            49..=51 => Op::SplitTo {
+            49 => Op::SplitTo {
                 guard: self.place(),
                 at: self.two_bytes(),
                 keep: self.flag(),
             },
-            52..=54 => Op::SplitOff {
+            50 | 51 => Op::CutTo {
+                guard: self.place(),
+                at: self.two_bytes(),
+                keep: self.byte() % 4 > 0,
+            },
+            52 => Op::SplitOff {
+                guard: self.place(),
+                at: self.two_bytes(),
+                keep: self.flag(),
+            },
+            53 => Op::CutOff {
+                guard: self.place(),
+                at: self.two_bytes(),
+                keep: self.flag(),
+            },
+            54 => Op::CopyInside {
                 guard: self.place(),
                 at: self.two_bytes(),
                 keep: self.flag(),
@@ -215,17 +260,25 @@ impl Rest<'_> {
             82 => Op::Forget {
                 guard: self.place(),
             },
-            83..=85 => Op::Freeze {
+            83 | 84 => Op::Freeze {
                 guard: self.place(),
             },
-            86 | 87 => Op::Slice {
+            85 => Op::FreezeCompact {
+                guard: self.place(),
+            },
+            86 => Op::Slice {
                 frozen: self.place(),
                 from: self.two_bytes(),
             },
-            88..=91 => Op::DropFrozen {
+            87 | 88 => Op::DropFrozen {
                 frozen: self.place(),
             },
-            92..=94 => Op::DropPart { part: self.place() },
+            89..=92 => Op::Piece {
+                piece: self.place(),
+                what: OnPiece::ALL[self.byte() % OnPiece::ALL.len()],
+                at: self.two_bytes(),
+            },
+            93 | 94 => Op::DropPart { part: self.place() },
             95..=98 => Op::Trim { pool },
             99 => Op::Clear { pool },
             100 | 101 => Op::Prefill {

@@ -3,7 +3,7 @@
 //! Owns in which order idle buffers come and go there, and which ones were not needed
 //! since the last trim. Knows nothing of limits: it is told what to move.
 
-use super::memory::{Memory, View};
+use super::memory::{Memory, View, Zeros};
 use std::collections::VecDeque;
 use std::mem;
 
@@ -18,6 +18,8 @@ pub(super) struct Idle {
     pub(super) capacity: usize,
     /// `None` where it was made by `prefill`, and nobody has seen it yet.
     pub(super) view: Option<View>,
+    /// Which of its bytes the pool knows to be zero.
+    pub(super) zeros: Zeros,
     /// Whether it has been in this cache since before the last trim. Not used in
     /// the depot, where a trim goes by number.
     pub(super) unneeded: bool,

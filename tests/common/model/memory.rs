@@ -28,6 +28,34 @@ pub(super) struct View {
     pub(super) contents: Vec<u8>,
 }
 
+/// Which bytes of a buffer its pool knows to be initialised, and to be zero. Counted from the
+/// buffer's beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Zeros {
+    pub(super) initialised: usize,
+    /// If `known`, those from here to `initialised` are zero, except those in use.
+    pub(super) from: usize,
+    pub(super) known: bool,
+}
+
+impl Zeros {
+    /// Of a new buffer that the system has zeroed.
+    pub(super) fn all(capacity: usize) -> Self {
+        Zeros {
+            initialised: capacity,
+            from: 0,
+            known: capacity > 0,
+        }
+    }
+
+    pub(super) fn note_from(&mut self, start: usize) {
+        if start < self.initialised {
+            self.from = start;
+            self.known = true;
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) allocations: BTreeMap<usize, Allocation>,
@@ -56,6 +84,34 @@ impl Memory {
         }
     }
 
+    /// The view of a new buffer, of which no more is seen than where it begins.
+    pub(super) fn made(&mut self, base: usize, capacity: usize) -> View {
+        self.last += 1;
+        self.allocations.insert(
+            self.last,
+            Allocation {
+                base,
+                capacity,
+                views: 1,
+                counted: false,
+                written: 0,
+            },
+        );
+        View {
+            allocation: self.last,
+            offset: 0,
+            capacity,
+            contents: Vec::new(),
+        }
+    }
+
+    /// Notes that bytes behind a view's contents were written to.
+    pub(super) fn note_written_behind(&mut self, view: &View, count: usize) {
+        let allocation = self.allocations.get_mut(&view.allocation).unwrap();
+        let end = view.offset + view.contents.len() + count;
+        allocation.written = end.min(allocation.capacity).max(allocation.written);
+    }
+
     pub(super) fn of(&self, view: &View) -> &Allocation {
         &self.allocations[&view.allocation]
     }
@@ -71,12 +127,13 @@ impl Memory {
         allocation.written = end.max(allocation.written);
     }
 
-    /// Nothing is left of what there ever was in an allocation of which a buffer has all.
+    /// Nothing is left of what there ever was in an allocation of which a buffer has all. So many
+    /// bytes `behind` its contents may have been written to since.
     ///
     /// # Panics
     ///
     /// - If there is.
-    pub(super) fn assert_wiped(&self, buf: &BytesMut, view: &View) {
+    pub(super) fn assert_wiped(&self, buf: &BytesMut, view: &View, behind: usize) {
         let written = self.of(view).written;
         assert!(view.offset == 0 && written <= buf.capacity());
         // Under Miri, a `BytesMut` gives no right to read behind its contents.
@@ -89,7 +146,7 @@ impl Memory {
             } else {
                 size_of::<usize>()
             };
-            let left = bytes.iter().skip(buf.len() + probe);
+            let left = bytes.iter().skip(buf.len() + behind.max(probe));
             assert!(left.into_iter().all(|&byte| byte == 0), "it was not wiped");
         }
     }

@@ -22,6 +22,8 @@
 //! |---|---|
 //! | `mod.rs` | which thread acts |
 //! | `world.rs` | what an operation does to guards; the comparisons |
+//! | `pieces.rs` | parts that share a guard's buffer |
+//! | `rooms.rs` | rooms that are lent to be filled, and zeros |
 //! | `pool.rs` | the rules of one pool, and its counts |
 //! | `levels.rs` | threads' caches and depots, as lists |
 //! | `learned.rs` | targets, and what is retired |
@@ -36,10 +38,12 @@ mod learned;
 mod levels;
 mod memory;
 mod op;
+mod pieces;
 mod pool;
+mod rooms;
 mod world;
 
-pub use op::{Bounds, Op, Options};
+pub use op::{Bounds, Filled, OnPiece, Op, Options};
 
 use crew::Crew;
 use tierpool::Counts;

@@ -33,6 +33,8 @@ pub struct Options {
     pub ladder: usize,
     pub bounds: Bounds,
     pub zero_on_return: bool,
+    pub reuse_initialised: bool,
+    pub compact_below: u8,
     /// How many returns of one step are not enough for a calibration.
     pub threshold: u64,
     /// Of which part of the lengths `max_size` holds at least.
@@ -47,6 +49,8 @@ impl Options {
         ladder: 0,
         bounds: Bounds::NONE,
         zero_on_return: false,
+        reuse_initialised: false,
+        compact_below: 50,
         threshold: u64::MAX,
         percentile: 0.9,
         profile_of: None,
@@ -72,6 +76,46 @@ impl Options {
     }
 }
 
+/// What becomes of a room that was lent out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    Announced,
+    Failed,
+    Panicked,
+    /// By a read of a file, which writes no more than it announces.
+    Read,
+}
+
+/// What can be done to a part of a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPiece {
+    Clone,
+    Slice,
+    SplitTo,
+    SplitOff,
+    Truncate,
+    Advance,
+    Clear,
+    Drop,
+    IntoBytes,
+    IntoMut,
+}
+
+impl OnPiece {
+    pub const ALL: [OnPiece; 10] = [
+        OnPiece::Clone,
+        OnPiece::Slice,
+        OnPiece::SplitTo,
+        OnPiece::SplitOff,
+        OnPiece::Truncate,
+        OnPiece::Advance,
+        OnPiece::Clear,
+        OnPiece::Drop,
+        OnPiece::IntoBytes,
+        OnPiece::IntoMut,
+    ];
+}
+
 /// One operation. Places in lists count round their length, so that every
 /// number means something; on an empty list the operation does nothing.
 #[derive(Clone, Debug)]
@@ -81,6 +125,10 @@ pub enum Op {
         size: usize,
     },
     TryGet {
+        pool: usize,
+        size: usize,
+    },
+    GetZeroed {
         pool: usize,
         size: usize,
     },
@@ -124,7 +172,7 @@ pub enum Op {
         less: usize,
         keep: bool,
     },
-    /// Writes to one chunk of the guard, and announces it; as much as fits there.
+    /// Writes to one chunk of the guard, as much as fits there, and announces it but for a few bytes.
     Fill {
         guard: usize,
         len: usize,
@@ -163,10 +211,49 @@ pub enum Op {
         at: usize,
         keep: bool,
     },
+    /// `copy_to_bytes` on the `BytesMut` inside.
+    CopyInside {
+        guard: usize,
+        at: usize,
+        keep: bool,
+    },
+    /// `split_to` on the guard; `split` if that is all.
+    CutTo {
+        guard: usize,
+        at: usize,
+        keep: bool,
+    },
+    /// `split_off` on the guard.
+    CutOff {
+        guard: usize,
+        at: usize,
+        keep: bool,
+    },
+    /// `copy_to_bytes` on the guard.
     CopyToBytes {
         guard: usize,
         at: usize,
         keep: bool,
+    },
+    ShrinkToFit {
+        guard: usize,
+    },
+    /// `resize` with zeros.
+    ResizeZero {
+        guard: usize,
+        len: usize,
+    },
+    /// Lends a room to be filled with this much of it, and a bit more that is not announced.
+    FillWith {
+        guard: usize,
+        room: usize,
+        len: usize,
+        how: Filled,
+    },
+    /// Writes to the spare room, and does not announce it.
+    Scribble {
+        guard: usize,
+        len: usize,
     },
     /// Exchanges the `BytesMut`s of two guards.
     Swap {
@@ -188,6 +275,15 @@ pub enum Op {
     },
     Freeze {
         guard: usize,
+    },
+    FreezeCompact {
+        guard: usize,
+    },
+    /// On a part of a guard.
+    Piece {
+        piece: usize,
+        what: OnPiece,
+        at: usize,
     },
     Slice {
         frozen: usize,

@@ -7,10 +7,11 @@
 
 use super::learned::{Learned, Next, Saved, class_for_request};
 use super::levels::{Allowance, Cache, CacheSet, Depot, Idle, Life, PIECE};
-use super::memory::{Memory, View};
+use super::memory::{Memory, View, Zeros};
 use super::op::{Bounds, Options};
+use bytes::BytesMut;
 use std::mem;
-use tierpool::{Counts, Pool, PooledBuf};
+use tierpool::{Counts, Pool};
 
 /// How many caches a reclaim visits at most.
 const VISITS: usize = 16;
@@ -52,6 +53,44 @@ struct Round {
     freed_any: bool,
 }
 
+/// What is seen of a buffer that was just taken.
+pub(super) struct Seen<'a> {
+    pub(super) address: usize,
+    /// `None` if it is frozen already.
+    pub(super) buf: Option<&'a BytesMut>,
+    /// How many bytes behind the contents may have been written to since it was taken.
+    pub(super) behind: usize,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn all(buf: &'a BytesMut) -> Self {
+        Seen {
+            address: buf.as_ptr().addr(),
+            buf: Some(buf),
+            behind: 0,
+        }
+    }
+
+    pub(super) fn contents(bytes: &[u8]) -> Self {
+        Seen {
+            address: bytes.as_ptr().addr(),
+            buf: None,
+            behind: 0,
+        }
+    }
+}
+
+/// Who asks for a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The user has named its size.
+    ByUser,
+    /// As above, in a way by which a new one is zeroed.
+    ForZeros,
+    /// A guard that appends.
+    ToGrow,
+}
+
 #[derive(Debug)]
 pub(super) struct GuardModel {
     pub(super) view: View,
@@ -70,12 +109,21 @@ pub(super) struct GuardModel {
     /// The most bytes that it held, as far as the pool took note.
     most: usize,
     /// Whether it was asked for, and neither adopted nor taken to grow into.
-    asked: bool,
+    pub(super) asked: bool,
+    /// Under which number its parts hold it, if any did.
+    pub(super) cell: Option<usize>,
+    /// Whether the guard has noted that parts may hold it.
+    pub(super) shared: bool,
+    /// Whether its room was lent out while it had no origin.
+    unseen: bool,
+    /// Whether its return is to keep what is known of zeros.
+    knows: bool,
+    zeros: Zeros,
 }
 
 impl GuardModel {
     /// Whether it begins in the memory that the pool knows as its own.
-    fn is_known(&self, memory: &Memory) -> bool {
+    pub(super) fn is_known(&self, memory: &Memory) -> bool {
         let known = self.base..=self.base + self.capacity;
         self.base != 0 && known.contains(&memory.address(&self.view))
     }
@@ -102,6 +150,139 @@ impl GuardModel {
             && (allocation.base, allocation.capacity) == (self.base, self.capacity)
     }
 
+    // ---- zeros ----
+
+    /// Where the bytes that are known to be zero begin, or beyond all bytes.
+    fn zeros_from(&self, memory: &Memory) -> usize {
+        match self.zeros.known {
+            true => self.zeros.from.max(self.used_now(memory).max(self.most)),
+            false => usize::MAX,
+        }
+    }
+
+    pub(super) fn knows_zeros(&self, memory: &Memory) -> bool {
+        !self.lent && !self.probed && self.zeros_from(memory) < self.capacity
+    }
+
+    /// Its room is lent out to be written to, in some way.
+    pub(super) fn lend_unseen(&mut self) {
+        self.unseen |= self.origin.is_none();
+    }
+
+    /// As above, as initialised bytes that may be anything from now on.
+    pub(super) fn lend_chunk(&mut self) {
+        self.lend_unseen();
+        self.zeros.from = usize::MAX;
+    }
+
+    /// As above, and it may be left uninitialised.
+    pub(super) fn lend_spare(&mut self) {
+        self.lend_unseen();
+        self.zeros.initialised = 0;
+    }
+
+    /// A room of `count` bytes is lent out as initialised bytes, which count as written.
+    pub(super) fn lend_room(&mut self, memory: &Memory, count: usize) {
+        if !self.lent && !self.probed && self.is_known(memory) {
+            let end = self.used_now(memory) + count;
+            self.zeros.initialised = self.zeros.initialised.max(end);
+            self.zeros.from = self.zeros.from.max(end);
+        }
+    }
+
+    /// Only so much of such a room was written.
+    pub(super) fn note_room_written(&mut self, memory: &Memory, count: usize, written: usize) {
+        if self.lent || self.probed || !self.is_known(memory) {
+            return;
+        }
+        let (start, zeros) = (self.used_now(memory), &mut self.zeros);
+        let end = start + count;
+        if end >= zeros.initialised || zeros.known && zeros.from <= end {
+            zeros.note_from(start + written);
+        }
+    }
+
+    /// A part of such a room has become contents.
+    pub(super) fn note_appended(&mut self, memory: &Memory) {
+        self.knows |= self.knows_zeros(memory);
+    }
+
+    // ---- parts ----
+
+    /// The guard leaves the buffer to its parts.
+    pub(super) fn leave(&mut self, memory: &Memory) {
+        if self.probed {
+            self.most = self.most_used(memory);
+            self.probed = false;
+            self.zeros.known = false;
+        } else {
+            self.note_used(memory);
+        }
+        self.shared = false;
+        self.origin = None;
+        if self.lent {
+            self.base = 0;
+            self.zeros.initialised = 0;
+        }
+    }
+
+    /// The last part of it, which begins at `start`, becomes a guard. Says whether it can.
+    pub(super) fn show(&mut self, memory: &Memory, start: usize, contents: &[u8]) -> bool {
+        self.note_used(memory);
+        let (address, len) = (memory.address(&self.view), self.view.contents.len());
+        let consumed = match start.checked_sub(address) {
+            Some(skip) if skip + contents.len() <= len => skip,
+            _ => {
+                self.view.contents.clear();
+                let whole = self.is_known(memory)
+                    && (self.looks_as_it_left(memory)
+                        || memory.try_reclaim(&mut self.view, self.capacity))
+                    && self.looks_as_it_left(memory);
+                if !whole {
+                    return false;
+                }
+                start - self.base
+            }
+        };
+        self.view.offset += consumed;
+        self.view.capacity -= consumed;
+        self.view.contents = contents.to_vec();
+        true
+    }
+
+    /// What is known of zeros once the buffer is home. `wipes`: the pool does.
+    fn zeros_at_home(&self, memory: &Memory, as_it_left: bool, wipes: bool) -> Zeros {
+        let mut zeros = self.zeros;
+        if as_it_left {
+            zeros.known = false;
+            return zeros;
+        }
+        let from = match wipes {
+            true => 0,
+            false if self.lent || self.unseen || self.probed => usize::MAX,
+            false => self.zeros_from(memory),
+        };
+        if self.lent {
+            zeros.initialised = 0;
+        }
+        let whole = memory.of(&self.view).capacity;
+        let is_known = self.may_be_kept_as_it_is(memory) || self.is_alone_and_whole(memory);
+        let wiped = match wipes {
+            true if is_known && !(self.lent || self.unseen || self.probed) => {
+                self.most_used(memory)
+            }
+            true => whole,
+            false => 0,
+        };
+        if !is_known {
+            zeros.initialised = 0;
+        }
+        zeros.initialised = zeros.initialised.max(wiped.min(whole));
+        zeros.known = false;
+        zeros.note_from(from);
+        zeros
+    }
+
     /// Whether it may be kept without more than a look at it.
     fn may_be_kept_as_it_is(&self, memory: &Memory) -> bool {
         match self.lent {
@@ -112,7 +293,8 @@ impl GuardModel {
 
     /// Whether it came from this thread's cache, and is what it was then.
     fn is_as_it_left(&self, memory: &Memory, me: Life) -> bool {
-        self.origin == Some(me) && !self.lent && !self.probed && self.looks_as_it_left(memory)
+        let marked = self.lent || self.probed || self.shared || self.knows;
+        self.origin == Some(me) && !marked && self.looks_as_it_left(memory)
     }
 
     /// How many bytes it holds now, with those that were consumed.
@@ -264,6 +446,8 @@ impl OnePool {
             .calibrate_after(options.threshold)
             .calibrate_percentile(options.percentile)
             .zero_on_return(options.zero_on_return)
+            .reuse_initialised(options.reuse_initialised)
+            .compact_below(options.compact_below)
             .profile(profile.unwrap_or_default())
             .build()
             .unwrap();
@@ -335,6 +519,12 @@ impl OnePool {
     /// The index of what is in no class, in every list by class.
     pub(super) fn unclassed(&self) -> usize {
         self.capacities.len()
+    }
+
+    /// The capacity of a new buffer for a request.
+    pub(super) fn capacity_for(&self, request: usize) -> usize {
+        let class = self.class_for_request(request);
+        self.capacities.get(class).copied().unwrap_or(request)
     }
 
     /// The largest class's capacity.
@@ -438,10 +628,11 @@ impl OnePool {
         &mut self,
         memory: &mut Memory,
         me: Life,
-        buf: &PooledBuf,
+        seen: &Seen<'_>,
         request: usize,
-        asked: bool,
+        asked: Asked,
     ) -> GuardModel {
+        let (for_zeros, asked) = (asked == Asked::ForZeros, asked != Asked::ToGrow);
         let class = self.class_for_request(request);
         let (idle, origin) = match class == self.unclassed() {
             true => (None, None),
@@ -466,17 +657,25 @@ impl OnePool {
         if is_made {
             self.grows(capacity);
         }
-        assert_eq!(buf.capacity(), capacity);
-        let view = match idle.and_then(|idle| idle.view) {
-            Some(view) => {
-                let address = buf.as_ptr().addr();
-                assert_eq!(address, memory.address(&view), "not the one that was next");
-                if self.options.zero_on_return {
-                    memory.assert_wiped(buf, &view);
+        if let Some(buf) = seen.buf {
+            assert_eq!(buf.capacity(), capacity);
+        }
+        let zeros = match &idle {
+            Some(idle) => idle.zeros,
+            None if for_zeros => Zeros::all(capacity),
+            None => Zeros::default(),
+        };
+        let view = match (idle.and_then(|idle| idle.view), seen.buf) {
+            (Some(view), buf) => {
+                let address = memory.address(&view);
+                assert_eq!(seen.address, address, "not the one that was next");
+                if let (true, Some(buf)) = (self.options.zero_on_return, buf) {
+                    memory.assert_wiped(buf, &view, seen.behind);
                 }
                 view
             }
-            None => memory.seen(buf, 0, false),
+            (None, Some(buf)) => memory.seen(buf, 0, false),
+            (None, None) => memory.made(seen.address, capacity),
         };
         let view = View {
             contents: Vec::new(),
@@ -497,6 +696,11 @@ impl OnePool {
             probed: false,
             most: 0,
             asked,
+            cell: None,
+            shared: false,
+            unseen: false,
+            knows: false,
+            zeros,
         }
     }
 
@@ -797,7 +1001,9 @@ impl OnePool {
         as_it_left: bool,
         recorded: bool,
     ) {
+        let zeros = guard.zeros_at_home(memory, as_it_left, self.options.zero_on_return);
         let whole = guard.make_whole(memory);
+        guard.zeros = zeros;
         if let Some(capacity) = whole {
             self.sees_capacity(&mut guard, capacity);
         }
@@ -837,6 +1043,7 @@ impl OnePool {
                 capacity,
                 ..guard.view.clone()
             }),
+            zeros: guard.zeros,
             unneeded: false,
         };
         // Back to where it came from, whether its class is retired or not.
@@ -870,6 +1077,10 @@ impl OnePool {
                 self.counts[at].returns += 1;
                 return true;
             }
+        }
+        let mut idle = idle;
+        if capacity != self.capacities[at] {
+            idle.zeros.initialised = 0;
         }
         if self.lease(at, capacity, 1) == 1 {
             self.depots[at].loose.push(idle);
@@ -949,6 +1160,7 @@ impl OnePool {
             let new = || Idle {
                 capacity,
                 view: None,
+                zeros: Zeros::default(),
                 unneeded: false,
             };
             self.depots[at].keep((0..leased).map(|_| new()).collect());
@@ -992,6 +1204,12 @@ impl OnePool {
 
     pub(super) fn is_due(&self) -> bool {
         self.shortages >= self.shortages_limit && !self.handles.is_empty()
+    }
+
+    /// As [`may_trim_unseen`](Self::may_trim_unseen), if a miss comes before that return.
+    pub(super) fn may_trim_unseen_after_a_miss(&self) -> bool {
+        let due = self.shortages + 1 >= self.shortages_limit && !self.handles.is_empty();
+        due && !self.learned.stays_sure()
     }
 
     /// Whether the next return goes on with a trim, or does not, and the model cannot know.
@@ -1201,6 +1419,11 @@ impl OnePool {
             probed: false,
             most: 0,
             asked: false,
+            cell: None,
+            shared: false,
+            unseen: false,
+            knows: false,
+            zeros: Zeros::default(),
         }
     }
 }

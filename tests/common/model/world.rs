@@ -6,14 +6,16 @@
 use super::THREADS;
 use super::levels::Life;
 use super::memory::{Memory, View};
-use super::op::{Op, Options};
-use super::pool::{GuardModel, OnePool, least_growth};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use super::op::{OnPiece, Op, Options};
+use super::pieces::{Cell, Frozen, Piece};
+use super::pool::{Asked, GuardModel, OnePool, Seen, least_growth};
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::BTreeMap;
 use std::mem;
 use tierpool::{Counts, Pool, PooledBuf};
 
 /// Guards out at once: bounds what a run allocates.
-const GUARDS_MAX: usize = 150;
+pub(super) const GUARDS_MAX: usize = 150;
 
 /// Idle buffers above which there is no prefill, for the same reason.
 const IDLE_MAX: usize = 300;
@@ -26,7 +28,7 @@ const FORGOTTEN_MAX: usize = 2;
 
 /// What a guard needs room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
+pub(super) enum Room {
     /// `reserve`.
     Asked,
     /// `try_reserve`.
@@ -37,10 +39,10 @@ enum Room {
     Probed,
 }
 
-struct Guard {
-    real: PooledBuf,
-    model: GuardModel,
-    pool: usize,
+pub(super) struct Guard {
+    pub(super) real: PooledBuf,
+    pub(super) model: GuardModel,
+    pub(super) pool: usize,
 }
 
 impl Guard {
@@ -71,23 +73,23 @@ struct Part {
     view: View,
 }
 
-struct Frozen {
-    slices: Vec<(Bytes, Vec<u8>)>,
-    model: GuardModel,
-    pool: usize,
-}
-
 /// All of it.
 pub(super) struct World {
     /// In the order in which they were made, ended ones included: their guards may be out.
-    pools: Vec<OnePool>,
+    pub(super) pools: Vec<OnePool>,
     /// Which of these the operations mean.
     places: [usize; 2],
-    guards: Vec<Guard>,
+    pub(super) guards: Vec<Guard>,
     parts: Vec<Part>,
-    frozen: Vec<Frozen>,
+    pub(super) pieces: Vec<Piece>,
+    /// Buffers that parts hold, or have held while the guard has been there.
+    pub(super) cells: BTreeMap<usize, Cell>,
+    pub(super) last_cell: usize,
+    /// How many bytes behind its contents the guard at work has written to, once it had room.
+    pub(super) behind: usize,
+    pub(super) frozen: Vec<Frozen>,
     forgotten: Vec<Guard>,
-    memory: Memory,
+    pub(super) memory: Memory,
     /// The next byte to write.
     next: u8,
     /// Who is at work.
@@ -101,7 +103,7 @@ pub(super) struct World {
     remembered: [Option<usize>; THREADS],
 }
 
-fn round(at: usize, len: usize) -> Option<usize> {
+pub(super) fn round(at: usize, len: usize) -> Option<usize> {
     at.checked_rem(len)
 }
 
@@ -112,6 +114,10 @@ impl World {
             places: [0, 1],
             guards: Vec::new(),
             parts: Vec::new(),
+            pieces: Vec::new(),
+            cells: BTreeMap::new(),
+            last_cell: 0,
+            behind: 0,
             frozen: Vec::new(),
             forgotten: Vec::new(),
             memory: Memory::default(),
@@ -164,14 +170,15 @@ impl World {
             Op::Get { pool, size } => self.get(pool, size),
             Op::TryGet { pool, size } => {
                 let take = |pool: &Pool| pool.try_get(size).expect("there is memory");
-                self.get_by(pool, size, take);
+                self.get_by(pool, size, Asked::ForZeros, take);
             }
             Op::GetDefault { pool } => {
                 let at = self.places[pool % 2];
                 self.turn_to(at); // first: it may calibrate
                 let size = self.pools[at].learned.default_size();
-                self.get_by(pool, size, Pool::get_default);
+                self.get_by(pool, size, Asked::ByUser, Pool::get_default);
             }
+            Op::GetZeroed { pool, size } => self.get_zeroed(pool, size),
             Op::GetMany { pool, size, count } => (0..count).for_each(|_| self.get(pool, size)),
             Op::Adopt {
                 pool,
@@ -213,7 +220,7 @@ impl World {
                     .extend_from_slice(&bytes);
             }
             Op::Resize { guard, len } => {
-                let value = self.bytes(1)[0];
+                let value = self.bytes(1)[0].max(1); // zeros are of another sort
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
                 };
@@ -255,16 +262,15 @@ impl World {
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
                 };
+                self.lend(at);
                 let guard = &mut self.guards[at];
                 BytesMut::reserve(&mut guard.real, additional);
-                guard.model.lend(&self.memory);
                 guard.heap_grew(&mut self.memory, additional);
             }
             Op::CutBack { guard, less, keep } => {
                 let cut = |memory: &mut Memory, Guard { real, model, .. }: &mut Guard| {
                     let at = model.capacity.min(real.capacity()).saturating_sub(less);
                     let part = PartKind::Mut(BytesMut::split_off(real, at));
-                    model.lend(memory);
                     (part, memory.split_off(&mut model.view, at))
                 };
                 self.split(guard, keep, cut);
@@ -274,9 +280,9 @@ impl World {
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
                 };
+                self.lend(at);
                 let guard = &mut self.guards[at];
                 BytesMut::extend_from_slice(&mut guard.real, &bytes);
-                guard.model.lend(&self.memory);
                 let real = guard.real.to_vec();
                 guard.heap_grew(&mut self.memory, len);
                 guard.model.view.contents.extend_from_slice(&bytes);
@@ -314,7 +320,6 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
                     let part = PartKind::Mut(BytesMut::split_to(real, at));
-                    model.lend(memory);
                     (part, memory.split_to(&mut model.view, at))
                 });
             }
@@ -322,18 +327,31 @@ impl World {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.capacity() + 1);
                     let part = PartKind::Mut(BytesMut::split_off(real, at));
-                    model.lend(memory);
                     (part, memory.split_off(&mut model.view, at))
                 });
             }
-            Op::CopyToBytes { guard, at, keep } => {
+            Op::CopyInside { guard, at, keep } => {
                 self.split(guard, keep, |memory, Guard { real, model, .. }| {
                     let at = at % (real.len() + 1);
                     let part = PartKind::Frozen((**real).copy_to_bytes(at));
-                    model.lend(memory);
                     (part, memory.split_to(&mut model.view, at))
                 });
             }
+            Op::CutTo { guard, at, keep } => self.cut_to(guard, at, keep),
+            Op::CutOff { guard, at, keep } => self.cut_off(guard, at, keep),
+            Op::CopyToBytes { guard, at, keep } => self.copy_to_bytes(guard, at, keep),
+            Op::ShrinkToFit { guard } => self.shrink_to_fit(guard),
+            Op::Freeze { guard } => self.freeze(guard),
+            Op::FreezeCompact { guard } => self.freeze_compact(guard),
+            Op::Piece { piece, what, at } => self.on_piece(piece, what, at),
+            Op::ResizeZero { guard, len } => self.resize_zero(guard, len),
+            Op::FillWith {
+                guard,
+                room,
+                len,
+                how,
+            } => self.fill_with(guard, room, len, how),
+            Op::Scribble { guard, len } => self.scribble(guard, len),
             Op::Swap { guard, other } => {
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
@@ -342,11 +360,11 @@ impl World {
                 if at == other {
                     return;
                 }
+                self.lend(at);
+                self.lend(other);
                 let (low, high) = self.guards.split_at_mut(at.max(other));
                 let (one, two) = (&mut low[at.min(other)], &mut high[0]);
                 mem::swap(&mut *one.real, &mut *two.real);
-                one.model.lend(&self.memory);
-                two.model.lend(&self.memory);
                 mem::swap(&mut one.model.view, &mut two.model.view);
             }
             Op::Drop { guard } => {
@@ -368,12 +386,7 @@ impl World {
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
                 };
-                let Guard { real, model, pool } = self.guards.swap_remove(at);
-                self.pools[pool].detached(&model);
-                self.parts.push(Part {
-                    real: PartKind::Mut(real.detach()),
-                    view: model.view,
-                });
+                self.detach(at);
             }
             Op::Forget { guard } => {
                 let Some(at) = round(guard, self.guards.len()) else {
@@ -384,27 +397,6 @@ impl World {
                 if self.forgotten.len() < FORGOTTEN_MAX {
                     self.forgotten.push(self.guards.swap_remove(at));
                 }
-            }
-            Op::Freeze { guard } => {
-                let Some(at) = round(guard, self.guards.len()) else {
-                    return;
-                };
-                let Guard {
-                    real,
-                    mut model,
-                    pool,
-                } = self.guards.swap_remove(at);
-                if real.is_empty() {
-                    return self.drop_guard(Guard { real, model, pool });
-                }
-                model.origin = None;
-                let contents = model.view.contents.clone();
-                let slices = vec![(Bytes::from(real), contents)];
-                self.frozen.push(Frozen {
-                    slices,
-                    model,
-                    pool,
-                });
             }
             Op::Slice { frozen, from } => {
                 let Some(at) = round(frozen, self.frozen.len()) else {
@@ -423,12 +415,15 @@ impl World {
                 let Some(at) = round(frozen, self.frozen.len()) else {
                     return;
                 };
-                self.turn_to(self.frozen[at].pool);
-                self.settle(self.frozen[at].pool);
-                self.frozen[at].slices.pop();
-                if self.frozen[at].slices.is_empty() {
-                    let Frozen { model, pool, .. } = self.frozen.swap_remove(at);
-                    self.returned(pool, model);
+                let Frozen { slices, cell } = &mut self.frozen[at];
+                let cell = *cell;
+                match slices.len() {
+                    1 => {
+                        self.before_release(cell);
+                        self.frozen.swap_remove(at);
+                        self.release(cell);
+                    }
+                    _ => drop(slices.pop()),
                 }
             }
             Op::DropPart { part } => {
@@ -502,6 +497,9 @@ impl World {
         for (real, contents) in self.frozen.iter().flat_map(|frozen| &frozen.slices) {
             assert_eq!(real[..], contents[..]);
         }
+        for piece in &self.pieces {
+            assert_eq!(piece.real[..], piece.contents);
+        }
         self.check_memory();
         self.pools.iter_mut().for_each(OnePool::check);
     }
@@ -520,6 +518,12 @@ impl World {
             self.apply(&Op::DropFrozen { frozen: 0 });
             self.check();
         }
+        while !self.pieces.is_empty() {
+            let (piece, what, at) = (0, OnPiece::Drop, 0);
+            self.apply(&Op::Piece { piece, what, at });
+            self.check();
+        }
+        assert!(self.cells.is_empty(), "each buffer has come home");
         self.parts.clear();
         for handle in self.pools.iter().filter_map(|pool| pool.handles.first()) {
             assert_eq!(handle.stats().total.outstanding, 0);
@@ -529,7 +533,7 @@ impl World {
     // ---- the operations ----
 
     /// Bytes that were not written just before.
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len)
             .map(|_| {
                 self.next = self.next.wrapping_add(1);
@@ -539,7 +543,7 @@ impl World {
     }
 
     /// Who is at work.
-    fn me(&self) -> Life {
+    pub(super) fn me(&self) -> Life {
         self.lives[self.acting]
     }
 
@@ -548,7 +552,7 @@ impl World {
     /// and counts a request for a retired class. So where that makes a difference, the thread
     /// is reminded: by the return of a buffer that is too small for any class, which looks for
     /// the thread's caches.
-    fn turn_to(&mut self, pool: usize) {
+    pub(super) fn turn_to(&mut self, pool: usize) {
         let (me, of) = (self.me(), &self.pools[pool]);
         if self.remembered[self.acting] == Some(pool) {
             return;
@@ -569,14 +573,14 @@ impl World {
 
     /// Before a buffer returns. Where the model cannot know whether that goes on with a trim which is
     /// due, that is done.
-    fn settle(&mut self, pool: usize) {
+    pub(super) fn settle(&mut self, pool: usize) {
         if self.pools[pool].may_trim_unseen() {
             self.free_idle(pool, false);
         }
     }
 
     /// After its use: the thread may surely know now.
-    fn turn_is_over(&mut self, pool: usize) {
+    pub(super) fn turn_is_over(&mut self, pool: usize) {
         if mem::take(&mut self.pools[pool].is_remembered) {
             self.remembered[self.acting] = Some(pool);
         }
@@ -588,6 +592,12 @@ impl World {
         Some((from.handles.first()?.profile(), from.learned.saved()))
     }
 
+    /// A buffer is the user's now.
+    pub(super) fn detached(&mut self, own: BytesMut, view: View) {
+        let real = PartKind::Mut(own);
+        self.parts.push(Part { real, view });
+    }
+
     fn drop_handle(&mut self, pool: usize) {
         let pool = &mut self.pools[pool];
         if pool.handles.pop().is_some() && pool.handles.is_empty() {
@@ -596,7 +606,7 @@ impl World {
     }
 
     /// A trim, or a clear.
-    fn free_idle(&mut self, pool: usize, all: bool) {
+    pub(super) fn free_idle(&mut self, pool: usize, all: bool) {
         let of = &mut self.pools[pool];
         let Some(handle) = of.handles.last() else {
             return;
@@ -619,26 +629,53 @@ impl World {
     }
 
     fn get(&mut self, pool: usize, size: usize) {
-        self.get_by(pool, size, |pool| pool.get(size));
+        self.get_by(pool, size, Asked::ByUser, |pool| pool.get(size));
     }
 
     /// Takes a buffer of `size` bytes in some way.
-    fn get_by(&mut self, pool: usize, size: usize, take: impl FnOnce(&Pool) -> PooledBuf) {
-        let pool = self.places[pool % 2];
-        self.turn_to(pool);
-        if !self.pools[pool].handles.is_empty() && self.guards.len() < GUARDS_MAX {
-            let guard = self.take(pool, size, take);
+    fn get_by(
+        &mut self,
+        pool: usize,
+        size: usize,
+        asked: Asked,
+        take: impl FnOnce(&Pool) -> PooledBuf,
+    ) {
+        if let Some(guard) = self.take(pool, size, asked, take) {
+            assert!(guard.real.is_empty(), "a new guard is empty");
             self.guards.push(guard);
         }
     }
 
-    fn take(&mut self, pool: usize, size: usize, take: impl FnOnce(&Pool) -> PooledBuf) -> Guard {
-        let (me, of) = (self.me(), &mut self.pools[pool]);
-        let real = take(&of.handles[0]);
-        assert!(real.is_empty(), "a new guard is empty");
-        let model = of.took(&mut self.memory, me, &real, size, true);
+    /// A new guard, unless the pool has ended or too many are out.
+    pub(super) fn take(
+        &mut self,
+        pool: usize,
+        size: usize,
+        asked: Asked,
+        take: impl FnOnce(&Pool) -> PooledBuf,
+    ) -> Option<Guard> {
+        let pool = self.places[pool % 2];
+        self.turn_to(pool);
+        if self.pools[pool].handles.is_empty() || self.guards.len() >= GUARDS_MAX {
+            return None;
+        }
+        let real = take(&self.pools[pool].handles[0]);
+        let model = self.took(pool, &Seen::all(&real), size, asked);
+        Some(Guard { real, model, pool })
+    }
+
+    /// What must have been taken, seen as it is now.
+    pub(super) fn took(
+        &mut self,
+        pool: usize,
+        seen: &Seen<'_>,
+        request: usize,
+        asked: Asked,
+    ) -> GuardModel {
+        let me = self.me();
+        let model = self.pools[pool].took(&mut self.memory, me, seen, request, asked);
         self.turn_is_over(pool);
-        Guard { real, model, pool }
+        model
     }
 
     fn adopt(&mut self, pool: usize, buf: BytesMut, view: View) {
@@ -661,6 +698,7 @@ impl World {
         let Some(at) = round(guard, self.guards.len()) else {
             return;
         };
+        self.lend(at);
         let (real, view) = split(&mut self.memory, &mut self.guards[at]);
         if keep {
             self.parts.push(Part { real, view });
@@ -670,94 +708,86 @@ impl World {
         }
     }
 
-    fn drop_guard(&mut self, guard: Guard) {
+    pub(super) fn drop_guard(&mut self, guard: Guard) {
         self.turn_to(guard.pool);
         self.settle(guard.pool);
         drop(guard.real);
-        self.returned(guard.pool, guard.model);
+        self.dropped(guard.pool, guard.model);
     }
 
-    fn returned(&mut self, pool: usize, guard: GuardModel) {
+    pub(super) fn returned(&mut self, pool: usize, guard: GuardModel) {
         let me = self.me();
         self.pools[pool].returned(&mut self.memory, me, guard);
         self.turn_is_over(pool);
     }
 
     /// Spare room before an operation that may grow.
-    fn observe(&mut self, at: usize) -> usize {
+    pub(super) fn observe(&mut self, at: usize) -> usize {
         self.turn_to(self.guards[at].pool);
         let real = &self.guards[at].real;
         real.capacity() - real.len()
     }
 
-    /// Writes to one chunk of a guard, as a reader does.
-    fn fill(&mut self, at: usize, bytes: &[u8]) {
-        let spare = self.observe(at);
-        let real = &mut self.guards[at].real;
-        let chunk = real.chunk_mut();
-        let (room, len) = (chunk.len(), bytes.len().min(chunk.len()));
-        chunk[..len].copy_from_slice(&bytes[..len]);
-        // SAFETY: these bytes were written by the line before.
-        unsafe { real.advance_mut(len) };
-
-        let model = &mut self.guards[at].model;
-        if spare == 0 {
-            model.note_used(&self.memory);
-        }
-        let has_room =
-            spare > 0 || model.use_room(&self.memory, 64) || model.use_room(&self.memory, 1);
-        if has_room {
-            let spare = model.view.capacity - model.view.contents.len();
-            assert_eq!(room, spare, "all the room there is");
-        } else {
-            assert_eq!(room, size_of::<usize>(), "beside the buffer");
-            model.probed = true;
-            if len > 0 {
-                self.guard_needed(at, len, Room::Probed, 0);
-            }
-        }
-        let contents = &mut self.guards[at].model.view.contents;
-        contents.extend_from_slice(&bytes[..len]);
-    }
-
     /// What a guard must have done that had room for `spare` bytes and needed
     /// `additional`.
-    fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
+    pub(super) fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
         let me = self.me();
-        let guard = &mut self.guards[at];
         if spare >= additional {
             return;
         }
-        guard.model.note_used(&self.memory);
+        self.guards[at].model.note_used(&self.memory);
+        if self.is_shared(at) {
+            return self.must_have_moved_on(at, additional, room);
+        }
+        let guard = &mut self.guards[at];
         if guard.model.use_room(&self.memory, additional) {
             return;
         }
-        let view = &guard.model.view;
+        let request = self.growth(at, additional, room);
+        let guard = &mut self.guards[at];
         let pool = &mut self.pools[guard.pool];
-        let needed = view.contents.len() + additional;
+        let is_plain = guard.model.class == pool.unclassed() && !pool.options.zero_on_return;
+        if request > pool.largest() && is_plain && room != Room::Tried {
+            let more = request - guard.model.view.contents.len();
+            guard.heap_grew(&mut self.memory, more);
+            return pool.grown_on_heap(&mut guard.model);
+        }
+        let asked = match room {
+            Room::Tried => Asked::ForZeros,
+            Room::Asked => Asked::ByUser,
+            _ if request > pool.largest() => Asked::ByUser,
+            _ => Asked::ToGrow,
+        };
+        let contents = guard.model.view.contents.clone();
+        // Taken before the old one is given back. The real one has its contents
+        // already; the model's come from the caller.
+        let seen = Seen {
+            behind: self.behind,
+            ..Seen::all(&guard.real)
+        };
+        let mut grown = pool.took(&mut self.memory, me, &seen, request, asked);
+        grown.view.contents = contents;
+        let old = mem::replace(&mut guard.model, grown);
+        if let Some(cell) = old.cell {
+            self.cells.remove(&cell); // it was alone there
+        }
+        pool.outgrown(&mut self.memory, me, old);
+        let pool = guard.pool;
+        self.turn_is_over(pool);
+    }
+
+    /// What a guard asks for that needs `additional` bytes more than it has room for.
+    pub(super) fn growth(&self, at: usize, additional: usize, room: Room) -> usize {
+        let guard = &self.guards[at];
+        let (view, pool) = (&guard.model.view, &self.pools[guard.pool]);
         let wanted = match (room, pool.handles.is_empty()) {
             (Room::Appended, false) => pool.learned.larger_than(view.capacity),
             // An ended pool still learns, and shows it to no one.
             (Room::Appended, true) => guard.real.capacity(),
             _ => least_growth(view.capacity),
         };
-        let request = guard.model.growth(pool.largest(), needed, wanted);
-        let is_plain = guard.model.class == pool.unclassed() && !pool.options.zero_on_return;
-        if request > pool.largest() && is_plain && room != Room::Tried {
-            let more = request - view.contents.len();
-            guard.heap_grew(&mut self.memory, more);
-            return pool.grown_on_heap(&mut guard.model);
-        }
-        let asked = matches!(room, Room::Asked | Room::Tried);
-        let contents = view.contents.clone();
-        // Taken before the old one is given back. The real one has its contents
-        // already; the model's come from the caller.
-        let mut grown = pool.took(&mut self.memory, me, &guard.real, request, asked);
-        grown.view.contents = contents;
-        let old = mem::replace(&mut guard.model, grown);
-        pool.outgrown(&mut self.memory, me, old);
-        let pool = guard.pool;
-        self.turn_is_over(pool);
+        let needed = view.contents.len() + additional;
+        guard.model.growth(pool.largest(), needed, wanted)
     }
 
     // ---- the comparisons ----
@@ -765,14 +795,14 @@ impl World {
     fn check_memory(&self) {
         let out = self.guards.iter().map(|guard| &guard.model.view);
         let parts = self.parts.iter().map(|part| &part.view);
-        let frozen = self.frozen.iter().map(|frozen| &frozen.model.view);
         let forgotten = self.forgotten.iter().map(|guard| &guard.model.view);
         let idle = self.pools.iter().flat_map(OnePool::idle);
         let idle = idle.filter_map(|idle| idle.view.as_ref());
-        let taken = out.chain(parts).chain(frozen).chain(forgotten);
+        let taken = out.chain(parts).chain(forgotten);
         let mut ranges: Vec<(usize, usize)> = taken
             .chain(idle)
             .map(|view| (self.memory.address(view), view.capacity))
+            .chain(self.ranges_of_cells())
             .filter(|&(_, capacity)| capacity > 0)
             .collect();
         ranges.sort_unstable();
