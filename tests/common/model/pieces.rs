@@ -114,6 +114,7 @@ impl World {
         };
         let asked = match room {
             Room::Tried => Asked::ForZeros,
+            Room::Asked => Asked::ByUser,
             _ => self.asks_as_before(at, request),
         };
         self.moved_on_to(at, request, asked);
@@ -121,7 +122,8 @@ impl World {
 
     fn asks_as_before(&self, at: usize, request: usize) -> Asked {
         let Guard { model, pool, .. } = &self.guards[at];
-        match model.asked || request > self.pools[*pool].largest() {
+        let as_large = request == model.capacity;
+        match as_large && model.asked || request > self.pools[*pool].largest() {
             true => Asked::ByUser,
             false => Asked::ToGrow,
         }
@@ -138,6 +140,7 @@ impl World {
         let mut fresh = self.pools[pool].took(&mut self.memory, me, &seen, request, asked);
         fresh.view.contents = contents;
         let left = mem::replace(&mut guard.model, fresh);
+        self.pools[pool].moved_on(&left);
         self.turn_is_over(pool);
         self.dropped(pool, left);
     }
@@ -172,13 +175,15 @@ impl World {
         let own = real.detach();
         if is_shared {
             let request = model.view.contents.len().max(model.capacity);
-            let asked = match model.asked || request > self.pools[pool].largest() {
+            let as_large = request == model.capacity;
+            let asked = match as_large && model.asked || request > self.pools[pool].largest() {
                 true => Asked::ByUser,
                 false => Asked::ToGrow,
             };
             let mut fresh = self.took(pool, &Seen::all(&own), request, asked);
             fresh.view.contents = model.view.contents.clone();
             let left = mem::replace(&mut model, fresh);
+            self.pools[pool].moved_on(&left);
             self.dropped(pool, left);
         }
         if let Some(cell) = model.cell {
@@ -363,7 +368,7 @@ impl World {
             return; // what it would go through is not seen
         }
         let percent = usize::from(self.pools[pool].options.compact_below);
-        let shrinks = len < model.capacity / 100 * percent && self.shrinks(at);
+        let shrinks = len * 100 < model.whole_capacity() * percent && self.shrinks(at);
         self.before_exchange(at);
         let Guard { real, model, pool } = self.guards.swap_remove(at);
         let piece = real.freeze_compact();
@@ -400,7 +405,7 @@ impl World {
 
     fn shrinks(&self, at: usize) -> bool {
         let Guard { real, model, pool } = &self.guards[at];
-        self.pools[*pool].capacity_for(real.len()) < model.capacity
+        self.pools[*pool].capacity_for(real.len()) < model.whole_capacity()
     }
 
     /// Before a buffer is taken and another returns.

@@ -332,6 +332,14 @@ impl GuardModel {
         }
     }
 
+    /// The capacity that its pool sees while it is out.
+    pub(super) fn whole_capacity(&self) -> usize {
+        match self.lent {
+            true => self.view.capacity,
+            false => self.capacity,
+        }
+    }
+
     /// Whether its return counts as that of one that was asked for.
     fn was_asked_for(&self) -> bool {
         self.asked
@@ -958,6 +966,11 @@ impl OnePool {
         for class in retired.into_iter().flatten() {
             self.give_up(me, class);
         }
+    }
+
+    /// A guard has left its buffer to its parts.
+    pub(super) fn moved_on(&mut self, left: &GuardModel) {
+        self.counts[left.class].growths += 1;
     }
 
     /// A guard that was exchanged for a larger one.

@@ -175,14 +175,9 @@ impl World {
         if spare == 0 {
             self.guards[at].model.lend_unseen();
             self.guards[at].model.note_used(&self.memory);
-            if self.is_shared(at) {
-                self.behind = scribbled;
-                self.must_have_moved_on(at, 64, Room::Probed);
-                self.behind = 0;
-            } else {
-                let (model, memory) = (&mut self.guards[at].model, &self.memory);
-                is_beside = !(model.use_room(memory, 64) || model.use_room(memory, 1));
-            }
+            let is_shared = self.is_shared(at);
+            let (model, memory) = (&mut self.guards[at].model, &self.memory);
+            is_beside = is_shared || !(model.use_room(memory, 64) || model.use_room(memory, 1));
         }
         let model = &mut self.guards[at].model;
         if is_beside {
