@@ -17,7 +17,7 @@ pub const SECRET: &[u8] = b"q7Zk!vN3x#Rw9@bTy5&Lm2^Hc8%Jf4*Pd6+Gs";
 pub type Way = fn(&Pool, PooledBuf);
 
 /// All ways to write a secret and to let go of the buffer.
-pub const WAYS: [(&str, Way); 29] = [
+pub const WAYS: [(&str, Way); 36] = [
     ("extend_from_slice", |_, mut buf| {
         buf.extend_from_slice(SECRET)
     }),
@@ -142,6 +142,47 @@ pub const WAYS: [(&str, Way); 29] = [
         })
         .join()
         .unwrap();
+    }),
+    ("split_to, and the part dropped last", |_, mut buf| {
+        buf.put_slice(SECRET);
+        let part = buf.split_to(9);
+        drop(buf);
+        drop(part);
+    }),
+    ("split_off", |_, mut buf| {
+        buf.put_bytes(1, 60);
+        buf.put_slice(SECRET);
+        drop(buf.split_off(50));
+    }),
+    ("moved on while a part is in use", |_, mut buf| {
+        buf.put_slice(SECRET);
+        let part = buf.split_to(5);
+        buf.put_bytes(0, CAPACITY);
+        drop(buf);
+        drop(part);
+    }),
+    ("frozen, and a guard again", |_, mut buf| {
+        buf.put_slice(SECRET);
+        let frozen = buf.freeze().slice(7..);
+        frozen.try_into_mut().unwrap().put_u8(1);
+    }),
+    ("frozen compactly", |_, mut buf| {
+        buf.put_slice(SECRET);
+        drop(buf.freeze_compact());
+    }),
+    ("fill_with", |_, mut buf| {
+        let fill = |room: &mut [u8]| {
+            room[..SECRET.len()].copy_from_slice(SECRET);
+            Ok(SECRET.len())
+        };
+        buf.fill_with(300, fill).unwrap();
+    }),
+    ("fill_with, and failed", |_, mut buf| {
+        let fill = |room: &mut [u8]| {
+            room[90..][..SECRET.len()].copy_from_slice(SECRET);
+            Err(std::io::ErrorKind::WouldBlock.into())
+        };
+        buf.fill_with(300, fill).unwrap_err();
     }),
     ("grown out of", |_, mut buf| {
         buf.put_slice(SECRET);

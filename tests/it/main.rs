@@ -29,6 +29,7 @@ mod stats;
 mod targets;
 mod threads;
 mod traits;
+mod trees;
 mod trim;
 mod try_get;
 mod zero_on_return;

@@ -82,7 +82,7 @@ impl World {
         let before = self.observe(at);
         let options = &self.pools[self.guards[at].pool].options;
         let reuses = options.reuse_initialised && !options.zero_on_return;
-        let file = file().filter(|_| how == Filled::Read);
+        let file = (how == Filled::Read).then(file).flatten();
         let real = &mut self.guards[at].real;
         #[cfg(unix)]
         if let Some(file) = file {
