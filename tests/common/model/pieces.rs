@@ -508,7 +508,7 @@ impl World {
                 }
                 return;
             }
-            OnPiece::IntoMut => return self.into_mut(place),
+            OnPiece::IntoMut => return self.thaw(place),
         };
         let (real, contents, cell) = new;
         if let Some(cell) = cell {
@@ -530,7 +530,7 @@ impl World {
         }
     }
 
-    fn into_mut(&mut self, place: usize) {
+    fn thaw(&mut self, place: usize) {
         if self.guards.len() >= GUARDS_MAX {
             return;
         }
