@@ -2,6 +2,8 @@
 //!
 //! Owns what such code may leave behind: nothing counts as contents that it did not announce.
 
+#![allow(clippy::disallowed_types)] // the caller's socket and file: this opens none
+
 use super::PooledBuf;
 use crate::engine::Mark;
 use ::bytes::BufMut;

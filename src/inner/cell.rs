@@ -91,7 +91,7 @@ impl<H: Home> SlotBox<H> {
 
     fn holders(&self) -> &Holders {
         // SAFETY: the cell lives as long as one holds it. This reaches no byte of the slot.
-        unsafe { &*(&raw const (*self.0.as_ptr()).holders) }
+        unsafe { &(*self.0.as_ptr()).holders }
     }
 
     /// Ends a slot whose buffer was taken out, and leaves its memory to the next one. Returns
@@ -131,7 +131,7 @@ impl<H: Home> Deref for SlotBox<H> {
     #[inline(always)]
     fn deref(&self) -> &Slot<H> {
         // SAFETY: the cell is alive, and only this gives access to the slot in it.
-        unsafe { &*(&raw const (*self.0.as_ptr()).slot) }
+        unsafe { &(*self.0.as_ptr()).slot }
     }
 }
 
@@ -140,7 +140,7 @@ impl<H: Home> DerefMut for SlotBox<H> {
     fn deref_mut(&mut self) -> &mut Slot<H> {
         // SAFETY: as in `deref`. The reference covers the slot alone, and not the count, which
         // other holders change.
-        unsafe { &mut *(&raw mut (*self.0.as_ptr()).slot) }
+        unsafe { &mut (*self.0.as_ptr()).slot }
     }
 }
 
@@ -186,7 +186,7 @@ unsafe impl<H: Home + Send + Sync> Sync for Hold<H> {}
 impl<H: Home> Hold<H> {
     fn holders(&self) -> &Holders {
         // SAFETY: the cell lives as long as one holds it. This reaches no byte of the slot.
-        unsafe { &*(&raw const (*self.0.as_ptr()).holders) }
+        unsafe { &(*self.0.as_ptr()).holders }
     }
 
     /// Whether no one else holds the slot.

@@ -44,8 +44,8 @@ impl Holders {
         if self.is_alone() {
             return true;
         }
-        // Release: pairs with the Acquire in `is_alone`, and with that of the last one here.
-        // Acquire: what the others did comes before, if this is the last one.
+        // AcqRel: Release pairs with the Acquire in `is_alone`, and with that of the last one here.
+        // Acquire, so that what the others did comes before, if this is the last one.
         if self.0.fetch_sub(1, Ordering::AcqRel) > 1 {
             return false;
         }
