@@ -42,8 +42,7 @@ type FrameResult = io::Result<Frame<PooledBytes>>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // All readers may see this file, so a chunk need not be zeroed where the last one was.
-    let pool = Pool::builder().reuse_initialised(true).build()?;
+    let pool = Pool::default();
     let (path, body_pool) = (env::current_exe()?, pool.clone());
     let expected = fs::read(&path)?;
     let service = service_fn(move |_request| {

@@ -9,6 +9,10 @@ use std::hint;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+#[cfg(all(unix, not(miri)))]
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+#[cfg(all(unix, not(miri)))]
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 /// No buffer can be larger: Rust's allocations end at `isize::MAX` bytes.
@@ -97,6 +101,81 @@ pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> Option<usize> {
         let _bytes = bytes;
         None
     }
+}
+
+/// As [`FileExt::read_at`](std::os::unix::fs::FileExt::read_at), into bytes that may be
+/// uninitialised. The first ones are initialised then, as many as it returns.
+#[cfg(all(unix, not(miri)))]
+pub(crate) fn read_at(
+    file: BorrowedFd<'_>,
+    room: &mut [MaybeUninit<u8>],
+    offset: u64,
+) -> io::Result<usize> {
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    use libc::{off_t as Offset, pread};
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    use libc::{off64_t as Offset, pread64 as pread};
+    let offset = Offset::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: writes at most as many bytes as the room has, to the room.
+    let read = unsafe {
+        pread(
+            file.as_raw_fd(),
+            room.as_mut_ptr().cast(),
+            room.len(),
+            offset,
+        )
+    };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
+}
+
+/// As [`UdpSocket::recv_from`](std::net::UdpSocket::recv_from), into bytes that may be
+/// uninitialised. The first ones are initialised then, as many as it returns.
+#[cfg(all(unix, not(miri)))]
+pub(crate) fn recv_from(
+    socket: BorrowedFd<'_>,
+    room: &mut [MaybeUninit<u8>],
+) -> io::Result<(usize, SocketAddr)> {
+    // Zeroed, since a system need not write all of it.
+    let mut sender = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut sender_len = size_of_val(&sender) as libc::socklen_t;
+    // SAFETY: writes at most as many bytes as the room has, to the room, and an address of at most
+    // its length, to the address.
+    let received = unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            room.as_mut_ptr().cast(),
+            room.len(),
+            0,
+            sender.as_mut_ptr().cast(),
+            &raw mut sender_len,
+        )
+    };
+    let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    let sender = &raw const sender;
+    // SAFETY: an address is made of numbers, of which each was zeroed or written. The family says of
+    // which kind it is; each kind is shorter than the storage, and no more aligned.
+    let sender = unsafe {
+        match libc::c_int::from((*sender.cast::<libc::sockaddr_storage>()).ss_family) {
+            libc::AF_INET => {
+                let v4 = *sender.cast::<libc::sockaddr_in>();
+                let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)))
+            }
+            libc::AF_INET6 => {
+                let v6 = *sender.cast::<libc::sockaddr_in6>();
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                let port = u16::from_be(v6.sin6_port);
+                SocketAddr::V6(SocketAddrV6::new(
+                    ip,
+                    port,
+                    v6.sin6_flowinfo,
+                    v6.sin6_scope_id,
+                ))
+            }
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+    };
+    Ok((received, sender))
 }
 
 /// Makes the heap give free pages back, if it is one that can be asked.

@@ -6,9 +6,15 @@
 
 use super::PooledBuf;
 use crate::engine::Mark;
+#[cfg(all(unix, not(miri)))]
+use crate::system;
 use ::bytes::BufMut;
 use std::io::{self, Read};
+#[cfg(all(unix, not(miri)))]
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, UdpSocket};
+#[cfg(all(unix, not(miri)))]
+use std::os::fd::AsFd;
 
 impl PooledBuf {
     /// Appends what `fill` writes to a room of `room` bytes, and returns how many bytes that is.
@@ -96,7 +102,8 @@ impl PooledBuf {
     /// Receives one datagram, and appends its first `most` bytes. Returns how many these are, and
     /// who sent them.
     ///
-    /// As [`fill_with`](Self::fill_with) with [`UdpSocket::recv_from`].
+    /// On Unix, the system writes to memory that need not be initialised, so nothing is zeroed.
+    /// Elsewhere, as [`fill_with`](Self::fill_with) with [`UdpSocket::recv_from`].
     ///
     /// # Errors
     ///
@@ -125,16 +132,24 @@ impl PooledBuf {
         socket: &UdpSocket,
         most: usize,
     ) -> io::Result<(usize, SocketAddr)> {
-        let (written, sender) = socket.recv_from(self.lend_room(most))?;
-        self.append_room(most, written);
-        Ok((written, sender))
+        #[cfg(all(unix, not(miri)))]
+        return self.fill_uninit(most, |room| {
+            let (written, sender) = system::recv_from(socket.as_fd(), room)?;
+            Ok((written, (written, sender)))
+        });
+        #[cfg(not(all(unix, not(miri))))]
+        {
+            let (written, sender) = socket.recv_from(self.lend_room(most))?;
+            self.append_room(most, written);
+            Ok((written, sender))
+        }
     }
 
     /// Reads once from a place in a file, and appends at most `most` bytes. Returns how many it
     /// read: 0 at the file's end.
     ///
-    /// The file's own position does not move. As [`fill_with`](Self::fill_with) with
-    /// [`FileExt::read_at`](std::os::unix::fs::FileExt::read_at).
+    /// The file's own position does not move. The system writes to memory that need not be
+    /// initialised, so nothing is zeroed.
     ///
     /// # Errors
     ///
@@ -146,9 +161,33 @@ impl PooledBuf {
     /// - If the new capacity would be above `isize::MAX` bytes.
     #[cfg(unix)]
     pub fn read_at(&mut self, file: &std::fs::File, most: usize, offset: u64) -> io::Result<usize> {
+        #[cfg(not(miri))]
+        return self.fill_uninit(most, |room| {
+            let written = system::read_at(file.as_fd(), room, offset)?;
+            Ok((written, written))
+        });
+        #[cfg(miri)]
         self.fill_with(most, |room| {
             std::os::unix::fs::FileExt::read_at(file, room, offset)
         })
+    }
+
+    /// Appends what the system writes to a room of `room` bytes, which may be uninitialised. `fill`
+    /// returns how many bytes it has initialised, from the front of the room.
+    #[cfg(all(unix, not(miri)))]
+    fn fill_uninit<R>(
+        &mut self,
+        room: usize,
+        fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<(usize, R)>,
+    ) -> io::Result<R> {
+        self.make_room(room);
+        self.slot.forget_zeros();
+        self.note_unseen();
+        let (written, result) = fill(&mut self.slot.buf.spare_capacity_mut()[..room])?;
+        let len = self.slot.buf.len() + written.min(room);
+        // SAFETY: the bytes were behind the contents. The system has written them.
+        unsafe { self.slot.buf.set_len(len) };
+        Ok(result)
     }
 
     /// Appends `count` zeros. Writes only those that are not known to be there.

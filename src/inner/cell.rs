@@ -12,18 +12,14 @@ use super::slot::{Home, Slot};
 use crate::engine::Item;
 use crate::sizing::samples::Samples;
 use crate::sync::{Mutex, try_lock};
-use crate::system;
-use std::mem::{self, ManuallyDrop, MaybeUninit};
+use std::alloc::{self, Layout};
+use std::mem::{self, ManuallyDrop};
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 /// A slot and the number of those who hold it.
-// 64: begins a cache line, so what the hot path uses of the slot is in one. It shares none with a
-// neighbour on the heap that another thread may use. And glibc's heap serves no aligned block from
-// the few that it keeps for a thread. So these stay low, and pin no memory of a burst
-// (`docs/design.md`).
-#[repr(C, align(64))]
+#[repr(C)] // what the hot path uses of the slot comes first
 struct Cell<H: Home> {
     slot: Slot<H>,
     /// Behind the first cache line, where words have 64 bits: a part may be dropped while another
@@ -42,31 +38,16 @@ unsafe impl<H: Home + Send + Sync> Send for SlotBox<H> {}
 unsafe impl<H: Home + Send + Sync> Sync for SlotBox<H> {}
 
 impl<H: Home> SlotBox<H> {
-    /// A cell for a slot: the one that its home has to spare, or a new one.
+    /// A cell for a slot: in the block that its home has to spare, or in a new one.
     pub(super) fn new(slot: Slot<H>) -> Self {
-        match slot.home().spare().take() {
-            Some(spare) => Self::moved_to(spare, slot),
-            None => Self::owning(Box::new(Cell::of(slot))),
-        }
+        let block = slot.home().spare().take().or_else(Block::new);
+        block.unwrap_or_else(|| Block::<H>::refused()).put(slot)
     }
 
     /// As [`new`](Self::new); `None` if the heap has no room.
     pub(super) fn try_new(slot: Slot<H>) -> Option<Self> {
-        match slot.home().spare().take() {
-            Some(spare) => Some(Self::moved_to(spare, slot)),
-            None => system::boxed(Cell::of(slot)).ok().map(Self::owning),
-        }
-    }
-
-    #[inline]
-    fn moved_to(mut memory: Box<MaybeUninit<Cell<H>>>, slot: Slot<H>) -> Self {
-        memory.write(Cell::of(slot));
-        // SAFETY: initialised by the line above.
-        Self::owning(unsafe { memory.assume_init() })
-    }
-
-    fn owning(cell: Box<Cell<H>>) -> Self {
-        SlotBox(NonNull::from(Box::leak(cell)))
+        let block = slot.home().spare().take().or_else(Block::new)?;
+        Some(block.put(slot))
     }
 
     fn into_cell(self) -> NonNull<Cell<H>> {
@@ -94,34 +75,18 @@ impl<H: Home> SlotBox<H> {
         unsafe { &(*self.0.as_ptr()).holders }
     }
 
-    /// Ends a slot whose buffer was taken out, and leaves its memory to the next one. Returns
+    /// Ends a slot whose buffer was taken out, and leaves its block to the next one. Returns
     /// its hold on its home.
     fn end(self) -> Arc<H> {
         self.home().capacity_changes(self.capacity(), 0);
         debug_assert_eq!(self.buf.capacity(), 0, "else it is leaked");
-        let cell = self.into_cell().as_ptr();
+        let block = Block(self.into_cell());
         // SAFETY: nothing else holds the cell: an item is alone. The home is read once, and nothing
         // of the slot is used after that: its `drop` does no more than the line above, and the
-        // other fields own nothing. The memory goes back to a box for the same layout.
-        let (home, memory) = unsafe {
-            let home = ptr::read((*cell).slot.home());
-            (home, Box::from_raw(cell.cast::<MaybeUninit<Cell<H>>>()))
-        };
-        home.spare().put(memory);
+        // other fields own nothing.
+        let home = unsafe { ptr::read((*block.0.as_ptr()).slot.home()) };
+        home.spare().put(block);
         home
-    }
-}
-
-impl<H: Home> Cell<H> {
-    fn of(slot: Slot<H>) -> Self {
-        const {
-            let behind = mem::offset_of!(Self, holders) >= 64;
-            assert!(behind || cfg!(not(target_pointer_width = "64")));
-        }
-        Cell {
-            slot,
-            holders: Holders::one(),
-        }
     }
 }
 
@@ -147,8 +112,10 @@ impl<H: Home> DerefMut for SlotBox<H> {
 impl<H: Home> Drop for SlotBox<H> {
     fn drop(&mut self) {
         debug_assert!(self.is_alone(), "others still read its buffer");
-        // SAFETY: it came from a box, and no one else holds it.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        let _freed_last = Block(self.0);
+        // SAFETY: a block has a cell from `put` to the end of its `SlotBox`, and no one else holds
+        // it.
+        unsafe { ptr::drop_in_place(self.0.as_ptr()) };
     }
 }
 
@@ -210,12 +177,61 @@ impl<H: Home> Clone for Hold<H> {
     }
 }
 
-/// The memory of a cell that has ended, for the next one; or none.
+/// Memory for a cell, without one.
+struct Block<H: Home>(NonNull<Cell<H>>);
+
+// SAFETY: it is memory, and nothing else has its address.
+unsafe impl<H: Home> Send for Block<H> {}
+
+impl<H: Home> Block<H> {
+    /// Begins a cache line, so what the hot path uses of the slot is in one. It shares none with a
+    /// neighbour on the heap that another thread may use. And glibc's heap serves no aligned block
+    /// from the few that it keeps for a thread. So these stay low, and pin no memory of a burst.
+    ///
+    /// As long as a cell, and not as two cache lines: 112 bytes and more pin memory of a burst again
+    /// (`docs/design.md`).
+    const LAYOUT: Layout = match Layout::new::<Cell<H>>().align_to(64) {
+        Ok(layout) => layout,
+        Err(_) => panic!("64 is a power of two"),
+    };
+
+    /// A block from the heap; `None` if it has none.
+    fn new() -> Option<Self> {
+        // SAFETY: a cell is not empty.
+        NonNull::new(unsafe { alloc::alloc(Self::LAYOUT) }.cast()).map(Block)
+    }
+
+    /// Ends the process, as `Box::new` does.
+    fn refused() -> ! {
+        alloc::handle_alloc_error(Self::LAYOUT)
+    }
+
+    fn put(self, slot: Slot<H>) -> SlotBox<H> {
+        const {
+            let behind = mem::offset_of!(Cell<H>, holders) >= 64;
+            assert!(behind || cfg!(not(target_pointer_width = "64")));
+        }
+        let block = ManuallyDrop::new(self);
+        let holders = Holders::one();
+        // SAFETY: the block is as large as a cell, and more than aligned. It has no cell yet.
+        unsafe { block.0.write(Cell { slot, holders }) };
+        SlotBox(block.0)
+    }
+}
+
+impl<H: Home> Drop for Block<H> {
+    fn drop(&mut self) {
+        // SAFETY: from `alloc` with this layout, in `new`, and freed once.
+        unsafe { alloc::dealloc(self.0.as_ptr().cast(), Self::LAYOUT) };
+    }
+}
+
+/// The block of a cell that has ended, for the next one; or none.
 ///
 /// A heap takes longer for a cell than for many a buffer. While no buffer may be kept, each new
-/// slot finds here the memory of the one before it.
+/// slot finds here the block of the one before it.
 // One, since it pins all memory below it on the heap; and the lowest, so that this is little.
-pub(crate) struct Spare<H: Home>(Mutex<Option<Box<MaybeUninit<Cell<H>>>>>);
+pub(crate) struct Spare<H: Home>(Mutex<Option<Block<H>>>);
 
 impl<H: Home> Spare<H> {
     pub(crate) fn new() -> Self {
@@ -223,18 +239,18 @@ impl<H: Home> Spare<H> {
     }
 
     /// `None` also while another thread is here.
-    fn take(&self) -> Option<Box<MaybeUninit<Cell<H>>>> {
+    fn take(&self) -> Option<Block<H>> {
         try_lock(&self.0)?.take()
     }
 
     /// Keeps whichever lies lower of this one and the one that is here, and frees the other.
-    fn put(&self, memory: Box<MaybeUninit<Cell<H>>>) {
+    fn put(&self, block: Block<H>) {
         let Some(mut spare) = try_lock(&self.0) else {
             return;
         };
         match &*spare {
-            Some(lower) if lower.as_ptr() < memory.as_ptr() => {}
-            _ => *spare = Some(memory),
+            Some(lower) if lower.0 < block.0 => {}
+            _ => *spare = Some(block),
         }
     }
 }
@@ -268,7 +284,7 @@ mod tests {
             order(&mut slots);
             slots.into_iter().for_each(Item::free);
             let spare = home.spare().take().expect("one was kept");
-            assert_eq!(spare.as_ptr().addr(), lowest);
+            assert_eq!(spare.0.addr().get(), lowest);
             assert!(home.spare().take().is_none());
         }
         assert_eq!(Arc::strong_count(&home), 1);

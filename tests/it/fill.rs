@@ -247,6 +247,14 @@ fn a_datagram_is_appended_with_its_sender() {
         assert_eq!(buf[..], sent);
         assert!(lends_zeros(&mut buf, SIZE - len));
     }
+    // By the other kind of address, where the system has it.
+    if let (Ok(here), Ok(there)) = (UdpSocket::bind("[::1]:0"), UdpSocket::bind("[::1]:0")) {
+        there.send_to(b"ping", here.local_addr().unwrap()).unwrap();
+        let mut buf = pool.get(SIZE);
+        let (len, from) = buf.recv_from(&here, 3).unwrap();
+        assert_eq!((len, from), (3, there.local_addr().unwrap()));
+        assert_eq!(buf[..], *b"pin");
+    }
     here.set_nonblocking(true).unwrap();
     let mut buf = pool.get(SIZE);
     let refused = buf.recv_from(&here, 1500).unwrap_err();

@@ -42,7 +42,7 @@ impl Program for Files {
         match mode {
             Mode::Plain => accept(listener, Plain).await,
             Mode::Pool => {
-                let pool = Pool::builder().reuse_initialised(true).build();
+                let pool = Pool::builder().build();
                 accept(listener, pool.map_err(io::Error::other)?).await
             }
         }
