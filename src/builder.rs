@@ -11,7 +11,7 @@ use crate::sizing::size_class::{CLASSES_MAX, SizeClasses};
 use crate::system::CAPACITY_MAX;
 use std::time::Duration;
 
-/// 512: below this, the 96 bytes that each buffer costs beside its capacity
+/// 512: below this, the 104 bytes that each buffer costs beside its capacity
 /// outweigh what finer classes would save.
 const MIN_SIZE_DEFAULT: usize = 512;
 /// 1 MiB: above this the work on the bytes outweighs getting the buffer.

@@ -908,7 +908,7 @@ fn a_pool_keeps_little_beside_its_buffers() {
     const POOL: isize = 18_500;
     const THREAD: isize = 11_200;
     const CLASS: isize = 7000;
-    const CELL: isize = 96;
+    const CELL: isize = 104;
     for (capacity, buffers, per_buffer) in [
         (512, 1, 0),
         (512, 100, 140),

@@ -513,7 +513,7 @@ fn all_that_is_above_a_size_may_be_refused() {
         for size in sizes {
             let outcome = run_refused(LEDGER, options.clone(), How::Above(size));
             assert!(outcome.refused > 0, "{size}");
-            let any_is_to_be_had = size >= 96; // what a cell has
+            let any_is_to_be_had = size >= 104; // what a cell has
             let gets = SIZES.len() * 2 + 2 + MANY + 5 + 2 * MANY + 5; // as in `run`
             assert_eq!(outcome.failed < gets, any_is_to_be_had, "{size}");
         }

@@ -209,7 +209,7 @@ impl PooledBuf {
 
     /// The guard of a buffer that the last part has left.
     pub(super) fn of_last(slot: BufferBox) -> Self {
-        let (slot, origin) = Inner::take_over(slot);
+        let origin = slot.left();
         PooledBuf {
             slot: ManuallyDrop::new(slot),
             origin,

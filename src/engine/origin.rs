@@ -87,24 +87,11 @@ impl<T: Item> Origin<T> {
         self.owner = self.owner.without(mark as usize);
     }
 
-    /// All marks, as a number for [`of_marks`](Self::of_marks).
-    pub(crate) fn marks(&self) -> usize {
-        self.owner.bits()
-    }
-
-    /// [`Origin::NONE`] with these marks.
-    pub(crate) fn of_marks(marks: usize) -> Self {
-        Origin {
-            owner: Token::NOBODY.with(marks),
-            ..Self::NONE
-        }
-    }
-
     /// Whether the item or its notes were lent out to be changed.
     #[inline(always)]
     pub(crate) fn was_lent(&self) -> bool {
-        let lent = [Mark::Lent, Mark::Unseen, Mark::Probed];
-        lent.into_iter().any(|mark| self.has(mark))
+        const LENT: usize = Mark::Lent as usize | Mark::Unseen as usize | Mark::Probed as usize;
+        self.owner.bits() & LENT != 0
     }
 
     #[inline(always)]

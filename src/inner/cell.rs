@@ -33,9 +33,9 @@ struct Cell<H: Home> {
 pub(crate) struct SlotBox<H: Home>(NonNull<Cell<H>>);
 
 // SAFETY: it gives what a `Box<Slot>` gives. The count beside the slot is atomic.
-unsafe impl<H: Home + Send + Sync> Send for SlotBox<H> {}
+unsafe impl<H: Home> Send for SlotBox<H> {}
 // SAFETY: as above.
-unsafe impl<H: Home + Send + Sync> Sync for SlotBox<H> {}
+unsafe impl<H: Home> Sync for SlotBox<H> {}
 
 impl<H: Home> SlotBox<H> {
     /// A cell for a slot: in the block that its home has to spare, or in a new one.
@@ -119,7 +119,7 @@ impl<H: Home> Drop for SlotBox<H> {
     }
 }
 
-impl<H: Home + Send + Sync + 'static> Item for SlotBox<H> {
+impl<H: Home> Item for SlotBox<H> {
     type Notes = Samples;
 
     #[inline(always)]
@@ -146,9 +146,9 @@ impl<H: Home + Send + Sync + 'static> Item for SlotBox<H> {
 pub(crate) struct Hold<H: Home>(NonNull<Cell<H>>);
 
 // SAFETY: it counts itself out, which is atomic, and passes the slot on if it is the last one.
-unsafe impl<H: Home + Send + Sync> Send for Hold<H> {}
+unsafe impl<H: Home> Send for Hold<H> {}
 // SAFETY: as above; shared, it only counts.
-unsafe impl<H: Home + Send + Sync> Sync for Hold<H> {}
+unsafe impl<H: Home> Sync for Hold<H> {}
 
 impl<H: Home> Hold<H> {
     fn holders(&self) -> &Holders {

@@ -92,16 +92,10 @@ impl Inner {
     /// For a buffer that has been lent, cut, consumed, shared, taken on another thread, or is to be
     /// wiped.
     pub(crate) fn release_changed(slot: BufferBox, origin: BufferOrigin) {
-        if !origin.has(Mark::Shared) {
-            Self::release_alone(slot, origin);
-        } else if let Some((slot, origin)) = Self::leave(slot, origin) {
-            Self::release_alone(slot, origin);
+        match origin.has(Mark::Shared) {
+            true => Self::release_hold(Self::into_hold(slot, origin)),
+            false => Self::release_alone(slot, origin),
         }
-    }
-
-    /// Leaves a buffer to the parts that were cut from it. Returns it if they are all gone.
-    fn leave(slot: BufferBox, origin: BufferOrigin) -> Option<(BufferBox, BufferOrigin)> {
-        Self::into_hold(slot, origin).leave().map(Self::take_over)
     }
 
     /// Turns a guard's buffer into a part's hold on it.
@@ -116,18 +110,11 @@ impl Inner {
         if origin.has(Mark::Lent) {
             slot.forget_base(); // it may be another buffer: its return looks at it
         }
-        slot.note_left(origin.marks());
+        slot.note_left(origin);
         slot.into_hold()
     }
 
-    /// A buffer that its guard has left, with what is known of where it came from.
-    pub(crate) fn take_over(slot: BufferBox) -> (BufferBox, BufferOrigin) {
-        let origin = BufferOrigin::of_marks(slot.left_marks());
-        (slot, origin)
-    }
-
-    /// Gives a part's hold up. If it was the last one, keeps the buffer, or frees it and counts
-    /// why.
+    /// Gives a hold up. If it was the last one, releases the buffer.
     #[inline]
     pub(crate) fn release_hold(hold: BufferHold) {
         if let Some(slot) = hold.leave() {
@@ -135,11 +122,18 @@ impl Inner {
         }
     }
 
-    #[cold]
+    /// For a buffer whose last part is gone: as a guard's drop, with the guard's origin.
     #[inline(never)]
-    fn release_last(slot: BufferBox) {
-        let (slot, origin) = Self::take_over(slot);
-        Self::release_alone(slot, origin);
+    fn release_last(mut slot: BufferBox) {
+        let origin = slot.left();
+        slot.note_used();
+        if !origin.was_lent() {
+            slot.move_back();
+        }
+        let before = slot.use_as_it_left();
+        if let Err(slot) = Self::release_local(slot, &origin) {
+            Self::release(slot, origin, before);
+        }
     }
 
     /// For a buffer that no one else holds.

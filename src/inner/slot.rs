@@ -9,6 +9,7 @@
 //! nothing.
 
 use super::cell::{SlotBox, Spare};
+use crate::engine::Origin;
 use crate::system;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::hint;
@@ -19,7 +20,7 @@ use std::slice;
 use std::sync::Arc;
 
 /// Where a slot belongs.
-pub(crate) trait Home {
+pub(crate) trait Home: Send + Sync + 'static {
     /// Counts that a slot's known capacity goes from `before` to `after` bytes. A slot begins
     /// at 0 and ends at 0, so what its home has counted adds up to the capacity of all slots.
     fn capacity_changes(&self, before: usize, after: usize);
@@ -54,8 +55,8 @@ pub(crate) struct Slot<H: Home> {
     /// With [`ZEROS_KNOWN`]: the bytes from here to `initialised` are zero, except those that are
     /// used.
     zero_from: usize,
-    /// The marks in the origin of the guard that has left the slot to others.
-    left_marks: usize,
+    /// The origin of the guard that has left the slot to others.
+    left: Origin<SlotBox<H>>,
 }
 
 /// How many bytes a full buffer lends out before it grows.
@@ -175,7 +176,7 @@ impl<H: Home> Slot<H> {
             home,
             initialised: 0,
             zero_from: 0,
-            left_marks: 0,
+            left: Origin::NONE,
         }
     }
 
@@ -547,14 +548,23 @@ impl<H: Home> Slot<H> {
 
     // ---- parts ----
 
-    /// Notes what the last part's return needs to know of a guard that leaves the slot to others.
-    pub(crate) fn note_left(&mut self, marks: usize) {
-        self.left_marks = marks;
+    /// Notes the origin of a guard that leaves the slot to others, for the last one's return.
+    pub(crate) fn note_left(&mut self, origin: Origin<SlotBox<H>>) {
+        self.left = origin;
     }
 
-    /// The marks of the guard that left the slot to others.
-    pub(crate) fn left_marks(&self) -> usize {
-        self.left_marks
+    /// The origin of the guard that left the slot to others.
+    pub(crate) fn left(&self) -> Origin<SlotBox<H>> {
+        self.left
+    }
+
+    /// Empties a buffer that only its contents' beginning has moved in, and makes it what it was
+    /// when it left home.
+    pub(crate) fn move_back(&mut self) {
+        if self.is_part() && !self.is_as_it_left(self.capacity) {
+            self.buf.clear();
+            let _moved = self.buf.try_reclaim(self.capacity);
+        }
     }
 
     /// Makes `len` bytes, which begin at `start`, the contents. They were contents of this buffer
