@@ -281,7 +281,7 @@ impl PooledBuf {
         let left = mem::replace(&mut *self.slot, slot);
         let from = mem::replace(&mut self.origin, origin);
         left.home().counters_of(&left).growths.bump();
-        Inner::release_changed(left, from);
+        Inner::release_hold(Inner::into_hold(left, from));
     }
 
     /// Before the buffer is lent as a whole, or taken out: makes sure that no part uses it.

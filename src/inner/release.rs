@@ -91,7 +91,8 @@ impl Inner {
 
     /// For a buffer that has been lent, cut, consumed, shared, taken on another thread, or is to be
     /// wiped.
-    pub(crate) fn release_changed(slot: BufferBox, origin: BufferOrigin) {
+    #[inline]
+    fn release_changed(slot: BufferBox, origin: BufferOrigin) {
         match origin.has(Mark::Shared) {
             true => Self::release_hold(Self::into_hold(slot, origin)),
             false => Self::release_alone(slot, origin),
@@ -137,6 +138,7 @@ impl Inner {
     }
 
     /// For a buffer that no one else holds.
+    #[inline]
     fn release_alone(mut slot: BufferBox, origin: BufferOrigin) {
         let pool = slot.home();
         let held = pool.class_of(slot.capacity());
