@@ -72,13 +72,16 @@ impl World {
         held.holders -= 1;
         if held.holders == 0 {
             let Cell { pool, left, .. } = self.cells.remove(&cell).unwrap();
-            self.returned(pool, left.expect("the guard would be a holder"));
+            let mut left = left.expect("the guard would be a holder");
+            left.left_by_all(&self.memory);
+            self.returned(pool, left);
         }
     }
 
     /// A guard is gone, or has taken another buffer.
     pub(super) fn dropped(&mut self, pool: usize, mut model: GuardModel) {
-        if model.shared {
+        let shared = model.shared;
+        if shared {
             model.leave(&self.memory);
         }
         if let Some(cell) = model.cell {
@@ -89,6 +92,9 @@ impl World {
                 return;
             }
             self.cells.remove(&cell);
+        }
+        if shared {
+            model.left_by_all(&self.memory);
         }
         self.returned(pool, model);
     }

@@ -219,10 +219,19 @@ impl GuardModel {
             self.note_used(memory);
         }
         self.shared = false;
-        self.origin = None;
         if self.lent {
             self.base = 0;
             self.zeros.initialised = 0;
+        }
+    }
+
+    /// The last holder of it has gone.
+    pub(super) fn left_by_all(&mut self, memory: &Memory) {
+        self.note_used(memory);
+        let was_lent = self.lent || self.unseen || self.probed;
+        if !was_lent && self.is_known(memory) && !self.looks_as_it_left(memory) {
+            self.view.contents.clear();
+            memory.try_reclaim(&mut self.view, self.capacity);
         }
     }
 
