@@ -152,7 +152,7 @@ pub(crate) fn recv_from(
     };
     let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
     let sender = &raw const sender;
-    // SAFETY: an address is made of numbers, of which each was zeroed or written. The family says of
+    // SAFETY: an address is made of numbers, and each was zeroed or written. The family says of
     // which kind it is; each kind is shorter than the storage, and no more aligned.
     let sender = unsafe {
         match libc::c_int::from((*sender.cast::<libc::sockaddr_storage>()).ss_family) {

@@ -239,8 +239,8 @@ impl PooledBytes {
     ///
     /// - The bytes as they are, if another part or a guard shares the buffer.
     /// - The same, if they have no buffer: empty ones may have none.
-    /// - The same, if they were split from a buffer that was adopted, was lent as `&mut BytesMut`, or
-    ///   had grown above the largest size class, and the guard went on after that.
+    /// - The same, if they were split off, and the buffer was adopted, was lent as `&mut BytesMut`, or
+    ///   had grown above the largest size class.
     ///
     /// ```
     /// use tierpool::Pool;
