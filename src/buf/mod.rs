@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// An owned buffer from a [`Pool`](crate::Pool), which goes back by itself when dropped.
 ///
-/// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`](bytes::Buf),
+/// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`](::bytes::Buf),
 /// [`io::Write`](std::io::Write) and [`fmt::Write`](std::fmt::Write).
 ///
 /// It is `'static` and [`Send`]: it may be dropped on any thread, while the

@@ -8,7 +8,7 @@
 //! The items that were here at the last trim, and not taken since, are *resting*. Their number is
 //! the cache's low-water mark: the fewest items it held since that trim. They lie apart, at the end
 //! of the array, so [`Alone::pop`] need not look where the mark is. When no other item is left, the
-//! thread takes its slow path, and [`Alone::pop_resting`] takes one of them. A trim moves those
+//! thread takes its slow path, and [`Alone::pop_any`] takes one of them. A trim moves those
 //! that are left to the depot, and puts the others to rest.
 //!
 //! ```text
