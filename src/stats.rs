@@ -183,12 +183,6 @@ pub(crate) enum Discard {
 }
 
 impl DiscardCounters {
-    /// How many buffers the pool itself has freed on return.
-    pub(crate) fn freed(&self) -> u64 {
-        let freed = [&self.above_max, &self.below_min, &self.full];
-        freed.map(Counter::get).into_iter().sum()
-    }
-
     pub(crate) fn of(&self, reason: Discard) -> &Counter {
         match reason {
             Discard::AboveMax => &self.above_max,

@@ -6,9 +6,10 @@
 
 #![cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
 
+use bytes::BytesMut;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tierpool::{Freed, Pool};
+use tierpool::{Builder, Freed, Pool};
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
@@ -35,28 +36,53 @@ fn freeing(pool: &Pool, buffers: usize, free: impl Fn(&Pool) -> Freed) -> (usize
     (freed, CALLS.load(Ordering::Relaxed) - before)
 }
 
+fn builder(asks: bool) -> Builder {
+    Pool::builder().trim_interval(None).malloc_trim(asks)
+}
+
 #[test]
-fn the_heap_is_asked_after_a_megabyte_was_freed_if_the_pool_is_to_ask() {
+fn the_heap_is_asked_after_a_megabyte_has_left_the_pools_if_they_are_to_ask() {
     let twice = |pool: &Pool| {
         assert_eq!(pool.trim().buffers, 0, "it was needed since the last");
         pool.trim()
     };
     for (asks, calls) in [(true, 1), (false, 0)] {
-        let options = Pool::builder().trim_interval(None).malloc_trim(asks);
-        let pool = options.build().unwrap();
+        let pool = builder(asks).build().unwrap();
         assert_eq!(freeing(&pool, ENOUGH, Pool::clear), (ENOUGH, calls));
-        assert_eq!(freeing(&pool, ENOUGH - 1, Pool::clear), (ENOUGH - 1, 0));
         assert_eq!(freeing(&pool, ENOUGH, twice), (ENOUGH, calls));
-        assert_eq!(freeing(&pool, ENOUGH - 1, twice), (ENOUGH - 1, 0));
+        // A load that ebbs by less at a time.
+        for _ in 0..3 {
+            assert_eq!(freeing(&pool, ENOUGH - 1, Pool::clear), (ENOUGH - 1, 0));
+            assert_eq!(freeing(&pool, 1, Pool::clear), (1, calls));
+            assert_eq!(freeing(&pool, ENOUGH / 2, twice), (ENOUGH / 2, 0));
+            assert_eq!(freeing(&pool, ENOUGH / 2, twice), (ENOUGH / 2, calls));
+        }
         // What found no room in the pool lies in the heap as well.
-        let options = Pool::builder().trim_interval(None).malloc_trim(asks);
-        let pool = options.retain_bytes(0).build().unwrap();
+        let pool = builder(asks).retain_bytes(0).build().unwrap();
         assert_eq!(freeing(&pool, ENOUGH, Pool::trim), (0, calls));
         assert_eq!(freeing(&pool, ENOUGH - 1, Pool::trim), (0, 0));
-        assert_eq!(
-            freeing(&pool, 1, Pool::trim),
-            (0, calls),
-            "with those before"
-        );
+        assert_eq!(freeing(&pool, 1, Pool::trim), (0, calls));
+        // So does what is of no size class, or was shared.
+        let pool = builder(asks).max_size(BUFFER / 2).build().unwrap();
+        assert_eq!(freeing(&pool, ENOUGH, Pool::trim), (0, calls));
+        let pool = builder(asks).build().unwrap();
+        for _ in 0..ENOUGH {
+            let mut buf = pool.get(BUFFER);
+            buf.resize(BUFFER, 1);
+            let bytes: &mut BytesMut = &mut buf;
+            let part = bytes.split_off(BUFFER / 2);
+            drop(buf);
+            drop(part);
+        }
+        assert_eq!(pool.stats().total.discards.shared, ENOUGH as u64);
+        assert_eq!(freeing(&pool, 0, Pool::trim), (0, calls));
+        // Many pools that free little each.
+        let pools: Vec<_> = (0..10 * ENOUGH).map(|_| builder(asks).build()).collect();
+        let asked = pools.iter().map(|pool| {
+            let (freed, asked) = freeing(pool.as_ref().unwrap(), 1, Pool::clear);
+            assert_eq!(freed, 1);
+            asked
+        });
+        assert_eq!(asked.sum::<usize>(), 10 * calls);
     }
 }

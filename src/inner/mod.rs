@@ -20,7 +20,7 @@ use crate::error::ConfigError;
 use crate::sizing::calibrator::Calibrator;
 use crate::sizing::size_class::SizeClasses;
 use crate::stats::{Counters, Footprint, Stats};
-use crate::sync::{AtomicUsize, Hint, Ordering};
+use crate::sync::{AtomicUsize, Ordering, StaticUsize};
 use crate::system;
 use cell::{Hold, SlotBox, Spare};
 use slot::{Home, Slot};
@@ -29,8 +29,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use surplus::Surplus;
 
-/// The fewest freed and discarded bytes for which the heap is asked to look for free pages.
+/// The fewest bytes for which the heap is asked to look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
+
+/// The bytes that left all pools with `malloc_trim`, by any way, since the heap was last asked for
+/// free pages.
+///
+/// One count for the process, as there is one heap: many pools that free little each are worth a
+/// call together.
+static GIVEN_TO_HEAP: StaticUsize = StaticUsize::new(0);
 
 /// A buffer of a pool, with its notes.
 pub(crate) type BufferSlot = Slot<Inner>;
@@ -53,8 +60,6 @@ pub(crate) struct Inner {
     reuse_initialised: bool,
     compact_below: u8,
     malloc_trim: bool,
-    /// What [`discarded`](Self::discarded) was when the heap was last asked for free pages.
-    discarded_before: Hint,
     /// Which refusals of the heap pass without a clear.
     clears: Backoff,
     /// One per size class, and one for buffers of none.
@@ -94,6 +99,10 @@ impl Home for Inner {
     #[inline]
     fn capacity_changes(&self, before: usize, after: usize) {
         self.footprint.changes(before, after);
+        if self.malloc_trim && after < before {
+            // Relaxed: it decides when the heap is asked, and orders nothing.
+            GIVEN_TO_HEAP.fetch_add(before - after, Ordering::Relaxed);
+        }
         if !(self.is_ordinary(before) && self.is_ordinary(after)) {
             self.count_above_class(before, after);
         }
@@ -128,7 +137,6 @@ impl Inner {
             reuse_initialised: config.reuse_initialised,
             compact_below: config.compact_below,
             malloc_trim: config.malloc_trim,
-            discarded_before: Hint::new(0),
             clears: Backoff::new(),
             handles: AtomicUsize::new(1),
             background: config.background_trim,
@@ -189,7 +197,8 @@ impl Inner {
 
     /// Frees the buffers that were not needed since the last trim.
     pub(crate) fn trim(&self) -> Freed {
-        let freed = self.give_to_system(self.engine.trim());
+        let freed = self.engine.trim();
+        self.ask_heap();
         self.call_hook(freed);
         freed
     }
@@ -203,28 +212,20 @@ impl Inner {
 
     /// As [`clear`](Self::clear), without the program's hook, which may take long.
     fn clear_within_get(&self) -> Freed {
-        self.give_to_system(self.engine.clear())
-    }
-
-    fn give_to_system(&self, freed: Freed) -> Freed {
-        if self.malloc_trim {
-            let discarded = self.discarded();
-            let since = discarded.wrapping_sub(self.discarded_before.get());
-            if freed.weight.saturating_add(since) >= MALLOC_TRIM_LEAST {
-                self.discarded_before.set(discarded);
-                system::malloc_trim();
-            }
-        }
+        let freed = self.engine.clear();
+        self.ask_heap();
         freed
     }
 
-    /// The bytes of all buffers that found no room in the pool, which wrap.
-    fn discarded(&self) -> usize {
-        let discarded = self.classes.iter().map(|class| {
-            let buffers = self.counters(class).discards.freed() as usize;
-            buffers.wrapping_mul(self.classes.capacity(class))
-        });
-        discarded.fold(0, usize::wrapping_add)
+    /// Asks the heap for its free pages, if the pool does that and enough has left the pools.
+    fn ask_heap(&self) {
+        // Relaxed, both: see `capacity_changes`. The exchange has one of several threads ask.
+        let is_enough = self.malloc_trim
+            && GIVEN_TO_HEAP.load(Ordering::Relaxed) >= MALLOC_TRIM_LEAST
+            && GIVEN_TO_HEAP.swap(0, Ordering::Relaxed) >= MALLOC_TRIM_LEAST;
+        if is_enough {
+            system::malloc_trim();
+        }
     }
 
     /// The program's own code: no lock is held here, and no cache is claimed.
