@@ -30,9 +30,16 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// How many buffers have been made for callers or adopted.
+    /// How many buffers have come from outside the class: made, adopted, or grown from another
+    /// class.
     pub(crate) fn arrivals(&self) -> u64 {
-        let arrivals = [&self.misses, &self.oversize, &self.adopted];
+        let arrivals = [
+            &self.misses,
+            &self.oversize,
+            &self.adopted,
+            &self.prefilled,
+            &self.moved_in,
+        ];
         arrivals.map(Counter::get).into_iter().sum()
     }
 }

@@ -27,10 +27,10 @@ pub(super) fn in_a_row(releasing: bool, retain_bytes: usize) -> usize {
     }
 }
 
-/// The discards of one size class, or of no class, since the last buffer was made or adopted.
+/// The discards of one size class, or of no class, since the last buffer came.
 #[derive(Default)]
 pub(super) struct Surplus {
-    /// How many buffers had been made and adopted at the last discard.
+    /// How many buffers had come at the last discard.
     arrivals: Hint,
     /// The capacity of all that were discarded since.
     bytes: Hint,

@@ -1,0 +1,67 @@
+//! Which programs pay page faults for buffers that find no room in the pool.
+//!
+//! One test, since it sets the heap's options: the heap itself gives no pages back here.
+
+#![cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+
+use bytes::BytesMut;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+use tierpool::{Builder, Pool, PooledBuf};
+
+const SMALL: usize = 32 << 10;
+const LARGE: usize = 64 << 10;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How many page faults `work` takes for each of its rounds, once it has run for a while.
+fn faults(rounds: u32, mut work: impl FnMut()) -> f64 {
+    let faults_so_far = || {
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: writes one `rusage`, which may be all zeros as well.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        usage.ru_minflt as f64
+    };
+    (0..rounds).for_each(|_| work());
+    let before = faults_so_far();
+    (0..rounds).for_each(|_| work());
+    (faults_so_far() - before) / f64::from(rounds)
+}
+
+/// A pool that keeps nothing, so that each buffer is made and discarded.
+fn keeps_nothing() -> Builder {
+    Pool::builder().release_when_idle(HOUR).retain_bytes(0)
+}
+
+/// A buffer, each page of it written to.
+fn filled(pool: &Pool, len: usize) -> PooledBuf {
+    let mut buf = pool.get(len);
+    buf.resize(len, 1);
+    buf
+}
+
+#[test]
+fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
+    // SAFETY: set two numbers of the heap, before other threads use it.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+    }
+    let pool = keeps_nothing().build().unwrap();
+    let one_by_one = || drop(filled(&pool, LARGE));
+    assert!(faults(100, one_by_one) < 1.0);
+    // Failed once: a buffer that has moved to a larger class there did not count as one that came.
+    let grown_behind_deref_mut = || {
+        let mut buf = pool.get(SMALL);
+        let bytes: &mut BytesMut = &mut buf;
+        bytes.resize(LARGE, 1);
+    };
+    assert!(faults(100, grown_behind_deref_mut) < 1.0);
+    let grown = || {
+        let mut buf = filled(&pool, SMALL);
+        buf.resize(LARGE, 1);
+    };
+    assert!(faults(100, grown) < 1.0);
+}
