@@ -11,6 +11,7 @@ use tierpool::{Builder, Pool, PooledBuf};
 
 const SMALL: usize = 32 << 10;
 const LARGE: usize = 64 << 10;
+const PAGE: usize = 4096;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// How many page faults `work` takes for each of its rounds, once it has run for a while.
@@ -42,6 +43,12 @@ fn filled(pool: &Pool, len: usize) -> PooledBuf {
     buf
 }
 
+/// The pages that the process has in memory.
+fn resident_pages() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
 fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
     // SAFETY: set two numbers of the heap, before other threads use it.
@@ -64,4 +71,18 @@ fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
         buf.resize(LARGE, 1);
     };
     assert!(faults(100, grown) < 1.0);
+    // Eight by eight are no more than 512 KiB.
+    let by_eight = || drop([(); 8].map(|()| filled(&pool, LARGE)));
+    assert!(faults(20, by_eight) < 1.0);
+    // A load that ebbs gives its pages back, although the program goes on to take buffers.
+    let mut held: Vec<_> = (0..500).map(|_| filled(&pool, LARGE)).collect();
+    let before = resident_pages();
+    for _ in 0..400 {
+        held.truncate(held.len() - 2);
+        held.insert(0, filled(&pool, LARGE));
+    }
+    let given_back = before.saturating_sub(resident_pages());
+    assert!(given_back >= 200 * LARGE / PAGE, "{given_back} pages");
+    // Then it pays nothing again.
+    assert!(faults(100, one_by_one) < 1.0);
 }

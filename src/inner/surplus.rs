@@ -27,26 +27,36 @@ pub(super) fn in_a_row(releasing: bool, retain_bytes: usize) -> usize {
     }
 }
 
-/// The discards of one size class, or of no class, since the last buffer came.
+/// The discards of one size class, or of no class, less the buffers that came.
 #[derive(Default)]
 pub(super) struct Surplus {
     /// How many buffers had come at the last discard.
     arrivals: Hint,
-    /// The capacity of all that were discarded since.
+    /// The capacity of the row: of all that were discarded, less as many as came. At least 0, and at
+    /// most as much as makes the next discard a surplus.
     bytes: Hint,
 }
 
 impl Surplus {
     /// Notes a discard of `capacity` bytes, after `arrivals` buffers in all. Returns whether
     /// `in_a_row` bytes were discarded in a row before it.
+    ///
+    /// A buffer that came takes one off the row, and does not end it: a load that ebbs while the
+    /// program takes some gives its pages back, too. The row is never longer than `in_a_row`. So
+    /// once the load is steady, each discard follows a buffer that came, and none is a surplus.
     pub(super) fn note(&self, capacity: usize, arrivals: u64, in_a_row: usize) -> bool {
         let arrivals = arrivals as usize; // on 32 bits, it is as good a mark
-        if self.arrivals.get() != arrivals {
+        // Wraps to a large number if another thread has seen a later count. That ends the row.
+        let came = arrivals.wrapping_sub(self.arrivals.get());
+        if came > 0 {
             self.arrivals.set(arrivals);
-            self.bytes.set(0);
         }
-        let before = self.bytes.get();
-        self.bytes.set(before.saturating_add(capacity));
+        let before = self
+            .bytes
+            .get()
+            .saturating_sub(came.saturating_mul(capacity));
+        self.bytes
+            .set(before.saturating_add(capacity).min(in_a_row));
         before >= in_a_row
     }
 }
@@ -56,18 +66,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn discards_in_a_row_become_a_surplus_until_a_buffer_comes() {
-        let surplus = Surplus::default();
-        for (arrivals, in_a_row) in [(0, 9500), (1, 9500), (7, 1), (0, 100_000)] {
-            let kept = (0..1000).take_while(|_| !surplus.note(1000, arrivals, in_a_row));
+    fn discards_in_a_row_become_a_surplus() {
+        for in_a_row in [9500, 1, 100_000] {
+            let surplus = Surplus::default();
+            let kept = (0..1000).take_while(|_| !surplus.note(1000, 5, in_a_row));
             assert_eq!(kept.count(), in_a_row.div_ceil(1000));
-            assert!(surplus.note(1, arrivals, in_a_row));
+            assert!(surplus.note(1, 5, in_a_row));
         }
-        for arrivals in 1..10 {
-            // One by one, however large.
-            assert!(!surplus.note(usize::MAX, arrivals, 1));
-        }
-        assert!(surplus.note(1, 9, usize::MAX));
+        let surplus = Surplus::default();
+        assert!((1..10).all(|arrivals| !surplus.note(usize::MAX, arrivals, 1)));
+        assert!(surplus.note(1, 9, 1));
+    }
+
+    /// How many discards of 1000 bytes are a surplus, if `in_a_row` is 10,000.
+    fn surpluses(surplus: &Surplus, arrivals: u64, discards: usize) -> usize {
+        let discards = (0..discards).map(|_| surplus.note(1000, arrivals, 10_000));
+        discards.filter(|&is_surplus| is_surplus).count()
+    }
+
+    #[test]
+    fn a_buffer_that_comes_takes_one_off_the_row() {
+        let surplus = Surplus::default();
+        assert_eq!(surpluses(&surplus, 100, 10), 0);
+        // The load ebbs: two go for each that comes.
+        let ebbing = (101..201).map(|arrivals| surpluses(&surplus, arrivals, 2));
+        assert_eq!(ebbing.sum::<usize>(), 100);
+        // It is steady from now on, one by one or ten by ten.
+        assert!((201..301).all(|arrivals| surpluses(&surplus, arrivals, 1) == 0));
+        assert!((31..100).all(|tens| surpluses(&surplus, 10 * tens, 10) == 0));
+        // More than a row at a time is a surplus each time.
+        assert!((100..200).all(|tens| surpluses(&surplus, 12 * tens, 12) == 2));
     }
 
     #[test]
