@@ -29,7 +29,7 @@ struct Entry {
     /// The time until it is due. It counts down, so a clock that is set back delays it once, by
     /// one interval at most.
     left: Duration,
-    /// Whether it has joined, or has run, since the thread last counted down.
+    /// Whether it has joined since the thread last counted down.
     is_new: bool,
     /// Whether it is to run in the present sweep.
     is_due: bool,
@@ -38,6 +38,12 @@ struct Entry {
 impl Entry {
     fn is_of(&self, task: *const ()) -> bool {
         self.task.as_ptr().cast::<()>() == task
+    }
+
+    /// Makes it due one interval from now on. `passed` is the time since the thread last counted
+    /// down: that does not count for it, and the rest of the sweep does.
+    fn has_run(&mut self, passed: Duration) {
+        self.left = self.interval.saturating_add(passed);
     }
 }
 
@@ -146,8 +152,7 @@ fn run_all() {
             let of_task = task.as_ptr().cast::<()>();
             let entry = tasks.entries.iter_mut().find(|entry| entry.is_of(of_task));
             if let Some(entry) = entry {
-                entry.left = entry.interval;
-                entry.is_new = true; // the time so far does not count
+                entry.has_run(stopwatch.passed());
             }
         }
         tasks.count_down(stopwatch.passed());
@@ -190,5 +195,48 @@ fn run(task: &Weak<dyn Task>) {
         // What was thrown may panic as well when it is dropped. What that throws is leaked.
         let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(panic)));
         let _leaked = dropped.map_err(mem::forget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Task for Nothing {
+        fn run(&self) {}
+    }
+
+    // Failed once: the rest of the sweep, the runs of later tasks, did not count.
+    #[test]
+    fn the_interval_counts_from_the_end_of_a_run() {
+        let interval = Duration::from_secs(10);
+        let task: Weak<Nothing> = Weak::new();
+        let entry = |left, is_new| Entry {
+            task: task.clone(),
+            interval,
+            left,
+            is_new,
+            is_due: false,
+        };
+        let mut tasks = Tasks {
+            entries: vec![
+                entry(Duration::ZERO, false),
+                entry(Duration::ZERO, false),
+                entry(interval, true),
+            ],
+            runs_in: None,
+        };
+        // The first one's run ends after a second, the next one's after four.
+        tasks.entries[0].has_run(Duration::from_secs(1));
+        tasks.entries[1].has_run(Duration::from_secs(4));
+        tasks.count_down(Duration::from_secs(4));
+        let left = tasks.entries.iter().map(|entry| entry.left.as_secs());
+        assert_eq!(left.collect::<Vec<_>>(), [7, 10, 10]);
+        let mut for_ever = entry(Duration::ZERO, false);
+        for_ever.interval = Duration::MAX;
+        for_ever.has_run(interval);
+        assert_eq!(for_ever.left, Duration::MAX);
     }
 }
