@@ -75,8 +75,8 @@ pub(crate) fn has_room_for<T>(count: usize) -> bool {
 /// or `None` on a system where the pool cannot do that.
 ///
 /// The bytes are uninitialised before and after, whatever they are. A later write to them takes a
-/// page fault for each page. A refusal by the system is ignored, as for locked pages. Where huge
-/// pages are in use, the system splits one if only a part of it is given back.
+/// page fault for each page. A refusal by the system, as for locked pages, counts as 0 bytes. Where
+/// huge pages are in use, the system splits one if only a part of it is given back.
 pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> Option<usize> {
     #[cfg(all(target_os = "linux", not(miri)))]
     {
@@ -91,8 +91,18 @@ pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> Option<usize> {
         if len > 0 {
             // SAFETY: these are whole pages, and `bytes` is the only way to them. What they
             // held may be lost, as they are uninitialised. If the system refuses, as it does
-            // for locked pages, nothing has changed.
-            unsafe { libc::madvise(pages.as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
+            // for locked pages, nothing has changed. `errno` is this thread's own, and stays as it
+            // was: a drop may run between the program's own call and its look at `errno`.
+            let result = unsafe {
+                let errno = libc::__errno_location();
+                let before = *errno;
+                let result = libc::madvise(pages.as_mut_ptr().cast(), len, libc::MADV_DONTNEED);
+                *errno = before;
+                result
+            };
+            if result != 0 {
+                return Some(0);
+            }
         }
         Some(len)
     }
@@ -341,6 +351,30 @@ mod tests {
             released.is_some(),
             cfg!(all(target_os = "linux", not(miri)))
         );
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn locked_pages_stay_and_so_does_errno() {
+        const LEN: usize = 256 << 10; // whole pages in any case, and few enough to be locked
+        let mut bytes = vec![7_u8; LEN];
+        // SAFETY: locks pages in memory, or fails; changes no byte.
+        if unsafe { libc::mlock(bytes.as_ptr().cast(), LEN) } != 0 {
+            return; // the system forbids it
+        }
+        let start = bytes.as_mut_ptr().cast::<MaybeUninit<u8>>();
+        // SAFETY: they are the vector, which no other code uses meanwhile.
+        let part = unsafe { slice::from_raw_parts_mut(start, LEN) };
+        // SAFETY: `errno` is this thread's own.
+        unsafe { *libc::__errno_location() = 12_345 };
+        let released = release_pages(part);
+        // SAFETY: as above.
+        let errno = unsafe { *libc::__errno_location() };
+        let bytes = hint::black_box(bytes);
+        // SAFETY: as for `mlock`.
+        unsafe { libc::munlock(bytes.as_ptr().cast(), LEN) };
+        assert_eq!((released, errno), (Some(0), 12_345));
+        assert!(bytes.iter().all(|&byte| byte == 7));
     }
 
     /// Which signals this thread blocks.
