@@ -336,13 +336,13 @@ impl Builder {
     /// Sets whether a trim or a clear makes glibc's heap give free pages back to the system.
     /// Default: `false`, or `true` with [`release_when_idle`](Self::release_when_idle).
     ///
-    /// Calls `malloc_trim` after [`Pool::trim`], [`Pool::clear`] and the trims of
-    /// [`background_trim`](Self::background_trim), not after trims by gets and drops. It does so
-    /// once 1 MiB or more has left the pools with this option since the last call, by any way: all
-    /// such pools of the process, trims by gets and drops, and buffers that found no room are counted
-    /// together. It looks through the whole heap, and other threads' allocations may wait for it. It
-    /// does not help on systems without glibc, or with another allocator:
-    /// [`on_trim`](Self::on_trim) is for these.
+    /// Calls `malloc_trim` after [`Pool::trim`], [`Pool::clear`], the trims of
+    /// [`background_trim`](Self::background_trim) and the drop of the last handle, not after trims by
+    /// gets and drops. It does so once 1 MiB or more has left the pools with this option since the last
+    /// call, by any way: all such pools of the process, trims by gets and drops, and buffers that
+    /// found no room are counted together. It looks through the whole heap, and other threads'
+    /// allocations may wait for it. It does not help on systems without glibc, or with another
+    /// allocator: [`on_trim`](Self::on_trim) is for these.
     ///
     /// The pool gives the whole pages of a buffer back by itself. This adds the partial pages, the
     /// small buffers, and what the program's other code has freed (`docs/memory.md`).

@@ -85,4 +85,11 @@ fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
     assert!(given_back >= 200 * LARGE / PAGE, "{given_back} pages");
     // Then it pays nothing again.
     assert!(faults(100, one_by_one) < 1.0);
+    // The last handle's drop gives all pages back, too.
+    let pool = Pool::builder().background_trim(true).build().unwrap();
+    drop([(); 200].map(|()| filled(&pool, LARGE)));
+    let before = resident_pages();
+    drop(pool);
+    let given_back = before.saturating_sub(resident_pages());
+    assert!(given_back >= 180 * LARGE / PAGE, "{given_back} pages");
 }

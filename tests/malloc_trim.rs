@@ -84,5 +84,18 @@ fn the_heap_is_asked_after_a_megabyte_has_left_the_pools_if_they_are_to_ask() {
             asked
         });
         assert_eq!(asked.sum::<usize>(), 10 * calls);
+        // The drop of the last handle.
+        let pool = builder(asks).build().unwrap();
+        let (clone, guard) = (pool.clone(), pool.get(1));
+        let drop_last = |_: &Pool| {
+            drop(clone.clone()); // which is not
+            Freed::default()
+        };
+        assert_eq!(freeing(&pool, ENOUGH, drop_last), (0, 0));
+        drop(pool);
+        let before = CALLS.load(Ordering::Relaxed);
+        drop(clone);
+        assert_eq!(CALLS.load(Ordering::Relaxed) - before, calls);
+        drop(guard);
     }
 }

@@ -6,7 +6,6 @@ use super::Engine;
 use super::barrier;
 use super::cache::Patience;
 use super::item::{Idle, Item};
-use super::magazine::Magazine;
 use crate::sync::{Ordering, fence, lock};
 
 impl<T: Item> Engine<T> {
@@ -15,7 +14,9 @@ impl<T: Item> Engine<T> {
     /// Waits for a trim that is going on, and for a thread that is in the middle of a push
     /// or a pop, however long that thread is stopped there: what its cache holds could not be
     /// freed later. A second call does nothing.
-    pub(crate) fn close(&self) {
+    ///
+    /// `free` ends an idle item, and waits for no other thread.
+    pub(crate) fn close(&self, free: impl Fn(T)) {
         let mut round = lock(&self.trims.round); // kept: no claim but these
         if self.is_closed() {
             return;
@@ -42,7 +43,9 @@ impl<T: Item> Engine<T> {
                 let taken = unsafe { cache.take_idle(Idle::All, &mut Patience::Endless) };
                 if let Some(taken) = taken {
                     let rounds = taken.rounds;
-                    taken.items.into_iter().for_each(Magazine::free);
+                    for magazine in taken.items {
+                        magazine.free(&free);
+                    }
                     self.end_leases(depot, Some(cache.account()), rounds);
                 }
             }
@@ -50,20 +53,20 @@ impl<T: Item> Engine<T> {
         // SeqCst: pairs with the fence in `settle`. The store above comes before the loads of the
         // depots' queues.
         fence(Ordering::SeqCst);
-        self.empty_depots();
+        self.empty_depots(free);
     }
 
     /// Frees the items in the depots of a closed engine.
-    pub(super) fn empty_depots(&self) {
+    pub(super) fn empty_depots(&self, free: impl Fn(T)) {
         for depot in &self.depots {
             while let Some(magazine) = depot.pop() {
                 let items = magazine.len();
-                magazine.free();
+                magazine.free(&free);
                 self.end_leases(depot, None, items);
             }
             while let Some(item) = depot.pop_loose() {
                 let weight = item.weight();
-                item.free();
+                free(item);
                 self.end_loose_lease(depot, weight);
             }
         }

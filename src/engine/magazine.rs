@@ -2,7 +2,7 @@
 //!
 //! Owns the items in it. Knows nothing of where it comes from or goes.
 
-use super::item::{Item, MAGAZINE_ROUNDS};
+use super::item::MAGAZINE_ROUNDS;
 use std::mem::{self, MaybeUninit};
 
 /// Moves rounds, initialised or not, to as many other places.
@@ -41,6 +41,13 @@ impl<T> Magazine<T> {
 
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Ends all items with `free`.
+    pub(super) fn free(mut self, free: impl Fn(T)) {
+        while let Some(item) = self.pop() {
+            free(item);
+        }
     }
 
     /// Adds items on top.
@@ -94,15 +101,6 @@ impl<T> Magazine<T> {
         // SAFETY: this round was below the old `len`, so it is initialised; the new `len` excludes
         // it, so no code reads it again.
         Some(unsafe { self.rounds[self.len].assume_init_read() })
-    }
-}
-
-impl<T: Item> Magazine<T> {
-    /// Frees all items.
-    pub(super) fn free(mut self) {
-        while let Some(item) = self.pop() {
-            item.free();
-        }
     }
 }
 

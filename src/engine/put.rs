@@ -167,7 +167,7 @@ impl<T: Item> Engine<T> {
         // pushed item in the depot. If this one comes later, we find the engine closed.
         fence(Ordering::SeqCst);
         if self.is_closed() {
-            self.empty_depots();
+            self.empty_depots(T::free);
         }
     }
 

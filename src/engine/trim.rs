@@ -718,7 +718,7 @@ mod tests {
     #[test]
     fn a_trim_ends_what_a_piece_has_begun_to_free() {
         for end in [Engine::trim, Engine::clear, |engine: &Engine<Thing>| {
-            engine.close();
+            engine.close(Item::free);
             Freed::default()
         }] {
             let home = engine_in_pieces(UNLIMITED, UNLIMITED, 1);

@@ -15,7 +15,7 @@ mod surplus;
 use crate::background::{self, Task};
 use crate::backoff::Backoff;
 use crate::config::{Config, Hook};
-use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Origin};
+use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin};
 use crate::error::ConfigError;
 use crate::sizing::calibrator::Calibrator;
 use crate::sizing::size_class::SizeClasses;
@@ -182,14 +182,23 @@ impl Inner {
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends a handle; the last one frees all that the pool retains.
+    /// Ends a handle; the last one frees all that the pool retains. If a thread trims the pool, the
+    /// pages go back to the system, as after a trim.
     pub(crate) fn remove_handle(&self) {
         // AcqRel: what other handles did comes before the last one closes.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.engine.close();
-            if self.background.is_some() {
+            let releases = self.background.is_some();
+            self.engine.close(|mut slot: BufferBox| {
+                if releases {
+                    let capacity = slot.capacity();
+                    slot.give_back_pages(0..capacity);
+                }
+                slot.free();
+            });
+            if releases {
                 background::leave(self);
             }
+            self.ask_heap();
         }
     }
 

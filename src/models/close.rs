@@ -4,11 +4,11 @@ use super::{
     CLASS, Handle, Number, Pool, check, limits, limits_of_whole_magazines, limits_without_caches,
     put_local, spawn, spawn_endless,
 };
-use crate::engine::Limits;
+use crate::engine::{Item, Limits};
 use std::sync::Arc;
 
 fn close(pool: &Pool) {
-    pool.engine.close();
+    pool.engine.close(Item::free);
 }
 
 fn assert_empty(pool: &Pool) {

@@ -1,7 +1,7 @@
 //! A get that takes items that rest in another thread's cache, against that thread and others.
 
 use super::{CLASS, Pool, check, limits, spawn, spawn_endless};
-use crate::engine::Limits;
+use crate::engine::{Item, Limits};
 use std::sync::Arc;
 
 /// As many items of the class as one thread caches: then all are in its cache.
@@ -90,7 +90,7 @@ fn reclaim_races_close() {
         });
         rests.join().unwrap();
         let other = Arc::clone(&pool);
-        let closer = spawn(move || other.engine.close());
+        let closer = spawn(move || other.engine.close(Item::free));
         let held = pool.get();
         pool.put(held);
         closer.join().unwrap();

@@ -11,7 +11,7 @@
 //! try more.
 
 use super::{Held, Number, Pool, alive, spawn, whole};
-use crate::engine::{ClassIndex, ClassLimits, Limits};
+use crate::engine::{ClassIndex, ClassLimits, Item, Limits};
 use crate::stats::{Counts, Footprint};
 use crate::sync::model::{JoinHandle, check_many, random};
 use crate::sync::set_light_is_a_fence;
@@ -132,7 +132,7 @@ impl Used {
     fn close(&self) {
         let closing = self.know(|known| std::mem::replace(&mut known.closing, true));
         if !closing {
-            self.pool.engine.close();
+            self.pool.engine.close(Item::free);
             self.know(|known| known.closed = true);
         }
     }
