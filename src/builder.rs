@@ -270,20 +270,22 @@ impl Builder {
     /// Gives memory that was not needed for the time `idle` back to the system, whatever the program
     /// does: it may be at work, quiet or blocked. Default: off.
     ///
-    /// It goes back between `idle` and twice `idle` after its last use. Shorthand for
+    /// It goes back between `idle` and twice `idle` after its last use. It goes earlier if the
+    /// [budget](Self::retain_bytes) is short: then idle buffers make room for others. Shorthand for
     /// [`trim_interval(idle)`](Self::trim_interval),
     /// [`background_trim(true)`](Self::background_trim) and
     /// [`malloc_trim(true)`](Self::malloc_trim). As with all options, the last call of each counts.
     ///
-    /// On Linux, that works with any heap. The whole pages of a buffer of 8 KiB or more go back to
+    /// On Linux, that works with any heap for buffers of 8 KiB or more: their whole pages go back to
     /// the system before the heap gets the buffer. With glibc's heap the rest goes, too. With
-    /// another heap, the partial pages stay: [`on_trim`](Self::on_trim) lets you ask that heap for
-    /// them. On other systems it is the heap that decides.
+    /// another heap, smaller buffers and partial pages stay with the heap:
+    /// [`on_trim`](Self::on_trim) lets you ask that heap for them. On other systems it is the heap
+    /// that decides.
     ///
     /// It costs a thread for all such pools of the process, 2 to 5 us for each buffer that is freed,
     /// and page faults when the heap hands its memory out again. A program that takes more than the
-    /// [budget](Self::retain_bytes), drops all of it and does so again pays that each time
-    /// (`docs/memory.md`). Set a larger budget for such a program.
+    /// [budget](Self::retain_bytes), drops all of it and does so again pays that each time: ten times
+    /// as long for a buffer of 64 KiB (`docs/memory.md`). Set a larger budget for such a program.
     ///
     /// ```
     /// use std::time::Duration;
@@ -299,6 +301,7 @@ impl Builder {
     ///
     /// - `idle` is 0.
     /// - The system cannot start a thread.
+    /// - [`trim_interval(None)`](Self::trim_interval) was called afterwards.
     pub fn release_when_idle(mut self, idle: Duration) -> Self {
         self.trim_interval = Some(idle);
         self.interval_set_by = RELEASE_WHEN_IDLE;
@@ -311,12 +314,15 @@ impl Builder {
     ///
     /// Then a quiet program gives its memory back, too, and gets and drops do no part of a trim by
     /// time. If more than 512 KiB of one size class find no room in the pool in a row, the pages of
-    /// the next go back to the system. (Without the thread that takes 16 MiB or more.)
+    /// the next go back to the system. (Without the thread that takes 16 MiB or more.) The drop of the
+    /// last handle gives the pages of all idle buffers back.
     ///
     /// One thread does that for all pools of the process. It is named `tierpool-trim`, starts with
     /// the first such pool, and ends when the last one has lost its last handle. It keeps no pool
     /// alive. It trims the pools that are due one after the other. So a pool waits while the
-    /// thread trims another pool or runs its [`on_trim`](Self::on_trim) hook.
+    /// thread trims another pool or runs its [`on_trim`](Self::on_trim) hook. It has the priority and
+    /// the processors (affinity) of the thread that builds the first such pool. If that is a thread
+    /// with special ones, build a pool on another thread first.
     ///
     /// On Unix the thread blocks all signals from its first instruction on, so the
     /// program's own threads receive them. The thread that calls `build` has the same
@@ -359,7 +365,8 @@ impl Builder {
     ///
     /// It is called by the thread that called [`Pool::trim`] or [`Pool::clear`], and by the thread of
     /// [`background_trim`](Self::background_trim). Trims by gets and drops do not call it, since it
-    /// may take milliseconds. It is called outside all locks, when the trim is over, so it may use
+    /// may take milliseconds. Neither do returned buffers that find no room, nor the drop of the last
+    /// handle. It is called outside all locks, when the trim is over, so it may use
     /// the pool. A trim or a clear in it calls it again if that frees something.
     ///
     /// If it panics, the call of `trim` or `clear` panics, with nothing lost. In the background
