@@ -276,8 +276,8 @@ impl Builder {
     /// [`background_trim(true)`](Self::background_trim) and
     /// [`malloc_trim(true)`](Self::malloc_trim). As with all options, the last call of each counts.
     ///
-    /// On Linux, that works with any heap for buffers of 8 KiB or more: their whole pages go back to
-    /// the system before the heap gets the buffer. With glibc's heap the rest goes, too. With
+    /// On Linux and Windows, that works with any heap for buffers of 8 KiB or more: their whole pages
+    /// go back to the system before the heap gets the buffer. With glibc's heap the rest goes, too. With
     /// another heap, smaller buffers and partial pages stay with the heap:
     /// [`on_trim`](Self::on_trim) lets you ask that heap for them. On other systems it is the heap
     /// that decides.
