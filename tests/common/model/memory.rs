@@ -84,7 +84,7 @@ impl Memory {
         }
     }
 
-    /// The view of a new buffer, of which no more is seen than where it begins.
+    /// The view of a new buffer. Only its beginning is seen.
     pub(super) fn made(&mut self, base: usize, capacity: usize) -> View {
         self.last += 1;
         self.allocations.insert(

@@ -172,7 +172,7 @@ pub enum Op {
         less: usize,
         keep: bool,
     },
-    /// Writes to one chunk of the guard, as much as fits there, and announces it but for a few bytes.
+    /// Writes to one chunk of the guard, as much as fits there, and announces it except a few bytes.
     Fill {
         guard: usize,
         len: usize,

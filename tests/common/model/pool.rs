@@ -235,7 +235,7 @@ impl GuardModel {
         }
     }
 
-    /// The last part of it, which begins at `start`, becomes a guard. Says whether it can.
+    /// The last part of it, which begins at `start`, becomes a guard. Returns `false` if it cannot.
     pub(super) fn show(&mut self, memory: &Memory, start: usize, contents: &[u8]) -> bool {
         self.note_used(memory);
         let (address, len) = (memory.address(&self.view), self.view.contents.len());

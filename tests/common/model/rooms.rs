@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Lends a room, of which `len` bytes are announced, if any are.
+    /// Lends a room. `len` of its bytes are announced, if any are.
     pub(super) fn fill_with(&mut self, guard: usize, room: usize, len: usize, how: Filled) {
         let room = room % ZEROS_MAX;
         let written = len.min(room);
