@@ -574,3 +574,34 @@ fn the_model_and_the_pool_agree_while_a_trim_in_parts_visits_several_threads() {
     assert!(total.trimmed >= 2 * 64, "{total:?}");
     assert!(total.local_hits >= 60, "{total:?}");
 }
+
+// Failed once, about the model: a thread that is at its limit makes room by handing on what other
+// classes have. It takes no more of the room than the pool had before that.
+#[test]
+fn a_thread_at_its_limit_leases_what_the_pool_had_before_it_made_way() {
+    let [mut first, second] = two([Bounds::NONE, Bounds::NONE], [u64::MAX; 2]);
+    first.bounds = Bounds {
+        retain_bytes: 1824,
+        thread_cache_bytes: 1424,
+        ..first.bounds
+    };
+    let mut model = Model::new(&[first, second]);
+    for op in [
+        Op::Get { pool: 0, size: 201 },
+        Op::Drop { guard: 0 },
+        Op::GetDefault { pool: 0 },
+        Op::Get { pool: 0, size: 123 },
+        Op::Prefill {
+            pool: 0,
+            size: 118,
+            count: 39,
+        },
+        Op::Get { pool: 0, size: 199 },
+        Op::Drop { guard: 1 },
+        Op::Get { pool: 0, size: 398 },
+    ] {
+        model.apply(&op);
+        model.check();
+    }
+    model.finish();
+}

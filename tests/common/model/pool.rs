@@ -1123,10 +1123,14 @@ impl OnePool {
     /// Doubles a full cache's room, as far as may be.
     fn widen(&mut self, set: usize, at: usize) -> bool {
         let (room, most) = (self.sets[set].caches[at].room, self.share(at));
-        if room >= most || self.lease(at, self.capacities[at], 1) == 0 {
+        if room >= most {
             return false;
         }
-        let more = room.max(1).min(most - room);
+        // From the pool first: what makes way below gives the pool room that this does not take.
+        let more = self.lease(at, self.capacities[at], room.max(1).min(most - room));
+        if more == 0 {
+            return false;
+        }
         let mut leased = self.lease_of_thread(set, at, more);
         if leased == 0 {
             // What this thread has not needed, of any class, makes way.
@@ -1135,7 +1139,6 @@ impl OnePool {
             }
             leased = self.lease_of_thread(set, at, more);
         }
-        leased = self.lease(at, self.capacities[at], leased);
         self.sets[set].caches[at].room += leased;
         leased > 0
     }
