@@ -8,7 +8,7 @@
 # for leaks at the end of each binary; what tests forget on purpose, tests/common/forget.rs
 # keeps reachable.
 #
-# Not under either: tests/rss.rs and burst.rs, which measure what these tools change, and
+# Not under either: tests/rss.rs, burst.rs and faults.rs, which measure what these tools change, and
 # benches. Not under valgrind: tests/membarrier.rs, fork.rs, wiped.rs and malloc_trim.rs, see
 # below.
 #
@@ -38,7 +38,7 @@ export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only
 asan() {
     local host tests
     host=$(rustc -vV | sed -n 's/^host: //p')
-    mapfile -t tests < <(tests_but rss burst)
+    mapfile -t tests < <(tests_but rss burst faults)
     export RUSTFLAGS='-Zsanitizer=address --cfg no_benches' RUSTDOCFLAGS='-Zsanitizer=address'
     export ASAN_OPTIONS='detect_leaks=1:detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1:allocator_may_return_null=1'
     local cargo=(cargo +nightly test --locked --all-features
@@ -63,7 +63,7 @@ valgrind_memcheck() {
     # the threads that would free what these had. `wiped` reads all blocks to their ends, and
     # so what was never written of them. And valgrind has a `malloc_trim` of its own, which
     # comes before the test's.
-    mapfile -t tests < <(tests_but rss burst membarrier fork wiped malloc_trim)
+    mapfile -t tests < <(tests_but rss burst faults membarrier fork wiped malloc_trim)
     step "valgrind: building"
     # With fewer rounds where there are many: valgrind is some 30 times slower, and runs
     # one thread at a time.
