@@ -44,8 +44,9 @@ use std::sync::Arc;
 /// - Contents that no class holds go to a buffer from the heap, at least twice as large.
 ///
 /// Each step is at least one and a half times the capacity. (One may be smaller: the step to
-/// the largest class.) So, while no [parts](Self#parts) are out, appending `n` bytes copies at most `4 * n` bytes, however small the
-/// pieces are, and however close the size classes.
+/// the largest class.) So appending `n` bytes copies at most `4 * n` bytes, however small the
+/// pieces are, and however close the size classes. (This holds while no [parts](Self#parts) are
+/// out.)
 ///
 /// # Reading to the end
 ///
@@ -116,8 +117,8 @@ use std::sync::Arc;
 ///
 /// A full guard whose parts are out takes a fresh buffer, copies what is left of its contents, and
 /// leaves the old buffer to its parts. The fresh one has the same size, if a third of that stays
-/// free. Once all parts are gone, it uses the space
-/// before its contents again. So a receive loop is this:
+/// free. Once all parts are gone, a guard uses the space before its contents again. So a receive
+/// loop is this:
 ///
 /// ```
 /// use tierpool::{Pool, PooledBytes};

@@ -127,7 +127,7 @@ impl Memory {
         allocation.written = end.max(allocation.written);
     }
 
-    /// Nothing is left of what there ever was in an allocation of which a buffer has all. So many
+    /// A buffer has all of an allocation, and nothing is left of what there ever was in it. So many
     /// bytes `behind` its contents may have been written to since.
     ///
     /// # Panics
