@@ -77,7 +77,7 @@ cargo run --locked --release --example pressure -- "$cgroup" 2 | tee "$cgroup/sa
 grep -q 'short of memory.* freed [1-9]' "$cgroup/said"
 
 # Benches compile, and each workload runs once.
-run cargo test --locked --release --bench hot_path --bench trim
+run cargo test --locked --release --bench hot_path --bench trim --bench parts
 
 # Each program works, with plain buffers and with the pool.
 step "the programs of benches/programs, for a moment each"
