@@ -230,3 +230,24 @@ impl PooledBuf {
         known && self.slot.zeros_from() < self.slot.capacity()
     }
 }
+
+#[cfg(all(test, unix, not(miri)))]
+mod tests {
+    use crate::Pool;
+
+    // Linux does so with a datagram whose checksum is wrong, and returns the next one's length.
+    #[test]
+    fn what_the_system_writes_and_does_not_announce_is_in_no_zeros() {
+        let pool = Pool::default();
+        let mut buf = pool.get_zeroed(10); // of 512, and known to be zero behind these
+        let filled = buf.fill_uninit(400, |room| {
+            for byte in room {
+                byte.write(b's');
+            }
+            Ok((4, ()))
+        });
+        assert!(filled.is_ok());
+        buf.resize(500, 0);
+        assert_eq!((&buf[10..14], &buf[14..]), (&b"ssss"[..], &[0; 486][..]));
+    }
+}

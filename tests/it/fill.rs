@@ -204,6 +204,25 @@ fn a_pool_that_reuses_shows_what_its_users_wrote_and_nothing_uninitialised() {
     assert!(lends_zeros(&mut buf, SIZE));
 }
 
+// The heap may give the same address again, and what is there was never written.
+#[test]
+fn another_buffer_at_the_old_address_is_zeroed() {
+    let pool = options(&[SIZE]).reuse_initialised(true).build().unwrap();
+    for _ in 0..20 {
+        let mut buf = pool.get(SIZE);
+        buf.fill_with(SIZE, |room| {
+            room.fill(b's');
+            Ok(room.len())
+        })
+        .unwrap();
+        drop(std::mem::take(&mut *buf));
+        *buf = BytesMut::with_capacity(SIZE);
+        drop(buf);
+        let mut again = pool.get(SIZE);
+        assert!(lends_zeros(&mut again, SIZE));
+    }
+}
+
 #[test]
 fn a_pool_that_wipes_lends_zeros_and_wipes_its_rooms() {
     for reuse in [false, true] {

@@ -1128,6 +1128,36 @@ fn any_classes() -> impl Strategy<Value = Vec<usize>> {
     .prop_map(|classes| classes.into_iter().collect())
 }
 
+// Failed once: the bytes that were not announced lay where the pool knew of zeros.
+#[test]
+fn what_is_read_beside_a_full_guard_and_not_announced_is_in_no_room_and_in_no_zeros() {
+    for (zero, announced) in [(false, 1), (false, 7), (true, 1), (true, 7)] {
+        let options = crate::options(&CLASSES).zero_on_return(zero);
+        let pool = options.build().unwrap();
+        let read = || {
+            // One of the next class, of which the pool knows that it is zero.
+            drop(pool.get_zeroed(100));
+            let mut buf = pool.get(64);
+            buf.put_bytes(1, 64);
+            let chunk = buf.chunk_mut();
+            let len = chunk.len();
+            chunk.copy_from_slice(&[9; 8][..len]);
+            // SAFETY: all of the chunk was written by the line before.
+            unsafe { buf.advance_mut(announced) };
+            buf
+        };
+        let mut buf = read();
+        buf.resize(100, 0);
+        assert_eq!(buf[64 + announced..], vec![0; 36 - announced]);
+        let mut buf = read();
+        buf.fill_with(30, |room| {
+            assert_eq!(room, [0; 30]);
+            Ok(0)
+        })
+        .unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: crate::rounds(300, 8) as u32,

@@ -195,3 +195,19 @@ fn a_part_that_was_split_off_keeps_its_contents() {
     drop(buf);
     assert_eq!((&part[..], &rest[..]), (SECRET, SECRET));
 }
+
+// Failed once: what the same guard's earlier fill had left.
+#[test]
+fn a_room_of_a_pool_that_wipes_is_zero_whatever_it_may_reuse() {
+    let options = crate::options(&[CAPACITY]).zero_on_return(true);
+    let pool = options.reuse_initialised(true).build().unwrap();
+    let mut buf = pool.get(CAPACITY);
+    for written in [0, 1, 7, 0, 100] {
+        let filled = buf.fill_with(CAPACITY / 2, |room| {
+            assert!(room.iter().all(|&byte| byte == 0));
+            room.fill(9);
+            Ok(written)
+        });
+        assert_eq!(filled.unwrap(), written);
+    }
+}
