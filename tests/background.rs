@@ -4,6 +4,11 @@
 
 #![cfg(not(miri))]
 
+mod common {
+    pub mod wait;
+}
+
+use common::wait::wait_until;
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -39,17 +44,6 @@ fn threads() -> Option<usize> {
             .filter(|name| name.trim_end() == "tierpool-trim")
             .count(),
     )
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if is_so() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    panic!("not within a minute: {what}");
 }
 
 /// Waits until the thread has a name, which it gives itself.

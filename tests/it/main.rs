@@ -5,6 +5,7 @@ mod common {
     pub mod accounts;
     pub mod model;
     pub mod secret;
+    pub mod wait;
 }
 
 mod bounds;

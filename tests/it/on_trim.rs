@@ -1,5 +1,6 @@
 //! The program's own code after a trim: when it is called, with what, and what it may do.
 
+use crate::common::wait::wait_until;
 use crate::{assert_accounts_balance, total};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,18 +17,6 @@ fn builder() -> Builder {
 
 fn burst(pool: &Pool, buffers: usize) {
     drop((0..buffers).map(|_| pool.get(1)).collect::<Vec<_>>());
-}
-
-/// Waits a minute at most, for a thread that has no time set.
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if is_so() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    panic!("not within a minute: {what}");
 }
 
 /// A pool that notes what its hook is called with.

@@ -1,6 +1,7 @@
 //! Memory is given back: what a trim frees and what it leaves, whom it reaches,
 //! and who frees when nobody asks.
 
+use crate::common::wait::wait_until;
 use crate::{assert_accounts_balance, class, pool_of, rounds, total};
 use bytes::{Buf, BufMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,21 +46,6 @@ fn assert_nothing_is_lost(pool: &Pool) {
             "{counts:?}"
         );
     }
-}
-
-/// Waits until something is so that has no time set.
-///
-/// Gives up after so many looks that only a pool that never does it can fail:
-/// 1 ms each at least, a minute in all.
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if is_so() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    panic!("never: {what}");
 }
 
 // ---- what a trim frees ----

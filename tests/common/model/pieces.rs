@@ -39,9 +39,9 @@ pub(super) struct Frozen {
 impl World {
     // ---- who holds a buffer ----
 
-    /// The number of a guard's buffer.
-    fn cell_of(&mut self, pool: usize, model: &mut GuardModel) -> usize {
-        *model.cell.get_or_insert_with(|| {
+    /// The number of a buffer, which is new if it has none: then one holds it.
+    fn cell_of(&mut self, pool: usize, cell: Option<usize>) -> usize {
+        cell.unwrap_or_else(|| {
             self.last_cell += 1;
             let cell = Cell {
                 holders: 1,
@@ -211,20 +211,11 @@ impl World {
         model.view.capacity -= count;
         let contents: Vec<u8> = model.view.contents.drain(..count).collect();
         let pool = *pool;
-        let mut cell = self.guards[at].model.cell;
-        if cell.is_none() {
-            self.last_cell += 1;
-            let held = Cell {
-                holders: 1,
-                pool,
-                left: None,
-            };
-            self.cells.insert(self.last_cell, held);
-            cell = Some(self.last_cell);
-            self.guards[at].model.cell = cell;
-        }
-        self.join(cell.unwrap());
-        (contents, cell.unwrap())
+        let known = self.guards[at].model.cell;
+        let cell = self.cell_of(pool, known);
+        self.guards[at].model.cell = Some(cell);
+        self.join(cell);
+        (contents, cell)
     }
 
     pub(super) fn cut_to(&mut self, guard: usize, count: usize, keep: bool) {
@@ -343,7 +334,8 @@ impl World {
         model.view.contents.clone_from(&contents);
         self.memory.note_written(&model.view);
         model.leave(&self.memory);
-        let cell = self.cell_of(pool, &mut model);
+        let cell = self.cell_of(pool, model.cell);
+        model.cell = Some(cell);
         self.cells.get_mut(&cell).unwrap().left = Some(model);
         self.got_piece(real, contents, cell, keep);
     }
