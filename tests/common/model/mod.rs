@@ -24,6 +24,7 @@
 //! | `world.rs` | what an operation does to guards; the comparisons |
 //! | `pieces.rs` | parts that share a guard's buffer |
 //! | `rooms.rs` | rooms that are lent to be filled, and zeros |
+//! | `guard.rs` | what a pool notes on a buffer that is out |
 //! | `pool.rs` | the rules of one pool, and its counts |
 //! | `levels.rs` | threads' caches and depots, as lists |
 //! | `learned.rs` | targets, and what is retired |
@@ -34,6 +35,7 @@
 
 pub mod bytes;
 mod crew;
+mod guard;
 mod learned;
 mod levels;
 mod memory;

@@ -2,9 +2,10 @@
 //!
 //! Owns who holds each buffer. The buffer returns with the last of them: exactly once.
 
+use super::guard::GuardModel;
 use super::memory::View;
 use super::op::OnPiece;
-use super::pool::{Asked, GuardModel, Seen};
+use super::pool::{Asked, Seen};
 use super::world::{GUARDS_MAX, Guard, Room, World, round};
 use bytes::{Buf, Bytes, BytesMut};
 use std::mem;

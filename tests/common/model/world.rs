@@ -4,11 +4,12 @@
 //! Knows nothing of how threads take turns.
 
 use super::THREADS;
+use super::guard::GuardModel;
 use super::levels::Life;
 use super::memory::{Memory, View};
 use super::op::{OnPiece, Op, Options};
 use super::pieces::{Cell, Frozen, Piece};
-use super::pool::{Asked, GuardModel, OnePool, Seen, least_growth};
+use super::pool::{Asked, OnePool, Seen, least_growth};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::mem;
