@@ -5,8 +5,7 @@ use std::time::Duration;
 
 /// Waits until something is so.
 ///
-/// Gives up after so many looks that only a pool that never does it can fail:
-/// 1 ms each at least, a minute in all.
+/// Gives up after 60,000 looks, 1 ms apart at least. Only a pool that never does it fails.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..60_000 {

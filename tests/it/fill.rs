@@ -204,7 +204,7 @@ fn a_pool_that_reuses_shows_what_its_users_wrote_and_nothing_uninitialised() {
     assert!(lends_zeros(&mut buf, SIZE));
 }
 
-// The heap may give the same address again, and what is there was never written.
+// The heap may give the same address again, for bytes that were never written since.
 #[test]
 fn another_buffer_at_the_old_address_is_zeroed() {
     let pool = options(&[SIZE]).reuse_initialised(true).build().unwrap();

@@ -1135,7 +1135,7 @@ fn what_is_read_beside_a_full_guard_and_not_announced_is_in_no_room_and_in_no_ze
         let options = crate::options(&CLASSES).zero_on_return(zero);
         let pool = options.build().unwrap();
         let read = || {
-            // One of the next class, of which the pool knows that it is zero.
+            // One of the next class. The pool knows that it is zero.
             drop(pool.get_zeroed(100));
             let mut buf = pool.get(64);
             buf.put_bytes(1, 64);
