@@ -210,7 +210,7 @@ mod linux {
         let frozen = filled(&pool, 2).freeze();
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            for at in 0..2 {
+            let threads = [0, 1].map(|at| {
                 let (pool, over) = (&pool, &over);
                 scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
@@ -221,8 +221,8 @@ mod linux {
                             _ => _ = pool.stats(),
                         }
                     }
-                });
-            }
+                })
+            });
             for _ in 0..FORKS {
                 let Some(child) = fork() else {
                     // No more than is promised: reads, writes what fits, calls no pool.
@@ -235,6 +235,10 @@ mod linux {
                 assert_eq!(guard[..], [1; 900], "the child's is not the parent's");
             }
             over.store(true, Ordering::Relaxed);
+            // The end of a scope does not wait for its threads' destructors, which move buffers.
+            for thread in threads {
+                thread.join().unwrap();
+            }
         });
         use_up(pool, guard, frozen);
     }

@@ -8,8 +8,16 @@ use bytes::{Buf, BufMut};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use tierpool::{Pool, PooledBuf};
+
+/// Waits for threads and their destructors, which report to the calibrator. The end of a scope does
+/// not wait for the destructors.
+fn join_all(threads: Vec<ScopedJoinHandle<'_, ()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
 
 /// Has another thread calibrate all the while. Returns how many returns all of its
 /// calibrations had together.
@@ -44,7 +52,7 @@ fn of_returns_on_busy_threads_calibrations_lose_none_and_count_none_twice() {
         let pool = by_hand();
         let sum = while_calibrating(&pool, || {
             thread::scope(|scope| {
-                for thread in 0..threads {
+                let threads = (0..threads).map(|thread| {
                     let pool = &pool;
                     scope.spawn(move || {
                         for at in 0..RETURNS {
@@ -57,8 +65,9 @@ fn of_returns_on_busy_threads_calibrations_lose_none_and_count_none_twice() {
                             };
                             use_one(pool, 1024, len);
                         }
-                    });
-                }
+                    })
+                });
+                join_all(threads.collect());
             });
         });
         // Without those since each thread's last sample.
@@ -80,17 +89,18 @@ fn guards_that_end_on_other_threads_than_they_began_on_are_counted_once() {
         thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<PooledBuf>(16);
             let receiver = Arc::new(std::sync::Mutex::new(receiver));
+            let mut threads = Vec::new();
             for _ in 0..THREADS {
                 let (pool, sender) = (&pool, sender.clone());
-                scope.spawn(move || {
+                threads.push(scope.spawn(move || {
                     for at in 0..RETURNS {
                         let mut buf = pool.get(64 << (at % 5));
                         buf.put_bytes(7, at % 900);
                         sender.send(buf).unwrap();
                     }
-                });
+                }));
                 let receiver = Arc::clone(&receiver);
-                scope.spawn(move || {
+                threads.push(scope.spawn(move || {
                     attach(pool);
                     loop {
                         let received = receiver.lock().unwrap().recv();
@@ -100,9 +110,10 @@ fn guards_that_end_on_other_threads_than_they_began_on_are_counted_once() {
                         let half = buf.len() / 2;
                         buf.advance(half);
                     }
-                });
+                }));
             }
             drop(sender);
+            join_all(threads);
         });
     });
     // Each: none takes the fast path.
@@ -146,13 +157,14 @@ fn what_several_threads_counted_is_complete_at_a_calibration_by_count() {
     let pool = by_count(THRESHOLD).build().unwrap();
     let start = Barrier::new(THREADS as usize);
     thread::scope(|scope| {
-        for _ in 0..THREADS {
+        let threads = (0..THREADS).map(|_| {
             scope.spawn(|| {
                 start.wait();
                 (0..EACH).for_each(|_| use_one(&pool, 1000, 1000));
                 start.wait(); // no thread inherits a cache
-            });
-        }
+            })
+        });
+        join_all(threads.collect());
     });
     assert_eq!(calibrations(&pool), 0);
     // Until this thread, alone, comes to the threshold with what the others told.
