@@ -73,6 +73,7 @@
 //! No safe call shows what a buffer held before: a buffer comes out with length 0, and its spare
 //! capacity is available only as uninitialised memory. See [`Builder::zero_on_return`] for programs
 //! that want it overwritten as well.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 // What clippy.toml lists.
@@ -86,6 +87,7 @@ mod clock;
 mod config;
 mod engine;
 mod error;
+pub mod guide;
 mod inner;
 mod pool;
 mod sizing;
@@ -112,15 +114,7 @@ pub use stats::{ClassStats, Counts, Discards, Peaks, Stats};
 #[cfg(test)]
 const SLOW: bool = cfg!(any(miri, slow));
 
-// The examples of the README and of the pages are tested with the others.
+// The examples of the README are tested with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/memory.md")]
-struct MemoryPage;
-
-#[cfg(all(doctest, feature = "serde"))]
-#[doc = include_str!("../docs/calibration.md")]
-struct CalibrationPage;

@@ -1,0 +1,55 @@
+//! The guide: pages for users of the crate. Documentation only; no code.
+//!
+//! | page | question |
+//! |---|---|
+//! | [`getting_started`] | How do I write a server with it? |
+//! | [`frames`] | How do I share parts of a buffer, and what keeps it out? |
+//! | [`size_classes`] | Which size classes do I set? |
+//! | [`options`] | What do the limits mean together, for N threads? |
+//! | [`threads`] | What happens with many threads, and under tokio? |
+//! | [`memory`] | Who holds memory, and when does it go back? |
+//! | [`learned_sizes`] | Which sizes does the pool learn, and what for? |
+//! | [`troubleshooting`] | Which number is high, and what do I do? |
+
+// The pages link to one another's files, for a reader of the repository. The definitions above each
+// page come first, so here the same links lead to the modules.
+
+/// A network server, line by line.
+///
+/// [frames]: crate::guide::frames
+/// [options]: crate::guide::options
+/// [troubleshooting]: crate::guide::troubleshooting
+#[doc = include_str!("../docs/guide/getting_started.md")]
+pub mod getting_started {}
+
+/// Parts that share a buffer, rooms for reads, and pitfalls.
+#[doc = include_str!("../docs/guide/frames.md")]
+pub mod frames {}
+
+/// How requests map to size classes, and how to choose them.
+#[doc = include_str!("../docs/guide/size_classes.md")]
+pub mod size_classes {}
+
+/// What the limits mean together, with a worked example.
+///
+/// [memory]: crate::guide::memory
+#[doc = include_str!("../docs/guide/options.md")]
+pub mod options {}
+
+/// Handles, thread caches, runtimes and threads that end.
+///
+/// [memory]: crate::guide::memory
+#[doc = include_str!("../docs/guide/threads.md")]
+pub mod threads {}
+
+/// Who holds memory, how much, and when it goes back.
+#[doc = include_str!("../docs/memory.md")]
+pub mod memory {}
+
+/// What the pool records, and what it decides by that.
+#[doc = include_str!("../docs/learning.md")]
+pub mod learned_sizes {}
+
+/// What each counter means, and what to do.
+#[doc = include_str!("../docs/guide/troubleshooting.md")]
+pub mod troubleshooting {}
