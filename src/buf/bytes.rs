@@ -6,10 +6,7 @@
 use super::PooledBuf;
 use crate::inner::{BufferHold, Inner};
 use ::bytes::{Buf, Bytes, BytesMut};
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::mem;
 use std::ops::{Bound, Deref, RangeBounds};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -326,13 +323,6 @@ impl AsRef<[u8]> for PooledBytes {
     }
 }
 
-impl Borrow<[u8]> for PooledBytes {
-    #[inline]
-    fn borrow(&self) -> &[u8] {
-        self
-    }
-}
-
 impl Buf for PooledBytes {
     #[inline]
     fn remaining(&self) -> usize {
@@ -395,24 +385,6 @@ impl From<PooledBuf> for PooledBytes {
     }
 }
 
-impl<'a> IntoIterator for &'a PooledBytes {
-    type Item = &'a u8;
-    type IntoIter = slice::Iter<'a, u8>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl IntoIterator for PooledBytes {
-    type Item = u8;
-    type IntoIter = ::bytes::buf::IntoIter<PooledBytes>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        ::bytes::buf::IntoIter::new(self)
-    }
-}
-
 impl fmt::Debug for PooledBytes {
     /// Prints the bytes as `Bytes` does: `b"..."`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -427,122 +399,6 @@ impl fmt::Debug for PooledBytes {
         f.write_str("\"")
     }
 }
-
-impl fmt::LowerHex for PooledBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::UpperHex for PooledBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
-    }
-}
-
-impl Hash for PooledBytes {
-    /// As a slice.
-    fn hash<S: Hasher>(&self, state: &mut S) {
-        self[..].hash(state);
-    }
-}
-
-impl PartialEq for PooledBytes {
-    fn eq(&self, other: &Self) -> bool {
-        self[..] == other[..]
-    }
-}
-
-impl Eq for PooledBytes {}
-
-impl PartialOrd for PooledBytes {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for PooledBytes {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self[..].cmp(&other[..])
-    }
-}
-
-/// Compares with another kind of bytes, in both directions.
-macro_rules! compare {
-    ([$($of:tt)*] $other:ty) => {
-        impl<$($of)*> PartialEq<$other> for PooledBytes {
-            fn eq(&self, other: &$other) -> bool {
-                self[..] == *AsRef::<[u8]>::as_ref(other)
-            }
-        }
-
-        impl<$($of)*> PartialOrd<$other> for PooledBytes {
-            fn partial_cmp(&self, other: &$other) -> Option<Ordering> {
-                self[..].partial_cmp(AsRef::<[u8]>::as_ref(other))
-            }
-        }
-
-        impl<$($of)*> PartialEq<PooledBytes> for $other {
-            fn eq(&self, other: &PooledBytes) -> bool {
-                other == self
-            }
-        }
-
-        impl<$($of)*> PartialOrd<PooledBytes> for $other {
-            fn partial_cmp(&self, other: &PooledBytes) -> Option<Ordering> {
-                AsRef::<[u8]>::as_ref(self).partial_cmp(&other[..])
-            }
-        }
-    };
-}
-
-compare!([][u8]);
-compare!([const N: usize] [u8; N]);
-compare!([] str);
-compare!([] String);
-compare!([] Vec<u8>);
-compare!([] Bytes);
-compare!([] BytesMut);
-compare!([] PooledBuf);
-
-impl<T: ?Sized> PartialEq<&T> for PooledBytes
-where
-    PooledBytes: PartialEq<T>,
-{
-    fn eq(&self, other: &&T) -> bool {
-        *self == **other
-    }
-}
-
-impl<T: ?Sized> PartialOrd<&T> for PooledBytes
-where
-    PooledBytes: PartialOrd<T>,
-{
-    fn partial_cmp(&self, other: &&T) -> Option<Ordering> {
-        self.partial_cmp(*other)
-    }
-}
-
-/// Compares a reference, on the left side, with the bytes.
-macro_rules! compare_reference {
-    ([$($of:tt)*] $other:ty) => {
-        impl<$($of)*> PartialEq<PooledBytes> for &$other {
-            fn eq(&self, other: &PooledBytes) -> bool {
-                other == *self
-            }
-        }
-
-        impl<$($of)*> PartialOrd<PooledBytes> for &$other {
-            fn partial_cmp(&self, other: &PooledBytes) -> Option<Ordering> {
-                AsRef::<[u8]>::as_ref(*self).partial_cmp(&other[..])
-            }
-        }
-    };
-}
-
-compare_reference!([][u8]);
-compare_reference!([const N: usize] [u8; N]);
-compare_reference!([] str);
 
 // The bytes do not change. A panic in a drop leaves nothing half done.
 impl UnwindSafe for PooledBytes {}

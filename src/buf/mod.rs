@@ -1,10 +1,11 @@
 //! The buffer as its user holds it: an owned guard that goes home on drop.
 //!
 //! `growth` exchanges a full buffer for a larger one. `parts` cuts the contents into `bytes`, which
-//! share the buffer. `fill` lends room to code that wants initialised bytes. `traits` implements the
-//! traits of other crates. Knows nothing of levels.
+//! share the buffer. `fill` lends room to code that wants initialised bytes. `contents` compares and
+//! prints the bytes. `traits` implements the other traits. Knows nothing of levels.
 
 mod bytes;
+mod contents;
 mod fill;
 mod growth;
 mod parts;
@@ -24,7 +25,9 @@ use std::sync::Arc;
 /// An owned buffer from a [`Pool`](crate::Pool), which goes back by itself when dropped.
 ///
 /// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`](::bytes::Buf),
-/// [`io::Write`](std::io::Write) and [`fmt::Write`](std::fmt::Write).
+/// [`io::Write`](std::io::Write) and [`fmt::Write`](std::fmt::Write). It compares, orders and hashes
+/// as the slice of its contents, and `==` accepts slices, arrays, strings, vectors and the types of
+/// `bytes` on either side.
 ///
 /// It is `'static` and [`Send`]: it may be dropped on any thread, while the
 /// thread unwinds or is being torn down, and after the last handle of its pool.
@@ -159,7 +162,10 @@ use std::sync::Arc;
 ///   `discards.shared`. The guard's own `split_to` does not lose it.
 /// - **`socket.recv_from(&mut buf)`** reads into the contents. An empty guard has none. Call
 ///   [`recv_from`](Self::recv_from) or [`fill_with`](Self::fill_with).
-/// - **`buf.clone()`** gives a `BytesMut` from the heap. To share, [`freeze`](Self::freeze) and clone.
+/// - **`buf.clone()`** copies the contents into another buffer of the pool. To share them without a
+///   copy, [`freeze`](Self::freeze) and clone.
+/// - **`mem::take(&mut buf)`** does not compile, since a guard cannot exist without a pool. Write
+///   `mem::replace(&mut buf, pool.get(0))`.
 ///
 /// Indexing (`buf[0] = 1`, `&mut buf[4..]`), [`as_mut`](AsMut::as_mut),
 /// [`spare_capacity_mut`](Self::spare_capacity_mut) and [`set_len`](Self::set_len) are the guard's
