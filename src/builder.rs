@@ -41,6 +41,8 @@ const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 /// The options that set the interval of trims.
 const TRIM_INTERVAL: &str = "trim_interval";
 const RELEASE_WHEN_IDLE: &str = "release_when_idle";
+/// The option that asks for a thread, beside the one before.
+const BACKGROUND_TRIM: &str = "background_trim";
 
 /// Options for a [`Pool`], from [`Pool::builder`].
 ///
@@ -66,6 +68,8 @@ pub struct Builder {
     /// The option that has set it last.
     interval_set_by: &'static str,
     background_trim: bool,
+    /// The option that has set it last.
+    background_set_by: &'static str,
     on_trim: Option<Hook>,
     malloc_trim: bool,
     zero_on_return: bool,
@@ -91,6 +95,7 @@ impl Default for Builder {
             trim_interval: Some(TRIM_INTERVAL_DEFAULT),
             interval_set_by: TRIM_INTERVAL,
             background_trim: false,
+            background_set_by: BACKGROUND_TRIM,
             on_trim: None,
             malloc_trim: false,
             zero_on_return: false,
@@ -306,6 +311,7 @@ impl Builder {
         self.trim_interval = Some(idle);
         self.interval_set_by = RELEASE_WHEN_IDLE;
         self.background_trim = true;
+        self.background_set_by = RELEASE_WHEN_IDLE;
         self.malloc_trim = true;
         self
     }
@@ -336,6 +342,7 @@ impl Builder {
     /// call of a pool at the fork: see [`Pool`](Pool#after-fork).
     pub fn background_trim(mut self, on: bool) -> Self {
         self.background_trim = on;
+        self.background_set_by = BACKGROUND_TRIM;
         self
     }
 
@@ -546,7 +553,7 @@ impl Builder {
     ///
     /// A [`ConfigError`] that names the option and its values.
     pub fn build(self) -> Result<Pool, ConfigError> {
-        Pool::from_config(self.check()?)
+        Pool::from_config(self.check()?, self.background_set_by)
     }
 
     fn check(&self) -> Result<Config, ConfigError> {
@@ -589,7 +596,9 @@ impl Builder {
             });
         }
         if self.background_trim && self.trim_interval.is_none() {
-            return Err(ConfigError::BackgroundWithoutInterval);
+            return Err(ConfigError::BackgroundWithoutInterval {
+                field: self.background_set_by,
+            });
         }
         let interval = self.trim_interval.map(|set| set.max(INTERVAL_LEAST));
         let (in_background, by_calls) = match self.background_trim {
@@ -714,17 +723,32 @@ impl Builder {
 }
 
 impl Pool {
-    /// Options for a pool that differs from the default.
+    /// Makes a pool with the default options, as [`Pool::default`] does.
+    ///
+    /// Its size classes double from 512 bytes to 1 MiB. It keeps at most 64 MiB of idle buffers, and
+    /// trims itself every 10 seconds, in gets and drops. [`builder`](Self::builder) changes these.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// assert_eq!(pool.get(3000).capacity(), 4096);
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        let pool = Builder::default().build();
+        pool.expect("the defaults are valid, and start no thread")
+    }
+
+    /// Returns the default options, to change some of them before the pool is made.
     pub fn builder() -> Builder {
         Builder::default()
     }
 }
 
 impl Default for Pool {
-    /// Size classes from 512 bytes to 1 MiB, each twice the one before, a budget
-    /// of 64 MiB, and a trim every 10 seconds by gets and drops.
+    /// The same as [`Pool::new`].
     fn default() -> Self {
-        let pool = Builder::default().build();
-        pool.expect("the defaults are valid, and start no thread")
+        Pool::new()
     }
 }

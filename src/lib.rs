@@ -92,6 +92,7 @@ mod sizing;
 mod stats;
 mod sync;
 mod system;
+mod units;
 
 /// Models of the races between threads, for a checker.
 #[cfg(all(test, any(loom, shuttle)))]
@@ -99,7 +100,7 @@ mod models;
 
 pub use buf::{PooledBuf, PooledBytes};
 pub use builder::Builder;
-pub use error::{ConfigError, FitError, GetError};
+pub use error::{ConfigError, FitError, GetError, SpawnError};
 pub use pool::{Freed, Pool};
 pub use sizing::histogram::{Histogram, HistogramCell};
 pub use sizing::profile::Profile;

@@ -3,11 +3,12 @@
 use crate::buf::PooledBuf;
 use crate::config::Config;
 use crate::engine;
-use crate::error::{ConfigError, GetError};
+use crate::error::{ConfigError, GetError, SpawnError};
 use crate::inner::Inner;
 use crate::sizing::profile::Profile;
 use crate::sizing::targets::Targets;
 use crate::stats::Stats;
+use crate::units::{self, Rounded};
 use bytes::BytesMut;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -46,18 +47,26 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Makes a pool. `background_set_by` is the option that asks for a thread, if one does.
+    ///
     /// # Errors
     ///
     /// - If the heap has no room for the buffers that are to be kept idle.
     /// - If a thread is to trim, and cannot be started.
-    pub(crate) fn from_config(config: Config) -> Result<Self, ConfigError> {
+    pub(crate) fn from_config(
+        config: Config,
+        background_set_by: &'static str,
+    ) -> Result<Self, ConfigError> {
         // A handle from here on: dropped after an error, it frees the buffers made so far.
         let pool = Pool {
             shared: Inner::new(config),
         };
         pool.shared.stock_kept_idle()?;
         let started = pool.shared.trim_in_background();
-        started.map_err(|error| ConfigError::Background { kind: error.kind() })?;
+        started.map_err(|error| ConfigError::Background {
+            field: background_set_by,
+            error: SpawnError::new(error),
+        })?;
         Ok(pool)
     }
 
@@ -78,6 +87,7 @@ impl Pool {
     ///
     /// Ends the process if there is no memory, as `Vec` does;
     /// [`try_get`](Self::try_get) does not.
+    #[must_use = "the buffer goes back at once unless you keep it"]
     #[inline]
     pub fn get(&self, size: usize) -> PooledBuf {
         PooledBuf::acquire(&self.shared, size)
@@ -154,8 +164,28 @@ impl Pool {
     /// pool.get(100).extend_from_slice(b"secret");
     /// assert_eq!(pool.get_zeroed(100)[..], [0; 100]);
     /// ```
+    #[must_use = "the buffer goes back at once unless you keep it"]
     pub fn get_zeroed(&self, size: usize) -> PooledBuf {
         PooledBuf::acquire_zeroed(&self.shared, size)
+    }
+
+    /// Takes a buffer whose contents are a copy of `bytes`.
+    ///
+    /// The same as [`get`](Self::get) with their length, and
+    /// [`extend_from_slice`](PooledBuf::extend_from_slice).
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let buf = pool.copy_from_slice(b"hello");
+    /// assert_eq!((&buf[..], buf.capacity()), (&b"hello"[..], 512));
+    /// ```
+    #[must_use = "the buffer goes back at once unless you keep it"]
+    pub fn copy_from_slice(&self, bytes: &[u8]) -> PooledBuf {
+        let mut buf = self.get(bytes.len());
+        buf.extend_from_slice(bytes);
+        buf
     }
 
     /// Takes an empty buffer of the size that came back most often lately.
@@ -163,6 +193,7 @@ impl Pool {
     /// As [`get`](Self::get), with the present `default_size` of the [targets](Self::targets).
     /// Before the first calibration, that is 4096 bytes, or the largest size class if that is
     /// smaller. It is above the largest class if most of the buffers that come back are.
+    #[must_use = "the buffer goes back at once unless you keep it"]
     #[inline]
     pub fn get_default(&self) -> PooledBuf {
         self.get(self.shared.default_size())
@@ -359,14 +390,32 @@ impl Pool {
     }
 }
 
-/// The buffers that a [`trim`](Pool::trim) or a [`clear`](Pool::clear) freed.
+/// Counts the buffers that a [`trim`](Pool::trim) or a [`clear`](Pool::clear) freed.
+///
+/// `Display` prints one line, with the bytes rounded.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// drop((pool.get(4096), pool.get(8192)));
+/// assert_eq!(pool.clear().to_string(), "2 buffers, 12.0 KiB");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Freed {
-    /// Buffers.
+    /// The number of buffers.
     pub buffers: usize,
-    /// Their capacity in bytes.
+    /// Their capacity in bytes, all together.
     pub bytes: usize,
+}
+
+impl fmt::Display for Freed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buffers = units::counted(self.buffers as u64, "buffer");
+        write!(f, "{buffers}, {}", Rounded(self.bytes as u64))
+    }
 }
 
 impl Freed {

@@ -117,21 +117,23 @@ impl PooledBytes {
             Bound::Included(&at) => at,
             Bound::Excluded(&at) => at
                 .checked_add(1)
-                .expect("the range begins above usize::MAX"),
+                .expect("slice: the begin of the range is above usize::MAX"),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(&at) => at.checked_add(1).expect("the range ends above usize::MAX"),
+            Bound::Included(&at) => at
+                .checked_add(1)
+                .expect("slice: the end of the range is above usize::MAX"),
             Bound::Excluded(&at) => at,
             Bound::Unbounded => self.len,
         };
         assert!(
             begin <= end,
-            "slice: the range begins at {begin}, behind its end, {end}"
+            "slice: the begin of the range ({begin}) is above its end ({end})"
         );
         assert!(
             end <= self.len,
-            "slice: the range ends at {end}, above the length, {}",
+            "slice: the end of the range ({end}) is above the length ({})",
             self.len
         );
         if begin == end {
@@ -168,7 +170,10 @@ impl PooledBytes {
         let begin = subset.as_ptr().addr().wrapping_sub(self.start.addr().get());
         assert!(
             begin <= self.len && subset.len() <= self.len - begin,
-            "slice_ref: the subset is not a slice of these bytes"
+            "slice_ref: the subset ({} bytes) is not a slice of these {} bytes: pass a part of what they \
+             deref to",
+            subset.len(),
+            self.len
         );
         self.slice(begin..begin + subset.len())
     }
@@ -182,7 +187,7 @@ impl PooledBytes {
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Self {
         let len = self.len;
-        assert!(at <= len, "split_to: {at} is above the length, {len}");
+        assert!(at <= len, "split_to: at ({at}) is above the length ({len})");
         if at == len {
             return mem::take(self);
         }
@@ -199,7 +204,10 @@ impl PooledBytes {
     #[must_use = "the bytes are cut off; to drop them, call `truncate`"]
     pub fn split_off(&mut self, at: usize) -> Self {
         let len = self.len;
-        assert!(at <= len, "split_off: {at} is above the length, {len}");
+        assert!(
+            at <= len,
+            "split_off: at ({at}) is above the length ({len})"
+        );
         if at == 0 {
             return mem::take(self);
         }
@@ -340,7 +348,10 @@ impl Buf for PooledBytes {
     #[inline]
     fn advance(&mut self, count: usize) {
         let len = self.len;
-        assert!(count <= len, "advance: {count} is above the length, {len}");
+        assert!(
+            count <= len,
+            "advance: count ({count}) is above the length ({len})"
+        );
         self.skip(count);
     }
 

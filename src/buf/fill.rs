@@ -214,7 +214,8 @@ impl PooledBuf {
     fn append_room(&mut self, room: usize, written: usize) {
         assert!(
             written <= room,
-            "{written} bytes cannot have been written to a room of {room}"
+            "the bytes written ({written}) are above the room that was to be filled ({room}): return \
+             how many bytes were written to it"
         );
         let len = self.slot.buf.len() + written;
         // SAFETY: the room was behind the contents, and all of it is initialised.

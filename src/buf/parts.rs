@@ -46,7 +46,7 @@ impl PooledBuf {
     #[inline]
     pub fn split_to(&mut self, at: usize) -> PooledBytes {
         let len = self.len();
-        assert!(at <= len, "split_to: {at} is above the length, {len}");
+        assert!(at <= len, "split_to: at ({at}) is above the length ({len})");
         if at == 0 {
             return PooledBytes::new();
         }
@@ -92,7 +92,10 @@ impl PooledBuf {
     #[must_use = "the bytes are cut off; to drop them, call `truncate`"]
     pub fn split_off(&mut self, at: usize) -> PooledBytes {
         let len = self.len();
-        assert!(at <= len, "split_off: {at} is above the length, {len}");
+        assert!(
+            at <= len,
+            "split_off: at ({at}) is above the length ({len})"
+        );
         if at == len {
             return PooledBytes::new();
         }
@@ -135,6 +138,7 @@ impl PooledBuf {
     /// drop(bytes);
     /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
     /// ```
+    #[must_use = "the buffer goes back at once unless you keep the bytes"]
     #[inline]
     pub fn freeze(self) -> PooledBytes {
         if self.is_empty() {
@@ -162,6 +166,7 @@ impl PooledBuf {
     /// assert_eq!(frozen, [7; 500]);
     /// assert_eq!(pool.stats().total.outstanding_bytes, 512);
     /// ```
+    #[must_use = "the buffer goes back at once unless you keep the bytes"]
     pub fn freeze_compact(mut self) -> PooledBytes {
         let share = u128::from(self.slot.home().compact_below());
         if !self.is_empty() && (self.len() as u128) * 100 < self.whole_capacity() as u128 * share {

@@ -183,7 +183,12 @@ unsafe impl BufMut for PooledBuf {
             let chunk = source.chunk();
             let len = chunk.len();
             // Else this would never end.
-            assert!(len > 0, "a source has bytes remaining, and an empty chunk");
+            assert!(
+                len > 0,
+                "put: the source has {} bytes remaining, but an empty chunk: its `chunk` must \
+                 return some of them",
+                source.remaining()
+            );
             self.extend_from_slice(chunk);
             source.advance(len);
         }

@@ -25,6 +25,17 @@ enum Want {
     Growth,
 }
 
+/// # Panics
+///
+/// - If no buffer can be as large as `request`.
+fn check_request(request: usize) {
+    assert!(
+        request <= CAPACITY_MAX,
+        "capacity overflow: a buffer of {request} bytes is above isize::MAX ({CAPACITY_MAX} \
+         bytes), the most that can be allocated; ask for less, or call try_get for an error"
+    );
+}
+
 impl Inner {
     /// An empty buffer for `request` bytes, and the thread cache that it may come back to.
     ///
@@ -75,6 +86,7 @@ impl Inner {
     /// As [`acquire`](Self::acquire). If the buffer is new, it is zero, and the slot knows that.
     pub(crate) fn acquire_zeroed(self: &Arc<Self>, request: usize) -> (BufferBox, BufferOrigin) {
         let class = self.classes.for_request(request);
+        check_request(request);
         let make = |capacity| -> Result<_, Infallible> {
             let home = || Arc::clone(self);
             Ok(match BufferSlot::try_with_capacity(capacity, home()) {
@@ -98,6 +110,7 @@ impl Inner {
         request: usize,
         want: Want,
     ) -> (BufferBox, BufferOrigin) {
+        check_request(request);
         let make = |capacity| -> Result<_, Infallible> {
             Ok(BufferSlot::with_capacity(capacity, Arc::clone(self)))
         };

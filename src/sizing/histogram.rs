@@ -86,6 +86,7 @@ pub struct HistogramCell {
 
 impl Histogram {
     /// A histogram in which nothing is recorded.
+    #[must_use]
     pub fn new() -> Self {
         const NONE: Counts = Counts {
             calls: 0,
@@ -165,11 +166,13 @@ impl Histogram {
     }
 
     /// How many calls were counted.
+    #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
     /// Whether nothing is recorded.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.calls == 0
     }
@@ -186,6 +189,7 @@ impl Histogram {
     /// let steps = histogram.steps();
     /// assert_eq!((steps[0], steps[1], steps[19]), (2, 1, 1));
     /// ```
+    #[must_use]
     pub fn steps(&self) -> [u64; STEPS] {
         let mut steps = [0; STEPS];
         for cell in self.cells() {
@@ -217,6 +221,7 @@ impl Histogram {
     /// let targets = histogram.targets(0.95).expect("something is recorded");
     /// assert_eq!((targets.default_size, targets.max_size), (4096, 131_072));
     /// ```
+    #[must_use]
     pub fn targets(&self, percentile: f64) -> Option<Targets> {
         targets::from_steps(&self.steps(), percentile)
     }

@@ -87,7 +87,10 @@ impl SizeClasses {
             return Err(FitError::NoClasses);
         }
         if k > CLASSES_MAX {
-            return Err(FitError::TooManyClasses { max: CLASSES_MAX });
+            return Err(FitError::TooManyClasses {
+                k,
+                max: CLASSES_MAX,
+            });
         }
         if histogram.is_empty() {
             return Err(FitError::Empty);
@@ -247,6 +250,7 @@ impl SizeClasses {
     }
 
     /// All capacities, ascending, in bytes.
+    #[must_use]
     pub fn capacities(&self) -> &[usize] {
         &self.capacities[..usize::from(self.count)]
     }
@@ -309,6 +313,7 @@ impl Histogram {
     /// assert_eq!(requests.wasted_bytes(&classes), 24 + 548); // 9000 is above both
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
+    #[must_use]
     pub fn wasted_bytes(&self, classes: &SizeClasses) -> u128 {
         let wasted = self.cells().map(|cell| {
             let class = classes.for_request(cell.largest);

@@ -54,6 +54,7 @@ const DEVIATIONS_KEEP: f64 = 2.0;
 /// From [`Pool::targets`](crate::Pool::targets), or for recorded sizes from
 /// [`Histogram::targets`](crate::Histogram::targets).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Targets {
     /// The size that most buffers hold: a good capacity if nothing is known.

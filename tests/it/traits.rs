@@ -247,9 +247,9 @@ where
     L: PartialEq<R> + PartialOrd<R> + ?Sized,
     R: PartialEq<L> + PartialOrd<L> + ?Sized,
 {
-    assert!(left == same && same == left);
-    assert!(left != more && more != left);
-    assert!(left < more && more > left);
+    assert_eq!([left.eq(same), same.eq(left)], [true; 2]);
+    assert_eq!([left.ne(more), more.ne(left)], [true; 2]);
+    assert_eq!([left.lt(more), more.gt(left)], [true; 2]);
     assert_eq!(left.partial_cmp(same), Some(Ordering::Equal));
     assert_eq!(same.partial_cmp(left), Some(Ordering::Equal));
 }
@@ -420,4 +420,19 @@ fn a_guard_is_taken_by_putting_an_empty_one_in_its_place() {
     let mut buf = guard_of(&pool, b"taken");
     let taken = mem::replace(&mut buf, pool.get(0));
     assert_eq!((&taken[..], &buf[..]), (&b"taken"[..], &b""[..]));
+}
+
+#[test]
+fn a_copy_of_a_slice_is_a_get_with_contents() {
+    let pool = pool_of(&[64, 512]);
+    let buf = pool.copy_from_slice(&[7; 100]);
+    assert_eq!((&buf[..], buf.capacity()), (&[7; 100][..], 512));
+    assert!(pool.copy_from_slice(b"").is_empty());
+    assert_eq!(total(&pool).gets, 2);
+}
+
+#[test]
+fn a_new_pool_is_the_default_one() {
+    assert_eq!(Pool::new().classes(), Pool::default().classes());
+    assert_eq!(Pool::new().stats(), Pool::default().stats());
 }
