@@ -66,7 +66,8 @@
 //!
 //! # Features
 //!
-//! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read.
+//! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
+//!   its parts, [`Targets`] and [`Freed`] can be serialized.
 //!
 //! # Safety
 //!
@@ -88,6 +89,7 @@ mod engine;
 mod error;
 mod inner;
 mod pool;
+mod report;
 mod sizing;
 mod stats;
 mod sync;
@@ -102,11 +104,12 @@ pub use buf::{PooledBuf, PooledBytes};
 pub use builder::Builder;
 pub use error::{ConfigError, FitError, GetError, SpawnError};
 pub use pool::{Freed, Pool};
+pub use report::Explanation;
 pub use sizing::histogram::{Histogram, HistogramCell};
 pub use sizing::profile::Profile;
 pub use sizing::size_class::SizeClasses;
 pub use sizing::targets::Targets;
-pub use stats::{ClassStats, Counts, Discards, Peaks, Stats};
+pub use stats::{ClassStats, Counts, Discards, Peaks, Stats, Usage};
 
 /// Whether each step of a unit test costs microseconds: under Miri, and under valgrind, for
 /// which `scripts/sanitize.sh` sets `--cfg slow`.

@@ -1,11 +1,10 @@
 //! Numbers of what the pool did: counters that are written, snapshots that are read.
 //!
 //! Decides nothing; the calibrator asks for a few. The thread caches count frequent events, without
-//! shared writes; the counters here are for the rest.
+//! shared writes; the counters here are for the rest. `report` prints the snapshots.
 
 use crate::engine::Levels;
 use crate::sync::{AtomicUsize, Counter, Ordering};
-use std::fmt;
 
 /// Events of one size class that are rare enough to share their counters.
 #[derive(Debug, Default)]
@@ -200,25 +199,29 @@ impl DiscardCounters {
     }
 }
 
-/// A pool's event counts and its present buffers, from [`Pool::stats`](crate::Pool::stats).
+/// Shows what a pool did and what it has now, from [`Pool::stats`](crate::Pool::stats).
 ///
-/// While no thread is inside the pool, these hold: the first and the last in every
-/// [`Counts`], the second in the total (a guard may be taken in one class and,
-/// having grown behind `DerefMut`, be returned to another):
+/// `Display` prints a table that fits 100 columns. [`explain`](Self::explain) names the numbers
+/// that stand out, and what to do. [`since`](Self::since) gives the numbers of a period. With the
+/// feature `serde` it can be serialized.
+///
+/// # Sums
+///
+/// While no thread is inside the pool, these equations hold:
 ///
 /// ```text
-/// gets           == local_hits + depot_hits + misses + oversize
-/// gets + adopted == returns + discards + detached + outstanding
+/// gets                == local_hits + depot_hits + misses + oversize
+/// gets + adopted      == returns + discards + detached + outstanding
 /// returns + prefilled == local_hits + depot_hits + trimmed + retained_buffers
 /// ```
 ///
-/// A snapshot taken while threads are busy is not of one moment: an event may be counted in one
-/// place and not yet in another. So the sums may be off, and `outstanding` and `outstanding_bytes`
-/// with them. No count of events ever falls, and the total's `retained_bytes` is never above the
-/// budget. The total's [`footprint_bytes`](Counts::footprint_bytes) is exact at any moment.
+/// The first and the last hold in every [`Counts`], the second in the total: a guard that grows
+/// behind `DerefMut` is taken in one class and returned to another.
 ///
-/// `Display` prints an aligned table, with a column of bytes beside the outstanding buffers and one
-/// beside the retained ones.
+/// While threads are busy, a snapshot is not of one moment. An event may be counted in one place and
+/// not yet in another, so the sums may be off. Three things always hold: no count of events ever
+/// falls, the total's `retained_bytes` is never above the budget, and the total's
+/// [`footprint_bytes`](Counts::footprint_bytes) is exact.
 ///
 /// ```
 /// use tierpool::Pool;
@@ -232,19 +235,71 @@ impl DiscardCounters {
 /// assert_eq!(pool.stats().peaks.footprint_bytes, 4096);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
-    /// One entry per size class, ascending.
+    /// The size classes, ascending.
     pub classes: Vec<ClassStats>,
-    /// Buffers of no size class: oversize ones, and adopted ones below the smallest class.
+    /// The buffers of no size class: oversize ones, and adopted ones below the smallest class.
     pub unclassed: Counts,
-    /// The sum of all of these.
+    /// The sum of `classes` and `unclassed`.
     pub total: Counts,
     /// The most bytes since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or since the
     /// pool was made.
     pub peaks: Peaks,
+    /// How much of the capacity that came back was used: an estimate.
+    pub usage: Usage,
+    /// The most bytes that the pool retains, as
+    /// [`Builder::retain_bytes`](crate::Builder::retain_bytes) has set it.
+    pub budget_bytes: u64,
     /// How often the pool has chosen its [targets](crate::Pool::targets).
     pub calibrations: u64,
+}
+
+/// Estimates how much of the capacity that was handed out was used.
+///
+/// Counts each buffer that came back with its capacity, and with the most bytes that it held while
+/// it was out. It is an estimate: of the returns on the fast path, the pool looks at the first ones
+/// and then at about one in 64, at random, and each of these counts for those before it. Not counted
+/// are buffers that guards outgrew, buffers that are still out, and returns on a thread that is
+/// ending.
+///
+/// Nothing is recorded on the fast path, so this costs nothing there.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::default();
+/// pool.get(4096).extend_from_slice(&[7; 1024]);
+/// let usage = pool.stats().usage;
+/// assert_eq!((usage.capacity_bytes, usage.used_bytes), (4096, 1024));
+/// assert_eq!((usage.wasted_bytes(), usage.waste()), (3072, 0.75));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Usage {
+    /// The capacity of the buffers that came back, in bytes.
+    pub capacity_bytes: u64,
+    /// The bytes of it that were used; at most `capacity_bytes`.
+    pub used_bytes: u64,
+}
+
+impl Usage {
+    /// Returns the bytes of capacity that were not used.
+    #[must_use]
+    pub fn wasted_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.used_bytes)
+    }
+
+    /// Returns the share of the capacity that was not used, from 0 to 1; 0 before the first return.
+    #[must_use]
+    pub fn waste(&self) -> f64 {
+        match self.capacity_bytes {
+            0 => 0.0,
+            capacity => self.wasted_bytes() as f64 / capacity as f64,
+        }
+    }
 }
 
 /// The most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or
@@ -266,6 +321,7 @@ pub struct Stats {
 /// assert_eq!((peaks.footprint_bytes, peaks.outstanding_bytes), (8192, 4096));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Peaks {
     /// The most that was outstanding and retained together, in bytes.
@@ -281,6 +337,7 @@ pub struct Peaks {
 
 /// The counts of one size class.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ClassStats {
     /// The class's capacity in bytes.
@@ -294,6 +351,7 @@ pub struct ClassStats {
 
 /// Events since the pool was made, and the present buffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Counts {
     /// Buffers handed out, those that a guard took to [grow](Counts::growths) included.
@@ -341,6 +399,7 @@ pub struct Counts {
 
 /// Returned buffers that were freed, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Discards {
     /// The capacity was above the largest size class: oversize, or grown past it. Or it
@@ -363,6 +422,16 @@ impl Discards {
     pub fn total(&self) -> u64 {
         self.above_max + self.below_min + self.shared + self.full
     }
+
+    /// Those since `earlier`: the differences, and 0 if `earlier` is above.
+    fn since(&self, earlier: &Discards) -> Discards {
+        Discards {
+            above_max: self.above_max.saturating_sub(earlier.above_max),
+            below_min: self.below_min.saturating_sub(earlier.below_min),
+            shared: self.shared.saturating_sub(earlier.shared),
+            full: self.full.saturating_sub(earlier.full),
+        }
+    }
 }
 
 impl Counts {
@@ -378,6 +447,32 @@ impl Counts {
         match self.gets {
             0 => 0.0,
             gets => self.hits() as f64 / gets as f64,
+        }
+    }
+
+    /// Returns the counts of the period from `earlier` to this: see [`Stats::since`].
+    ///
+    /// A count of events is the difference, and 0 if `earlier` is above. `outstanding`,
+    /// `outstanding_bytes`, `retained_buffers` and `retained_bytes` are those of this.
+    #[must_use]
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        Counts {
+            gets: self.gets.saturating_sub(earlier.gets),
+            local_hits: self.local_hits.saturating_sub(earlier.local_hits),
+            depot_hits: self.depot_hits.saturating_sub(earlier.depot_hits),
+            misses: self.misses.saturating_sub(earlier.misses),
+            oversize: self.oversize.saturating_sub(earlier.oversize),
+            growths: self.growths.saturating_sub(earlier.growths),
+            adopted: self.adopted.saturating_sub(earlier.adopted),
+            returns: self.returns.saturating_sub(earlier.returns),
+            discards: self.discards.since(&earlier.discards),
+            detached: self.detached.saturating_sub(earlier.detached),
+            prefilled: self.prefilled.saturating_sub(earlier.prefilled),
+            trimmed: self.trimmed.saturating_sub(earlier.trimmed),
+            outstanding: self.outstanding,
+            outstanding_bytes: self.outstanding_bytes,
+            retained_buffers: self.retained_buffers,
+            retained_bytes: self.retained_bytes,
         }
     }
 
@@ -473,75 +568,57 @@ impl Stats {
             unclassed,
             total,
             peaks: Peaks::default(),
+            usage: Usage::default(),
+            budget_bytes: 0,
             calibrations: 0,
         }
     }
-}
 
-impl fmt::Display for Stats {
-    /// Prints one line per size class that was used, then the sum.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Each `bytes` is of the column before it.
-        const HEAD: [&str; 17] = [
-            "class", "gets", "local", "depot", "miss", "oversize", "growths", "adopted", "returns",
-            "discards", "detached", "prefill", "trimmed", "outst.", "bytes", "retained", "bytes",
-        ];
-        let row = |name: String, counts: &Counts| -> [String; HEAD.len()] {
-            [
-                name,
-                counts.gets.to_string(),
-                counts.local_hits.to_string(),
-                counts.depot_hits.to_string(),
-                counts.misses.to_string(),
-                counts.oversize.to_string(),
-                counts.growths.to_string(),
-                counts.adopted.to_string(),
-                counts.returns.to_string(),
-                counts.discards.total().to_string(),
-                counts.detached.to_string(),
-                counts.prefilled.to_string(),
-                counts.trimmed.to_string(),
-                counts.outstanding.to_string(),
-                counts.outstanding_bytes.to_string(),
-                counts.retained_buffers.to_string(),
-                counts.retained_bytes.to_string(),
-            ]
-        };
-        let mut rows = vec![HEAD.map(String::from)];
-        for class in &self.classes {
-            if class.counts != Counts::default() {
-                rows.push(row(class.capacity.to_string(), &class.counts));
+    /// Returns the numbers of the period from an earlier snapshot of the same pool to this one.
+    ///
+    /// A count of events is the difference. What is there now is as in this snapshot: `outstanding`,
+    /// `outstanding_bytes`, `retained_buffers`, `retained_bytes`, `keep_idle`, `budget_bytes` and all
+    /// peaks. So the second equation of the [sums](Self#sums) does not hold for a period.
+    ///
+    /// No difference is below 0: if `earlier` is the later one, the counts are 0. A size class that
+    /// `earlier` does not have counts from the beginning. So the result means nothing if `earlier` is
+    /// of another pool.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop(pool.get(4096)); // a miss
+    /// let before = pool.stats();
+    /// drop(pool.get(4096));
+    /// let period = pool.stats().since(&before);
+    /// assert_eq!((period.total.gets, period.total.misses), (1, 0));
+    /// assert_eq!(period.total.hit_rate(), 1.0);
+    /// assert_eq!(period.total.retained_buffers, 1); // now
+    /// ```
+    #[must_use]
+    pub fn since(&self, earlier: &Stats) -> Stats {
+        let classes = self.classes.iter().map(|class| {
+            let same = |other: &&ClassStats| other.capacity == class.capacity;
+            let before = earlier.classes.iter().find(same);
+            let before = before.map_or(Counts::default(), |class| class.counts);
+            ClassStats {
+                counts: class.counts.since(&before),
+                ..class.clone()
             }
-        }
-        if self.unclassed != Counts::default() {
-            rows.push(row(String::from("none"), &self.unclassed));
-        }
-        rows.push(row(String::from("total"), &self.total));
-        let widths: [usize; HEAD.len()] = std::array::from_fn(|column| {
-            let cells = rows.iter().map(|row| row[column].len());
-            cells.max().unwrap_or(0)
         });
-        for row in &rows {
-            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-                let gap = if column == 0 { "" } else { "  " };
-                write!(f, "{gap}{cell:>width$}")?;
-            }
-            writeln!(f)?;
+        let (usage, before) = (self.usage, earlier.usage);
+        Stats {
+            classes: classes.collect(),
+            unclassed: self.unclassed.since(&earlier.unclassed),
+            total: self.total.since(&earlier.total),
+            peaks: self.peaks,
+            usage: Usage {
+                capacity_bytes: usage.capacity_bytes.saturating_sub(before.capacity_bytes),
+                used_bytes: usage.used_bytes.saturating_sub(before.used_bytes),
+            },
+            budget_bytes: self.budget_bytes,
+            calibrations: self.calibrations.saturating_sub(earlier.calibrations),
         }
-        let Discards {
-            above_max,
-            below_min,
-            shared,
-            full,
-        } = self.total.discards;
-        write!(
-            f,
-            "hit rate {:.2} %; discards: {above_max} above max, {below_min} below min, \
-             {shared} shared, {full} full\n\
-             footprint {} bytes, {} at its peak",
-            100.0 * self.total.hit_rate(),
-            self.total.footprint_bytes(),
-            self.peaks.footprint_bytes,
-        )
     }
 }

@@ -45,6 +45,27 @@ impl fmt::Display for Rounded {
     }
 }
 
+/// A count in at most 7 characters: exact below ten million, and cut to thousands, millions and so
+/// on above.
+#[derive(Clone, Copy)]
+pub(crate) struct Short(pub(crate) u64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Short(mut count) = *self;
+        if count < 10_000_000 {
+            return f.pad(&count.to_string());
+        }
+        let mut units = "kMGTP".chars();
+        let mut unit = ' ';
+        while count >= 1_000_000 {
+            count /= 1000;
+            unit = units.next().unwrap_or(unit);
+        }
+        f.pad(&format!("{count}{unit}"))
+    }
+}
+
 /// `count` and its noun: `1 buffer`, `2 buffers`.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
     match count {
@@ -93,6 +114,21 @@ mod tests {
             assert!(text.len() <= 10);
         }
         assert_eq!(format!("{:>9}|", Rounded(1024)), "  1.0 KiB|");
+    }
+
+    #[test]
+    fn a_count_has_at_most_7_characters() {
+        for (count, text) in [
+            (0, "0"),
+            (9_999_999, "9999999"),
+            (10_000_000, "10000k"),
+            (999_999_999, "999999k"),
+            (1_000_000_000, "1000M"),
+            (u64::MAX, "18446P"),
+        ] {
+            assert_eq!(Short(count).to_string(), text);
+            assert!(text.len() <= 7);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! shared memory only now and then. Knows nothing of what follows from the counts.
 
 use super::targets::STEPS;
-use crate::sync::{AtomicUsize, Hint, Ordering};
+use crate::sync::{AtomicUsize, Counter, Hint, Ordering};
 use std::array;
 
 /// How often buffers came back with contents of each step, as samples say. Wraps.
@@ -126,6 +126,10 @@ pub(crate) struct Samples {
     until_told: Hint,
     /// How many records come before the thread looks at the clock.
     until_look: Hint,
+    /// From the beginning: the capacity of the buffers that came back, and how many of these bytes
+    /// were used.
+    capacity_bytes: Counter,
+    used_bytes: Counter,
 }
 
 impl Samples {
@@ -149,6 +153,22 @@ impl Samples {
             0 => Next::Look,
             _ => Next::Nothing,
         }
+    }
+
+    /// Records how much of a buffer's capacity was used, for the `returns` that it stands for.
+    #[inline]
+    pub(crate) fn record_use(&self, capacity: usize, used: usize, returns: usize) {
+        let times = |bytes: usize| bytes.saturating_mul(returns);
+        self.capacity_bytes.add_by_owner(times(capacity));
+        // The capacity is the one that was last seen: the buffer may have grown since.
+        self.used_bytes.add_by_owner(times(used.min(capacity)));
+    }
+
+    /// What [`record_use`](Self::record_use) has recorded: the capacity, and the bytes used.
+    pub(crate) fn use_of_capacity(&self) -> (u64, u64) {
+        // In this order: so the second is not above the first when threads are busy.
+        let used = self.used_bytes.get();
+        (self.capacity_bytes.get().max(used), used)
     }
 
     /// Takes all that is not reported yet, to be reported now.
