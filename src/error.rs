@@ -30,16 +30,16 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A size is 0 bytes.
+    /// A size is 0 bytes. No buffer is that small.
     #[non_exhaustive]
     Zero {
-        /// The option.
+        /// The name of the option.
         field: &'static str,
     },
     /// A size is above `isize::MAX` bytes, which no allocation can have.
     #[non_exhaustive]
     TooLarge {
-        /// The option.
+        /// The name of the option.
         field: &'static str,
         /// Its value in bytes.
         value: usize,
@@ -54,10 +54,10 @@ pub enum ConfigError {
     },
     /// The list of `classes` is empty.
     NoClasses,
-    /// The list of `classes` has too many.
+    /// The list of `classes` has too many sizes.
     #[non_exhaustive]
     TooManyClasses {
-        /// How many there may be.
+        /// The most that a pool can have.
         max: usize,
     },
     /// A capacity in `classes` is not above the one before it.
@@ -134,7 +134,7 @@ pub enum ConfigError {
     /// An interval is 0.
     #[non_exhaustive]
     ZeroInterval {
-        /// The option.
+        /// The name of the option.
         field: &'static str,
     },
     /// `calibrate_percentile` is not a number from 0 to 1.

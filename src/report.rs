@@ -319,9 +319,9 @@ const RULES: [Rule; 12] = [
     },
 ];
 
-/// Says which numbers of a snapshot stand out, from [`Stats::explain`].
+/// Prints the numbers of a snapshot that stand out, from [`Stats::explain`].
 ///
-/// Prints three lines for each: the number, what it means, and what to do.
+/// There are three lines for each: the number, its meaning, and what to do.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it says something only where it is printed"]
 pub struct Explanation<'a>(&'a Stats);
@@ -329,7 +329,7 @@ pub struct Explanation<'a>(&'a Stats);
 impl Stats {
     /// Explains the numbers that stand out: what they mean, and which option changes them.
     ///
-    /// Print the result. It has three lines for each such number, or says that nothing stands out.
+    /// Print the result. It has three lines for each such number, or one if nothing stands out.
     /// No share stands out of fewer than 100 events. The wording is for people and may change.
     ///
     /// To look at a period and not at all since the start, explain the result of

@@ -302,23 +302,29 @@ impl Usage {
     }
 }
 
-/// The most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or
-/// since it was made.
+/// Holds the most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or since
+/// it was made.
 ///
-/// The three need not be of the same moment. `footprint_bytes` is counted when a buffer is
-/// made, so it misses nothing. To count the other two at each moment would slow down every
-/// get and drop; so they are the most that [`Pool::stats`](crate::Pool::stats) has shown:
-/// call it as often as you want to know. Neither is ever above `footprint_bytes`.
+/// The three need not be of the same moment. `footprint_bytes` is exact: it is counted when a buffer is
+/// made. The other two are the most that any [`Pool::stats`](crate::Pool::stats) has shown, since
+/// counting them at each moment would slow down every get and drop. So call `stats` often to follow them.
+/// Neither is ever above `footprint_bytes`.
+///
+/// `Display` prints one line.
 ///
 /// ```
 /// use tierpool::Pool;
 ///
-/// let pool = Pool::default();
+/// let pool = Pool::new();
 /// drop((pool.get(4096), pool.get(4096)));
 /// pool.reset_peaks();
 /// let _one = pool.get(4096);
 /// let peaks = pool.stats().peaks;
 /// assert_eq!((peaks.footprint_bytes, peaks.outstanding_bytes), (8192, 4096));
+/// assert_eq!(
+///     peaks.to_string(),
+///     "peaks: footprint 8.0 KiB, outstanding 4.0 KiB, retained 4.0 KiB"
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -326,8 +332,8 @@ impl Usage {
 pub struct Peaks {
     /// The most that was outstanding and retained together, in bytes.
     ///
-    /// Exact: never too low. If other threads make buffers or call `stats` while the peaks
-    /// are reset, it may begin with the footprint of just before.
+    /// Exact, and never too low. If other threads make buffers or call `stats` while the peaks are reset, it
+    /// may begin with the footprint of the moment before.
     pub footprint_bytes: u64,
     /// The most outstanding bytes that a snapshot has shown, this one included.
     pub outstanding_bytes: u64,
@@ -335,89 +341,136 @@ pub struct Peaks {
     pub retained_bytes: u64,
 }
 
-/// The counts of one size class.
+/// Counts the events and the buffers of one size class.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::builder().classes([512, 4096]).build()?;
+/// drop(pool.get(3000));
+/// let stats = pool.stats();
+/// assert_eq!((stats.classes[1].capacity, stats.classes[1].counts.misses), (4096, 1));
+/// # Ok::<(), tierpool::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ClassStats {
     /// The class's capacity in bytes.
     pub capacity: usize,
-    /// How many idle buffers of it no trim frees, as
-    /// [`Builder::keep_idle`](crate::Builder::keep_idle) has set it.
+    /// The number of idle buffers of it that no trim frees, from
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle).
     pub keep_idle: usize,
-    /// The events in it.
+    /// Its events and its present buffers.
     pub counts: Counts,
 }
 
-/// Events since the pool was made, and the present buffers.
+/// Counts the events since the pool was made, and the buffers that there are now.
+///
+/// `outstanding` and `retained_buffers`, with their bytes, are of the present. All others are events, and
+/// never fall. `Display` prints one line.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::new();
+/// let held = pool.get(4096);
+/// drop(pool.get(4096));
+/// drop(pool.get(4096));
+/// let total = pool.stats().total;
+/// assert_eq!((total.gets, total.misses, total.local_hits), (3, 2, 1));
+/// assert_eq!((total.returns, total.outstanding, total.retained_buffers), (2, 1, 1));
+/// drop(held);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Counts {
-    /// Buffers handed out, those that a guard took to [grow](Counts::growths) included.
+    /// Buffers handed out. Includes the buffers that guards took to [grow](Counts::growths).
     pub gets: u64,
     /// Gets served by the calling thread's cache.
     pub local_hits: u64,
     /// Gets served by the depot.
     pub depot_hits: u64,
-    /// Gets served by the heap although a size class holds the request.
+    /// Gets served by the heap, although a size class holds the request.
     pub misses: u64,
-    /// Gets above the largest size class, served by the heap.
+    /// Gets above the largest size class. The heap serves them.
     pub oversize: u64,
-    /// Guards that outgrew their buffer, or left it to the parts that were cut from it: each is one
-    /// get and one return (or discard) more. (A move of contents that was asked for, by
-    /// `shrink_to_fit`, `freeze_compact` or `split_off`, is a get like any other.)
+    /// Guards that outgrew their buffer, or left it to the parts that were cut from it.
+    ///
+    /// Each is one more get, and one more return or discard. A move of contents by `shrink_to_fit`,
+    /// `freeze_compact` or `split_off` is not counted here: it is a get as any other.
     pub growths: u64,
-    /// Foreign buffers taken in by [`Pool::adopt`](crate::Pool::adopt).
+    /// Buffers taken in by [`Pool::adopt`](crate::Pool::adopt).
     pub adopted: u64,
     /// Buffers that came back and were kept.
     pub returns: u64,
     /// Buffers that came back and were freed.
     pub discards: Discards,
-    /// Buffers that left by [`PooledBuf::detach`](crate::PooledBuf::detach).
+    /// Buffers taken out for good by [`PooledBuf::detach`](crate::PooledBuf::detach).
     pub detached: u64,
-    /// Buffers made ahead of time: by [`Pool::prefill`](crate::Pool::prefill), and at the
-    /// start for [`Builder::keep_idle`](crate::Builder::keep_idle).
+    /// Buffers made ahead of time, by [`Pool::prefill`](crate::Pool::prefill) and for
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle).
     pub prefilled: u64,
-    /// Idle buffers that were freed: by [`Pool::trim`](crate::Pool::trim), by
-    /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or because the heap was out of
-    /// memory.
-    pub trimmed: u64,
-    /// Buffers in callers' hands now; a buffer whose guard or part was forgotten stays one.
-    pub outstanding: u64,
-    /// The capacity of these, in bytes: oversize, adopted and shared ones included.
+    /// Idle buffers that were freed.
     ///
-    /// A buffer counts with the capacity that the pool knows. Growth that the pool does not see, by
-    /// methods of `BytesMut` behind [`DerefMut`](std::ops::DerefMut), counts when the buffer comes
-    /// home. A `BytesMut` that was split off counts with its guard, until the guard ends.
+    /// The causes are [`Pool::trim`](crate::Pool::trim), [`Pool::clear`](crate::Pool::clear), a trim by time,
+    /// a budget that was short, and a heap without memory.
+    pub trimmed: u64,
+    /// Buffers in callers' hands now. A buffer whose guard or part was forgotten stays one.
+    pub outstanding: u64,
+    /// The capacity of the outstanding buffers, in bytes. Includes oversize, adopted and shared ones.
+    ///
+    /// A buffer counts with the capacity that the pool knows. Growth by methods of `BytesMut` behind
+    /// [`DerefMut`](std::ops::DerefMut) counts when the buffer comes home. A `BytesMut` that was split off
+    /// counts with its guard, until the guard ends.
     pub outstanding_bytes: u64,
     /// Idle buffers that the pool holds now.
     pub retained_buffers: u64,
-    /// The capacity of these, in bytes.
+    /// The capacity of the idle buffers, in bytes.
     pub retained_bytes: u64,
 }
 
-/// Returned buffers that were freed, by reason.
+/// Counts the returned buffers that were freed, by reason.
+///
+/// `Display` prints one line.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::builder().max_size(4096).build()?;
+/// drop(pool.get(5000));
+/// let discards = pool.stats().total.discards;
+/// assert_eq!(
+///     discards.to_string(),
+///     "1 discard: 1 above max, 0 below min, 0 shared, 0 full"
+/// );
+/// # Ok::<(), tierpool::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Discards {
-    /// The capacity was above the largest size class: oversize, or grown past it. Or it
-    /// was above the [calibration](crate::Pool::targets)'s `max_size`, and of a size that
-    /// is not asked for.
+    /// The capacity was above the largest size class: the buffer was oversize, or had grown past it.
+    ///
+    /// Or the capacity was above the `max_size` of the [targets](crate::Pool::targets), and of a size that no
+    /// one asks for.
     pub above_max: u64,
     /// The capacity was below the smallest size class.
     pub below_min: u64,
-    /// A `BytesMut` that was split off it is still in use elsewhere, or there was no memory to
-    /// find out whether one is.
+    /// A `BytesMut` that was split off behind `DerefMut` is still in use.
+    ///
+    /// Or there was no memory for the check whether one is.
     pub shared: u64,
-    /// There was no room: the pool held as much as it may, in all or of the class, or
-    /// there was no memory for its own queues.
+    /// The pool had no room: its [budget](crate::Builder::retain_bytes) was full, or the class had
+    /// [`max_per_class`](crate::Builder::max_per_class) buffers.
+    ///
+    /// Or there was no memory for the pool's own queues.
     pub full: u64,
 }
 
 impl Discards {
-    /// All reasons together.
+    /// Returns the sum of all reasons.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.above_max + self.below_min + self.shared + self.full
@@ -435,13 +488,23 @@ impl Discards {
 }
 
 impl Counts {
-    /// Gets served without the heap, by a thread cache or the depot.
+    /// Returns the number of gets that a thread cache or the depot served.
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.local_hits + self.depot_hits
     }
 
-    /// [`hits`](Self::hits) over [`gets`](Self::gets), from 0 to 1; 0 before the first get.
+    /// Returns the share of the [gets](Self::gets) that were [hits](Self::hits), from 0 to 1; 0 before the
+    /// first get.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// drop(pool.get(4096));
+    /// drop(pool.get(4096));
+    /// assert_eq!(pool.stats().total.hit_rate(), 0.5);
+    /// ```
     #[must_use]
     pub fn hit_rate(&self) -> f64 {
         match self.gets {
@@ -476,7 +539,7 @@ impl Counts {
         }
     }
 
-    /// The outstanding and the retained bytes together.
+    /// Returns the outstanding and the retained bytes together.
     #[must_use]
     pub fn footprint_bytes(&self) -> u64 {
         self.outstanding_bytes.saturating_add(self.retained_bytes)

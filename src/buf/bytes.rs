@@ -13,26 +13,25 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::slice;
 
-/// Immutable bytes in a buffer of a [`Pool`](crate::Pool): what [`Bytes`] is, and the buffer goes
+/// Immutable bytes that share a buffer of a [`Pool`](crate::Pool). As [`Bytes`], but the buffer goes
 /// home.
 ///
-/// [`PooledBuf::split_to`] cuts one off, and [`PooledBuf::freeze`] makes one of a whole guard.
-/// Parts of one buffer share it, with each other and with the guard that they were cut from. The
-/// buffer goes home as a whole when all of them are gone, on whichever thread the last one is
-/// dropped. Until then it is outstanding, with its whole capacity: one small part keeps all of
-/// it out ([`PooledBuf::freeze_compact`]).
+/// [`PooledBuf::split_to`] cuts one off a guard, and [`PooledBuf::freeze`] makes one of a whole guard.
+/// Parts of one buffer share it, with each other and with the guard that they were cut from. The buffer
+/// goes home as a whole when all of them are gone, on the thread that drops the last one. Until then it
+/// is outstanding with its whole capacity, even for one small part: see [`PooledBuf::freeze_compact`].
 ///
-/// Cloning, slicing and splitting allocate nothing, nor does dropping: the count of parts is kept
-/// beside the buffer. (The last drop brings the buffer home, as a guard's drop does. That may take
-/// memory for a thread's first caches, and for a buffer that was adopted or lent.)
+/// Cloning, slicing, splitting and dropping allocate nothing: the count of parts is kept beside the
+/// buffer. (The last drop brings the buffer home, as a guard's drop does. That may take memory for a
+/// thread's first caches, and for a buffer that was adopted or lent.)
 ///
-/// A part that was advanced or truncated to its end holds the buffer until it is dropped, as a
-/// `Bytes` does; [`clear`](Self::clear) lets go of it.
+/// A part that was advanced or truncated to its end holds the buffer until it is dropped, as a `Bytes`
+/// does. [`clear`](Self::clear) lets go of the buffer.
 ///
 /// # As `Bytes`
 ///
-/// Where a `Bytes` is wanted, convert it: `Bytes::from(part)`. That allocates a few words, once;
-/// clones and slices of that `Bytes` allocate nothing. An empty part allocates nothing.
+/// Where a `Bytes` is needed, convert it with `Bytes::from(part)`. That allocates a few words, once.
+/// Clones and slices of that `Bytes` allocate nothing. An empty part allocates nothing.
 ///
 /// It is a [`Buf`], so it can be the data of an HTTP body as it is.
 ///
@@ -40,7 +39,7 @@ use std::slice;
 /// use bytes::Buf;
 /// use tierpool::Pool;
 ///
-/// let pool = Pool::default();
+/// let pool = Pool::new();
 /// let mut buf = pool.get(100);
 /// buf.extend_from_slice(b"key=value");
 /// let mut frame = buf.freeze();
@@ -61,7 +60,13 @@ unsafe impl Send for PooledBytes {}
 unsafe impl Sync for PooledBytes {}
 
 impl PooledBytes {
-    /// No bytes, and no buffer.
+    /// Makes a part with no bytes and no buffer.
+    ///
+    /// ```
+    /// use tierpool::PooledBytes;
+    ///
+    /// assert!(PooledBytes::new().is_empty());
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         PooledBytes {
@@ -82,21 +87,33 @@ impl PooledBytes {
         PooledBytes { start, len, hold }
     }
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// assert_eq!(Pool::new().copy_from_slice(b"abc").freeze().len(), 3);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no bytes.
+    /// Returns `true` if there are no bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// assert!(Pool::new().get(100).freeze().is_empty());
+    /// ```
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The bytes of a range, which share the buffer.
+    /// Returns the bytes of a range, which share the buffer.
     ///
     /// # Panics
     ///
@@ -105,9 +122,7 @@ impl PooledBytes {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let mut buf = Pool::default().get(100);
-    /// buf.extend_from_slice(b"hello world");
-    /// let bytes = buf.freeze();
+    /// let bytes = Pool::new().copy_from_slice(b"hello world").freeze();
     /// assert_eq!(bytes.slice(6..), b"world"[..]);
     /// assert_eq!(bytes.slice(..=4), b"hello"[..]);
     /// ```
@@ -145,9 +160,9 @@ impl PooledBytes {
         part
     }
 
-    /// The part that shows `subset`, which is a slice of these bytes.
+    /// Returns the part that shows `subset`, which is a slice of these bytes.
     ///
-    /// For a parser that gives slices of what it was given.
+    /// For a parser that returns slices of its input.
     ///
     /// # Panics
     ///
@@ -156,9 +171,7 @@ impl PooledBytes {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let mut buf = Pool::default().get(100);
-    /// buf.extend_from_slice(b"key=value");
-    /// let bytes = buf.freeze();
+    /// let bytes = Pool::new().copy_from_slice(b"key=value").freeze();
     /// let value = bytes.split(|&byte| byte == b'=').nth(1).unwrap();
     /// assert_eq!(bytes.slice_ref(value), "value");
     /// ```
@@ -178,11 +191,19 @@ impl PooledBytes {
         self.slice(begin..begin + subset.len())
     }
 
-    /// Cuts the first `at` bytes off, and returns them.
+    /// Cuts the first `at` bytes off, and returns them. Both share the buffer.
     ///
     /// # Panics
     ///
     /// - If `at` is above the length.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut bytes = Pool::new().copy_from_slice(b"head body").freeze();
+    /// assert_eq!(bytes.split_to(5), "head ");
+    /// assert_eq!(bytes, "body");
+    /// ```
     #[must_use = "the bytes are cut off; to skip them, call `advance`"]
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Self {
@@ -196,11 +217,19 @@ impl PooledBytes {
         part
     }
 
-    /// Cuts the bytes behind the first `at` off, and returns them.
+    /// Cuts the bytes behind the first `at` off, and returns them. Both share the buffer.
     ///
     /// # Panics
     ///
     /// - If `at` is above the length.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut bytes = Pool::new().copy_from_slice(b"head body").freeze();
+    /// assert_eq!(bytes.split_off(5), "body");
+    /// assert_eq!(bytes, "head ");
+    /// ```
     #[must_use = "the bytes are cut off; to drop them, call `truncate`"]
     pub fn split_off(&mut self, at: usize) -> Self {
         let len = self.len;
@@ -216,20 +245,49 @@ impl PooledBytes {
         part
     }
 
-    /// Keeps the first `len` bytes; does nothing if there are no more.
+    /// Keeps the first `len` bytes. Does nothing if there are no more.
+    ///
+    /// Holds the buffer even if no bytes are left.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut bytes = Pool::new().copy_from_slice(b"abc").freeze();
+    /// bytes.truncate(2);
+    /// assert_eq!(bytes, "ab");
+    /// ```
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
     /// Drops all bytes, and lets go of the buffer.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// let mut bytes = pool.copy_from_slice(b"abc").freeze();
+    /// bytes.clear();
+    /// assert_eq!(pool.stats().total.outstanding, 0);
+    /// ```
     pub fn clear(&mut self) {
         *self = PooledBytes::new();
     }
 
-    /// Whether no other part and no guard shares the buffer. An empty part may share none.
+    /// Returns `true` if no other part and no guard shares the buffer.
     ///
-    /// A `BytesMut` that was split off behind [`DerefMut`](std::ops::DerefMut) is not seen.
+    /// It is also `true` if there is no buffer. A `BytesMut` that was split off behind
+    /// [`DerefMut`](std::ops::DerefMut) is not seen.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let bytes = Pool::new().copy_from_slice(b"abc").freeze();
+    /// assert!(bytes.is_unique());
+    /// let clone = bytes.clone();
+    /// assert!(!clone.is_unique());
+    /// ```
     #[must_use]
     pub fn is_unique(&self) -> bool {
         self.hold.as_ref().is_none_or(BufferHold::is_alone)
@@ -237,23 +295,23 @@ impl PooledBytes {
 
     /// Makes the bytes writable again without a copy, if no one else shares the buffer.
     ///
-    /// The guard's contents are these bytes. It has the buffer's room behind them, if the buffer was
+    /// The contents of the guard are these bytes. It has the buffer's room behind them, if the buffer was
     /// neither adopted nor lent as `&mut BytesMut`.
     ///
     /// # Errors
     ///
-    /// - The bytes as they are, if another part or a guard shares the buffer.
-    /// - The same, if they have no buffer: empty ones may have none.
-    /// - The same, if they were split off, and the buffer was adopted, was lent as `&mut BytesMut`, or
-    ///   had grown above the largest size class.
+    /// Returns the bytes as they are in three cases:
+    ///
+    /// - Another part or a guard shares the buffer.
+    /// - They have no buffer, which is possible if they are empty.
+    /// - They were split off, and the buffer was adopted, was lent as `&mut BytesMut`, or had grown
+    ///   above the largest size class.
     ///
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
-    /// let mut buf = pool.get(100);
-    /// buf.extend_from_slice(b"hello");
-    /// let bytes = buf.freeze();
+    /// let pool = Pool::new();
+    /// let bytes = pool.copy_from_slice(b"hello").freeze();
     /// let other = bytes.clone();
     /// let bytes = bytes.try_into_mut().unwrap_err();
     /// drop(other);

@@ -86,7 +86,6 @@ impl Inner {
     /// As [`acquire`](Self::acquire). If the buffer is new, it is zero, and the slot knows that.
     pub(crate) fn acquire_zeroed(self: &Arc<Self>, request: usize) -> (BufferBox, BufferOrigin) {
         let class = self.classes.for_request(request);
-        check_request(request);
         let make = |capacity| -> Result<_, Infallible> {
             let home = || Arc::clone(self);
             Ok(match BufferSlot::try_with_capacity(capacity, home()) {
@@ -110,7 +109,6 @@ impl Inner {
         request: usize,
         want: Want,
     ) -> (BufferBox, BufferOrigin) {
-        check_request(request);
         let make = |capacity| -> Result<_, Infallible> {
             Ok(BufferSlot::with_capacity(capacity, Arc::clone(self)))
         };
@@ -171,6 +169,7 @@ impl Inner {
     ) -> Result<(BufferBox, BufferOrigin), E> {
         let counters = self.counters(class);
         if class == self.classes.unclassed() {
+            check_request(request);
             let slot = make(request)?;
             counters.oversize.bump();
             return Ok((slot, BufferOrigin::NONE));

@@ -158,17 +158,17 @@ impl Samples {
     /// Records how much of a buffer's capacity was used, for the `returns` that it stands for.
     #[inline]
     pub(crate) fn record_use(&self, capacity: usize, used: usize, returns: usize) {
-        let times = |bytes: usize| bytes.saturating_mul(returns);
+        // Wrapping: no machine has as many bytes as would overflow where words have 64 bits.
+        let times = |bytes: usize| bytes.wrapping_mul(returns);
         self.capacity_bytes.add_by_owner(times(capacity));
-        // The capacity is the one that was last seen: the buffer may have grown since.
-        self.used_bytes.add_by_owner(times(used.min(capacity)));
+        self.used_bytes.add_by_owner(times(used));
     }
 
     /// What [`record_use`](Self::record_use) has recorded: the capacity, and the bytes used.
     pub(crate) fn use_of_capacity(&self) -> (u64, u64) {
-        // In this order: so the second is not above the first when threads are busy.
-        let used = self.used_bytes.get();
-        (self.capacity_bytes.get().max(used), used)
+        let (capacity, used) = (self.capacity_bytes.get(), self.used_bytes.get());
+        // The capacity is the one that was last seen: a buffer that was lent may have grown since.
+        (capacity.max(used), used)
     }
 
     /// Takes all that is not reported yet, to be reported now.
