@@ -143,12 +143,13 @@ impl Samples {
         add(&self.counts.steps[step], returns);
         add(&self.counts.squares, returns * returns);
         let (told, look) = (self.until_told.get(), self.until_look.get());
-        self.until_told.set(told.saturating_sub(returns));
         self.until_look
             .set(look.checked_sub(1).unwrap_or(LOOK_EACH - 1));
         if told <= returns {
+            self.until_told.set(0);
             return Next::Tell;
         }
+        self.until_told.set(told - returns);
         match look {
             0 => Next::Look,
             _ => Next::Nothing,
@@ -158,7 +159,8 @@ impl Samples {
     /// Records how much of a buffer's capacity was used, for the `returns` that it stands for.
     #[inline]
     pub(crate) fn record_use(&self, capacity: usize, used: usize, returns: usize) {
-        // Wrapping: no machine has as many bytes as would overflow where words have 64 bits.
+        // Wrapping, as that is free: a sample stands for some 100 returns, of buffers that a thread
+        // caches.
         let times = |bytes: usize| bytes.wrapping_mul(returns);
         self.capacity_bytes.add_by_owner(times(capacity));
         self.used_bytes.add_by_owner(times(used));
