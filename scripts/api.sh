@@ -6,7 +6,8 @@
 #
 # Needs cargo-public-api (scripts/tools.sh) and a nightly, whose rustdoc writes JSON. What the
 # compiler implements by itself and no stable program can name (`Freeze` and the like), blanket
-# implementations, and the methods of a trait, whose signatures are the trait's, are left out.
+# implementations, the methods of a trait, whose signatures are the trait's, and the order of private
+# fields (`repr(C)`), which rustdoc does not show either, are left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -37,6 +38,7 @@ if ! cargo +nightly public-api --all-features --omit blanket-impls --color=never
     exit 1
 fi
 awk '
+    { sub(/^#\[repr\(C\)\] /, "") }
     / core::marker::(Freeze|UnsafeUnpin|StructuralPartialEq) for / { next }
     /^(unsafe )?impl/ { of_a_trait = / for /; print; next }
     /^(#\[[^ ]*\] )*pub (const )?(unsafe )?fn / { if (!of_a_trait) print; next }

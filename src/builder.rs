@@ -41,8 +41,12 @@ const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 /// The options that set the interval of trims.
 const TRIM_INTERVAL: &str = "trim_interval";
 const RELEASE_WHEN_IDLE: &str = "release_when_idle";
+/// The option that asks for a thread, beside the one before.
+const BACKGROUND_TRIM: &str = "background_trim";
 
-/// Options for a [`Pool`], from [`Pool::builder`].
+/// Sets the options of a [`Pool`], and makes it. From [`Pool::builder`].
+///
+/// Each method sets one option, and the last call counts. [`build`](Self::build) checks all of them.
 ///
 /// ```
 /// use tierpool::Pool;
@@ -66,6 +70,8 @@ pub struct Builder {
     /// The option that has set it last.
     interval_set_by: &'static str,
     background_trim: bool,
+    /// The option that has set it last.
+    background_set_by: &'static str,
     on_trim: Option<Hook>,
     malloc_trim: bool,
     zero_on_return: bool,
@@ -91,6 +97,7 @@ impl Default for Builder {
             trim_interval: Some(TRIM_INTERVAL_DEFAULT),
             interval_set_by: TRIM_INTERVAL,
             background_trim: false,
+            background_set_by: BACKGROUND_TRIM,
             on_trim: None,
             malloc_trim: false,
             zero_on_return: false,
@@ -112,6 +119,14 @@ impl Builder {
     ///
     /// The classes are this, twice this, four times this and so on while below
     /// [`max_size`](Self::max_size), and then `max_size` itself.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().min_size(1000).max_size(4096).build()?;
+    /// assert_eq!(pool.classes(), [1000, 2000, 4000, 4096]);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn min_size(mut self, bytes: usize) -> Self {
         self.min_size = Some(bytes);
         self
@@ -121,27 +136,36 @@ impl Builder {
     ///
     /// Default: 1 MiB, or `min_size` if that is set and larger.
     ///
-    /// A request above it gets a plain allocation that is freed on drop. A buffer that grew above
-    /// it is freed on drop too. The pool learns which buffers to keep below it, see
-    /// [`Pool::targets`].
+    /// A request above it gets a plain allocation that is freed on drop. A buffer that grew above it is
+    /// freed on drop, too. Below it, the pool learns which buffers to keep: see [`Pool::targets`].
     ///
-    /// The default of [`retain_bytes`](Self::retain_bytes) grows with it: the budget
-    /// always holds a buffer of the largest class.
+    /// The default of [`retain_bytes`](Self::retain_bytes) grows with it, so that the budget always holds
+    /// a buffer of the largest class.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().max_size(4096).build()?;
+    /// drop(pool.get(5000));
+    /// assert_eq!(pool.stats().total.oversize, 1);
+    /// assert_eq!(pool.stats().total.retained_buffers, 0);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn max_size(mut self, bytes: usize) -> Self {
         self.max_size = Some(bytes);
         self
     }
 
-    /// Sets all size classes, by their capacities in bytes, ascending; at most 128.
+    /// Sets all size classes by a list of their capacities in bytes, ascending, at most 128.
     ///
-    /// Instead of [`min_size`](Self::min_size) and
-    /// [`max_size`](Self::max_size): setting both is an error.
+    /// It replaces [`min_size`](Self::min_size) and [`max_size`](Self::max_size): setting one of them
+    /// beside the list is an error. [`SizeClasses::fit`] chooses a list for recorded requests.
     ///
     /// ```
     /// use tierpool::Pool;
     ///
     /// let pool = Pool::builder().classes([512, 2048, 65_536]).build()?;
-    /// assert!(pool.get(600).capacity() >= 2048);
+    /// assert_eq!(pool.get(600).capacity(), 2048);
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn classes(mut self, capacities: impl IntoIterator<Item = usize>) -> Self {
@@ -150,19 +174,20 @@ impl Builder {
         self
     }
 
-    /// Sets the budget: the capacity that the pool retains, in bytes, all threads'
-    /// caches and the depot together. Default: 64 MiB, or twice the largest size class
-    /// if that is more.
+    /// Sets the budget: the most bytes of capacity that the pool keeps idle, in all thread caches and the
+    /// depot together.
     ///
-    /// It is never exceeded. Guards that are out do not count, and neither does the pool's own
-    /// memory (`docs/memory.md`). With 0 the pool keeps nothing; with `usize::MAX` there is no
-    /// budget. Any other budget must hold one buffer of the largest size class:
-    /// [`build`](Self::build) refuses a smaller one. So a small budget takes a small
-    /// [`max_size`](Self::max_size), too.
+    /// Default: 64 MiB, or twice the largest size class if that is more.
     ///
-    /// When it is full, a get that would miss takes a buffer that rests in another thread's cache.
-    /// Buffers in use replace idle ones of other sizes, too: the pool trims itself while it misses
-    /// buffers that it has discarded.
+    /// The budget is never exceeded. Buffers that are out do not count, and neither does the pool's own
+    /// memory. With 0 the pool keeps nothing, and with `usize::MAX` there is no budget. Any other budget must
+    /// hold one buffer of the largest size class: [`build`](Self::build) refuses a smaller one. So a small
+    /// budget needs a small [`max_size`](Self::max_size), too.
+    ///
+    /// When the budget is full, a returned buffer is freed and counted as
+    /// [`discards.full`](crate::Discards::full). A get that would miss takes an idle buffer from the cache
+    /// of another thread. If the pool misses buffers that it has discarded, it trims itself. So buffers in
+    /// use replace idle ones of other sizes.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -178,21 +203,30 @@ impl Builder {
         self
     }
 
-    /// Keeps `count` buffers for requests of `size` bytes warm, however long no get takes them.
+    /// Keeps `count` idle buffers for requests of `size` bytes, however long no get takes them.
+    ///
     /// Default: none.
     ///
-    /// [`build`](Self::build) makes them. They lie in the depot, idle, for any thread. No
-    /// [trim](Pool::trim) frees them: each leaves that many idle buffers of the class.
-    /// [`Pool::clear`] and the drop of the last handle free them as all others. After a `clear`,
-    /// the first buffers that come back take their place.
+    /// [`build`](Self::build) makes them. They are in the depot, where any thread gets them. They are of
+    /// the smallest size class that holds `size`. Each call adds to those before it, and calls for the same
+    /// class add up.
     ///
-    /// They are of the smallest size class that holds `size`, and have its capacity. Each call
-    /// adds to those before it: calls for the same class add their counts up.
+    /// No [trim](Pool::trim) frees them: it leaves that many idle buffers of the class. [`Pool::clear`] and
+    /// the drop of the last handle free them. After a `clear`, the first buffers that come back take their
+    /// place.
     ///
-    /// Their capacity is a part of the [budget](Self::retain_bytes), so set a budget that leaves
-    /// room for other classes, too. No room is reserved for one that is in use: it is freed as any
-    /// other if the budget is full when it comes back. A [calibration](Pool::targets) never
-    /// finds their class too large to keep.
+    /// Their capacity is a part of the [budget](Self::retain_bytes), so set a budget that leaves room for
+    /// other classes. No room is reserved for one that is out: it is freed if the budget is full when it
+    /// comes back. A [calibration](Pool::targets) never finds their class too large to keep.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error that names the remedy. The conditions are:
+    ///
+    /// - `size` is above the largest size class.
+    /// - The counts of a class are above [`max_per_class`](Self::max_per_class).
+    /// - The capacity of all of them is above [`retain_bytes`](Self::retain_bytes).
+    /// - The heap has no room for them.
     ///
     /// ```
     /// use tierpool::Pool;
@@ -203,62 +237,77 @@ impl Builder {
     /// assert_eq!((held.len(), pool.stats().total.misses), (100, 0));
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
-    ///
-    /// # Errors
-    ///
-    /// From [`build`](Self::build), with what to set instead:
-    ///
-    /// - `size` is above the largest size class.
-    /// - The counts of a class are above [`max_per_class`](Self::max_per_class).
-    /// - The capacity of all of them is above [`retain_bytes`](Self::retain_bytes).
-    /// - The heap has no room for them.
     pub fn keep_idle(mut self, size: usize, count: usize) -> Self {
         self.keep_idle.push((size, count));
         self
     }
 
-    /// Sets how many idle buffers of one size class the pool keeps, on all levels
-    /// together. Default: as many as the budget holds. With 0 the pool keeps nothing.
+    /// Sets the most idle buffers of one size class that the pool keeps, on all levels together.
     ///
-    /// Never exceeded, as [`retain_bytes`](Self::retain_bytes). When it is reached, a get takes
-    /// buffers that rest in other threads' caches in the same way.
+    /// Default: as many as the budget holds. With 0 the pool keeps nothing.
+    ///
+    /// It is never exceeded. When it is reached, a get takes idle buffers from the caches of other threads,
+    /// as with [`retain_bytes`](Self::retain_bytes).
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().max_per_class(2).build()?;
+    /// drop([pool.get(512), pool.get(512), pool.get(512)]);
+    /// assert_eq!(pool.stats().total.retained_buffers, 2);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn max_per_class(mut self, buffers: usize) -> Self {
         self.max_per_class = buffers;
         self
     }
 
-    /// Sets the capacity that one thread's cache retains, in bytes, all size
-    /// classes together. Default: 8 MiB.
+    /// Sets the most bytes of capacity that one thread's cache keeps, all size classes together.
     ///
-    /// Buffers beyond it go to the depot. A class whose capacity is above it is kept in the depot
-    /// only, where each get and drop costs an exchange.
+    /// Default: 8 MiB.
     ///
-    /// In any case, a thread's cache holds at most 64 buffers or 512 KiB of one size class. Of
-    /// larger buffers it holds two of up to 2 MiB each, or one above that.
+    /// Buffers beyond it go to the depot. A class whose capacity is above it is kept in the depot only,
+    /// where each get and drop costs an exchange.
+    ///
+    /// In any case, a thread's cache holds at most 64 buffers or 512 KiB of one size class. Of larger
+    /// buffers it holds two of up to 2 MiB each, or one above that.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().thread_cache_bytes(0).build()?;
+    /// drop(pool.get(512));
+    /// drop(pool.get(512));
+    /// assert_eq!((pool.stats().total.local_hits, pool.stats().total.depot_hits), (0, 1));
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn thread_cache_bytes(mut self, bytes: usize) -> Self {
         self.thread_cache_bytes = bytes;
         self
     }
 
-    /// Sets the interval after which an idle buffer that no one needed is freed, or `None` for no
-    /// [trims](Pool::trim) by time. Default: 10 seconds.
+    /// Sets the interval of [trims](Pool::trim) by time, or `None` for none.
     ///
-    /// At least a millisecond; a shorter one counts as that. A trim takes place each interval, so
-    /// an unneeded buffer is freed after one to two, or later if there are many. Gets and drops
-    /// that leave the fast path trim in small pieces, which wait for no other thread. Each piece
-    /// frees at most 512 KiB and at most 64 buffers, or 16 of 8 KiB or more. A thread that finds
-    /// all buffers in its cache leaves the fast path about once in 64 returns, and looks at the clock
-    /// at each fourth of these. A quiet program keeps its idle buffers: only
-    /// [`release_when_idle`](Self::release_when_idle) and
-    /// [`background_trim`](Self::background_trim) free them then. On a system without a clock, no
-    /// interval ever passes.
+    /// Default: 10 seconds. A shorter interval than a millisecond counts as a millisecond.
+    ///
+    /// An idle buffer that no one needs is freed after one to two intervals, or later if there are many.
+    ///
+    /// Gets and drops that leave the fast path do the work, in small pieces that wait for no other thread.
+    /// Each piece frees at most 512 KiB and at most 64 buffers, or 16 of 8 KiB or more. A thread that finds
+    /// all buffers in its cache leaves the fast path about once in 64 returns, and looks at the clock at
+    /// each fourth of these. So a program that makes no calls keeps its idle buffers. To free them then, set
+    /// [`release_when_idle`](Self::release_when_idle) or [`background_trim`](Self::background_trim).
+    ///
+    /// On a system without a clock, no interval ever passes.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tierpool::Pool;
+    /// use tierpool::{ConfigError, Pool};
     ///
     /// let pool = Pool::builder().trim_interval(Duration::from_secs(1)).build()?;
     /// let never = Pool::builder().trim_interval(None).build()?;
+    /// let zero = Pool::builder().trim_interval(Duration::ZERO).build();
+    /// assert!(matches!(zero, Err(ConfigError::ZeroInterval { .. })));
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn trim_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
@@ -267,112 +316,158 @@ impl Builder {
         self
     }
 
-    /// Gives memory that was not needed for the time `idle` back to the system, whatever the program
-    /// does: it may be at work, quiet or blocked. Default: off.
+    /// Gives memory that was not needed for the time `idle` back to the system, whatever the program does.
     ///
-    /// It goes back between `idle` and twice `idle` after its last use. It goes earlier if the
-    /// [budget](Self::retain_bytes) is short: then idle buffers make room for others. Shorthand for
-    /// [`trim_interval(idle)`](Self::trim_interval),
-    /// [`background_trim(true)`](Self::background_trim) and
-    /// [`malloc_trim(true)`](Self::malloc_trim). As with all options, the last call of each counts.
+    /// Default: off.
     ///
-    /// On Linux and Windows, that works with any heap for buffers of 8 KiB or more: their whole pages
-    /// go back to the system before the heap gets the buffer. With glibc's heap the rest goes, too. With
-    /// another heap, smaller buffers and partial pages stay with the heap:
-    /// [`on_trim`](Self::on_trim) lets you ask that heap for them. On other systems it is the heap
-    /// that decides.
+    /// The program may be busy, quiet or blocked. Memory goes back between `idle` and twice `idle` after its
+    /// last use, or earlier if the [budget](Self::retain_bytes) is short.
     ///
-    /// It costs a thread for all such pools of the process, 2 to 5 us for each buffer that is freed,
-    /// and page faults when the heap hands its memory out again. A program that takes more than the
-    /// [budget](Self::retain_bytes), drops all of it and does so again pays that each time: ten times
-    /// as long for a buffer of 64 KiB (`docs/memory.md`). Set a larger budget for such a program.
+    /// This is shorthand for [`trim_interval(idle)`](Self::trim_interval),
+    /// [`background_trim(true)`](Self::background_trim) and [`malloc_trim(true)`](Self::malloc_trim). The
+    /// last call of each option counts.
+    ///
+    /// On Linux and Windows it works with any heap for buffers of 8 KiB or more: their whole pages go back
+    /// to the system before the heap gets the buffer. With glibc's heap, the rest goes back, too. With another
+    /// heap, smaller buffers and partial pages stay with the heap, and [`on_trim`](Self::on_trim) lets you
+    /// ask that heap for them. On other systems, the heap decides.
+    ///
+    /// # Cost
+    ///
+    /// One thread for all such pools of the process, 2 to 5 us for each buffer that is freed, and page
+    /// faults when the heap hands its memory out again. A program that takes more than the budget, drops
+    /// all of it and does so again pays that each time: ten times as long for a buffer of 64 KiB. Set a
+    /// larger budget for such a program.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error
+    ///
+    /// - if `idle` is 0;
+    /// - if the system cannot start a thread;
+    /// - if [`trim_interval(None)`](Self::trim_interval) was called afterwards.
     ///
     /// ```
     /// use std::time::Duration;
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::builder().release_when_idle(Duration::from_secs(10)).build()?;
+    /// let pool = Pool::builder().release_when_idle(Duration::from_millis(20)).build()?;
+    /// drop(pool.get(4096));
+    /// while pool.stats().total.retained_bytes > 0 {
+    ///     std::thread::sleep(Duration::from_millis(5)); // 20 to 40 ms in all
+    /// }
+    /// assert_eq!(pool.stats().total.trimmed, 1);
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
-    ///
-    /// # Errors
-    ///
-    /// From [`build`](Self::build):
-    ///
-    /// - `idle` is 0.
-    /// - The system cannot start a thread.
-    /// - [`trim_interval(None)`](Self::trim_interval) was called afterwards.
     pub fn release_when_idle(mut self, idle: Duration) -> Self {
         self.trim_interval = Some(idle);
         self.interval_set_by = RELEASE_WHEN_IDLE;
         self.background_trim = true;
+        self.background_set_by = RELEASE_WHEN_IDLE;
         self.malloc_trim = true;
         self
     }
 
-    /// Sets whether a thread trims the pool each [interval](Self::trim_interval). Default: `false`.
+    /// Sets whether a thread trims the pool at each [interval](Self::trim_interval).
     ///
-    /// Then a quiet program gives its memory back, too, and gets and drops do no part of a trim by
-    /// time. If more than 512 KiB of one size class find no room in the pool in a row, the pages of
-    /// the next go back to the system. (Without the thread that takes 16 MiB or more.) The drop of the
-    /// last handle gives the pages of all idle buffers back.
+    /// Default: `false`.
     ///
-    /// One thread does that for all pools of the process. It is named `tierpool-trim`, starts with
-    /// the first such pool, and ends when the last one has lost its last handle. It keeps no pool
-    /// alive. It trims the pools that are due one after the other. So a pool waits while the
-    /// thread trims another pool or runs its [`on_trim`](Self::on_trim) hook. It has the priority and
-    /// the processors (affinity) of the thread that builds the first such pool. If that is a thread
-    /// with special ones, build a pool on another thread first.
+    /// With `true`, a quiet program gives its memory back, too, and gets and drops do no part of a trim by
+    /// time. If more than 512 KiB of one size class find no room in the pool in a row, the pages of the
+    /// next go back to the system. (Without the thread that takes 16 MiB or more.) The drop of the last
+    /// handle gives the pages of all idle buffers back.
     ///
-    /// On Unix the thread blocks all signals from its first instruction on, so the
-    /// program's own threads receive them. The thread that calls `build` has the same
-    /// signal mask before and after.
+    /// # The thread
     ///
-    /// Where the system cannot start a thread, [`build`](Self::build) returns
-    /// [`ConfigError::Background`].
+    /// One thread serves all pools of the process. It is named `tierpool-trim`, starts with the first such
+    /// pool, and ends when the last one has lost its last handle. It keeps no pool alive. It trims the pools
+    /// that are due one after the other, so a pool waits while the thread trims another one or runs an
+    /// [`on_trim`](Self::on_trim) hook.
     ///
-    /// A child process that was forked and goes on without `exec` has no such thread, until it
-    /// builds another such pool. It must not use any pool if any thread, that one included, was in a
-    /// call of a pool at the fork: see [`Pool`](Pool#after-fork).
+    /// The thread has the priority and the processors (affinity) of the thread that builds the first such
+    /// pool. If these are special, build a pool on another thread first. On Unix it blocks all signals
+    /// from its first instruction on, so the program's own threads receive them. The thread that calls
+    /// `build` has the same signal mask before and after.
+    ///
+    /// A child process that was forked and goes on without `exec` has no such thread until it builds
+    /// another such pool. See [`Pool`](Pool#after-fork) for what it may use.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns
+    ///
+    /// - [`ConfigError::Background`] if the system cannot start the thread;
+    /// - [`ConfigError::BackgroundWithoutInterval`] if `trim_interval` is `None`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tierpool::Pool;
+    ///
+    /// let options = Pool::builder().trim_interval(Duration::from_millis(20));
+    /// let pool = options.background_trim(true).build()?;
+    /// drop(pool.get(4096));
+    /// while pool.stats().total.retained_bytes > 0 {
+    ///     std::thread::sleep(Duration::from_millis(5));
+    /// }
+    /// assert_eq!(pool.stats().total.trimmed, 1);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn background_trim(mut self, on: bool) -> Self {
         self.background_trim = on;
+        self.background_set_by = BACKGROUND_TRIM;
         self
     }
 
-    /// Sets whether a trim or a clear makes glibc's heap give free pages back to the system.
+    /// Sets whether glibc's heap is asked to give free pages back to the system after a trim or a clear.
+    ///
     /// Default: `false`, or `true` with [`release_when_idle`](Self::release_when_idle).
     ///
-    /// Calls `malloc_trim` after [`Pool::trim`], [`Pool::clear`], the trims of
-    /// [`background_trim`](Self::background_trim) and the drop of the last handle, not after trims by
-    /// gets and drops. It does so once 1 MiB or more has left the pools with this option since the last
-    /// call, by any way: all such pools of the process, trims by gets and drops, and buffers that
-    /// found no room are counted together. It looks through the whole heap, and other threads'
-    /// allocations may wait for it. It does not help on systems without glibc, or with another
-    /// allocator: [`on_trim`](Self::on_trim) is for these.
+    /// The pool gives the whole pages of a buffer back by itself. This option adds the partial pages, the
+    /// small buffers, and what the program's other code has freed. It does nothing on systems without glibc
+    /// or with another allocator: [`on_trim`](Self::on_trim) is for these.
     ///
-    /// The pool gives the whole pages of a buffer back by itself. This adds the partial pages, the
-    /// small buffers, and what the program's other code has freed (`docs/memory.md`).
+    /// The function `malloc_trim` is called after [`Pool::trim`], [`Pool::clear`], the trims of
+    /// [`background_trim`](Self::background_trim) and the drop of the last handle. Trims by gets and drops
+    /// do not call it. It is called once 1 MiB or more has left the pools with this option since the last
+    /// call, by any way and all together.
+    ///
+    /// # Cost
+    ///
+    /// The function looks through the whole heap. Other threads' allocations may wait for it.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().malloc_trim(true).build()?;
+    /// drop(pool.get(1 << 20));
+    /// assert_eq!(pool.clear().bytes, 1 << 20); // 1 MiB is enough for a call
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn malloc_trim(mut self, on: bool) -> Self {
         self.malloc_trim = on;
         self
     }
 
-    /// Sets a function that is called after a trim or a clear that freed something, with what was
-    /// freed. Default: none.
+    /// Sets a function that is called after a trim or a clear that freed something.
     ///
-    /// For a program that knows its heap better than the pool does, and asks it for the partial
-    /// pages: by `mi_collect`, jemalloc's `arena.4096.purge`, or `malloc_trim`.
+    /// Default: none. The function receives what was freed.
     ///
-    /// It is called by the thread that called [`Pool::trim`] or [`Pool::clear`], and by the thread of
-    /// [`background_trim`](Self::background_trim). Trims by gets and drops do not call it, since it
-    /// may take milliseconds. Neither do returned buffers that find no room, nor the drop of the last
-    /// handle. It is called outside all locks, when the trim is over, so it may use
-    /// the pool. A trim or a clear in it calls it again if that frees something.
+    /// It is for a program that knows its heap better than the pool does, and asks it for the partial pages:
+    /// by `mi_collect`, jemalloc's `arena.4096.purge`, or `malloc_trim`.
     ///
-    /// If it panics, the call of `trim` or `clear` panics, with nothing lost. In the background
-    /// thread the panic ends there: the program's panic hook reports it, this and all other pools
-    /// are trimmed as before, and it is called again after the next trim. A function that owns a
-    /// handle to its own pool keeps that pool for ever.
+    /// The thread that called [`Pool::trim`] or [`Pool::clear`] calls it, and so does the thread of
+    /// [`background_trim`](Self::background_trim). Trims by gets and drops do not call it, since it may
+    /// take milliseconds. Neither do returned buffers that find no room, nor the drop of the last handle. It
+    /// is called outside all locks when the trim is over, so it may use the pool. A trim or a clear in it
+    /// calls it again if that frees something.
+    ///
+    /// A function that owns a handle to its own pool keeps that pool for ever.
+    ///
+    /// # Panics
+    ///
+    /// - If the function panics, the call of `trim` or `clear` panics, and nothing is lost. In the
+    ///   background thread the panic ends there: the program's panic hook reports it, all pools are trimmed
+    ///   as before, and the function is called again after the next trim.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -396,39 +491,57 @@ impl Builder {
         self
     }
 
-    /// Sets whether a buffer is wiped before it can be handed to anyone else. Default: `false`.
+    /// Sets whether a buffer is overwritten with zeros before anyone else can get it, and before it is freed.
     ///
-    /// The pool never shows what a buffer held before, wiped or not. Wiping is for
-    /// programs that do not want a secret to stay in memory.
+    /// Default: `false`.
     ///
-    /// If a buffer comes home whole, only the bytes written through the guard's own methods and
-    /// traits are wiped. The pool cannot see writes through [`DerefMut`](std::ops::DerefMut),
+    /// The pool never shows what a buffer held before, wiped or not. Wiping is for programs that do not want
+    /// a secret to stay in memory.
+    ///
+    /// If a buffer comes home whole, only the bytes written through the guard's own methods and traits are
+    /// wiped. The pool cannot see writes through [`DerefMut`](std::ops::DerefMut),
     /// [`spare_capacity_mut`](crate::PooledBuf::spare_capacity_mut) and
-    /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an asynchronous reader uses),
-    /// nor those to the room of [`fill_with`](crate::PooledBuf::fill_with). A buffer that was
-    /// borrowed that way is wiped over its whole allocation, as is one that was adopted or has grown.
-    /// A buffer that [`PooledBytes`](crate::PooledBytes) share is wiped when the last of them is gone.
+    /// [`chunk_mut`](bytes::BufMut::chunk_mut) (which `read_buf` of an asynchronous reader uses), nor those
+    /// to the room of [`fill_with`](crate::PooledBuf::fill_with). A buffer that was lent in one of these
+    /// ways is wiped over its whole allocation. So is one that was adopted or has grown. A buffer that
+    /// [`PooledBytes`](crate::PooledBytes) share is wiped when the last of them is gone.
     ///
-    /// A buffer that the pool frees is wiped too. Not wiped:
+    /// # What is not wiped
     ///
     /// - A buffer that is [detached](crate::PooledBuf::detach).
-    /// - A `BytesMut` that was split off behind `DerefMut` and is still in use when the buffer comes
-    ///   back. Then bytes that the guard was advanced over, and parts that were dropped before, are
-    ///   not wiped either: the pool cannot tell them from the one in use. All that the guard holds is
-    ///   wiped.
-    /// - A buffer that `BytesMut` itself frees behind `DerefMut`: when it grows there, or when
-    ///   another one is assigned to it.
+    /// - A `BytesMut` that was split off behind `DerefMut` and is still in use when the buffer comes back.
+    ///   Then the bytes that the guard was advanced over, and parts that were dropped before, are not wiped
+    ///   either: the pool cannot tell them from the one in use. All that the guard holds is wiped.
+    /// - A buffer that `BytesMut` itself frees behind `DerefMut`: when it grows there, or when another one
+    ///   is assigned to it.
+    ///
+    /// # Cost
+    ///
+    /// Each return writes the bytes that were used, and leaves the fast path.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().zero_on_return(true).build()?;
+    /// pool.get(512).extend_from_slice(b"secret");
+    /// // The drop has wiped these 6 bytes, and kept the buffer.
+    /// assert_eq!(pool.stats().total.retained_buffers, 1);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn zero_on_return(mut self, zero: bool) -> Self {
         self.zero_on_return = zero;
         self
     }
 
-    /// Sets whether the rooms of [`PooledBuf::fill_with`](crate::PooledBuf::fill_with) may hold what
-    /// was written there before. Default: `false`, and the rooms are zero.
+    /// Sets whether the rooms of [`PooledBuf::fill_with`](crate::PooledBuf::fill_with) may hold what was
+    /// written there before.
     ///
-    /// With `true`, memory is zeroed once, and then handed out as it is: a room of 64 KiB costs nothing
-    /// then. (It is zeroed again if it was lent since, as spare room or as a `BytesMut`.) **Code that fills a room can read what the pool's other users
-    /// wrote there.** Use it for a pool whose users may see each other's bytes.
+    /// Default: `false`, and the rooms are zero.
+    ///
+    /// **With `true`, code that fills a room can read what the pool's other users wrote there.** Use it for
+    /// a pool whose users may see each other's bytes. Then memory is zeroed once and handed out as it is, so
+    /// a room of 64 KiB costs nothing. (It is zeroed again if it was lent since, as spare room or as a
+    /// `BytesMut`.)
     ///
     /// With [`zero_on_return`](Self::zero_on_return), rooms are zero in either case.
     ///
@@ -452,39 +565,60 @@ impl Builder {
         self
     }
 
-    /// Sets for which contents [`PooledBuf::freeze_compact`](crate::PooledBuf::freeze_compact)
-    /// takes a smaller buffer: for those below `percent` of the capacity. Default: 50.
+    /// Sets the share of the capacity, in percent, below which
+    /// [`PooledBuf::freeze_compact`](crate::PooledBuf::freeze_compact) moves contents to a smaller buffer.
     ///
-    /// 0: for none. 100: for all that a smaller size class holds.
+    /// Default: 50. With 0 it moves none, and with 100 all that a smaller size class holds.
     ///
-    /// [`build`](Self::build) returns an error if it is above 100.
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error if `percent` is above 100.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().compact_below(10).build()?;
+    /// let mut buf = pool.get(4096);
+    /// buf.extend_from_slice(&[7; 1000]); // 24 percent
+    /// let _frozen = buf.freeze_compact();
+    /// assert_eq!(pool.stats().total.outstanding_bytes, 4096); // not moved
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn compact_below(mut self, percent: u8) -> Self {
         self.compact_below = percent;
         self
     }
 
-    /// Sets whether the pool learns which sizes to [hand out](Pool::get_default), to grow to, and
-    /// to keep. Default: `true`.
+    /// Sets whether the pool learns which sizes to [hand out](Pool::get_default), to grow to, and to keep.
     ///
-    /// With `false`, its targets stay as they are: those of a [profile](Self::profile), those of a
-    /// call of [`Pool::recalibrate`], or none. Without any, all buffers that come back are kept, up
-    /// to the largest size class. See [`Pool::targets`].
+    /// Default: `true`.
+    ///
+    /// With `false`, its [targets](Pool::targets) stay as they are: those of a [profile](Self::profile), those
+    /// of a call of [`Pool::recalibrate`], or none. Without any, all buffers that come back are kept, up to
+    /// the largest size class.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().learn_sizes(false).calibrate_after(0).build()?;
+    /// pool.get(100).extend_from_slice(&[1; 100]);
+    /// assert_eq!(pool.targets().default_size, 4096); // as at first
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn learn_sizes(mut self, on: bool) -> Self {
         self.learn_sizes = on;
         self
     }
 
-    /// Sets after how many returns the pool calibrates: when one step of its histogram
-    /// had more than `calls`. Default: 42,000.
+    /// Sets the number of returns after which the pool calibrates: it does so when one step of its histogram
+    /// has more than `calls`.
     ///
-    /// The pool records each of a thread's first returns of a size class, and later about one in
-    /// 64, at random. That one counts for those before it. Each thread counts for itself. It
-    /// reports to the pool after a sixteenth of `calls`, or after 4096 returns. So a calibration may come that much later for each
-    /// thread, and some 100 returns later for each size class.
+    /// Default: 42,000. With 0, the pool calibrates at each report of a thread.
     ///
-    /// With 0, the pool calibrates at each report of a thread.
-    ///
-    /// The pool does not wait for that many if sizes rise: see [`Pool::targets`].
+    /// Each thread records its first returns of a size class, and later about one in 64, at random. That one
+    /// counts for those before it. A thread reports to the pool after a sixteenth of `calls`, or after 4096
+    /// returns. So a calibration may come that much later for each thread, and some 100 returns later for
+    /// each size class. It comes earlier if sizes rise: see [`Pool::targets`].
     ///
     /// ```
     /// use tierpool::Pool;
@@ -501,20 +635,46 @@ impl Builder {
         self
     }
 
-    /// Sets which part of the returns the target `max_size` is to hold, from 0 to 1.
+    /// Sets the share of the returns that the target `max_size` is to hold, from 0 to 1.
+    ///
     /// Default: 0.95.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error if it is not a number from 0 to 1.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().calibrate_percentile(1.0).build()?;
+    /// for len in [100, 100, 100, 5000] {
+    ///     drop(pool.copy_from_slice(&vec![1; len]));
+    /// }
+    /// assert_eq!(pool.recalibrate().max_size, 8192); // holds all that came back
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn calibrate_percentile(mut self, percentile: f64) -> Self {
         self.calibrate_percentile = percentile;
         self
     }
 
     /// Sets the time after which the pool calibrates if the returns were too few for
-    /// [`calibrate_after`](Self::calibrate_after), or `None` for never. Default: 60 seconds.
+    /// [`calibrate_after`](Self::calibrate_after), or `None` for never.
     ///
-    /// At least a millisecond; a shorter one counts as that. With fewer than 1000 returns, the pool
-    /// waits for another interval, and goes on counting. Like [trims by time](Self::trim_interval),
-    /// this happens in a drop that leaves the fast path, or after a trim by the thread of
-    /// [`background_trim`](Self::background_trim).
+    /// Default: 60 seconds. A shorter time than a millisecond counts as a millisecond.
+    ///
+    /// With fewer than 1000 returns, the pool waits for another interval and goes on counting. As with
+    /// [trims by time](Self::trim_interval), a drop that leaves the fast path does the work, or the thread of
+    /// [`background_trim`](Self::background_trim) after a trim.
+    ///
+    /// ```
+    /// use tierpool::{ConfigError, Pool};
+    ///
+    /// let pool = Pool::builder().calibrate_interval(None).build()?;
+    /// let zero = Pool::builder().calibrate_interval(std::time::Duration::ZERO).build();
+    /// assert!(matches!(zero, Err(ConfigError::ZeroInterval { .. })));
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn calibrate_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.calibrate_interval = interval.into();
         self
@@ -522,10 +682,12 @@ impl Builder {
 
     /// Sets the profile to begin with, which another pool has [learned](Pool::profile).
     ///
+    /// Default: one that has learned nothing.
+    ///
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let before = Pool::default();
+    /// let before = Pool::new();
     /// before.get(100).extend_from_slice(b"learned");
     /// before.recalibrate();
     /// let pool = Pool::builder().profile(before.profile()).build()?;
@@ -544,9 +706,16 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names the option and its values.
+    /// A [`ConfigError`] that names the option, its value, the limit and the remedy.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let error = Pool::builder().min_size(4096).max_size(512).build().unwrap_err();
+    /// assert!(error.to_string().starts_with("max_size (512 bytes) is below min_size (4 KiB)"));
+    /// ```
     pub fn build(self) -> Result<Pool, ConfigError> {
-        Pool::from_config(self.check()?)
+        Pool::from_config(self.check()?, self.background_set_by)
     }
 
     fn check(&self) -> Result<Config, ConfigError> {
@@ -589,7 +758,9 @@ impl Builder {
             });
         }
         if self.background_trim && self.trim_interval.is_none() {
-            return Err(ConfigError::BackgroundWithoutInterval);
+            return Err(ConfigError::BackgroundWithoutInterval {
+                field: self.background_set_by,
+            });
         }
         let interval = self.trim_interval.map(|set| set.max(INTERVAL_LEAST));
         let (in_background, by_calls) = match self.background_trim {
@@ -714,17 +885,40 @@ impl Builder {
 }
 
 impl Pool {
-    /// Options for a pool that differs from the default.
+    /// Makes a pool with the default options, as [`Pool::default`] does.
+    ///
+    /// Its size classes double from 512 bytes to 1 MiB. It keeps at most 64 MiB of idle buffers, and
+    /// trims itself every 10 seconds, in gets and drops. [`builder`](Self::builder) changes these.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// assert_eq!(pool.get(3000).capacity(), 4096);
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        let pool = Builder::default().build();
+        pool.expect("the defaults are valid, and start no thread")
+    }
+
+    /// Returns the default options, to change some of them before the pool is made.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().max_size(64 << 10).build()?;
+    /// assert_eq!(pool.classes().last(), Some(&(64 << 10)));
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
 }
 
 impl Default for Pool {
-    /// Size classes from 512 bytes to 1 MiB, each twice the one before, a budget
-    /// of 64 MiB, and a trim every 10 seconds by gets and drops.
+    /// The same as [`Pool::new`].
     fn default() -> Self {
-        let pool = Builder::default().build();
-        pool.expect("the defaults are valid, and start no thread")
+        Pool::new()
     }
 }

@@ -1,24 +1,45 @@
 //! Errors of a configuration, of a fit and of a get. Describes them; checks nothing.
+//!
+//! A message names the option and its value, then the limit, then the reason, then the remedy:
+//! `OPTION (VALUE) is above LIMIT (VALUE): REASON; REMEDY`.
 
 use crate::system::CAPACITY_MAX;
+use crate::units::{Exact, counted};
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 
-/// An error in the options of a [`Builder`](crate::Builder).
+/// Tells which options of a [`Builder`](crate::Builder) cannot be used, and why.
+///
+/// Each message names the option, its value, the limit and the remedy.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let error = Pool::builder().max_size(128 << 20).retain_bytes(64 << 20).build().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "max_size (128 MiB) is above retain_bytes (64 MiB): a buffer of that class could never be \
+///      kept; raise retain_bytes to 128 MiB or more, or lower max_size to 64 MiB or less, or set \
+///      retain_bytes to 0 to keep nothing"
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A size is 0 bytes.
+    /// A size is 0 bytes. No buffer is that small.
     #[non_exhaustive]
     Zero {
-        /// The option.
+        /// The name of the option.
         field: &'static str,
     },
     /// A size is above `isize::MAX` bytes, which no allocation can have.
     #[non_exhaustive]
     TooLarge {
-        /// The option.
+        /// The name of the option.
         field: &'static str,
         /// Its value in bytes.
         value: usize,
@@ -33,10 +54,10 @@ pub enum ConfigError {
     },
     /// The list of `classes` is empty.
     NoClasses,
-    /// The list of `classes` has too many.
+    /// The list of `classes` has too many sizes.
     #[non_exhaustive]
     TooManyClasses {
-        /// How many there may be.
+        /// The most that a pool can have.
         max: usize,
     },
     /// A capacity in `classes` is not above the one before it.
@@ -113,7 +134,7 @@ pub enum ConfigError {
     /// An interval is 0.
     #[non_exhaustive]
     ZeroInterval {
-        /// The option.
+        /// The name of the option.
         field: &'static str,
     },
     /// `calibrate_percentile` is not a number from 0 to 1.
@@ -128,42 +149,74 @@ pub enum ConfigError {
         /// Its value in percent.
         percent: u8,
     },
-    /// `background_trim` is set, and `trim_interval` is `None`.
-    BackgroundWithoutInterval,
-    /// The thread of `background_trim`, or of `release_when_idle`, cannot be started.
+    /// A thread is to trim the pool, and `trim_interval` is `None`.
+    #[non_exhaustive]
+    BackgroundWithoutInterval {
+        /// The option that asks for the thread: `background_trim` or `release_when_idle`.
+        field: &'static str,
+    },
+    /// The thread that trims the pool cannot be started.
+    ///
+    /// [`source`](Error::source) returns the system's error.
     #[non_exhaustive]
     Background {
+        /// The option that asks for the thread: `background_trim` or `release_when_idle`.
+        field: &'static str,
         /// The system's error.
-        kind: io::ErrorKind,
+        error: SpawnError,
     },
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Zero { field } => write!(f, "{field}: 0 bytes is not a size; use 1 or more"),
+            Self::Zero { field: "classes" } => write!(
+                f,
+                "classes has a size of 0 bytes: no buffer is that small; use sizes of 1 or more"
+            ),
+            Self::Zero { field } => write!(
+                f,
+                "{field} is 0 bytes: no buffer is that small; use 1 or more"
+            ),
             Self::TooLarge { field, value } => write!(
                 f,
-                "{field}: {value} bytes is above {CAPACITY_MAX}, the most that can be allocated"
+                "{field} ({}) is above isize::MAX ({}): no allocation can be that large; \
+                 lower {field}",
+                Exact(*value),
+                Exact(CAPACITY_MAX)
             ),
-            Self::MaxBelowMin { min, max } => {
-                write!(f, "max_size: {max} bytes is below min_size, {min} bytes")
-            }
-            Self::NoClasses => write!(f, "classes: the list is empty; name at least one size"),
-            Self::TooManyClasses { max } => {
-                write!(f, "classes: the list has more than {max} sizes")
-            }
+            Self::MaxBelowMin { min, max } => write!(
+                f,
+                "max_size ({}) is below min_size ({}): there would be no size class; \
+                 raise max_size or lower min_size",
+                Exact(*max),
+                Exact(*min)
+            ),
+            Self::NoClasses => write!(
+                f,
+                "classes is empty: a pool has at least 1 size class; name one, or leave out classes"
+            ),
+            Self::TooManyClasses { max } => write!(
+                f,
+                "classes has more than {max} sizes: a pool has at most {max} size classes; \
+                 leave out some, or let SizeClasses::fit choose {max} or fewer"
+            ),
             Self::NotAscending {
                 index,
                 previous,
                 value,
             } => write!(
                 f,
-                "classes: {value} bytes at index {index} is not above {previous} bytes before it"
+                "classes ({} at index {index}) is not above the size before it ({}): sizes must \
+                 ascend; sort the list, and leave out duplicates",
+                Exact(*value),
+                Exact(*previous)
             ),
             Self::Conflict { field, value } => write!(
                 f,
-                "{field}: {value} bytes is set beside classes; set one or the other"
+                "{field} ({}) is set beside classes: the list sets all sizes; leave out one of the \
+                 two",
+                Exact(*value)
             ),
             Self::RetainBelowLargest {
                 retain_bytes,
@@ -171,15 +224,16 @@ impl fmt::Display for ConfigError {
                 largest,
                 is_default,
             } => {
-                let below = Largest(field, *largest, *is_default);
-                write!(f, "retain_bytes: {retain_bytes} bytes is below {below}, ")?;
-                write!(f, "so no buffer of the largest size class could be kept; ")?;
-                write!(f, "set retain_bytes to {largest} or more, or ")?;
+                let (budget, size) = (Exact(*retain_bytes), Exact(*largest));
+                let above = Largest(field, *largest, *is_default);
+                write!(f, "{above} is above retain_bytes ({budget}): ")?;
+                write!(f, "a buffer of that class could never be kept; ")?;
+                write!(f, "raise retain_bytes to {size} or more, or ")?;
                 match *field {
-                    "classes" => write!(f, "leave out the classes above {retain_bytes}")?,
-                    field => write!(f, "{field} to {retain_bytes} or less")?,
+                    "classes" => write!(f, "leave out the classes above {budget}")?,
+                    field => write!(f, "lower {field} to {budget} or less")?,
                 }
-                write!(f, "; 0 keeps nothing")
+                write!(f, ", or set retain_bytes to 0 to keep nothing")
             }
             Self::KeepIdleAboveLargest {
                 size,
@@ -187,11 +241,13 @@ impl fmt::Display for ConfigError {
                 largest,
                 is_default,
             } => {
-                let above = Largest(field, *largest, *is_default);
-                write!(f, "keep_idle: {size} bytes is above {above}; ")?;
+                let size = Exact(*size);
+                let limit = Largest(field, *largest, *is_default);
+                write!(f, "keep_idle ({size}) is above {limit}: ")?;
+                write!(f, "buffers of that size are never kept; ")?;
                 match *field {
-                    "classes" => write!(f, "name a class of {size} or more")?,
-                    field => write!(f, "set {field} to {size} or more")?,
+                    "classes" => write!(f, "add a class of {size} or more")?,
+                    field => write!(f, "raise {field} to {size} or more")?,
                 }
                 write!(f, ", or keep smaller buffers idle")
             }
@@ -201,56 +257,74 @@ impl fmt::Display for ConfigError {
                 max_per_class,
             } => write!(
                 f,
-                "keep_idle: {count} buffers of {capacity} bytes is above max_per_class, \
-                 {max_per_class}; set max_per_class to {count} or more, or keep fewer idle"
+                "keep_idle ({} of {}) is above max_per_class ({max_per_class}): no more \
+                 of one class are kept; raise max_per_class to {count} or more, or keep fewer idle",
+                counted(*count as u64, "buffer"),
+                Exact(*capacity)
             ),
             Self::KeepIdleAboveRetain {
                 bytes,
                 retain_bytes,
                 is_default,
             } => {
-                let of = if *is_default { "the default of " } else { "" };
+                let (bytes, budget) = (Exact(*bytes), Exact(*retain_bytes));
+                let default = if *is_default { ", the default" } else { "" };
                 write!(
                     f,
-                    "keep_idle: {bytes} bytes in all is above {of}retain_bytes, {retain_bytes} \
-                     bytes; set retain_bytes to {bytes} or more, or keep fewer buffers idle"
+                    "keep_idle ({bytes} in all) is above retain_bytes ({budget}{default}): the \
+                     budget holds no more; raise retain_bytes to {bytes} or more, or keep fewer \
+                     buffers idle"
                 )
             }
             Self::KeepIdleOutOfMemory { capacity, count } => write!(
                 f,
-                "keep_idle: the heap has no room for {count} buffers of {capacity} bytes; \
-                 keep fewer idle"
+                "keep_idle ({} of {}): the heap has no room for them; keep fewer idle",
+                counted(*count as u64, "buffer"),
+                Exact(*capacity)
             ),
-            Self::ZeroInterval {
-                field: field @ "release_when_idle",
-            } => write!(
-                f,
-                "{field}: 0 is not an interval; use more, or leave it out"
-            ),
-            Self::ZeroInterval { field } => write!(
-                f,
-                "{field}: 0 is not an interval; use more, or None for none by time"
-            ),
+            Self::ZeroInterval { field } => {
+                let without = match *field {
+                    "trim_interval" => "use None for no trims by time",
+                    "calibrate_interval" => "use None for no calibrations by time",
+                    _ => "leave it out",
+                };
+                write!(
+                    f,
+                    "{field} is 0: that is no interval; use more than 0, or {without}"
+                )
+            }
             Self::Percentile { value } => write!(
                 f,
-                "calibrate_percentile: {value} is not a number from 0 to 1; 0.95 is usual"
+                "calibrate_percentile ({value}) is not from 0 to 1: it is a share of the returns; \
+                 use 0.95 for 95 of 100"
             ),
             Self::CompactBelow { percent } => write!(
                 f,
-                "compact_below: {percent} percent is above 100; use 0 to 100"
+                "compact_below ({percent}) is above 100: it is a percentage of the capacity; \
+                 use 0 to 100"
             ),
-            Self::BackgroundWithoutInterval => write!(
+            Self::BackgroundWithoutInterval { field } => write!(
                 f,
-                "background_trim: trim_interval is None; set one, or no background_trim"
+                "{field} is set, but trim_interval is None: the thread would never trim; \
+                 set trim_interval, or leave out {field}"
             ),
-            Self::Background { kind } => {
-                write!(f, "background_trim: the thread cannot be started: {kind}")
-            }
+            Self::Background { field, error } => write!(
+                f,
+                "{field} is set, but its thread cannot be started: {error}; \
+                 leave out {field}, or let the process have another thread"
+            ),
         }
     }
 }
 
-impl Error for ConfigError {}
+impl Error for ConfigError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Background { error, .. } => Some(&*error.0),
+            _ => None,
+        }
+    }
+}
 
 /// The largest size class: the option that sets it, its capacity in bytes, and whether that
 /// is the option's default.
@@ -259,26 +333,68 @@ struct Largest<'a>(&'a str, usize, bool);
 impl fmt::Display for Largest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Largest(field, bytes, is_default) = *self;
+        let bytes = Exact(bytes);
         match (field, is_default) {
-            (_, true) => write!(f, "the default of {field}, {bytes} bytes"),
-            ("classes", _) => write!(f, "the largest of classes, {bytes} bytes"),
-            _ => write!(f, "{field}, {bytes} bytes"),
+            (_, true) => write!(f, "{field} ({bytes}, the default)"),
+            ("classes", _) => write!(f, "the largest of classes ({bytes})"),
+            _ => write!(f, "{field} ({bytes})"),
         }
     }
 }
 
-/// Why no size classes can be [fitted](crate::SizeClasses::fit).
+/// The system's error when a thread cannot be started, in [`ConfigError::Background`].
+///
+/// Dereferences to the [`io::Error`]. Clones share it. Two are equal if they are of the same
+/// [kind](io::Error::kind).
+#[derive(Clone, Debug)]
+pub struct SpawnError(Arc<io::Error>);
+
+impl SpawnError {
+    pub(crate) fn new(error: io::Error) -> Self {
+        SpawnError(Arc::new(error))
+    }
+}
+
+impl Deref for SpawnError {
+    type Target = io::Error;
+
+    fn deref(&self) -> &io::Error {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for SpawnError {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind()
+    }
+}
+
+impl Eq for SpawnError {}
+
+// The error in it is never changed.
+impl UnwindSafe for SpawnError {}
+impl RefUnwindSafe for SpawnError {}
+
+/// Tells why no size classes can be [fitted](crate::SizeClasses::fit).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FitError {
     /// Nothing is recorded in the histogram.
     Empty,
-    /// No class was asked for.
+    /// `k` is 0.
     NoClasses,
-    /// Too many classes were asked for.
+    /// `k` is above the most classes that a pool can have.
     #[non_exhaustive]
     TooManyClasses {
-        /// How many there may be.
+        /// The number of classes asked for.
+        k: usize,
+        /// The most that a pool can have.
         max: usize,
     },
 }
@@ -286,33 +402,55 @@ pub enum FitError {
 impl fmt::Display for FitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => write!(f, "the histogram is empty; record at least one size"),
-            Self::NoClasses => write!(f, "0 classes hold nothing; ask for 1 or more"),
-            Self::TooManyClasses { max } => {
-                write!(f, "a pool has at most {max} classes; ask for no more")
-            }
+            Self::Empty => write!(
+                f,
+                "the histogram is empty: no classes fit it better than others; \
+                 record at least one size"
+            ),
+            Self::NoClasses => write!(
+                f,
+                "k is 0: a pool has at least 1 size class; ask for 1 or more"
+            ),
+            Self::TooManyClasses { k, max } => write!(
+                f,
+                "k ({k}) is above {max}: a pool has at most {max} size classes; \
+                 ask for {max} or fewer"
+            ),
         }
     }
 }
 
 impl Error for FitError {}
 
-/// Why [`Pool::try_get`](crate::Pool::try_get) gave no buffer, or
-/// [`PooledBuf::try_reserve`](crate::PooledBuf::try_reserve) no room.
+/// Tells why [`Pool::try_get`](crate::Pool::try_get) returned no buffer, or
+/// [`PooledBuf::try_reserve`](crate::PooledBuf::try_reserve) made no room.
+///
+/// Converts into an [`io::Error`], which keeps it as its inner error:
+///
+/// ```
+/// use std::io;
+/// use tierpool::{Pool, PooledBuf};
+///
+/// fn room_for(pool: &Pool, size: usize) -> io::Result<PooledBuf> {
+///     Ok(pool.try_get(size)?)
+/// }
+///
+/// let error = room_for(&Pool::default(), usize::MAX).unwrap_err();
+/// assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GetError {
     /// The size is above `isize::MAX` bytes, which no allocation can have.
     #[non_exhaustive]
     TooLarge {
-        /// The size asked for, in bytes; for `try_reserve`, contents included.
+        /// The size asked for, in bytes. For `try_reserve`, it includes the contents.
         size: usize,
     },
-    /// The heap has no room for the buffer, or for the few words that go with it, even after the
-    /// pool's idle buffers were freed.
+    /// The heap has no room for the buffer, or for the few words that go with it.
     #[non_exhaustive]
     OutOfMemory {
-        /// The size asked for, in bytes; for `try_reserve`, contents included.
+        /// The size asked for, in bytes. For `try_reserve`, it includes the contents.
         size: usize,
     },
 }
@@ -322,13 +460,56 @@ impl fmt::Display for GetError {
         match self {
             Self::TooLarge { size } => write!(
                 f,
-                "{size} bytes is above {CAPACITY_MAX}, the most that can be allocated"
+                "size ({}) is above isize::MAX ({}): no allocation can be that large; ask for less",
+                Exact(*size),
+                Exact(CAPACITY_MAX)
             ),
-            Self::OutOfMemory { size } => {
-                write!(f, "the heap has no room for a buffer of {size} bytes")
-            }
+            Self::OutOfMemory { size } => write!(
+                f,
+                "the heap has no room for a buffer of {}; ask for less, or free memory first",
+                Exact(*size)
+            ),
         }
     }
 }
 
 impl Error for GetError {}
+
+impl From<GetError> for io::Error {
+    /// [`TooLarge`](GetError::TooLarge) becomes [`InvalidInput`](io::ErrorKind::InvalidInput), and
+    /// [`OutOfMemory`](GetError::OutOfMemory) becomes [`OutOfMemory`](io::ErrorKind::OutOfMemory).
+    ///
+    /// Allocates a few words, and ends the process if the heap has none.
+    fn from(error: GetError) -> io::Error {
+        let kind = match error {
+            GetError::TooLarge { .. } => io::ErrorKind::InvalidInput,
+            GetError::OutOfMemory { .. } => io::ErrorKind::OutOfMemory,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_cannot_be_started_names_the_option_and_keeps_the_systems_error() {
+        let error = |field, kind| ConfigError::Background {
+            field,
+            error: SpawnError::new(io::Error::new(kind, "no more threads")),
+        };
+        let full = error("release_when_idle", io::ErrorKind::WouldBlock);
+        assert_eq!(
+            full.to_string(),
+            "release_when_idle is set, but its thread cannot be started: no more threads; \
+             leave out release_when_idle, or let the process have another thread"
+        );
+        let source = full.source().and_then(|source| source.downcast_ref());
+        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::WouldBlock));
+        assert_eq!(full, full.clone());
+        assert_eq!(full, error("release_when_idle", io::ErrorKind::WouldBlock));
+        assert_ne!(full, error("release_when_idle", io::ErrorKind::Unsupported));
+        assert_ne!(full, error("background_trim", io::ErrorKind::WouldBlock));
+    }
+}

@@ -1,16 +1,15 @@
-//! A tiered byte-buffer pool: owned [`BytesMut`](bytes::BytesMut) guards that
-//! go home by themselves.
+//! A tiered byte-buffer pool: owned [`BytesMut`](bytes::BytesMut) guards that go home by themselves.
 //!
 //! [`Pool::get`] hands out a [`PooledBuf`] that dereferences to `BytesMut`. Its contents can be cut
 //! into [`PooledBytes`], which share its buffer without a copy. When all of these are dropped, the
-//! buffer goes back: to the dropping thread's cache, from there in batches to a depot that all
-//! threads share, and to the heap when these are full.
+//! buffer goes back to the cache of the dropping thread. From there, buffers move in batches to a
+//! depot that all threads share. When these are full, buffers go to the heap.
 //!
 //! ```
 //! use bytes::BufMut;
 //! use tierpool::Pool;
 //!
-//! let pool = Pool::builder().min_size(512).max_size(1 << 20).build()?;
+//! let pool = Pool::new();
 //!
 //! let mut buf = pool.get(3000); // empty; the 4096-byte class holds it
 //! buf.put_slice(b"hello");
@@ -27,7 +26,6 @@
 //! drop(first);
 //! std::thread::spawn(move || drop(second)).join().unwrap(); // on any thread
 //! assert_eq!(pool.stats().total.outstanding, 0);
-//! # Ok::<(), tierpool::ConfigError>(())
 //! ```
 //!
 //! # Levels
@@ -35,44 +33,51 @@
 //! | level | holds | a hit costs |
 //! |---|---|---|
 //! | thread cache | up to 64 buffers or 512 KiB of each size class, at least 2 (1 above 2 MiB); [8 MiB](Builder::thread_cache_bytes) in all | no lock, no atomic read-modify-write |
-//! | depot | what the budget allows | one exchange for up to 32 buffers |
+//! | depot | up to the budget | one exchange for up to 32 buffers |
 //! | depot, loose | buffers whose capacity is not exactly their class's, and partial magazines | one exchange for each buffer |
 //! | heap | | an allocation |
 //!
 //! # Memory
 //!
 //! The levels together never retain more than the [budget](Builder::retain_bytes), at any moment. A
-//! buffer that finds no room is freed on return, and counted. A [trim](Pool::trim) frees the
-//! buffers that no one used since the last one. Trims come [by time](Builder::trim_interval), too.
-//! With [`Builder::release_when_idle`], memory that was not needed for some time goes back to the
-//! system, also while the program rests.
-//! [`Pool::clear`] frees all idle buffers, and dropping the last handle frees everything.
-//! [`Builder::keep_idle`] keeps buffers warm that no trim frees. [`Pool::stats`] shows the bytes
-//! that are outstanding and retained, and their [peaks](Peaks).
+//! returned buffer that finds no room is freed and [counted](Discards::full).
+//!
+//! A [trim](Pool::trim) frees the buffers that no one used since the last one.
+//! [Trims come by time](Builder::trim_interval), too. With [`Builder::release_when_idle`], memory that
+//! was not needed for some time goes back to the system, also while the program rests.
+//! [`Pool::clear`] frees all idle buffers, and the drop of the last handle frees everything.
+//! [`Builder::keep_idle`] keeps buffers warm that no trim frees.
+//!
+//! # Numbers
+//!
+//! [`Pool::stats`] counts events, and shows the bytes that are outstanding and retained, with their
+//! [peaks](Peaks). [`Stats::explain`] names the numbers that stand out, and the options that change
+//! them.
 //!
 //! # Sizes
 //!
 //! The pool records how much of its buffers is used. From that it learns which size
-//! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers have grown too
-//! large to be kept: see [`Pool::targets`]. [`SizeClasses::fit`] chooses the best size classes for
-//! recorded requests.
+//! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers are too large to be
+//! kept: see [`Pool::targets`]. [`SizeClasses::fit`] chooses the best size classes for recorded
+//! requests.
 //!
 //! # Systems
 //!
 //! `wasm32-unknown-unknown` has no clock and no threads. Trims and calibrations by time never
-//! happen there, and with [`Builder::release_when_idle`] or [`Builder::background_trim`],
-//! [`Builder::build`] returns [`ConfigError::Background`]. Everything else works, such as [`Pool::trim`] and calibration by
-//! the number of returns.
+//! happen there. With [`Builder::release_when_idle`] or [`Builder::background_trim`],
+//! [`Builder::build`] returns [`ConfigError::Background`]. Everything else works, such as
+//! [`Pool::trim`] and calibration by the number of returns.
 //!
 //! # Features
 //!
-//! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read.
+//! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
+//!   its parts, [`Targets`] and [`Freed`] can be serialized.
 //!
 //! # Safety
 //!
 //! No safe call shows what a buffer held before: a buffer comes out with length 0, and its spare
-//! capacity is available only as uninitialised memory. See [`Builder::zero_on_return`] for programs
-//! that want it overwritten as well.
+//! capacity is available only as uninitialised memory. [`Builder::zero_on_return`] overwrites it as
+//! well.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
@@ -90,10 +95,12 @@ mod error;
 pub mod guide;
 mod inner;
 mod pool;
+mod report;
 mod sizing;
 mod stats;
 mod sync;
 mod system;
+mod units;
 
 /// Models of the races between threads, for a checker.
 #[cfg(all(test, any(loom, shuttle)))]
@@ -101,13 +108,14 @@ mod models;
 
 pub use buf::{PooledBuf, PooledBytes};
 pub use builder::Builder;
-pub use error::{ConfigError, FitError, GetError};
+pub use error::{ConfigError, FitError, GetError, SpawnError};
 pub use pool::{Freed, Pool};
+pub use report::Explanation;
 pub use sizing::histogram::{Histogram, HistogramCell};
 pub use sizing::profile::Profile;
 pub use sizing::size_class::SizeClasses;
 pub use sizing::targets::Targets;
-pub use stats::{ClassStats, Counts, Discards, Peaks, Stats};
+pub use stats::{ClassStats, Counts, Discards, Peaks, Stats, Usage};
 
 /// Whether each step of a unit test costs microseconds: under Miri, and under valgrind, for
 /// which `scripts/sanitize.sh` sets `--cfg slow`.

@@ -1,11 +1,10 @@
 //! Numbers of what the pool did: counters that are written, snapshots that are read.
 //!
 //! Decides nothing; the calibrator asks for a few. The thread caches count frequent events, without
-//! shared writes; the counters here are for the rest.
+//! shared writes; the counters here are for the rest. `report` prints the snapshots.
 
 use crate::engine::Levels;
 use crate::sync::{AtomicUsize, Counter, Ordering};
-use std::fmt;
 
 /// Events of one size class that are rare enough to share their counters.
 #[derive(Debug, Default)]
@@ -200,25 +199,29 @@ impl DiscardCounters {
     }
 }
 
-/// A pool's event counts and its present buffers, from [`Pool::stats`](crate::Pool::stats).
+/// Shows what a pool did and what it has now, from [`Pool::stats`](crate::Pool::stats).
 ///
-/// While no thread is inside the pool, these hold: the first and the last in every
-/// [`Counts`], the second in the total (a guard may be taken in one class and,
-/// having grown behind `DerefMut`, be returned to another):
+/// `Display` prints a table that fits 100 columns. [`explain`](Self::explain) names the numbers
+/// that stand out, and what to do. [`since`](Self::since) gives the numbers of a period. With the
+/// feature `serde` it can be serialized.
+///
+/// # Sums
+///
+/// While no thread is inside the pool, these equations hold:
 ///
 /// ```text
-/// gets           == local_hits + depot_hits + misses + oversize
-/// gets + adopted == returns + discards + detached + outstanding
+/// gets                == local_hits + depot_hits + misses + oversize
+/// gets + adopted      == returns + discards + detached + outstanding
 /// returns + prefilled == local_hits + depot_hits + trimmed + retained_buffers
 /// ```
 ///
-/// A snapshot taken while threads are busy is not of one moment: an event may be counted in one
-/// place and not yet in another. So the sums may be off, and `outstanding` and `outstanding_bytes`
-/// with them. No count of events ever falls, and the total's `retained_bytes` is never above the
-/// budget. The total's [`footprint_bytes`](Counts::footprint_bytes) is exact at any moment.
+/// The first and the last hold in every [`Counts`], the second in the total: a guard that grows
+/// behind `DerefMut` is taken in one class and returned to another.
 ///
-/// `Display` prints an aligned table, with a column of bytes beside the outstanding buffers and one
-/// beside the retained ones.
+/// While threads are busy, a snapshot is not of one moment. An event may be counted in one place and
+/// not yet in another, so the sums may be off. Three things always hold: no count of events ever
+/// falls, the total's `retained_bytes` is never above the budget, and the total's
+/// [`footprint_bytes`](Counts::footprint_bytes) is exact.
 ///
 /// ```
 /// use tierpool::Pool;
@@ -232,46 +235,105 @@ impl DiscardCounters {
 /// assert_eq!(pool.stats().peaks.footprint_bytes, 4096);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
-    /// One entry per size class, ascending.
+    /// The size classes, ascending.
     pub classes: Vec<ClassStats>,
-    /// Buffers of no size class: oversize ones, and adopted ones below the smallest class.
+    /// The buffers of no size class: oversize ones, and adopted ones below the smallest class.
     pub unclassed: Counts,
-    /// The sum of all of these.
+    /// The sum of `classes` and `unclassed`.
     pub total: Counts,
     /// The most bytes since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or since the
     /// pool was made.
     pub peaks: Peaks,
+    /// How much of the capacity that came back was used: an estimate.
+    pub usage: Usage,
+    /// The most bytes that the pool retains, as
+    /// [`Builder::retain_bytes`](crate::Builder::retain_bytes) has set it.
+    pub budget_bytes: u64,
     /// How often the pool has chosen its [targets](crate::Pool::targets).
     pub calibrations: u64,
 }
 
-/// The most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or
-/// since it was made.
+/// Estimates how much of the capacity that was handed out was used.
 ///
-/// The three need not be of the same moment. `footprint_bytes` is counted when a buffer is
-/// made, so it misses nothing. To count the other two at each moment would slow down every
-/// get and drop; so they are the most that [`Pool::stats`](crate::Pool::stats) has shown:
-/// call it as often as you want to know. Neither is ever above `footprint_bytes`.
+/// Counts each buffer that came back with its capacity, and with the most bytes that it held while
+/// it was out. It is an estimate: of the returns on the fast path, the pool looks at the first ones
+/// and then at about one in 64, at random, and each of these counts for those before it. Not counted
+/// are buffers that guards outgrew, buffers that are still out, and returns on a thread that is
+/// ending.
+///
+/// Nothing is recorded on the fast path, so this costs nothing there.
 ///
 /// ```
 /// use tierpool::Pool;
 ///
 /// let pool = Pool::default();
+/// pool.get(4096).extend_from_slice(&[7; 1024]);
+/// let usage = pool.stats().usage;
+/// assert_eq!((usage.capacity_bytes, usage.used_bytes), (4096, 1024));
+/// assert_eq!((usage.wasted_bytes(), usage.waste()), (3072, 0.75));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Usage {
+    /// The capacity of the buffers that came back, in bytes.
+    pub capacity_bytes: u64,
+    /// The bytes of it that were used; at most `capacity_bytes`.
+    pub used_bytes: u64,
+}
+
+impl Usage {
+    /// Returns the bytes of capacity that were not used.
+    #[must_use]
+    pub fn wasted_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.used_bytes)
+    }
+
+    /// Returns the share of the capacity that was not used, from 0 to 1; 0 before the first return.
+    #[must_use]
+    pub fn waste(&self) -> f64 {
+        match self.capacity_bytes {
+            0 => 0.0,
+            capacity => self.wasted_bytes() as f64 / capacity as f64,
+        }
+    }
+}
+
+/// Holds the most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or since
+/// it was made.
+///
+/// The three need not be of the same moment. `footprint_bytes` is exact: it is counted when a buffer is
+/// made. The other two are the most that any [`Pool::stats`](crate::Pool::stats) has shown, since
+/// counting them at each moment would slow down every get and drop. So call `stats` often to follow them.
+/// Neither is ever above `footprint_bytes`.
+///
+/// `Display` prints one line.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::new();
 /// drop((pool.get(4096), pool.get(4096)));
 /// pool.reset_peaks();
 /// let _one = pool.get(4096);
 /// let peaks = pool.stats().peaks;
 /// assert_eq!((peaks.footprint_bytes, peaks.outstanding_bytes), (8192, 4096));
+/// assert_eq!(
+///     peaks.to_string(),
+///     "peaks: footprint 8.0 KiB, outstanding 4.0 KiB, retained 4.0 KiB"
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Peaks {
     /// The most that was outstanding and retained together, in bytes.
     ///
-    /// Exact: never too low. If other threads make buffers or call `stats` while the peaks
-    /// are reset, it may begin with the footprint of just before.
+    /// Exact, and never too low. If other threads make buffers or call `stats` while the peaks are reset, it
+    /// may begin with the footprint of the moment before.
     pub footprint_bytes: u64,
     /// The most outstanding bytes that a snapshot has shown, this one included.
     pub outstanding_bytes: u64,
@@ -279,100 +341,170 @@ pub struct Peaks {
     pub retained_bytes: u64,
 }
 
-/// The counts of one size class.
+/// Counts the events and the buffers of one size class.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::builder().classes([512, 4096]).build()?;
+/// drop(pool.get(3000));
+/// let stats = pool.stats();
+/// assert_eq!((stats.classes[1].capacity, stats.classes[1].counts.misses), (4096, 1));
+/// # Ok::<(), tierpool::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ClassStats {
     /// The class's capacity in bytes.
     pub capacity: usize,
-    /// How many idle buffers of it no trim frees, as
-    /// [`Builder::keep_idle`](crate::Builder::keep_idle) has set it.
+    /// The number of idle buffers of it that no trim frees, from
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle).
     pub keep_idle: usize,
-    /// The events in it.
+    /// Its events and its present buffers.
     pub counts: Counts,
 }
 
-/// Events since the pool was made, and the present buffers.
+/// Counts the events since the pool was made, and the buffers that there are now.
+///
+/// `outstanding` and `retained_buffers`, with their bytes, are of the present. All others are events, and
+/// never fall. `Display` prints one line.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::new();
+/// let held = pool.get(4096);
+/// drop(pool.get(4096));
+/// drop(pool.get(4096));
+/// let total = pool.stats().total;
+/// assert_eq!((total.gets, total.misses, total.local_hits), (3, 2, 1));
+/// assert_eq!((total.returns, total.outstanding, total.retained_buffers), (2, 1, 1));
+/// drop(held);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Counts {
-    /// Buffers handed out, those that a guard took to [grow](Counts::growths) included.
+    /// Buffers handed out. Includes the buffers that guards took to [grow](Counts::growths).
     pub gets: u64,
     /// Gets served by the calling thread's cache.
     pub local_hits: u64,
     /// Gets served by the depot.
     pub depot_hits: u64,
-    /// Gets served by the heap although a size class holds the request.
+    /// Gets served by the heap, although a size class holds the request.
     pub misses: u64,
-    /// Gets above the largest size class, served by the heap.
+    /// Gets above the largest size class. The heap serves them.
     pub oversize: u64,
-    /// Guards that outgrew their buffer, or left it to the parts that were cut from it: each is one
-    /// get and one return (or discard) more. (A move of contents that was asked for, by
-    /// `shrink_to_fit`, `freeze_compact` or `split_off`, is a get like any other.)
+    /// Guards that outgrew their buffer, or left it to the parts that were cut from it.
+    ///
+    /// Each is one more get, and one more return or discard. A move of contents by `shrink_to_fit`,
+    /// `freeze_compact` or `split_off` is not counted here: it is a get as any other.
     pub growths: u64,
-    /// Foreign buffers taken in by [`Pool::adopt`](crate::Pool::adopt).
+    /// Buffers taken in by [`Pool::adopt`](crate::Pool::adopt).
     pub adopted: u64,
     /// Buffers that came back and were kept.
     pub returns: u64,
     /// Buffers that came back and were freed.
     pub discards: Discards,
-    /// Buffers that left by [`PooledBuf::detach`](crate::PooledBuf::detach).
+    /// Buffers taken out for good by [`PooledBuf::detach`](crate::PooledBuf::detach).
     pub detached: u64,
-    /// Buffers made ahead of time: by [`Pool::prefill`](crate::Pool::prefill), and at the
-    /// start for [`Builder::keep_idle`](crate::Builder::keep_idle).
+    /// Buffers made ahead of time, by [`Pool::prefill`](crate::Pool::prefill) and for
+    /// [`Builder::keep_idle`](crate::Builder::keep_idle).
     pub prefilled: u64,
-    /// Idle buffers that were freed: by [`Pool::trim`](crate::Pool::trim), by
-    /// [`Pool::clear`](crate::Pool::clear), by time, to make room, or because the heap was out of
-    /// memory.
-    pub trimmed: u64,
-    /// Buffers in callers' hands now; a buffer whose guard or part was forgotten stays one.
-    pub outstanding: u64,
-    /// The capacity of these, in bytes: oversize, adopted and shared ones included.
+    /// Idle buffers that were freed.
     ///
-    /// A buffer counts with the capacity that the pool knows. Growth that the pool does not see, by
-    /// methods of `BytesMut` behind [`DerefMut`](std::ops::DerefMut), counts when the buffer comes
-    /// home. A `BytesMut` that was split off counts with its guard, until the guard ends.
+    /// The causes are [`Pool::trim`](crate::Pool::trim), [`Pool::clear`](crate::Pool::clear), a trim by time,
+    /// a budget that was short, and a heap without memory.
+    pub trimmed: u64,
+    /// Buffers in callers' hands now. A buffer whose guard or part was forgotten stays one.
+    pub outstanding: u64,
+    /// The capacity of the outstanding buffers, in bytes. Includes oversize, adopted and shared ones.
+    ///
+    /// A buffer counts with the capacity that the pool knows. Growth by methods of `BytesMut` behind
+    /// [`DerefMut`](std::ops::DerefMut) counts when the buffer comes home. A `BytesMut` that was split off
+    /// counts with its guard, until the guard ends.
     pub outstanding_bytes: u64,
     /// Idle buffers that the pool holds now.
     pub retained_buffers: u64,
-    /// The capacity of these, in bytes.
+    /// The capacity of the idle buffers, in bytes.
     pub retained_bytes: u64,
 }
 
-/// Returned buffers that were freed, by reason.
+/// Counts the returned buffers that were freed, by reason.
+///
+/// `Display` prints one line.
+///
+/// ```
+/// use tierpool::Pool;
+///
+/// let pool = Pool::builder().max_size(4096).build()?;
+/// drop(pool.get(5000));
+/// let discards = pool.stats().total.discards;
+/// assert_eq!(
+///     discards.to_string(),
+///     "1 discard: 1 above max, 0 below min, 0 shared, 0 full"
+/// );
+/// # Ok::<(), tierpool::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Discards {
-    /// The capacity was above the largest size class: oversize, or grown past it. Or it
-    /// was above the [calibration](crate::Pool::targets)'s `max_size`, and of a size that
-    /// is not asked for.
+    /// The capacity was above the largest size class: the buffer was oversize, or had grown past it.
+    ///
+    /// Or the capacity was above the `max_size` of the [targets](crate::Pool::targets), and of a size that no
+    /// one asks for.
     pub above_max: u64,
     /// The capacity was below the smallest size class.
     pub below_min: u64,
-    /// A `BytesMut` that was split off it is still in use elsewhere, or there was no memory to
-    /// find out whether one is.
+    /// A `BytesMut` that was split off behind `DerefMut` is still in use.
+    ///
+    /// Or there was no memory for the check whether one is.
     pub shared: u64,
-    /// There was no room: the pool held as much as it may, in all or of the class, or
-    /// there was no memory for its own queues.
+    /// The pool had no room: its [budget](crate::Builder::retain_bytes) was full, or the class had
+    /// [`max_per_class`](crate::Builder::max_per_class) buffers.
+    ///
+    /// Or there was no memory for the pool's own queues.
     pub full: u64,
 }
 
 impl Discards {
-    /// All reasons together.
+    /// Returns the sum of all reasons.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.above_max + self.below_min + self.shared + self.full
     }
+
+    /// Those since `earlier`: the differences, and 0 if `earlier` is above.
+    fn since(&self, earlier: &Discards) -> Discards {
+        Discards {
+            above_max: self.above_max.saturating_sub(earlier.above_max),
+            below_min: self.below_min.saturating_sub(earlier.below_min),
+            shared: self.shared.saturating_sub(earlier.shared),
+            full: self.full.saturating_sub(earlier.full),
+        }
+    }
 }
 
 impl Counts {
-    /// Gets served without the heap, by a thread cache or the depot.
+    /// Returns the number of gets that a thread cache or the depot served.
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.local_hits + self.depot_hits
     }
 
-    /// [`hits`](Self::hits) over [`gets`](Self::gets), from 0 to 1; 0 before the first get.
+    /// Returns the share of the [gets](Self::gets) that were [hits](Self::hits), from 0 to 1; 0 before the
+    /// first get.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// drop(pool.get(4096));
+    /// drop(pool.get(4096));
+    /// assert_eq!(pool.stats().total.hit_rate(), 0.5);
+    /// ```
     #[must_use]
     pub fn hit_rate(&self) -> f64 {
         match self.gets {
@@ -381,7 +513,33 @@ impl Counts {
         }
     }
 
-    /// The outstanding and the retained bytes together.
+    /// Returns the counts of the period from `earlier` to this: see [`Stats::since`].
+    ///
+    /// A count of events is the difference, and 0 if `earlier` is above. `outstanding`,
+    /// `outstanding_bytes`, `retained_buffers` and `retained_bytes` are those of this.
+    #[must_use]
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        Counts {
+            gets: self.gets.saturating_sub(earlier.gets),
+            local_hits: self.local_hits.saturating_sub(earlier.local_hits),
+            depot_hits: self.depot_hits.saturating_sub(earlier.depot_hits),
+            misses: self.misses.saturating_sub(earlier.misses),
+            oversize: self.oversize.saturating_sub(earlier.oversize),
+            growths: self.growths.saturating_sub(earlier.growths),
+            adopted: self.adopted.saturating_sub(earlier.adopted),
+            returns: self.returns.saturating_sub(earlier.returns),
+            discards: self.discards.since(&earlier.discards),
+            detached: self.detached.saturating_sub(earlier.detached),
+            prefilled: self.prefilled.saturating_sub(earlier.prefilled),
+            trimmed: self.trimmed.saturating_sub(earlier.trimmed),
+            outstanding: self.outstanding,
+            outstanding_bytes: self.outstanding_bytes,
+            retained_buffers: self.retained_buffers,
+            retained_bytes: self.retained_bytes,
+        }
+    }
+
+    /// Returns the outstanding and the retained bytes together.
     #[must_use]
     pub fn footprint_bytes(&self) -> u64 {
         self.outstanding_bytes.saturating_add(self.retained_bytes)
@@ -473,75 +631,57 @@ impl Stats {
             unclassed,
             total,
             peaks: Peaks::default(),
+            usage: Usage::default(),
+            budget_bytes: 0,
             calibrations: 0,
         }
     }
-}
 
-impl fmt::Display for Stats {
-    /// Prints one line per size class that was used, then the sum.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Each `bytes` is of the column before it.
-        const HEAD: [&str; 17] = [
-            "class", "gets", "local", "depot", "miss", "oversize", "growths", "adopted", "returns",
-            "discards", "detached", "prefill", "trimmed", "outst.", "bytes", "retained", "bytes",
-        ];
-        let row = |name: String, counts: &Counts| -> [String; HEAD.len()] {
-            [
-                name,
-                counts.gets.to_string(),
-                counts.local_hits.to_string(),
-                counts.depot_hits.to_string(),
-                counts.misses.to_string(),
-                counts.oversize.to_string(),
-                counts.growths.to_string(),
-                counts.adopted.to_string(),
-                counts.returns.to_string(),
-                counts.discards.total().to_string(),
-                counts.detached.to_string(),
-                counts.prefilled.to_string(),
-                counts.trimmed.to_string(),
-                counts.outstanding.to_string(),
-                counts.outstanding_bytes.to_string(),
-                counts.retained_buffers.to_string(),
-                counts.retained_bytes.to_string(),
-            ]
-        };
-        let mut rows = vec![HEAD.map(String::from)];
-        for class in &self.classes {
-            if class.counts != Counts::default() {
-                rows.push(row(class.capacity.to_string(), &class.counts));
+    /// Returns the numbers of the period from an earlier snapshot of the same pool to this one.
+    ///
+    /// A count of events is the difference. What is there now is as in this snapshot: `outstanding`,
+    /// `outstanding_bytes`, `retained_buffers`, `retained_bytes`, `keep_idle`, `budget_bytes` and all
+    /// peaks. So the second equation of the [sums](Self#sums) does not hold for a period.
+    ///
+    /// No difference is below 0: if `earlier` is the later one, the counts are 0. A size class that
+    /// `earlier` does not have counts from the beginning. So the result means nothing if `earlier` is
+    /// of another pool.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// drop(pool.get(4096)); // a miss
+    /// let before = pool.stats();
+    /// drop(pool.get(4096));
+    /// let period = pool.stats().since(&before);
+    /// assert_eq!((period.total.gets, period.total.misses), (1, 0));
+    /// assert_eq!(period.total.hit_rate(), 1.0);
+    /// assert_eq!(period.total.retained_buffers, 1); // now
+    /// ```
+    #[must_use]
+    pub fn since(&self, earlier: &Stats) -> Stats {
+        let classes = self.classes.iter().map(|class| {
+            let same = |other: &&ClassStats| other.capacity == class.capacity;
+            let before = earlier.classes.iter().find(same);
+            let before = before.map_or(Counts::default(), |class| class.counts);
+            ClassStats {
+                counts: class.counts.since(&before),
+                ..class.clone()
             }
-        }
-        if self.unclassed != Counts::default() {
-            rows.push(row(String::from("none"), &self.unclassed));
-        }
-        rows.push(row(String::from("total"), &self.total));
-        let widths: [usize; HEAD.len()] = std::array::from_fn(|column| {
-            let cells = rows.iter().map(|row| row[column].len());
-            cells.max().unwrap_or(0)
         });
-        for row in &rows {
-            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-                let gap = if column == 0 { "" } else { "  " };
-                write!(f, "{gap}{cell:>width$}")?;
-            }
-            writeln!(f)?;
+        let (usage, before) = (self.usage, earlier.usage);
+        Stats {
+            classes: classes.collect(),
+            unclassed: self.unclassed.since(&earlier.unclassed),
+            total: self.total.since(&earlier.total),
+            peaks: self.peaks,
+            usage: Usage {
+                capacity_bytes: usage.capacity_bytes.saturating_sub(before.capacity_bytes),
+                used_bytes: usage.used_bytes.saturating_sub(before.used_bytes),
+            },
+            budget_bytes: self.budget_bytes,
+            calibrations: self.calibrations.saturating_sub(earlier.calibrations),
         }
-        let Discards {
-            above_max,
-            below_min,
-            shared,
-            full,
-        } = self.total.discards;
-        write!(
-            f,
-            "hit rate {:.2} %; discards: {above_max} above max, {below_min} below min, \
-             {shared} shared, {full} full\n\
-             footprint {} bytes, {} at its peak",
-            100.0 * self.total.hit_rate(),
-            self.total.footprint_bytes(),
-            self.peaks.footprint_bytes,
-        )
     }
 }

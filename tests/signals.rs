@@ -17,6 +17,8 @@ fn main() {
 #[cfg(all(unix, not(miri)))]
 mod unix {
     use std::env;
+    use std::error::Error;
+    use std::io;
     use std::mem::MaybeUninit;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
@@ -174,7 +176,17 @@ mod unix {
             Set::of(mask).mask();
             let before = Set::now().signals();
             let error = builder().build().unwrap_err();
-            assert!(matches!(error, ConfigError::Background { .. }));
+            assert!(matches!(
+                error,
+                ConfigError::Background {
+                    field: "background_trim",
+                    ..
+                }
+            ));
+            let source = error.source().expect("the system's error");
+            let source = source.downcast_ref::<io::Error>().expect("as it was");
+            assert!(error.to_string().contains(&source.to_string()));
+            assert_eq!(error, builder().build().unwrap_err());
             assert_eq!(Set::now().signals(), before);
         }
     }

@@ -6,36 +6,32 @@
 use super::PooledBuf;
 use crate::inner::{BufferHold, Inner};
 use ::bytes::{Buf, Bytes, BytesMut};
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::mem;
 use std::ops::{Bound, Deref, RangeBounds};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::slice;
 
-/// Immutable bytes in a buffer of a [`Pool`](crate::Pool): what [`Bytes`] is, and the buffer goes
+/// Immutable bytes that share a buffer of a [`Pool`](crate::Pool). As [`Bytes`], but the buffer goes
 /// home.
 ///
-/// [`PooledBuf::split_to`] cuts one off, and [`PooledBuf::freeze`] makes one of a whole guard.
-/// Parts of one buffer share it, with each other and with the guard that they were cut from. The
-/// buffer goes home as a whole when all of them are gone, on whichever thread the last one is
-/// dropped. Until then it is outstanding, with its whole capacity: one small part keeps all of
-/// it out ([`PooledBuf::freeze_compact`]).
+/// [`PooledBuf::split_to`] cuts one off a guard, and [`PooledBuf::freeze`] makes one of a whole guard.
+/// Parts of one buffer share it, with each other and with the guard that they were cut from. The buffer
+/// goes home as a whole when all of them are gone, on the thread that drops the last one. Until then it
+/// is outstanding with its whole capacity, even for one small part: see [`PooledBuf::freeze_compact`].
 ///
-/// Cloning, slicing and splitting allocate nothing, nor does dropping: the count of parts is kept
-/// beside the buffer. (The last drop brings the buffer home, as a guard's drop does. That may take
-/// memory for a thread's first caches, and for a buffer that was adopted or lent.)
+/// Cloning, slicing, splitting and dropping allocate nothing: the count of parts is kept beside the
+/// buffer. (The last drop brings the buffer home, as a guard's drop does. That may take memory for a
+/// thread's first caches, and for a buffer that was adopted or lent.)
 ///
-/// A part that was advanced or truncated to its end holds the buffer until it is dropped, as a
-/// `Bytes` does; [`clear`](Self::clear) lets go of it.
+/// A part that was advanced or truncated to its end holds the buffer until it is dropped, as a `Bytes`
+/// does. [`clear`](Self::clear) lets go of the buffer.
 ///
 /// # As `Bytes`
 ///
-/// Where a `Bytes` is wanted, convert it: `Bytes::from(part)`. That allocates a few words, once;
-/// clones and slices of that `Bytes` allocate nothing. An empty part allocates nothing.
+/// Where a `Bytes` is needed, convert it with `Bytes::from(part)`. That allocates a few words, once.
+/// Clones and slices of that `Bytes` allocate nothing. An empty part allocates nothing.
 ///
 /// It is a [`Buf`], so it can be the data of an HTTP body as it is.
 ///
@@ -43,7 +39,7 @@ use std::slice;
 /// use bytes::Buf;
 /// use tierpool::Pool;
 ///
-/// let pool = Pool::default();
+/// let pool = Pool::new();
 /// let mut buf = pool.get(100);
 /// buf.extend_from_slice(b"key=value");
 /// let mut frame = buf.freeze();
@@ -64,7 +60,13 @@ unsafe impl Send for PooledBytes {}
 unsafe impl Sync for PooledBytes {}
 
 impl PooledBytes {
-    /// No bytes, and no buffer.
+    /// Makes a part with no bytes and no buffer.
+    ///
+    /// ```
+    /// use tierpool::PooledBytes;
+    ///
+    /// assert!(PooledBytes::new().is_empty());
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         PooledBytes {
@@ -85,21 +87,33 @@ impl PooledBytes {
         PooledBytes { start, len, hold }
     }
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// assert_eq!(Pool::new().copy_from_slice(b"abc").freeze().len(), 3);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no bytes.
+    /// Returns `true` if there are no bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// assert!(Pool::new().get(100).freeze().is_empty());
+    /// ```
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The bytes of a range, which share the buffer.
+    /// Returns the bytes of a range, which share the buffer.
     ///
     /// # Panics
     ///
@@ -108,9 +122,7 @@ impl PooledBytes {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let mut buf = Pool::default().get(100);
-    /// buf.extend_from_slice(b"hello world");
-    /// let bytes = buf.freeze();
+    /// let bytes = Pool::new().copy_from_slice(b"hello world").freeze();
     /// assert_eq!(bytes.slice(6..), b"world"[..]);
     /// assert_eq!(bytes.slice(..=4), b"hello"[..]);
     /// ```
@@ -120,21 +132,23 @@ impl PooledBytes {
             Bound::Included(&at) => at,
             Bound::Excluded(&at) => at
                 .checked_add(1)
-                .expect("the range begins above usize::MAX"),
+                .expect("slice: the begin of the range is above usize::MAX"),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(&at) => at.checked_add(1).expect("the range ends above usize::MAX"),
+            Bound::Included(&at) => at
+                .checked_add(1)
+                .expect("slice: the end of the range is above usize::MAX"),
             Bound::Excluded(&at) => at,
             Bound::Unbounded => self.len,
         };
         assert!(
             begin <= end,
-            "slice: the range begins at {begin}, behind its end, {end}"
+            "slice: the begin of the range ({begin}) is above its end ({end})"
         );
         assert!(
             end <= self.len,
-            "slice: the range ends at {end}, above the length, {}",
+            "slice: the end of the range ({end}) is above the length ({})",
             self.len
         );
         if begin == end {
@@ -146,9 +160,9 @@ impl PooledBytes {
         part
     }
 
-    /// The part that shows `subset`, which is a slice of these bytes.
+    /// Returns the part that shows `subset`, which is a slice of these bytes.
     ///
-    /// For a parser that gives slices of what it was given.
+    /// For a parser that returns slices of its input.
     ///
     /// # Panics
     ///
@@ -157,9 +171,7 @@ impl PooledBytes {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let mut buf = Pool::default().get(100);
-    /// buf.extend_from_slice(b"key=value");
-    /// let bytes = buf.freeze();
+    /// let bytes = Pool::new().copy_from_slice(b"key=value").freeze();
     /// let value = bytes.split(|&byte| byte == b'=').nth(1).unwrap();
     /// assert_eq!(bytes.slice_ref(value), "value");
     /// ```
@@ -171,21 +183,32 @@ impl PooledBytes {
         let begin = subset.as_ptr().addr().wrapping_sub(self.start.addr().get());
         assert!(
             begin <= self.len && subset.len() <= self.len - begin,
-            "slice_ref: the subset is not a slice of these bytes"
+            "slice_ref: the subset ({} bytes) is not a slice of these {} bytes: pass a part of what they \
+             deref to",
+            subset.len(),
+            self.len
         );
         self.slice(begin..begin + subset.len())
     }
 
-    /// Cuts the first `at` bytes off, and returns them.
+    /// Cuts the first `at` bytes off, and returns them. Both share the buffer.
     ///
     /// # Panics
     ///
     /// - If `at` is above the length.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut bytes = Pool::new().copy_from_slice(b"head body").freeze();
+    /// assert_eq!(bytes.split_to(5), "head ");
+    /// assert_eq!(bytes, "body");
+    /// ```
     #[must_use = "the bytes are cut off; to skip them, call `advance`"]
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Self {
         let len = self.len;
-        assert!(at <= len, "split_to: {at} is above the length, {len}");
+        assert!(at <= len, "split_to: at ({at}) is above the length ({len})");
         if at == len {
             return mem::take(self);
         }
@@ -194,15 +217,26 @@ impl PooledBytes {
         part
     }
 
-    /// Cuts the bytes behind the first `at` off, and returns them.
+    /// Cuts the bytes behind the first `at` off, and returns them. Both share the buffer.
     ///
     /// # Panics
     ///
     /// - If `at` is above the length.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut bytes = Pool::new().copy_from_slice(b"head body").freeze();
+    /// assert_eq!(bytes.split_off(5), "body");
+    /// assert_eq!(bytes, "head ");
+    /// ```
     #[must_use = "the bytes are cut off; to drop them, call `truncate`"]
     pub fn split_off(&mut self, at: usize) -> Self {
         let len = self.len;
-        assert!(at <= len, "split_off: {at} is above the length, {len}");
+        assert!(
+            at <= len,
+            "split_off: at ({at}) is above the length ({len})"
+        );
         if at == 0 {
             return mem::take(self);
         }
@@ -211,20 +245,49 @@ impl PooledBytes {
         part
     }
 
-    /// Keeps the first `len` bytes; does nothing if there are no more.
+    /// Keeps the first `len` bytes. Does nothing if there are no more.
+    ///
+    /// Holds the buffer even if no bytes are left.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut bytes = Pool::new().copy_from_slice(b"abc").freeze();
+    /// bytes.truncate(2);
+    /// assert_eq!(bytes, "ab");
+    /// ```
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
     /// Drops all bytes, and lets go of the buffer.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// let mut bytes = pool.copy_from_slice(b"abc").freeze();
+    /// bytes.clear();
+    /// assert_eq!(pool.stats().total.outstanding, 0);
+    /// ```
     pub fn clear(&mut self) {
         *self = PooledBytes::new();
     }
 
-    /// Whether no other part and no guard shares the buffer. An empty part may share none.
+    /// Returns `true` if no other part and no guard shares the buffer.
     ///
-    /// A `BytesMut` that was split off behind [`DerefMut`](std::ops::DerefMut) is not seen.
+    /// It is also `true` if there is no buffer. A `BytesMut` that was split off behind
+    /// [`DerefMut`](std::ops::DerefMut) is not seen.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let bytes = Pool::new().copy_from_slice(b"abc").freeze();
+    /// assert!(bytes.is_unique());
+    /// let clone = bytes.clone();
+    /// assert!(!clone.is_unique());
+    /// ```
     #[must_use]
     pub fn is_unique(&self) -> bool {
         self.hold.as_ref().is_none_or(BufferHold::is_alone)
@@ -232,23 +295,23 @@ impl PooledBytes {
 
     /// Makes the bytes writable again without a copy, if no one else shares the buffer.
     ///
-    /// The guard's contents are these bytes. It has the buffer's room behind them, if the buffer was
+    /// The contents of the guard are these bytes. It has the buffer's room behind them, if the buffer was
     /// neither adopted nor lent as `&mut BytesMut`.
     ///
     /// # Errors
     ///
-    /// - The bytes as they are, if another part or a guard shares the buffer.
-    /// - The same, if they have no buffer: empty ones may have none.
-    /// - The same, if they were split off, and the buffer was adopted, was lent as `&mut BytesMut`, or
-    ///   had grown above the largest size class.
+    /// Returns the bytes as they are in three cases:
+    ///
+    /// - Another part or a guard shares the buffer.
+    /// - They have no buffer, which is possible if they are empty.
+    /// - They were split off, and the buffer was adopted, was lent as `&mut BytesMut`, or had grown
+    ///   above the largest size class.
     ///
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
-    /// let mut buf = pool.get(100);
-    /// buf.extend_from_slice(b"hello");
-    /// let bytes = buf.freeze();
+    /// let pool = Pool::new();
+    /// let bytes = pool.copy_from_slice(b"hello").freeze();
     /// let other = bytes.clone();
     /// let bytes = bytes.try_into_mut().unwrap_err();
     /// drop(other);
@@ -326,13 +389,6 @@ impl AsRef<[u8]> for PooledBytes {
     }
 }
 
-impl Borrow<[u8]> for PooledBytes {
-    #[inline]
-    fn borrow(&self) -> &[u8] {
-        self
-    }
-}
-
 impl Buf for PooledBytes {
     #[inline]
     fn remaining(&self) -> usize {
@@ -350,7 +406,10 @@ impl Buf for PooledBytes {
     #[inline]
     fn advance(&mut self, count: usize) {
         let len = self.len;
-        assert!(count <= len, "advance: {count} is above the length, {len}");
+        assert!(
+            count <= len,
+            "advance: count ({count}) is above the length ({len})"
+        );
         self.skip(count);
     }
 
@@ -395,24 +454,6 @@ impl From<PooledBuf> for PooledBytes {
     }
 }
 
-impl<'a> IntoIterator for &'a PooledBytes {
-    type Item = &'a u8;
-    type IntoIter = slice::Iter<'a, u8>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl IntoIterator for PooledBytes {
-    type Item = u8;
-    type IntoIter = ::bytes::buf::IntoIter<PooledBytes>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        ::bytes::buf::IntoIter::new(self)
-    }
-}
-
 impl fmt::Debug for PooledBytes {
     /// Prints the bytes as `Bytes` does: `b"..."`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -427,122 +468,6 @@ impl fmt::Debug for PooledBytes {
         f.write_str("\"")
     }
 }
-
-impl fmt::LowerHex for PooledBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::UpperHex for PooledBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
-    }
-}
-
-impl Hash for PooledBytes {
-    /// As a slice.
-    fn hash<S: Hasher>(&self, state: &mut S) {
-        self[..].hash(state);
-    }
-}
-
-impl PartialEq for PooledBytes {
-    fn eq(&self, other: &Self) -> bool {
-        self[..] == other[..]
-    }
-}
-
-impl Eq for PooledBytes {}
-
-impl PartialOrd for PooledBytes {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for PooledBytes {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self[..].cmp(&other[..])
-    }
-}
-
-/// Compares with another kind of bytes, in both directions.
-macro_rules! compare {
-    ([$($of:tt)*] $other:ty) => {
-        impl<$($of)*> PartialEq<$other> for PooledBytes {
-            fn eq(&self, other: &$other) -> bool {
-                self[..] == *AsRef::<[u8]>::as_ref(other)
-            }
-        }
-
-        impl<$($of)*> PartialOrd<$other> for PooledBytes {
-            fn partial_cmp(&self, other: &$other) -> Option<Ordering> {
-                self[..].partial_cmp(AsRef::<[u8]>::as_ref(other))
-            }
-        }
-
-        impl<$($of)*> PartialEq<PooledBytes> for $other {
-            fn eq(&self, other: &PooledBytes) -> bool {
-                other == self
-            }
-        }
-
-        impl<$($of)*> PartialOrd<PooledBytes> for $other {
-            fn partial_cmp(&self, other: &PooledBytes) -> Option<Ordering> {
-                AsRef::<[u8]>::as_ref(self).partial_cmp(&other[..])
-            }
-        }
-    };
-}
-
-compare!([][u8]);
-compare!([const N: usize] [u8; N]);
-compare!([] str);
-compare!([] String);
-compare!([] Vec<u8>);
-compare!([] Bytes);
-compare!([] BytesMut);
-compare!([] PooledBuf);
-
-impl<T: ?Sized> PartialEq<&T> for PooledBytes
-where
-    PooledBytes: PartialEq<T>,
-{
-    fn eq(&self, other: &&T) -> bool {
-        *self == **other
-    }
-}
-
-impl<T: ?Sized> PartialOrd<&T> for PooledBytes
-where
-    PooledBytes: PartialOrd<T>,
-{
-    fn partial_cmp(&self, other: &&T) -> Option<Ordering> {
-        self.partial_cmp(*other)
-    }
-}
-
-/// Compares a reference, on the left side, with the bytes.
-macro_rules! compare_reference {
-    ([$($of:tt)*] $other:ty) => {
-        impl<$($of)*> PartialEq<PooledBytes> for &$other {
-            fn eq(&self, other: &PooledBytes) -> bool {
-                other == *self
-            }
-        }
-
-        impl<$($of)*> PartialOrd<PooledBytes> for &$other {
-            fn partial_cmp(&self, other: &PooledBytes) -> Option<Ordering> {
-                AsRef::<[u8]>::as_ref(*self).partial_cmp(&other[..])
-            }
-        }
-    };
-}
-
-compare_reference!([][u8]);
-compare_reference!([const N: usize] [u8; N]);
-compare_reference!([] str);
 
 // The bytes do not change. A panic in a drop leaves nothing half done.
 impl UnwindSafe for PooledBytes {}

@@ -17,22 +17,21 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 impl PooledBuf {
-    /// Appends what `fill` writes to a room of `room` bytes, and returns how many bytes that is.
+    /// Lends `fill` a room of `room` initialised bytes, appends the bytes that it wrote, and returns their
+    /// number.
     ///
-    /// For code that wants `&mut [u8]`: `Read::read`, `recv_from`, decompressors, C libraries.
-    /// `fill` returns the number of bytes that it wrote, from the front of the room. Grows through
-    /// the pool.
+    /// For code that needs `&mut [u8]`: `Read::read`, `recv_from`, decompressors, C libraries. `fill` returns
+    /// the number of bytes that it wrote, from the front of the room. Grows through the pool.
     ///
-    /// The room is zero. With
-    /// [`Builder::reuse_initialised`](crate::Builder::reuse_initialised), it may hold what the
-    /// pool's other users wrote there.
+    /// The room is zero. With [`Builder::reuse_initialised`](crate::Builder::reuse_initialised), it may hold
+    /// bytes that the pool's other users wrote there.
     ///
     /// # Cost
     ///
-    /// Zeroes those bytes of the room that are not known to be zero. A room that was given to
-    /// `fill` counts as written to its end, whatever `fill` returns: so its next room costs the
-    /// zeroing of as many bytes. With `reuse_initialised`, memory is zeroed once. (Again if
-    /// it was lent since, as [`spare_capacity_mut`](Self::spare_capacity_mut) or as a `BytesMut`.)
+    /// Zeroes those bytes of the room that are not known to be zero. A room that was lent to `fill` counts as
+    /// written to its end, whatever `fill` returns, so the next room there is zeroed again. With
+    /// `reuse_initialised`, memory is zeroed once, and again only if it was lent since, as
+    /// [`spare_capacity_mut`](Self::spare_capacity_mut) or as a `BytesMut`.
     ///
     /// # Errors
     ///
@@ -50,7 +49,7 @@ impl PooledBuf {
     /// use std::io::Read;
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut source = &b"some bytes"[..];
     /// let mut buf = pool.get(4096);
     /// let read = buf.fill_with(4, |room| source.read(room))?;
@@ -67,10 +66,10 @@ impl PooledBuf {
         Ok(written)
     }
 
-    /// Reads once from `source`, and appends at most `most` bytes. Returns how many it read: 0 at
-    /// the source's end.
+    /// Reads once from `source`, appends at most `most` bytes, and returns their number: 0 at the source's
+    /// end.
     ///
-    /// As [`fill_with`](Self::fill_with) with [`Read::read`].
+    /// The same as [`fill_with`](Self::fill_with) with [`Read::read`].
     ///
     /// # Errors
     ///
@@ -84,7 +83,7 @@ impl PooledBuf {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut source = &b"some bytes"[..];
     /// let mut buf = pool.get(4096);
     /// while buf.read_from(&mut source, 4096)? > 0 {}
@@ -99,11 +98,10 @@ impl PooledBuf {
         self.fill_with(most, |room| source.read(room))
     }
 
-    /// Receives one datagram, and appends its first `most` bytes. Returns how many these are, and
-    /// who sent them.
+    /// Receives one datagram and appends its first `most` bytes. Returns their number and the sender.
     ///
-    /// On Unix, the system writes to memory that need not be initialised, so nothing is zeroed.
-    /// Elsewhere, as [`fill_with`](Self::fill_with) with [`UdpSocket::recv_from`].
+    /// On Unix, the system writes to memory that need not be initialised, so nothing is zeroed. Elsewhere it
+    /// is the same as [`fill_with`](Self::fill_with) with [`UdpSocket::recv_from`].
     ///
     /// # Errors
     ///
@@ -120,7 +118,7 @@ impl PooledBuf {
     /// let (here, there) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     /// there.send_to(b"ping", here.local_addr()?)?;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(1500);
     /// let (len, from) = buf.recv_from(&here, 1500)?;
     /// assert_eq!((len, &buf[..]), (4, &b"ping"[..]));
@@ -145,20 +143,30 @@ impl PooledBuf {
         }
     }
 
-    /// Reads once from a place in a file, and appends at most `most` bytes. Returns how many it
-    /// read: 0 at the file's end.
+    /// Reads once from a place in a file, appends at most `most` bytes, and returns their number: 0 at the
+    /// file's end.
     ///
-    /// The file's own position does not move. The system writes to memory that need not be
-    /// initialised, so nothing is zeroed.
+    /// The file's own position does not move. The system writes to memory that need not be initialised, so
+    /// nothing is zeroed.
     ///
     /// # Errors
     ///
-    /// - The error of [`FileExt::read_at`](std::os::unix::fs::FileExt::read_at). Then nothing is
-    ///   appended.
+    /// - The error of [`FileExt::read_at`](std::os::unix::fs::FileExt::read_at). Then nothing is appended.
     ///
     /// # Panics
     ///
     /// - If the new capacity would be above `isize::MAX` bytes.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use tierpool::Pool;
+    ///
+    /// let file = File::open("/dev/zero")?;
+    /// let mut buf = Pool::new().get(512);
+    /// assert_eq!(buf.read_at(&file, 4, 100)?, 4);
+    /// assert_eq!(buf, [0; 4]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[cfg(unix)]
     pub fn read_at(&mut self, file: &std::fs::File, most: usize, offset: u64) -> io::Result<usize> {
         #[cfg(not(miri))]
@@ -214,7 +222,8 @@ impl PooledBuf {
     fn append_room(&mut self, room: usize, written: usize) {
         assert!(
             written <= room,
-            "{written} bytes cannot have been written to a room of {room}"
+            "the bytes written ({written}) are above the room that was to be filled ({room}): return \
+             how many bytes were written to it"
         );
         let len = self.slot.buf.len() + written;
         // SAFETY: the room was behind the contents, and all of it is initialised.

@@ -36,8 +36,8 @@ fn with_additional(len: usize, additional: usize) -> Option<usize> {
 #[inline(never)]
 fn capacity_overflow(len: usize, additional: usize) -> ! {
     panic!(
-        "capacity overflow: {len} bytes and {additional} more are above {CAPACITY_MAX}, the most \
-         that can be allocated"
+        "capacity overflow: {len} bytes and {additional} more are above isize::MAX ({CAPACITY_MAX} \
+         bytes), the most that can be allocated; append less, or call try_reserve for an error"
     )
 }
 
@@ -198,7 +198,8 @@ impl PooledBuf {
         let chunk = if spare == 0 { PROBE } else { spare };
         assert!(
             spare == 0 && count <= PROBE,
-            "{count} bytes cannot have been written to a chunk of {chunk}"
+            "advance_mut: count ({count}) is above the length of the chunk ({chunk}): announce only \
+             bytes that were written to it"
         );
         let probed = *self.slot.probe();
         self.grow(count, Room::Probed);

@@ -1,10 +1,11 @@
 //! The buffer as its user holds it: an owned guard that goes home on drop.
 //!
 //! `growth` exchanges a full buffer for a larger one. `parts` cuts the contents into `bytes`, which
-//! share the buffer. `fill` lends room to code that wants initialised bytes. `traits` implements the
-//! traits of other crates. Knows nothing of levels.
+//! share the buffer. `fill` lends room to code that wants initialised bytes. `contents` compares and
+//! prints the bytes. `traits` implements the other traits. Knows nothing of levels.
 
 mod bytes;
+mod contents;
 mod fill;
 mod growth;
 mod parts;
@@ -21,41 +22,53 @@ use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::ptr;
 use std::sync::Arc;
 
-/// An owned buffer from a [`Pool`](crate::Pool), which goes back by itself when dropped.
+/// An owned buffer from a [`Pool`](crate::Pool), which goes back by itself when it is dropped.
 ///
-/// Dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`](::bytes::Buf),
-/// [`io::Write`](std::io::Write) and [`fmt::Write`](std::fmt::Write).
+/// It dereferences to [`BytesMut`], and implements [`BufMut`], [`Buf`](::bytes::Buf),
+/// [`io::Write`](std::io::Write) and [`fmt::Write`](std::fmt::Write). It compares, orders and hashes as
+/// the slice of its contents: `==` accepts slices, arrays, strings, vectors and the types of `bytes` on
+/// either side.
 ///
-/// It is `'static` and [`Send`]: it may be dropped on any thread, while the
-/// thread unwinds or is being torn down, and after the last handle of its pool.
+/// It is `'static` and [`Send`]. It may be dropped on any thread, while the thread unwinds or ends, and
+/// after the last handle of its pool.
+///
+/// ```
+/// use bytes::BufMut;
+/// use tierpool::Pool;
+///
+/// let pool = Pool::new();
+/// let mut buf = pool.get(10);
+/// buf.put_slice(b"GET / HTTP/1.1\r\n");
+/// buf.put_bytes(b'x', 5000); // outgrows the 512-byte class
+/// assert_eq!((buf.len(), &buf[..4]), (5016, &b"GET "[..]));
+/// drop(buf);
+/// assert_eq!(pool.stats().total.outstanding, 0);
+/// ```
 ///
 /// # Growth
 ///
-/// The guard's own methods and traits ([`reserve`](Self::reserve),
-/// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!`, ...) take a larger
-/// buffer from the pool when this one is full, copy the contents and give the old one back.
+/// A full guard takes a larger buffer from the pool, copies the contents and gives the old buffer back.
+/// Its own methods and traits do so: [`reserve`](Self::reserve),
+/// [`extend_from_slice`](Self::extend_from_slice), `put_slice`, `write!` and others.
 ///
-/// - `reserve` and [`try_reserve`](Self::try_reserve) take the smallest size class that
-///   holds the contents and the bytes asked for.
+/// - `reserve` and [`try_reserve`](Self::try_reserve) take the smallest size class that holds the
+///   contents and the bytes asked for.
 /// - Appending takes more, for the bytes to come: a buffer of `max_size` (see
-///   [`Pool::targets`](crate::Pool::targets)), but at most eight times as large at once. Past
-///   `max_size` it takes one 32 times as large. It stops at the largest class, as long as that
-///   holds the contents.
-/// - Contents that no class holds go to a buffer from the heap, at least twice as large.
+///   [`Pool::targets`](crate::Pool::targets)), but at most eight times the capacity. Past `max_size` it
+///   takes 32 times the capacity. It stops at the largest class if that holds the contents.
+/// - Contents that no class holds go to a buffer from the heap of at least twice the capacity.
 ///
-/// Each step is at least one and a half times the capacity. (One may be smaller: the step to
-/// the largest class.) So appending `n` bytes copies at most `4 * n` bytes, however small the
-/// pieces are, and however close the size classes. (This holds while no [parts](Self#parts) are
-/// out.)
+/// Each step is at least one and a half times the capacity, except the step to the largest class. So
+/// appending `n` bytes copies at most `4 * n` bytes, however small the pieces are. (This holds while no
+/// [parts](Self#parts) are out.)
 ///
 /// # Reading to the end
 ///
-/// A reader that fills the spare room ([`chunk_mut`](BufMut::chunk_mut), and `read_buf` of
-/// `tokio`) does not grow the guard before it has written more bytes than the buffer holds.
-/// **A full guard lends 8 bytes beside its buffer** (4 on a 32-bit machine). If the reader is
-/// at its end, it writes none of them, and nothing happens. If it writes some, the guard
-/// takes the next size class, and the bytes are appended. So `get(n)` is enough for a
-/// message of `n` bytes:
+/// A reader that fills the spare room ([`chunk_mut`](BufMut::chunk_mut), and `read_buf` of `tokio`) does
+/// not grow the guard before it has written more bytes than the buffer holds. **A full guard lends 8
+/// bytes beside its buffer** (4 on a 32-bit machine). A reader that is at its end writes none of them,
+/// and the guard keeps its buffer. If the reader writes some, the guard takes the next size class and
+/// appends them. So `get(n)` is enough for a message of `n` bytes:
 ///
 /// ```
 /// use bytes::BufMut;
@@ -72,7 +85,7 @@ use std::sync::Arc;
 ///     len
 /// }
 ///
-/// let pool = Pool::default();
+/// let pool = Pool::new();
 /// let message = [7; 4096];
 /// let mut source = &message[..];
 /// let mut buf = pool.get(4096);
@@ -80,20 +93,21 @@ use std::sync::Arc;
 /// assert_eq!((&buf[..], buf.capacity()), (&message[..], 4096));
 /// ```
 ///
-/// **Before a datagram is received** (`recv_buf`), call `reserve` with its largest size: the part
-/// of a datagram that exceeds the spare room is lost.
+/// **Before a datagram is received** (`recv_buf`), call `reserve` with its largest size: the part of a
+/// datagram that exceeds the spare room is lost.
 ///
 /// # A guard that must not grow
 ///
-/// Put a [`limit`](BufMut::limit) around it. What does not fit is refused: `put` panics, a
-/// [`writer`](BufMut::writer) writes less, and a reader sees that it is full.
+/// Put a [`limit`](BufMut::limit) around it. Bytes that do not fit are refused: `put` panics, a
+/// [`writer`](BufMut::writer) writes less, and a reader sees that it is full. Where growth is right but
+/// may fail, call [`try_reserve`](Self::try_reserve) first.
 ///
 /// ```
 /// use bytes::BufMut;
 /// use std::io::Write;
 /// use tierpool::Pool;
 ///
-/// let pool = Pool::default();
+/// let pool = Pool::new();
 /// let mut buf = pool.get(512);
 /// buf.put_bytes(b'.', 500);
 ///
@@ -106,19 +120,16 @@ use std::sync::Arc;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Where growth is right but may fail, call [`try_reserve`](Self::try_reserve) first.
-///
 /// # Parts
 ///
 /// [`split_to`](Self::split_to) and [`split`](Self::split) cut contents off as [`PooledBytes`], and
-/// [`freeze`](Self::freeze) makes one of the whole guard. They share the buffer: nothing is copied
-/// and nothing is allocated. The guard goes on behind its parts. The buffer goes home as a whole
-/// when the guard and all parts are gone, on whichever thread. Until then it is outstanding.
+/// [`freeze`](Self::freeze) makes one of the whole guard. Parts share the buffer: nothing is copied and
+/// nothing is allocated. The guard goes on behind its parts. The buffer goes home as a whole when the
+/// guard and all parts are gone, on any thread. Until then it is outstanding.
 ///
-/// A full guard whose parts are out takes a fresh buffer, copies what is left of its contents, and
-/// leaves the old buffer to its parts. The fresh one has the same size, if a third of that stays
-/// free. Once all parts are gone, a guard uses the space before its contents again. So a receive
-/// loop is this:
+/// A full guard whose parts are out takes a fresh buffer, copies the rest of its contents, and leaves the
+/// old buffer to its parts. The fresh one has the same size if a third of that stays free. Once all
+/// parts are gone, a guard uses the space before its contents again. So a receive loop is this:
 ///
 /// ```
 /// use tierpool::{Pool, PooledBytes};
@@ -134,12 +145,12 @@ use std::sync::Arc;
 ///     frames
 /// }
 ///
-/// let pool = Pool::default();
+/// let pool = Pool::new();
 /// let mut source = &b"\x05hello\x05world\x03and"[..];
 /// let mut rx = pool.get(4096);
 /// let mut got = Vec::new();
 /// while rx.read_from(&mut source, 4)? > 0 {
-///     got.append(&mut frames(&mut rx)); // each goes to whoever wants it, for as long as it wants
+///     got.append(&mut frames(&mut rx)); // each may live as long as its user needs it
 /// }
 /// assert_eq!(got, ["hello", "world", "and"]);
 /// # Ok::<(), std::io::Error>(())
@@ -148,44 +159,35 @@ use std::sync::Arc;
 /// # Pitfalls
 ///
 /// Methods of `BytesMut` that the guard does not have itself are reached through
-/// [`DerefMut`](std::ops::DerefMut), as are those of `[u8]`. The pool does not see what they do.
+/// [`DerefMut`](std::ops::DerefMut), as are those of `[u8]`. The pool does not see their effects.
 ///
-/// - **A function that takes `&mut BytesMut`** (a codec, `(*buf).reserve(..)`) grows the buffer on
-///   the heap, and may leave another one in its place. So the pool looks at the allocation when the
-///   guard is dropped, which costs some 15 ns. While parts are out, the guard first moves to a
-///   fresh buffer, and copies its contents.
-/// - **Parts that are split there** (`BytesMut::split_to(&mut buf, n)`) are `BytesMut`s. If one is
-///   alive when the guard is dropped, the buffer cannot come home: it is freed, and counted as
-///   `discards.shared`. The guard's own `split_to` does not lose it.
+/// - **A function that takes `&mut BytesMut`** (a codec, `(*buf).reserve(..)`) grows the buffer on the
+///   heap, and may leave another one in its place. So the pool looks at the allocation when the guard is
+///   dropped, which costs some 15 ns. While parts are out, the guard first moves to a fresh buffer, and
+///   copies its contents.
+/// - **Parts that are split there** (`BytesMut::split_to(&mut buf, n)`) are `BytesMut`s. If one is alive
+///   when the guard is dropped, the buffer cannot come home: it is freed, and counted as
+///   [`discards.shared`](crate::Discards::shared). The guard's own `split_to` does not lose it.
 /// - **`socket.recv_from(&mut buf)`** reads into the contents. An empty guard has none. Call
 ///   [`recv_from`](Self::recv_from) or [`fill_with`](Self::fill_with).
-/// - **`buf.clone()`** gives a `BytesMut` from the heap. To share, [`freeze`](Self::freeze) and clone.
+/// - **`buf.clone()`** copies the contents into another buffer of the pool. To share them without a
+///   copy, [`freeze`](Self::freeze) the guard and clone the result.
+/// - **`mem::take(&mut buf)`** does not compile, since a guard cannot exist without a pool. Write
+///   `mem::replace(&mut buf, pool.get(0))`.
 ///
 /// Indexing (`buf[0] = 1`, `&mut buf[4..]`), [`as_mut`](AsMut::as_mut),
-/// [`spare_capacity_mut`](Self::spare_capacity_mut) and [`set_len`](Self::set_len) are the guard's
-/// own, and cost nothing more.
+/// [`spare_capacity_mut`](Self::spare_capacity_mut) and [`set_len`](Self::set_len) are the guard's own,
+/// and cost nothing more.
 ///
 /// # Coming home
 ///
 /// A buffer that was advanced or split comes home whole. If a `BytesMut` that was split off behind
-/// `DerefMut` is still in use, the buffer is freed with it instead. (One of length and capacity 0 may
-/// or may not count.) A buffer that has grown joins the largest size class that its allocation fills, whatever it was
-/// cut to. It is freed if it is above the pool's largest class, or if it is above `max_size` and of
-/// a size that no one [asks for](crate::Pool::targets). It is also freed if the pool has no room
-/// for it.
+/// `DerefMut` is still in use, the buffer is freed instead. (One of length and capacity 0 may or may not
+/// count.)
 ///
-/// ```
-/// use bytes::BufMut;
-/// use tierpool::Pool;
-///
-/// let pool = Pool::default();
-/// let mut buf = pool.get(10);
-/// buf.put_slice(b"GET / HTTP/1.1\r\n");
-/// buf.put_bytes(b'x', 5000); // outgrows the 512-byte class
-/// assert_eq!((buf.len(), &buf[..4]), (5016, &b"GET "[..]));
-/// drop(buf);
-/// assert_eq!(pool.stats().total.outstanding, 0);
-/// ```
+/// A buffer that has grown joins the largest size class that its allocation fills, whatever it was cut
+/// to. It is freed in three cases: it is above the pool's largest class, it is above `max_size` and of a
+/// size that no one [asks for](crate::Pool::targets), or the pool has no room for it.
 #[repr(C)] // see `Origin`
 pub struct PooledBuf {
     /// Taken out by `drop` alone.
@@ -237,16 +239,16 @@ impl PooledBuf {
         }
     }
 
-    /// Takes the buffer out of the pool for good.
+    /// Takes the buffer out of the pool for good, and returns it.
     ///
-    /// While [parts](Self#parts) are out, the buffer stays with these. Then the contents are copied
-    /// to a fresh buffer, and that is taken out.
+    /// While [parts](Self#parts) are out, the buffer stays with them: the contents are copied to a fresh
+    /// buffer, and that is taken out.
     ///
     /// ```
     /// use bytes::BytesMut;
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(10);
     /// buf.extend_from_slice(b"kept");
     /// let own: BytesMut = buf.detach();
@@ -262,17 +264,26 @@ impl PooledBuf {
         mem::take(&mut slot.buf)
     }
 
-    /// Makes room for at least `additional` bytes more, through the pool.
+    /// Makes room for at least `additional` more bytes, through the pool.
     ///
-    /// Keeps this buffer if they fit. Otherwise takes the smallest size class that holds the
-    /// contents and `additional` bytes, and at least one and a half times the present capacity.
+    /// Keeps the buffer if they fit. Otherwise it takes the smallest size class that holds the contents and
+    /// `additional` bytes, and that is at least one and a half times the present capacity.
     ///
     /// # Panics
     ///
     /// - If the contents and `additional` are above `isize::MAX` bytes together.
     ///
-    /// Ends the process if there is no memory, as `Vec` does;
-    /// [`try_reserve`](Self::try_reserve) does not.
+    /// If the heap has no memory, the process ends, as with `Vec`. [`try_reserve`](Self::try_reserve)
+    /// returns an error in both cases.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// let mut buf = pool.get(512);
+    /// buf.reserve(1000);
+    /// assert_eq!(buf.capacity(), 1024);
+    /// ```
     #[inline]
     pub fn reserve(&mut self, additional: usize) {
         if self.spare() < additional {
@@ -280,24 +291,21 @@ impl PooledBuf {
         }
     }
 
-    /// Like [`reserve`](Self::reserve), but returns an error where `reserve` would panic or end the
-    /// process.
+    /// Makes room as [`reserve`](Self::reserve) does, or returns an error.
     ///
-    /// An error leaves the guard and its contents unchanged. As in
-    /// [`Pool::try_get`](crate::Pool::try_get), the pool's idle buffers are freed before this
-    /// fails. A guard above the largest size class copies its contents where `reserve` may not have
-    /// to.
+    /// An error leaves the guard and its contents unchanged. Before it fails, the pool's idle buffers are
+    /// freed, as in [`Pool::try_get`](crate::Pool::try_get). A guard above the largest size class copies its
+    /// contents where `reserve` may not have to.
     ///
     /// # Errors
     ///
-    /// - [`GetError::TooLarge`] if the contents and `additional` are above `isize::MAX`
-    ///   bytes together.
+    /// - [`GetError::TooLarge`] if the contents and `additional` are above `isize::MAX` bytes together.
     /// - [`GetError::OutOfMemory`] if the heap refuses.
     ///
     /// ```
     /// use tierpool::{GetError, Pool};
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(512);
     /// buf.extend_from_slice(b"head");
     /// buf.try_reserve(1000)?;
@@ -321,6 +329,15 @@ impl PooledBuf {
     /// # Panics
     ///
     /// - If the new capacity would be above `isize::MAX` bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::new().get(512);
+    /// buf.extend_from_slice(b"one ");
+    /// buf.extend_from_slice(b"two");
+    /// assert_eq!(buf, "one two");
+    /// ```
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.make_room(bytes.len());
@@ -336,11 +353,23 @@ impl PooledBuf {
         }
     }
 
-    /// Sets the length to `len`, cutting off or appending copies of `value`, growing through the pool.
+    /// Sets the length to `len`: cuts bytes off, or appends copies of `value`. Grows through the pool.
+    ///
+    /// Zeros that are known to be there are not written.
     ///
     /// # Panics
     ///
     /// - If the new capacity would be above `isize::MAX` bytes.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::new().copy_from_slice(b"abc");
+    /// buf.resize(5, b'.');
+    /// assert_eq!(buf, "abc..");
+    /// buf.resize(1, 0);
+    /// assert_eq!(buf, "a");
+    /// ```
     pub fn resize(&mut self, len: usize, value: u8) {
         match len.checked_sub(self.len()) {
             Some(more) if value == 0 => self.append_zeros(more),
@@ -349,20 +378,39 @@ impl PooledBuf {
         }
     }
 
-    /// Cuts the contents off after `len` bytes; does nothing if they are not longer.
+    /// Cuts the contents off after `len` bytes. Does nothing if they are not longer.
+    ///
+    /// Keeps the capacity.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::new().copy_from_slice(b"abc");
+    /// buf.truncate(2);
+    /// buf.truncate(9);
+    /// assert_eq!(buf, "ab");
+    /// ```
     pub fn truncate(&mut self, len: usize) {
         self.note_used();
         self.slot.buf.truncate(len);
     }
 
-    /// Empties the buffer. Keeps its capacity.
+    /// Drops all contents. Keeps the capacity.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::new().copy_from_slice(b"abc");
+    /// buf.clear();
+    /// assert_eq!((buf.len(), buf.capacity()), (0, 512));
+    /// ```
     pub fn clear(&mut self) {
         self.truncate(0);
     }
 
     /// Sets the length, without a look at the bytes.
     ///
-    /// As [`BytesMut::set_len`], but known to the pool: the guard costs no more when it is dropped.
+    /// The same as [`BytesMut::set_len`], but the pool sees it: the drop of the guard costs no more.
     ///
     /// # Safety
     ///
@@ -372,7 +420,7 @@ impl PooledBuf {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(10);
     /// buf.spare_capacity_mut()[0].write(b'x');
     /// // SAFETY: the first byte was written by the line before.
@@ -386,10 +434,17 @@ impl PooledBuf {
         unsafe { self.slot.buf.set_len(len) };
     }
 
-    /// The room behind the contents, which may not be initialised.
+    /// Lends the room behind the contents, which may not be initialised.
     ///
-    /// As [`BytesMut::spare_capacity_mut`], but known to the pool, as is
-    /// [`set_len`](Self::set_len).
+    /// The same as [`BytesMut::spare_capacity_mut`], but the pool sees it, as with
+    /// [`set_len`](Self::set_len), which makes bytes of it contents.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::new().copy_from_slice(b"abc");
+    /// assert_eq!(buf.spare_capacity_mut().len(), 512 - 3);
+    /// ```
     #[inline]
     pub fn spare_capacity_mut(&mut self) -> &mut [MaybeUninit<u8>] {
         self.slot.forget_initialised();

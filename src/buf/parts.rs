@@ -14,14 +14,14 @@ use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
 
 impl PooledBuf {
-    /// Cuts the first `at` bytes of the contents off, without copying and without allocating.
+    /// Cuts the first `at` bytes off and returns them, without a copy and without an allocation.
     ///
-    /// The part shares the buffer. The guard goes on behind it, with all the room that it had.
-    /// The buffer goes home when the guard and all parts are gone.
+    /// The part shares the buffer. The guard goes on behind it, with all the room that it had. The buffer
+    /// goes home when the guard and all parts are gone.
     ///
-    /// When the guard is full while parts are out, it takes a fresh buffer from the pool, copies
-    /// what is left of its contents there, and leaves this one to its parts. When all parts are
-    /// gone, it uses the space before its contents again.
+    /// When the guard is full while parts are out, it takes a fresh buffer from the pool, copies the rest of
+    /// its contents there, and leaves this one to its parts. When all parts are gone, it uses the space
+    /// before its contents again.
     ///
     /// # Panics
     ///
@@ -30,7 +30,7 @@ impl PooledBuf {
     /// ```
     /// use tierpool::{Pool, PooledBytes};
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(4096);
     /// buf.extend_from_slice(b"frame 1frame 2");
     /// let first: PooledBytes = buf.split_to(7);
@@ -46,7 +46,7 @@ impl PooledBuf {
     #[inline]
     pub fn split_to(&mut self, at: usize) -> PooledBytes {
         let len = self.len();
-        assert!(at <= len, "split_to: {at} is above the length, {len}");
+        assert!(at <= len, "split_to: at ({at}) is above the length ({len})");
         if at == 0 {
             return PooledBytes::new();
         }
@@ -61,19 +61,29 @@ impl PooledBuf {
         unsafe { PooledBytes::of(self.slot.hold(), start, at) }
     }
 
-    /// Cuts all contents off, without copying and without allocating. The guard keeps the room
-    /// behind them.
+    /// Cuts all contents off and returns them, without a copy and without an allocation.
     ///
-    /// As [`split_to`](Self::split_to) with the whole length.
+    /// The same as [`split_to`](Self::split_to) with the whole length. The guard keeps the room behind the
+    /// contents.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let mut buf = Pool::new().copy_from_slice(b"first");
+    /// let first = buf.split();
+    /// buf.extend_from_slice(b"second");
+    /// assert_eq!((&first[..], &buf[..]), (&b"first"[..], &b"second"[..]));
+    /// ```
     #[must_use = "the bytes are cut off; to drop them, call `clear`"]
     pub fn split(&mut self) -> PooledBytes {
         self.split_to(self.len())
     }
 
-    /// Cuts the contents behind the first `at` bytes off. The guard keeps these, and can grow.
+    /// Cuts the contents behind the first `at` bytes off and returns them. The guard keeps the first ones,
+    /// and can grow.
     ///
-    /// **Copies** the shorter side into another buffer of the pool: the bytes that are cut off lie
-    /// where the guard goes on. [`split_to`](Self::split_to) copies nothing.
+    /// **Copies** the shorter side into another buffer of the pool: the bytes that are cut off lie where the
+    /// guard goes on. [`split_to`](Self::split_to) copies nothing.
     ///
     /// # Panics
     ///
@@ -82,7 +92,7 @@ impl PooledBuf {
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(4096);
     /// buf.extend_from_slice(b"head and tail");
     /// let tail = buf.split_off(8);
@@ -92,7 +102,10 @@ impl PooledBuf {
     #[must_use = "the bytes are cut off; to drop them, call `truncate`"]
     pub fn split_off(&mut self, at: usize) -> PooledBytes {
         let len = self.len();
-        assert!(at <= len, "split_off: {at} is above the length, {len}");
+        assert!(
+            at <= len,
+            "split_off: at ({at}) is above the length ({len})"
+        );
         if at == len {
             return PooledBytes::new();
         }
@@ -113,17 +126,17 @@ impl PooledBuf {
         rest.freeze()
     }
 
-    /// Makes the contents immutable and cheap to clone, slice and split. Copies nothing and
-    /// allocates nothing.
+    /// Makes the contents immutable, and cheap to clone, slice and split. Copies nothing and allocates
+    /// nothing.
     ///
     /// The buffer goes home when the last part is dropped, and counts as outstanding until then.
-    /// [`freeze_compact`](Self::freeze_compact) does not keep a large buffer for a few bytes.
+    /// [`freeze_compact`](Self::freeze_compact) does not keep a large buffer out for a few bytes.
     ///
     /// ```
     /// use bytes::Bytes;
     /// use tierpool::{Pool, PooledBytes};
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(10);
     /// buf.extend_from_slice(b"header body");
     /// let frozen: PooledBytes = buf.freeze();
@@ -135,6 +148,7 @@ impl PooledBuf {
     /// drop(bytes);
     /// assert_eq!((pool.stats().total.returns, pool.stats().total.outstanding), (1, 0));
     /// ```
+    #[must_use = "the buffer goes back at once unless you keep the bytes"]
     #[inline]
     pub fn freeze(self) -> PooledBytes {
         if self.is_empty() {
@@ -146,22 +160,23 @@ impl PooledBuf {
         unsafe { PooledBytes::of(Inner::into_hold(slot, origin), start, len) }
     }
 
-    /// As [`freeze`](Self::freeze), but does not keep a large buffer out for a few bytes.
+    /// Freezes as [`freeze`](Self::freeze) does, but does not keep a large buffer out for a few bytes.
     ///
-    /// Contents below half of the capacity move to the size class that holds them, and the large
-    /// buffer goes home at once.
-    /// [`Builder::compact_below`](crate::Builder::compact_below) sets another share than half.
+    /// Contents below half of the capacity move to the size class that holds them, and the large buffer
+    /// goes home at once. [`Builder::compact_below`](crate::Builder::compact_below) sets another share than
+    /// half.
     ///
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(64 << 10);
     /// buf.extend_from_slice(&[7; 500]);
     /// let frozen = buf.freeze_compact();
     /// assert_eq!(frozen, [7; 500]);
     /// assert_eq!(pool.stats().total.outstanding_bytes, 512);
     /// ```
+    #[must_use = "the buffer goes back at once unless you keep the bytes"]
     pub fn freeze_compact(mut self) -> PooledBytes {
         let share = u128::from(self.slot.home().compact_below());
         if !self.is_empty() && (self.len() as u128) * 100 < self.whole_capacity() as u128 * share {
@@ -170,15 +185,14 @@ impl PooledBuf {
         self.freeze()
     }
 
-    /// Moves the contents to the smallest size class that holds them, if that is smaller than this
-    /// buffer.
+    /// Moves the contents to the smallest size class that holds them, if that is smaller than this buffer.
     ///
-    /// Ends the process if there is no memory for it.
+    /// If the heap has no memory for a smaller buffer, the process ends.
     ///
     /// ```
     /// use tierpool::Pool;
     ///
-    /// let pool = Pool::default();
+    /// let pool = Pool::new();
     /// let mut buf = pool.get(64 << 10);
     /// buf.extend_from_slice(&[7; 500]);
     /// buf.shrink_to_fit();

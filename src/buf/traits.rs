@@ -7,6 +7,7 @@ use crate::engine::Mark;
 use crate::system::CAPACITY_MAX;
 use ::bytes::buf::UninitSlice;
 use ::bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut, Index, IndexMut};
@@ -63,6 +64,37 @@ impl AsMut<[u8]> for PooledBuf {
     #[inline]
     fn as_mut(&mut self) -> &mut [u8] {
         &mut self.slot.buf
+    }
+}
+
+impl BorrowMut<[u8]> for PooledBuf {
+    #[inline]
+    fn borrow_mut(&mut self) -> &mut [u8] {
+        &mut self.slot.buf
+    }
+}
+
+impl Clone for PooledBuf {
+    /// Takes a buffer from the same pool and copies the contents.
+    ///
+    /// The clone is a [get](crate::Pool::get) like any other: its capacity is that of the smallest
+    /// size class that holds the contents. To share the bytes without a copy,
+    /// [`freeze`](PooledBuf::freeze) the guard and clone the result.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::default();
+    /// let mut buf = pool.get(64 << 10);
+    /// buf.extend_from_slice(b"hello");
+    /// let copy = buf.clone();
+    /// assert_eq!((&copy[..], copy.capacity()), (&b"hello"[..], 512));
+    /// assert_eq!(pool.stats().total.outstanding, 2);
+    /// ```
+    fn clone(&self) -> Self {
+        let mut clone = PooledBuf::acquire(self.slot.home(), self.len());
+        clone.extend_from_slice(self);
+        clone
     }
 }
 
@@ -151,7 +183,12 @@ unsafe impl BufMut for PooledBuf {
             let chunk = source.chunk();
             let len = chunk.len();
             // Else this would never end.
-            assert!(len > 0, "a source has bytes remaining, and an empty chunk");
+            assert!(
+                len > 0,
+                "put: the source has {} bytes remaining, but an empty chunk: its `chunk` must \
+                 return some of them",
+                source.remaining()
+            );
             self.extend_from_slice(chunk);
             source.advance(len);
         }
@@ -212,6 +249,36 @@ impl Extend<u8> for PooledBuf {
 impl<'a> Extend<&'a u8> for PooledBuf {
     fn extend<I: IntoIterator<Item = &'a u8>>(&mut self, bytes: I) {
         self.extend(bytes.into_iter().copied());
+    }
+}
+
+impl Extend<Bytes> for PooledBuf {
+    /// Appends the contents of each, growing through the pool.
+    ///
+    /// # Panics
+    ///
+    /// - If the new capacity would be above `isize::MAX` bytes.
+    fn extend<I: IntoIterator<Item = Bytes>>(&mut self, pieces: I) {
+        for piece in pieces {
+            self.extend_from_slice(&piece);
+        }
+    }
+}
+
+impl From<PooledBuf> for BytesMut {
+    /// Takes the buffer out of the pool for good, as [`PooledBuf::detach`] does.
+    fn from(buf: PooledBuf) -> BytesMut {
+        buf.detach()
+    }
+}
+
+impl From<PooledBuf> for Vec<u8> {
+    /// Takes the buffer out of the pool for good, as [`PooledBuf::detach`] does. Copies only while
+    /// [parts](PooledBuf#parts) are out, or to close the gap before contents that were advanced.
+    ///
+    /// To keep the buffer in the pool and copy the bytes, call `buf.to_vec()`.
+    fn from(buf: PooledBuf) -> Vec<u8> {
+        buf.detach().into()
     }
 }
 

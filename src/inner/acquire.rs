@@ -25,6 +25,17 @@ enum Want {
     Growth,
 }
 
+/// # Panics
+///
+/// - If no buffer can be as large as `request`.
+fn check_request(request: usize) {
+    assert!(
+        request <= CAPACITY_MAX,
+        "capacity overflow: a buffer of {request} bytes is above isize::MAX ({CAPACITY_MAX} \
+         bytes), the most that can be allocated; ask for less, or call try_get for an error"
+    );
+}
+
 impl Inner {
     /// An empty buffer for `request` bytes, and the thread cache that it may come back to.
     ///
@@ -158,6 +169,7 @@ impl Inner {
     ) -> Result<(BufferBox, BufferOrigin), E> {
         let counters = self.counters(class);
         if class == self.classes.unclassed() {
+            check_request(request);
             let slot = make(request)?;
             counters.oversize.bump();
             return Ok((slot, BufferOrigin::NONE));

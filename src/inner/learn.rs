@@ -11,11 +11,18 @@ impl Inner {
     /// Records the use of a buffer that returns to a thread's cache, for the `returns` that it
     /// stands for. From time to time, calibrates and trims.
     #[inline]
-    pub(super) fn record(&self, cache: &Here<BufferBox>, used: Use, returns: usize) {
+    pub(super) fn record(
+        &self,
+        cache: &Here<BufferBox>,
+        capacity: usize,
+        used: Use,
+        returns: usize,
+    ) {
         if used.was_asked_for() {
             cache.count_requests(returns);
         }
         let notes = cache.notes();
+        notes.record_use(capacity, used.most(), returns);
         match notes.record(targets::step_of(used.most()), returns) {
             Next::Nothing => {}
             next => self.look(notes, next),

@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     reuse_initialised: bool,
     compact_below: u8,
     malloc_trim: bool,
+    /// The most bytes that are retained.
+    budget: usize,
     /// Which refusals of the heap pass without a clear.
     clears: Backoff,
     /// One per size class, and one for buffers of none.
@@ -136,6 +138,7 @@ impl Inner {
             zero_on_return: config.zero_on_return,
             reuse_initialised: config.reuse_initialised,
             compact_below: config.compact_below,
+            budget: config.limits.weight,
             malloc_trim: config.malloc_trim,
             clears: Backoff::new(),
             handles: AtomicUsize::new(1),
@@ -380,6 +383,12 @@ impl Inner {
         total.outstanding_bytes = footprint - total.retained_bytes;
         stats.peaks = self.footprint.peaks(total);
         stats.calibrations = self.calibrator.calibrations() as u64;
+        stats.budget_bytes = self.budget as u64;
+        for notes in self.engine.notes() {
+            let (capacity, used) = notes.use_of_capacity();
+            stats.usage.capacity_bytes += capacity;
+            stats.usage.used_bytes += used;
+        }
         stats
     }
 }

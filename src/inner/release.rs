@@ -79,7 +79,7 @@ impl Inner {
         if sample.is_some() && used.was_asked_for() {
             pool.calibrator.note_requests(held, 1);
         }
-        pool.record(&cache, used, sample.unwrap_or(1));
+        pool.record(&cache, slot.capacity(), used, sample.unwrap_or(1));
         if sample.is_none() {
             return Self::keep_or_free(slot, held, true, Came::Back, Some(cache));
         }
@@ -149,7 +149,7 @@ impl Inner {
         };
         let cache = Self::cache_of(&slot, held);
         match &cache {
-            Some(cache) => pool.record(cache, used, 1),
+            Some(cache) => pool.record(cache, slot.capacity(), used, 1),
             None => pool.record_without_caches(held, used),
         }
         let whole = Self::make_whole(&mut slot, &origin);

@@ -19,12 +19,15 @@ const SIZE_MAX: usize = isize::MAX as usize;
 
 const CELLS: usize = cell_of(SIZE_MAX) + 1;
 
-/// How often each size occurred, and what follows from it.
+/// Counts how often each size occurred, in bounded memory.
 ///
-/// The program decides which sizes it records: requests, or the lengths of its writes. Sizes up to
-/// 32 bytes are counted exactly, and larger ones to one sixteenth of a power of two: that is a
-/// [cell](HistogramCell). Each cell knows the sum of its sizes and the largest, so results are
-/// exact to the byte where the text says so.
+/// The program decides which sizes it records: requests, or the lengths of its writes. Sizes up to 32
+/// bytes are counted exactly, and larger ones to one sixteenth of a power of two. Such a range is a
+/// [cell](HistogramCell). Each cell knows the sum of its sizes and the largest, so results are exact to
+/// the byte where the text says so.
+///
+/// It takes about 30 KiB, allocated once, and recording allocates nothing. It counts up to `u64::MAX`
+/// calls, and none after that.
 ///
 /// ```
 /// use tierpool::{Histogram, SizeClasses};
@@ -44,9 +47,6 @@ const CELLS: usize = cell_of(SIZE_MAX) + 1;
 /// assert_eq!(histogram.wasted_bytes(&classes), 60 * (5000 - 300));
 /// # Ok::<(), tierpool::FitError>(())
 /// ```
-///
-/// It takes about 30 KiB, allocated once; recording allocates nothing. It counts
-/// up to `u64::MAX` calls, and none from then on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     /// The sum of the cells' calls. So no sum of calls can overflow, nor one of
@@ -64,11 +64,9 @@ struct Counts {
     largest: usize,
 }
 
-/// Some neighbouring sizes, and how often they occurred: one part of a [`Histogram`].
+/// Holds the counts of some neighbouring sizes: one part of a [`Histogram`], from [`Histogram::cells`].
 ///
 /// A power of two is always the last size of its cell.
-///
-/// From [`Histogram::cells`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistogramCell {
@@ -78,14 +76,21 @@ pub struct HistogramCell {
     pub to: usize,
     /// The largest size recorded, in bytes; at least 1.
     pub largest: usize,
-    /// How many sizes were recorded.
+    /// The number of calls with a size from `from` to `to`.
     pub calls: u64,
     /// Their sum in bytes.
     pub bytes: u128,
 }
 
 impl Histogram {
-    /// A histogram in which nothing is recorded.
+    /// Makes a histogram in which nothing is recorded.
+    ///
+    /// ```
+    /// use tierpool::Histogram;
+    ///
+    /// assert!(Histogram::new().is_empty());
+    /// ```
+    #[must_use]
     pub fn new() -> Self {
         const NONE: Counts = Counts {
             calls: 0,
@@ -102,9 +107,15 @@ impl Histogram {
 
     /// Counts one call with this size.
     ///
-    /// A size above `isize::MAX`, which no buffer can have, counts as `isize::MAX`.
+    /// A size above `isize::MAX`, which no buffer can have, counts as `isize::MAX`. Takes a few nanoseconds.
     ///
-    /// Takes a few nanoseconds.
+    /// ```
+    /// use tierpool::Histogram;
+    ///
+    /// let mut histogram = Histogram::new();
+    /// histogram.record(1500);
+    /// assert_eq!(histogram.calls(), 1);
+    /// ```
     #[inline]
     pub fn record(&mut self, size: usize) {
         if self.calls == u64::MAX {
@@ -118,7 +129,9 @@ impl Histogram {
         cell.largest = cell.largest.max(size);
     }
 
-    /// Counts `count` calls with this size: as `count` calls of [`record`](Self::record).
+    /// Counts `count` calls with this size.
+    ///
+    /// The same as `count` calls of [`record`](Self::record).
     ///
     /// ```
     /// use tierpool::Histogram;
@@ -164,20 +177,34 @@ impl Histogram {
         cell.largest = cell.largest.max(counts.largest);
     }
 
-    /// How many calls were counted.
+    /// Returns the number of calls that were counted.
+    ///
+    /// ```
+    /// use tierpool::Histogram;
+    ///
+    /// assert_eq!(Histogram::from_iter([10, 20]).calls(), 2);
+    /// ```
+    #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// Whether nothing is recorded.
+    /// Returns `true` if nothing is recorded.
+    ///
+    /// ```
+    /// use tierpool::Histogram;
+    ///
+    /// assert!(!Histogram::from_iter([10]).is_empty());
+    /// ```
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.calls == 0
     }
 
-    /// The calls in each of the calibrator's 20 steps.
+    /// Returns the number of calls in each of the calibrator's 20 steps.
     ///
-    /// The steps are 64 bytes, 128, 256 and so on to 32 MiB. A call counts in the
-    /// smallest step that holds its size, and above 32 MiB in the last.
+    /// The steps are 64 bytes, 128, 256 and so on to 32 MiB. A call counts in the smallest step that holds
+    /// its size, and above 32 MiB in the last.
     ///
     /// ```
     /// use tierpool::Histogram;
@@ -186,6 +213,7 @@ impl Histogram {
     /// let steps = histogram.steps();
     /// assert_eq!((steps[0], steps[1], steps[19]), (2, 1, 1));
     /// ```
+    #[must_use]
     pub fn steps(&self) -> [u64; STEPS] {
         let mut steps = [0; STEPS];
         for cell in self.cells() {
@@ -195,17 +223,15 @@ impl Histogram {
         steps
     }
 
-    /// The targets that the calibrator chooses from these calls alone.
+    /// Returns the targets that the calibrator chooses from these calls alone, or `None` if nothing is
+    /// recorded.
     ///
-    /// [`default_size`](Targets::default_size) is the [step](Self::steps) with
-    /// the most calls; of several, the smallest. For
-    /// [`max_size`](Targets::max_size) the steps are walked from the most calls
-    /// to the fewest, until those walked have more than `percentile` of all calls;
-    /// the largest step met is the maximum. The step that passes `percentile` is
-    /// walked, too. A `percentile` of 0 or below, or NaN, walks one step, and 1
-    /// or above all that have a call.
+    /// [`default_size`](Targets::default_size) is the [step](Self::steps) with the most calls; of several,
+    /// the smallest. For [`max_size`](Targets::max_size), the steps are walked from the most calls to the
+    /// fewest, until the walked steps have more than `percentile` of all calls. The largest walked step is
+    /// the maximum.
     ///
-    /// `None` if nothing is recorded.
+    /// A `percentile` of 0 or below, or NaN, walks one step. One of 1 or above walks all that have a call.
     ///
     /// ```
     /// use tierpool::Histogram;
@@ -213,15 +239,16 @@ impl Histogram {
     /// let mut histogram = Histogram::new();
     /// histogram.record_many(3000, 94);
     /// histogram.record_many(100_000, 6);
-    /// // 94 calls are not more than 95 % of 100, so the next step is met as well.
+    /// // 94 calls are not more than 95 % of 100, so the next step is walked as well.
     /// let targets = histogram.targets(0.95).expect("something is recorded");
     /// assert_eq!((targets.default_size, targets.max_size), (4096, 131_072));
     /// ```
+    #[must_use]
     pub fn targets(&self, percentile: f64) -> Option<Targets> {
         targets::from_steps(&self.steps(), percentile)
     }
 
-    /// The cells in which something is recorded, ascending; at most 960.
+    /// Returns the cells in which something is recorded, ascending; at most 960.
     ///
     /// ```
     /// use tierpool::Histogram;
@@ -288,8 +315,8 @@ impl Default for Histogram {
     }
 }
 
-/// How many calls, in how many cells, and the largest size.
 impl fmt::Debug for Histogram {
+    /// Prints the number of calls, the number of cells, and the largest size.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Histogram")
             .field("calls", &self.calls)

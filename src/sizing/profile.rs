@@ -4,14 +4,14 @@
 
 use crate::sizing::targets::Targets;
 
-/// What a pool has learned: from [`Pool::profile`](crate::Pool::profile), for
-/// [`Builder::profile`](crate::Builder::profile).
+/// Holds what a pool has learned, so that another pool can begin with it.
 ///
-/// The default has learned nothing.
+/// [`Pool::profile`](crate::Pool::profile) returns one, and
+/// [`Builder::profile`](crate::Builder::profile) takes it. The default has learned nothing.
 ///
-/// With the feature `serde` it can be saved and read in any format of serde's. It is saved with a
-/// version. Another version, a missing field or a contradiction is an error of the format's that
-/// says so. A program then goes on with the default.
+/// With the feature `serde`, any format of serde can save and read it. It is saved with a version.
+/// Reading returns an error if the version is another, a field is missing, or fields contradict each
+/// other. A program then begins with the default.
 #[cfg_attr(feature = "serde", doc = "```")]
 #[cfg_attr(not(feature = "serde"), doc = "```ignore")]
 /// use tierpool::{Pool, Profile};
@@ -23,7 +23,7 @@ use crate::sizing::targets::Targets;
 ///
 /// let read = |saved: &str| {
 ///     serde_json::from_str(saved).unwrap_or_else(|error| {
-///         eprintln!("the pool begins anew: {error}");
+///         eprintln!("the pool learns anew: {error}");
 ///         Profile::default()
 ///     })
 /// };
@@ -46,13 +46,28 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The targets; `None` if nothing was learned.
+    /// Returns the targets, or `None` if nothing was learned.
+    ///
+    /// ```
+    /// use tierpool::Profile;
+    ///
+    /// assert_eq!(Profile::default().targets(), None);
+    /// ```
     #[must_use]
     pub fn targets(&self) -> Option<Targets> {
         self.targets
     }
 
-    /// The number of returns that the targets were made from.
+    /// Returns the number of returned buffers that the targets were made from.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::new();
+    /// pool.get(100).extend_from_slice(b"learned");
+    /// pool.recalibrate();
+    /// assert_eq!(pool.profile().calls(), 1);
+    /// ```
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls

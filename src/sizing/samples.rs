@@ -4,7 +4,7 @@
 //! shared memory only now and then. Knows nothing of what follows from the counts.
 
 use super::targets::STEPS;
-use crate::sync::{AtomicUsize, Hint, Ordering};
+use crate::sync::{AtomicUsize, Counter, Hint, Ordering};
 use std::array;
 
 /// How often buffers came back with contents of each step, as samples say. Wraps.
@@ -126,6 +126,10 @@ pub(crate) struct Samples {
     until_told: Hint,
     /// How many records come before the thread looks at the clock.
     until_look: Hint,
+    /// From the beginning: the capacity of the buffers that came back, and how many of these bytes
+    /// were used.
+    capacity_bytes: Counter,
+    used_bytes: Counter,
 }
 
 impl Samples {
@@ -139,16 +143,34 @@ impl Samples {
         add(&self.counts.steps[step], returns);
         add(&self.counts.squares, returns * returns);
         let (told, look) = (self.until_told.get(), self.until_look.get());
-        self.until_told.set(told.saturating_sub(returns));
         self.until_look
             .set(look.checked_sub(1).unwrap_or(LOOK_EACH - 1));
         if told <= returns {
+            self.until_told.set(0);
             return Next::Tell;
         }
+        self.until_told.set(told - returns);
         match look {
             0 => Next::Look,
             _ => Next::Nothing,
         }
+    }
+
+    /// Records how much of a buffer's capacity was used, for the `returns` that it stands for.
+    #[inline]
+    pub(crate) fn record_use(&self, capacity: usize, used: usize, returns: usize) {
+        // Wrapping, as that is free: a sample stands for some 100 returns, of buffers that a thread
+        // caches.
+        let times = |bytes: usize| bytes.wrapping_mul(returns);
+        self.capacity_bytes.add_by_owner(times(capacity));
+        self.used_bytes.add_by_owner(times(used));
+    }
+
+    /// What [`record_use`](Self::record_use) has recorded: the capacity, and the bytes used.
+    pub(crate) fn use_of_capacity(&self) -> (u64, u64) {
+        let (capacity, used) = (self.capacity_bytes.get(), self.used_bytes.get());
+        // The capacity is the one that was last seen: a buffer that was lent may have grown since.
+        (capacity.max(used), used)
     }
 
     /// Takes all that is not reported yet, to be reported now.

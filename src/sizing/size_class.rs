@@ -18,9 +18,9 @@ pub(crate) const CLASSES_MAX: usize = 128;
 
 const _: () = assert!(CLASSES_MAX < u8::MAX as usize, "with one index to spare");
 
-/// The capacities of a pool's size classes, ascending, in bytes; at least 1, at most 128.
+/// Holds the capacities of a pool's size classes in bytes, ascending; at least 1, at most 128.
 ///
-/// [`fit`](Self::fit) chooses the best for recorded requests. To use them, give them to
+/// [`fit`](Self::fit) chooses the best for recorded requests. To use them, pass them to
 /// [`Builder::classes`](crate::Builder::classes).
 ///
 /// ```
@@ -52,24 +52,26 @@ pub struct SizeClasses {
 }
 
 impl SizeClasses {
-    /// The best `k` classes for recorded requests: no other `k` waste fewer bytes.
+    /// Chooses the best `k` classes for recorded requests: no other `k` classes waste fewer bytes.
     ///
-    /// The largest class is the largest request recorded, so that they hold all of
-    /// them. There are fewer than `k` classes if fewer [cells](Histogram::cells) have
-    /// a call, and then each cell has its own. Of several ladders that waste as little, it
-    /// is the one with the smaller second largest class; if that is equal, with the smaller
-    /// third largest, and so on.
+    /// The largest class is the largest request recorded, so the classes hold all requests. There are fewer
+    /// than `k` classes if fewer [cells](Histogram::cells) have a call. Then each cell has its own class. Of
+    /// several ladders that waste as little, it is the one with the smaller second largest class, then with
+    /// the smaller third largest, and so on.
     ///
-    /// The requests of one cell share a class, and each class is a size that was recorded (1, if
-    /// that is 0). Of all ladders like that it is the best: the search is exact.
-    /// [`Histogram::wasted_bytes`] returns the bytes that are still wasted.
+    /// The requests of one cell share a class, and each class is a size that was recorded (1, if that is 0).
+    /// Of all ladders like that, it is the best: the search is exact. [`Histogram::wasted_bytes`] returns
+    /// the bytes that are still wasted.
+    ///
+    /// # Cost
     ///
     /// Takes time in proportion to `k`: a few milliseconds for 128 classes of 960 cells.
     ///
     /// # Errors
     ///
-    /// - `k` is 0, or above 128.
-    /// - Nothing is recorded.
+    /// - [`FitError::NoClasses`] if `k` is 0.
+    /// - [`FitError::TooManyClasses`] if `k` is above 128.
+    /// - [`FitError::Empty`] if nothing is recorded.
     ///
     /// ```
     /// use tierpool::{Histogram, SizeClasses};
@@ -87,7 +89,10 @@ impl SizeClasses {
             return Err(FitError::NoClasses);
         }
         if k > CLASSES_MAX {
-            return Err(FitError::TooManyClasses { max: CLASSES_MAX });
+            return Err(FitError::TooManyClasses {
+                k,
+                max: CLASSES_MAX,
+            });
         }
         if histogram.is_empty() {
             return Err(FitError::Empty);
@@ -95,15 +100,15 @@ impl SizeClasses {
         Ok(Self::ladder(&Runs::of(histogram.cells()).best(k)))
     }
 
-    /// `min, 2 * min, 4 * min, ...` while below `max`, then `max` itself.
+    /// Makes the classes `min, 2 * min, 4 * min, ...` while below `max`, and then `max` itself.
     ///
     /// [`Builder::min_size`](crate::Builder::min_size) and
     /// [`Builder::max_size`](crate::Builder::max_size) make these.
     ///
     /// # Errors
     ///
-    /// - `min` or `max` is 0, or above `isize::MAX`.
-    /// - `max` is below `min`.
+    /// - [`ConfigError::Zero`] or [`ConfigError::TooLarge`] if `min` or `max` is 0 or above `isize::MAX`.
+    /// - [`ConfigError::MaxBelowMin`] if `max` is below `min`.
     ///
     /// ```
     /// use tierpool::SizeClasses;
@@ -130,12 +135,23 @@ impl SizeClasses {
         Ok(Self::ladder(&capacities))
     }
 
-    /// The classes of a given list.
+    /// Makes the classes of a given list.
     ///
     /// # Errors
     ///
-    /// - The list is empty, or has more than 128 capacities.
-    /// - A capacity is 0, or above `isize::MAX`, or not above the one before it.
+    /// - [`ConfigError::NoClasses`] or [`ConfigError::TooManyClasses`] if the list is empty or has more than
+    ///   128 capacities.
+    /// - [`ConfigError::Zero`], [`ConfigError::TooLarge`] or [`ConfigError::NotAscending`] if a capacity is 0,
+    ///   is above `isize::MAX`, or is not above the one before it.
+    ///
+    /// ```
+    /// use tierpool::{ConfigError, SizeClasses};
+    ///
+    /// assert_eq!(SizeClasses::listed(&[512, 2000])?.capacities(), [512, 2000]);
+    /// let error = SizeClasses::listed(&[2000, 512]).unwrap_err();
+    /// assert!(matches!(error, ConfigError::NotAscending { index: 1, .. }));
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
     pub fn listed(capacities: &[usize]) -> Result<Self, ConfigError> {
         const FIELD: &str = "classes";
         if capacities.is_empty() {
@@ -246,7 +262,15 @@ impl SizeClasses {
         self.capacities[usize::from(self.count) - 1]
     }
 
-    /// All capacities, ascending, in bytes.
+    /// Returns all capacities in bytes, ascending.
+    ///
+    /// ```
+    /// use tierpool::SizeClasses;
+    ///
+    /// assert_eq!(SizeClasses::doubling(512, 1024)?.capacities(), [512, 1024]);
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    #[must_use]
     pub fn capacities(&self) -> &[usize] {
         &self.capacities[..usize::from(self.count)]
     }
@@ -261,8 +285,8 @@ fn index(class: usize) -> u8 {
     u8::try_from(class).expect("there are at most CLASSES_MAX classes")
 }
 
-/// The capacities alone.
 impl fmt::Debug for SizeClasses {
+    /// Prints the capacities.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SizeClasses")
             .field(&self.capacities())
@@ -270,7 +294,7 @@ impl fmt::Debug for SizeClasses {
     }
 }
 
-/// The capacities, ascending.
+/// Returns the capacities, ascending.
 impl IntoIterator for SizeClasses {
     type Item = usize;
     type IntoIter = std::vec::IntoIter<usize>;
@@ -280,7 +304,7 @@ impl IntoIterator for SizeClasses {
     }
 }
 
-/// The capacities, ascending.
+/// Returns the capacities, ascending.
 impl<'a> IntoIterator for &'a SizeClasses {
     type Item = usize;
     type IntoIter = std::iter::Copied<std::slice::Iter<'a, usize>>;
@@ -291,15 +315,14 @@ impl<'a> IntoIterator for &'a SizeClasses {
 }
 
 impl Histogram {
-    /// The bytes by which the capacities of these classes exceed the sizes recorded,
-    /// summed over all calls.
+    /// Returns the bytes by which the capacities of these classes exceed the recorded sizes, summed over all
+    /// calls.
     ///
-    /// A size above the largest class wastes nothing: such a request gets
-    /// exactly its size.
+    /// A size above the largest class wastes nothing: such a request gets exactly its size.
     ///
-    /// Exact where each [cell](Histogram::cells) is within one class: where the classes are
-    /// powers of two, are [fitted](SizeClasses::fit) to this histogram, or are sizes up to
-    /// 32 bytes. All of a cell that a class divides counts as its largest size.
+    /// The result is exact if each [cell](Histogram::cells) is within one class: if the classes are powers of
+    /// two, are [fitted](SizeClasses::fit) to this histogram, or are sizes up to 32 bytes. All of a cell that
+    /// a class divides counts as its largest size.
     ///
     /// ```
     /// use tierpool::{Histogram, SizeClasses};
@@ -309,6 +332,7 @@ impl Histogram {
     /// assert_eq!(requests.wasted_bytes(&classes), 24 + 548); // 9000 is above both
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
+    #[must_use]
     pub fn wasted_bytes(&self, classes: &SizeClasses) -> u128 {
         let wasted = self.cells().map(|cell| {
             let class = classes.for_request(cell.largest);

@@ -49,16 +49,27 @@ const KEEP: f64 = 2.0;
 const DEVIATIONS_LEAD: f64 = 4.0;
 const DEVIATIONS_KEEP: f64 = 2.0;
 
-/// The sizes that a pool aims at, in bytes.
+/// Holds the sizes that a pool aims at, in bytes.
 ///
 /// From [`Pool::targets`](crate::Pool::targets), or for recorded sizes from
 /// [`Histogram::targets`](crate::Histogram::targets).
+///
+/// ```
+/// use tierpool::Histogram;
+///
+/// let mut sizes = Histogram::new();
+/// sizes.record_many(1000, 99);
+/// sizes.record_many(60_000, 1);
+/// let targets = sizes.targets(0.95).unwrap();
+/// assert_eq!((targets.default_size, targets.max_size), (1024, 1024));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Targets {
-    /// The size that most buffers hold: a good capacity if nothing is known.
+    /// The most frequent size: a good capacity where the size is not known.
     pub default_size: usize,
-    /// The size that holds all but the rarest contents. Never below `default_size`.
+    /// The size that holds all contents except the rarest. Never below `default_size`.
     pub max_size: usize,
 }
 

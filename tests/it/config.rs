@@ -30,7 +30,7 @@ fn a_minimum_of_0_is_refused_by_name() {
                 }
             )
         },
-        "min_size: 0 bytes is not a size; use 1 or more",
+        "min_size is 0 bytes: no buffer is that small; use 1 or more",
     );
     assert_refused(
         Pool::builder().min_size(0).max_size(4096),
@@ -43,7 +43,7 @@ fn a_minimum_of_0_is_refused_by_name() {
                 }
             )
         },
-        "min_size: 0 bytes is not a size; use 1 or more",
+        "min_size is 0 bytes: no buffer is that small; use 1 or more",
     );
 }
 
@@ -60,7 +60,7 @@ fn a_maximum_of_0_is_refused_by_name() {
                 }
             )
         },
-        "max_size: 0 bytes is not a size; use 1 or more",
+        "max_size is 0 bytes: no buffer is that small; use 1 or more",
     );
 }
 
@@ -77,17 +77,23 @@ fn a_class_of_0_is_refused_by_name() {
                 }
             )
         },
-        "classes: 0 bytes is not a size; use 1 or more",
+        "classes has a size of 0 bytes: no buffer is that small; use sizes of 1 or more",
     );
 }
 
 #[test]
 fn a_size_above_what_can_be_allocated_is_refused_with_its_value() {
     let (value, most) = (isize::MAX as usize + 1, isize::MAX);
+    let shown = match usize::BITS {
+        64 => "8 EiB",
+        _ => "2 GiB",
+    };
     assert_refused(
         Pool::builder().max_size(value),
         |error| matches!(error, ConfigError::TooLarge { field: "max_size", value: v, .. } if *v == value),
-        &format!("max_size: {value} bytes is above {most}, the most that can be allocated"),
+        &format!(
+            "max_size ({shown}) is above isize::MAX ({most} bytes): no allocation can be that large; lower max_size"
+        ),
     );
     assert_refused(
         Pool::builder().min_size(usize::MAX),
@@ -102,14 +108,16 @@ fn a_size_above_what_can_be_allocated_is_refused_with_its_value() {
             )
         },
         &format!(
-            "min_size: {} bytes is above {most}, the most that can be allocated",
+            "min_size ({} bytes) is above isize::MAX ({most} bytes): no allocation can be that large; lower min_size",
             usize::MAX
         ),
     );
     assert_refused(
         Pool::builder().classes([1, value]),
         |error| matches!(error, ConfigError::TooLarge { field: "classes", value: v, .. } if *v == value),
-        &format!("classes: {value} bytes is above {most}, the most that can be allocated"),
+        &format!(
+            "classes ({shown}) is above isize::MAX ({most} bytes): no allocation can be that large; lower classes"
+        ),
     );
 }
 
@@ -127,7 +135,7 @@ fn a_maximum_below_the_minimum_is_refused_with_both() {
                 }
             )
         },
-        "max_size: 4095 bytes is below min_size, 4096 bytes",
+        "max_size (4095 bytes) is below min_size (4 KiB): there would be no size class; raise max_size or lower min_size",
     );
 }
 
@@ -136,7 +144,7 @@ fn an_empty_list_is_refused() {
     assert_refused(
         Pool::builder().classes([]),
         |error| matches!(error, ConfigError::NoClasses),
-        "classes: the list is empty; name at least one size",
+        "classes is empty: a pool has at least 1 size class; name one, or leave out classes",
     );
 }
 
@@ -155,7 +163,7 @@ fn a_list_that_does_not_ascend_is_refused_with_the_place() {
                 }
             )
         },
-        "classes: 2048 bytes at index 2 is not above 4096 bytes before it",
+        "classes (2 KiB at index 2) is not above the size before it (4 KiB): sizes must ascend; sort the list, and leave out duplicates",
     );
     assert_refused(
         Pool::builder().classes([512, 512]),
@@ -170,7 +178,7 @@ fn a_list_that_does_not_ascend_is_refused_with_the_place() {
                 }
             )
         },
-        "classes: 512 bytes at index 1 is not above 512 bytes before it",
+        "classes (512 bytes at index 1) is not above the size before it (512 bytes): sizes must ascend; sort the list, and leave out duplicates",
     );
 }
 
@@ -183,7 +191,7 @@ fn a_list_may_have_128_classes_and_no_more() {
     assert_refused(
         Pool::builder().classes(1..=129),
         |error| matches!(error, ConfigError::TooManyClasses { max: 128, .. }),
-        "classes: the list has more than 128 sizes",
+        "classes has more than 128 sizes: a pool has at most 128 size classes; leave out some, or let SizeClasses::fit choose 128 or fewer",
     );
 }
 
@@ -192,12 +200,12 @@ fn a_list_that_never_ends_is_refused_and_not_walked() {
     assert_refused(
         Pool::builder().classes(1..),
         |error| matches!(error, ConfigError::TooManyClasses { max: 128, .. }),
-        "classes: the list has more than 128 sizes",
+        "classes has more than 128 sizes: a pool has at most 128 size classes; leave out some, or let SizeClasses::fit choose 128 or fewer",
     );
     assert_refused(
         Pool::builder().classes(std::iter::repeat(0)),
         |error| matches!(error, ConfigError::TooManyClasses { .. }),
-        "classes: the list has more than 128 sizes",
+        "classes has more than 128 sizes: a pool has at most 128 size classes; leave out some, or let SizeClasses::fit choose 128 or fewer",
     );
 }
 
@@ -215,7 +223,7 @@ fn a_minimum_or_a_maximum_beside_a_list_is_refused_with_its_value() {
                 }
             )
         },
-        "min_size: 256 bytes is set beside classes; set one or the other",
+        "min_size (256 bytes) is set beside classes: the list sets all sizes; leave out one of the two",
     );
     assert_refused(
         Pool::builder().max_size(1024).classes([512]),
@@ -229,13 +237,13 @@ fn a_minimum_or_a_maximum_beside_a_list_is_refused_with_its_value() {
                 }
             )
         },
-        "max_size: 1024 bytes is set beside classes; set one or the other",
+        "max_size (1 KiB) is set beside classes: the list sets all sizes; leave out one of the two",
     );
 }
 
 #[test]
 fn an_interval_of_0_is_refused() {
-    let text = "trim_interval: 0 is not an interval; use more, or None for none by time";
+    let text = "trim_interval is 0: that is no interval; use more than 0, or use None for no trims by time";
     for background in [false, true] {
         assert_refused(
             Pool::builder()
@@ -258,8 +266,8 @@ fn an_interval_of_0_is_refused() {
 #[test]
 fn an_idle_time_of_0_is_refused_by_the_name_of_the_option_that_was_called_last() {
     let zero = Duration::ZERO;
-    let idle = "release_when_idle: 0 is not an interval; use more, or leave it out";
-    let interval = "trim_interval: 0 is not an interval; use more, or None for none by time";
+    let idle = "release_when_idle is 0: that is no interval; use more than 0, or leave it out";
+    let interval = "trim_interval is 0: that is no interval; use more than 0, or use None for no trims by time";
     for (builder, named, text) in [
         (
             Pool::builder().release_when_idle(zero),
@@ -287,14 +295,23 @@ fn an_idle_time_of_0_is_refused_by_the_name_of_the_option_that_was_called_last()
         Pool::builder().release_when_idle(idle).build().unwrap();
     }
     let none = Pool::builder().release_when_idle(Duration::from_secs(1));
-    let is = |error: &_| matches!(error, ConfigError::BackgroundWithoutInterval);
-    let text = "background_trim: trim_interval is None; set one, or no background_trim";
+    let is = |error: &_| {
+        matches!(
+            error,
+            ConfigError::BackgroundWithoutInterval {
+                field: "release_when_idle",
+                ..
+            }
+        )
+    };
+    let text = "release_when_idle is set, but trim_interval is None: the thread would never trim; \
+                set trim_interval, or leave out release_when_idle";
     assert_refused(none.trim_interval(None), is, text);
 }
 
 #[test]
 fn an_interval_of_0_between_calibrations_is_refused() {
-    let text = "calibrate_interval: 0 is not an interval; use more, or None for none by time";
+    let text = "calibrate_interval is 0: that is no interval; use more than 0, or use None for no calibrations by time";
     for on in [false, true] {
         assert_refused(
             Pool::builder()
@@ -344,7 +361,7 @@ fn a_percentile_that_is_not_from_0_to_1_is_refused_with_its_value() {
                     .learn_sizes(on),
                 |error| matches!(error, ConfigError::Percentile { value, .. } if value == shown),
                 &format!(
-                    "calibrate_percentile: {shown} is not a number from 0 to 1; 0.95 is usual"
+                    "calibrate_percentile ({shown}) is not from 0 to 1: it is a share of the returns; use 0.95 for 95 of 100"
                 ),
             );
         }
@@ -372,14 +389,27 @@ fn the_number_of_returns_to_calibrate_after_may_be_any() {
 
 #[test]
 fn a_thread_that_trims_without_an_interval_is_refused() {
-    let text = "background_trim: trim_interval is None; set one, or no background_trim";
+    let text = "background_trim is set, but trim_interval is None: the thread would never trim; \
+                set trim_interval, or leave out background_trim";
     for builder in [
         Pool::builder().trim_interval(None).background_trim(true),
         Pool::builder().background_trim(true).trim_interval(None),
+        Pool::builder()
+            .release_when_idle(Duration::from_secs(1))
+            .background_trim(true)
+            .trim_interval(None),
     ] {
         assert_refused(
             builder,
-            |error| matches!(error, ConfigError::BackgroundWithoutInterval),
+            |error| {
+                matches!(
+                    error,
+                    ConfigError::BackgroundWithoutInterval {
+                        field: "background_trim",
+                        ..
+                    }
+                )
+            },
             text,
         );
     }
@@ -475,45 +505,56 @@ fn the_default_budget_is_64_mib() {
 #[test]
 fn a_budget_below_the_largest_class_is_refused_with_both_and_what_to_do() {
     const LARGE: usize = 1 << 30;
-    const SO: &str = "so no buffer of the largest size class could be kept";
+    let text = |largest: &str, budget: &str, raise: &str, lower: &str| {
+        format!(
+            "{largest} is above retain_bytes ({budget}): a buffer of that class could never be \
+             kept; raise retain_bytes to {raise} or more, or {lower}, or set retain_bytes to 0 to \
+             keep nothing"
+        )
+    };
     for (builder, option, set, text) in [
         (
             Pool::builder().retain_bytes(100),
             ("max_size", 1 << 20, true),
             100,
-            format!(
-                "retain_bytes: 100 bytes is below the default of max_size, 1048576 bytes, {SO}; \
-                 set retain_bytes to 1048576 or more, or max_size to 100 or less; 0 keeps nothing"
+            text(
+                "max_size (1 MiB, the default)",
+                "100 bytes",
+                "1 MiB",
+                "lower max_size to 100 bytes or less",
             ),
         ),
         (
             Pool::builder().max_size(LARGE).retain_bytes(LARGE - 1),
             ("max_size", LARGE, false),
             LARGE - 1,
-            format!(
-                "retain_bytes: 1073741823 bytes is below max_size, 1073741824 bytes, {SO}; \
-                 set retain_bytes to 1073741824 or more, or max_size to 1073741823 or less; \
-                 0 keeps nothing"
+            text(
+                "max_size (1 GiB)",
+                "1073741823 bytes",
+                "1 GiB",
+                "lower max_size to 1073741823 bytes or less",
             ),
         ),
         (
             Pool::builder().retain_bytes(1).classes([512, 4096]),
             ("classes", 4096, false),
             1,
-            format!(
-                "retain_bytes: 1 bytes is below the largest of classes, 4096 bytes, {SO}; \
-                 set retain_bytes to 4096 or more, or leave out the classes above 1; \
-                 0 keeps nothing"
+            text(
+                "the largest of classes (4 KiB)",
+                "1 byte",
+                "4 KiB",
+                "leave out the classes above 1 byte",
             ),
         ),
         (
             Pool::builder().min_size(2 * MIB).retain_bytes(MIB),
             ("min_size", 2 * MIB, false),
             MIB,
-            format!(
-                "retain_bytes: 1048576 bytes is below min_size, 2097152 bytes, {SO}; \
-                 set retain_bytes to 2097152 or more, or min_size to 1048576 or less; \
-                 0 keeps nothing"
+            text(
+                "min_size (2 MiB)",
+                "1 MiB",
+                "2 MiB",
+                "lower min_size to 1 MiB or less",
             ),
         ),
         (
@@ -521,10 +562,11 @@ fn a_budget_below_the_largest_class_is_refused_with_both_and_what_to_do() {
             Pool::builder().min_size(MIB).retain_bytes(MIB - 1),
             ("max_size", MIB, true),
             MIB - 1,
-            format!(
-                "retain_bytes: 1048575 bytes is below the default of max_size, 1048576 bytes, \
-                 {SO}; set retain_bytes to 1048576 or more, or max_size to 1048575 or less; \
-                 0 keeps nothing"
+            text(
+                "max_size (1 MiB, the default)",
+                "1048575 bytes",
+                "1 MiB",
+                "lower max_size to 1048575 bytes or less",
             ),
         ),
     ] {

@@ -70,7 +70,7 @@ fn nothing_is_appended_after_an_error_or_a_panic() {
     let message = panicked.unwrap_err();
     assert_eq!(
         message.downcast_ref::<String>().unwrap(),
-        "101 bytes cannot have been written to a room of 100"
+        "the bytes written (101) are above the room that was to be filled (100): return how many bytes were written to it"
     );
     assert_eq!(buf[..], *b"head");
     assert!(lends_zeros(&mut buf, 1000));

@@ -112,12 +112,15 @@ fn errors_say_what_to_do() {
     let empty = Histogram::new();
     assert_eq!(
         says(&empty, 1),
-        "the histogram is empty; record at least one size"
+        "the histogram is empty: no classes fit it better than others; record at least one size"
     );
-    assert_eq!(says(&empty, 0), "0 classes hold nothing; ask for 1 or more");
+    assert_eq!(
+        says(&empty, 0),
+        "k is 0: a pool has at least 1 size class; ask for 1 or more"
+    );
     assert_eq!(
         says(&empty, 500),
-        "a pool has at most 128 classes; ask for no more"
+        "k (500) is above 128: a pool has at most 128 size classes; ask for 128 or fewer"
     );
 }
 

@@ -1007,7 +1007,10 @@ fn more_than_a_chunk_cannot_be_announced() {
                 // SAFETY: none is announced: it panics.
                 unsafe { buf.advance_mut(too_many) }
             });
-            let said = format!("{too_many} bytes cannot have been written to a chunk of {lent}");
+            let said = format!(
+                "advance_mut: count ({too_many}) is above the length of the chunk ({lent}): \
+                 announce only bytes that were written to it"
+            );
             assert_eq!(message, said);
             assert_eq!((&buf[..], buf.capacity()), (&vec![1; len][..], 64));
         }

@@ -178,26 +178,26 @@ fn a_size_above_the_largest_class_is_refused_with_both_and_what_to_do() {
         (
             Pool::builder(),
             ("max_size", 1 << 20, true),
-            "keep_idle: 2000000 bytes is above the default of max_size, 1048576 bytes; \
-             set max_size to 2000000 or more, or keep smaller buffers idle",
+            "keep_idle (2000000 bytes) is above max_size (1 MiB, the default): buffers of that size are \
+             never kept; raise max_size to 2000000 bytes or more, or keep smaller buffers idle",
         ),
         (
             Pool::builder().max_size(4096),
             ("max_size", 4096, false),
-            "keep_idle: 2000000 bytes is above max_size, 4096 bytes; \
-             set max_size to 2000000 or more, or keep smaller buffers idle",
+            "keep_idle (2000000 bytes) is above max_size (4 KiB): buffers of that size are never kept; \
+             raise max_size to 2000000 bytes or more, or keep smaller buffers idle",
         ),
         (
             Pool::builder().min_size(1_500_000),
             ("min_size", 1_500_000, false),
-            "keep_idle: 2000000 bytes is above min_size, 1500000 bytes; \
-             set min_size to 2000000 or more, or keep smaller buffers idle",
+            "keep_idle (2000000 bytes) is above min_size (1500000 bytes): buffers of that size are \
+             never kept; raise min_size to 2000000 bytes or more, or keep smaller buffers idle",
         ),
         (
             Pool::builder().classes([512, 4096]),
             ("classes", 4096, false),
-            "keep_idle: 2000000 bytes is above the largest of classes, 4096 bytes; \
-             name a class of 2000000 or more, or keep smaller buffers idle",
+            "keep_idle (2000000 bytes) is above the largest of classes (4 KiB): buffers of that size \
+             are never kept; add a class of 2000000 bytes or more, or keep smaller buffers idle",
         ),
     ] {
         // Whatever the count, and beside others that are valid.
@@ -236,8 +236,8 @@ fn more_than_max_per_class_are_refused_with_both_and_what_to_do() {
                 }
             )
         },
-        "keep_idle: 11 buffers of 16384 bytes is above max_per_class, 10; \
-         set max_per_class to 11 or more, or keep fewer idle",
+        "keep_idle (11 buffers of 16 KiB) is above max_per_class (10): no more of one class are kept; \
+         raise max_per_class to 11 or more, or keep fewer idle",
     );
     let pool = builder().keep_idle(CAPACITY, 3).keep_idle(512, 10);
     let pool = pool.build().unwrap();
@@ -245,8 +245,8 @@ fn more_than_max_per_class_are_refused_with_both_and_what_to_do() {
     assert_refused(
         Pool::builder().max_per_class(0).keep_idle(512, 1),
         |error| matches!(error, ConfigError::KeepIdleAbovePerClass { count: 1, .. }),
-        "keep_idle: 1 buffers of 512 bytes is above max_per_class, 0; \
-         set max_per_class to 1 or more, or keep fewer idle",
+        "keep_idle (1 buffer of 512 bytes) is above max_per_class (0): no more of one class are kept; \
+         raise max_per_class to 1 or more, or keep fewer idle",
     );
     // No sum of counts is taken for a small one.
     assert_refused(
@@ -261,8 +261,8 @@ fn more_than_max_per_class_are_refused_with_both_and_what_to_do() {
             )
         },
         &format!(
-            "keep_idle: {} buffers of 16384 bytes is above max_per_class, 10; \
-             set max_per_class to {0} or more, or keep fewer idle",
+            "keep_idle ({0} buffers of 16 KiB) is above max_per_class (10): no more of one class are \
+             kept; raise max_per_class to {0} or more, or keep fewer idle",
             usize::MAX
         ),
     );
@@ -292,8 +292,8 @@ fn more_than_the_budget_in_all_calls_are_refused_with_both_and_what_to_do() {
                 }
             )
         },
-        "keep_idle: 164352 bytes in all is above retain_bytes, 163840 bytes; \
-         set retain_bytes to 164352 or more, or keep fewer buffers idle",
+        "keep_idle (164352 bytes in all) is above retain_bytes (160 KiB): the budget holds no more; \
+         raise retain_bytes to 164352 bytes or more, or keep fewer buffers idle",
     );
     assert_refused(
         Pool::builder().keep_idle(1 << 20, 65),
@@ -306,14 +306,14 @@ fn more_than_the_budget_in_all_calls_are_refused_with_both_and_what_to_do() {
                 }
             )
         },
-        "keep_idle: 68157440 bytes in all is above the default of retain_bytes, 67108864 bytes; \
-         set retain_bytes to 68157440 or more, or keep fewer buffers idle",
+        "keep_idle (65 MiB in all) is above retain_bytes (64 MiB, the default): the budget holds no \
+         more; raise retain_bytes to 65 MiB or more, or keep fewer buffers idle",
     );
     assert_refused(
         Pool::builder().retain_bytes(0).keep_idle(512, 1),
         |error| matches!(error, ConfigError::KeepIdleAboveRetain { bytes: 512, .. }),
-        "keep_idle: 512 bytes in all is above retain_bytes, 0 bytes; \
-         set retain_bytes to 512 or more, or keep fewer buffers idle",
+        "keep_idle (512 bytes in all) is above retain_bytes (0 bytes): the budget holds no more; \
+         raise retain_bytes to 512 bytes or more, or keep fewer buffers idle",
     );
     let keeps_nothing = Pool::builder().retain_bytes(0).keep_idle(512, 0);
     assert_eq!(total(&keeps_nothing.build().unwrap()).retained_buffers, 0);
@@ -322,7 +322,8 @@ fn more_than_the_budget_in_all_calls_are_refused_with_both_and_what_to_do() {
 #[test]
 fn more_than_any_memory_has_are_refused_where_there_is_no_budget() {
     let text = format!(
-        "keep_idle: {} bytes is above {}, the most that can be allocated",
+        "keep_idle ({} bytes) is above isize::MAX ({} bytes): no allocation can be that large; \
+         lower keep_idle",
         usize::MAX,
         isize::MAX
     );

@@ -321,8 +321,8 @@ fn a_source_that_lies_about_what_remains_loses_nothing() {
         (-500, None),
         (-499, None),
         (-1, None),
-        (1, Some("a source")),
-        (400, Some("a source")),
+        (1, Some("put: the source has")),
+        (400, Some("put: the source has")),
         (isize::MAX, Some("capacity overflow")),
     ] {
         let pool = pool_of(&CLASSES);

@@ -324,38 +324,41 @@ fn what_is_out_of_bounds_panics_and_changes_nothing() {
     let mut buf = filled(&pool, 10);
     assert_eq!(
         panic_message(|| buf.split_to(11)),
-        "split_to: 11 is above the length, 10"
+        "split_to: at (11) is above the length (10)"
     );
     assert_eq!(
         panic_message(|| buf.split_off(11)),
-        "split_off: 11 is above the length, 10"
+        "split_off: at (11) is above the length (10)"
     );
     assert_eq!(
         panic_message(|| buf.copy_to_bytes(11)),
-        "split_to: 11 is above the length, 10"
+        "split_to: at (11) is above the length (10)"
     );
     let mut bytes = buf.freeze();
     for (message, act) in [
         (
-            "split_to: 11 is above the length, 10",
+            "split_to: at (11) is above the length (10)",
             (|bytes| drop(bytes.split_to(11))) as fn(&mut PooledBytes),
         ),
-        ("split_off: 11 is above the length, 10", |bytes| {
+        ("split_off: at (11) is above the length (10)", |bytes| {
             drop(bytes.split_off(11));
         }),
-        ("advance: 11 is above the length, 10", |bytes| {
+        ("advance: count (11) is above the length (10)", |bytes| {
             bytes.advance(11);
         }),
         (
-            "slice: the range ends at 11, above the length, 10",
+            "slice: the end of the range (11) is above the length (10)",
             |bytes| {
                 drop(bytes.slice(..11));
             },
         ),
-        ("slice: the range begins at 5, behind its end, 4", |bytes| {
-            let (begin, end) = (5, 4);
-            drop(bytes.slice(begin..end));
-        }),
+        (
+            "slice: the begin of the range (5) is above its end (4)",
+            |bytes| {
+                let (begin, end) = (5, 4);
+                drop(bytes.slice(begin..end));
+            },
+        ),
     ] {
         assert_eq!(panic_message(|| act(&mut bytes)), message);
         assert_eq!(bytes, pattern(10)[..]);
@@ -469,7 +472,8 @@ fn comparisons_and_hashes_are_those_of_a_slice() {
     assert!(bytes.slice_ref(&[]).is_empty());
     assert_eq!(
         panic_message(|| bytes.slice_ref(b"abc")),
-        "slice_ref: the subset is not a slice of these bytes"
+        "slice_ref: the subset (3 bytes) is not a slice of these 3 bytes: pass a part of what they \
+         deref to"
     );
     let map = HashMap::from([(bytes, 1)]);
     assert_eq!(map.get(&b"abc"[..]), Some(&1));
@@ -600,7 +604,7 @@ fn compact_below_says_which_contents_move() {
     ));
     assert_eq!(
         refused.to_string(),
-        "compact_below: 101 percent is above 100; use 0 to 100"
+        "compact_below (101) is above 100: it is a percentage of the capacity; use 0 to 100"
     );
 }
 

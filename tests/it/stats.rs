@@ -1,8 +1,9 @@
 //! What the pool says it did.
 
-use crate::{assert_accounts_balance, class, options, pool_of, total};
+use crate::{assert_accounts_balance, class, options, pool_of, rounds, total};
 use bytes::{Buf, BufMut, BytesMut};
-use tierpool::{Counts, Pool, PooledBuf};
+use std::thread;
+use tierpool::{Builder, Counts, Pool, PooledBuf};
 
 #[test]
 fn a_pool_that_did_nothing_counts_nothing() {
@@ -264,14 +265,22 @@ fn the_table_has_a_line_for_each_class_that_was_used_and_the_sum() {
     assert_eq!(
         pool.stats().to_string(),
         "\
-class  gets  local  depot  miss  oversize  growths  adopted  returns  discards  detached  prefill  trimmed  outst.  bytes  retained  bytes
-  512     4      2      0     2         0        0        0        4         0         0        0        1       0      0         1    512
- 2048     1      0      0     1         0        0        0        0         0         0        0        0       1   2048         0      0
-65536     0      0      0     0         0        0        0        0         0         0        2        2       0      0         0      0
- none     1      0      0     0         1        0        0        0         1         0        0        0       0      0         0      0
-total     6      2      0     3         1        0        0        4         1         0        2        3       1   2048         1    512
-hit rate 33.33 %; discards: 1 above max, 0 below min, 0 shared, 0 full
-footprint 2560 bytes, 133632 at its peak"
+class  gets  local  miss  oversize
+  512     4      2     2         0
+ 2048     1      0     1         0
+65536     0      0     0         0
+ none     1      0     0         1
+total     6      2     3         1
+
+class  returns  discards  prefill  trimmed  outst.    bytes  idle  bytes
+  512        4         0        0        1       0      0 B     1  512 B
+ 2048        0         0        0        0       1  2.0 KiB     0    0 B
+65536        0         0        2        2       0      0 B     0    0 B
+ none        0         1        0        0       0      0 B     0    0 B
+total        4         1        2        3       1  2.0 KiB     1  512 B
+hit rate 33.33 %; about 100 % of the capacity unused
+1 discard: 1 above max, 0 below min, 0 shared, 0 full
+footprint 2.5 KiB, 130.5 KiB at its peak"
     );
 }
 
@@ -295,19 +304,155 @@ fn the_tables_columns_line_up_whatever_the_numbers() {
     let table = pool.stats().to_string();
     let mut lines: Vec<&str> = table.lines().collect();
     assert!(lines.pop().unwrap().starts_with("footprint"));
+    assert!(lines.pop().unwrap().contains("1 above max"));
     assert!(lines.pop().unwrap().starts_with("hit rate"));
     assert_eq!(lines.len(), 1 + pool.classes().len() + 2);
     let columns = word_ends(lines[0]);
-    assert_eq!(columns.len(), 17);
+    assert_eq!(columns.len(), 9, "{table}");
     for line in &lines {
-        assert_eq!(word_ends(line), columns, "{table}");
+        assert_eq!(line.len(), lines[0].len(), "{table}");
+        let ends = word_ends(line);
+        assert!(columns.iter().all(|end| ends.contains(end)), "{table}");
     }
-    // A number that is wider than its heading moves the columns of all lines.
-    assert!(
-        lines
-            .last()
-            .unwrap()
-            .ends_with(&total(&pool).retained_bytes.to_string())
+}
+
+#[test]
+fn a_period_has_its_own_events_and_what_is_there_now() {
+    let pool = pool_of(&[64, 512]);
+    let held = pool.get(64);
+    drop(pool.get(500));
+    let before = pool.stats();
+    drop((pool.get(500), pool.get(500)));
+    drop(held);
+    pool.get(9999).extend_from_slice(b"oversize");
+    let now = pool.stats();
+    let period = now.since(&before);
+    let total = period.total;
+    assert_eq!((total.gets, total.local_hits, total.misses), (3, 1, 1));
+    assert_eq!((total.oversize, total.discards.above_max), (1, 1));
+    assert_eq!((total.returns, total.outstanding), (3, 0));
+    assert_eq!((total.retained_buffers, total.retained_bytes), (3, 1088));
+    assert_eq!(total.hit_rate(), 1.0 / 3.0);
+    let [small, large] = &period.classes[..] else {
+        panic!("two classes");
+    };
+    assert_eq!((small.counts.gets, small.counts.returns), (0, 1));
+    assert_eq!((large.counts.gets, large.counts.retained_buffers), (2, 2));
+    assert_eq!(period.unclassed.gets, 1);
+    assert_eq!(
+        (period.peaks, period.budget_bytes),
+        (now.peaks, now.budget_bytes)
+    );
+    assert_eq!(period.total, now.total.since(&before.total));
+}
+
+#[test]
+fn a_period_that_ends_before_it_begins_has_no_events() {
+    let pool = pool_of(&[64]);
+    let before = pool.stats();
+    drop(pool.get(1));
+    pool.recalibrate();
+    let now = pool.stats();
+    let none = before.since(&now);
+    assert_eq!(none.total, Counts::default());
+    assert_eq!((none.calibrations, none.usage), (0, before.usage));
+    let nothing = now.since(&now);
+    assert_eq!((nothing.total.gets, nothing.total.retained_buffers), (0, 1));
+}
+
+#[test]
+fn a_class_that_the_earlier_snapshot_lacks_counts_from_the_beginning() {
+    let (pool, other) = (pool_of(&[64]), pool_of(&[512]));
+    drop(pool.get(1));
+    drop(other.get(1));
+    let period = pool.stats().since(&other.stats());
+    assert_eq!(period.classes.len(), 1);
+    assert_eq!(period.classes[0].counts.gets, 1);
+}
+
+#[test]
+fn usage_is_the_most_that_each_buffer_held_of_its_capacity() {
+    let pool = pool_of(&[64, 512]);
+    let usage = || {
+        let usage = pool.stats().usage;
+        (usage.capacity_bytes, usage.used_bytes)
+    };
+    assert_eq!(usage(), (0, 0));
+    assert_eq!(pool.stats().usage.waste(), 0.0);
+    let mut buf = pool.get(500);
+    buf.extend_from_slice(&[1; 400]);
+    buf.truncate(3);
+    assert_eq!(usage(), (0, 0), "it is out");
+    drop(buf);
+    assert_eq!(usage(), (512, 400));
+    // On another thread, and lent as a whole.
+    let mut buf = pool.get(500);
+    (*buf).extend_from_slice(&[1; 100]);
+    thread::scope(|scope| scope.spawn(|| drop(buf)).join()).unwrap();
+    assert_eq!(usage(), (1024, 500));
+    let frozen = pool.copy_from_slice(&[1; 64]).freeze();
+    drop(frozen);
+    assert_eq!(usage(), (1088, 564));
+    assert_eq!(pool.stats().usage.wasted_bytes(), 524);
+    drop(pool.copy_from_slice(&[1; 1000])); // oversize
+    assert_eq!(usage(), (2088, 1564));
+}
+
+#[test]
+fn usage_of_returns_on_the_fast_path_is_estimated_from_samples() {
+    let pool = pool_of(&[512]);
+    for round in 0..rounds(100_000, 1000) {
+        let len = [256, 0, 512, 128][round % 4];
+        pool.get(500).extend_from_slice(&[1; 512][..len]);
+    }
+    let usage = pool.stats().usage;
+    let returns = usage.capacity_bytes / 512;
+    let all = rounds(100_000, 1000) as u64;
+    assert!(returns.abs_diff(all) < 200, "{returns} of {all}");
+    // 1 - (256 + 0 + 512 + 128) / 4 / 512
+    assert!((usage.waste() - 0.5625).abs() < 0.1, "{}", usage.waste());
+}
+
+#[test]
+fn the_budget_is_shown_as_it_was_set() {
+    let budget = |builder: Builder| builder.build().unwrap().stats().budget_bytes;
+    assert_eq!(budget(Pool::builder()), 64 << 20);
+    assert_eq!(budget(Pool::builder().retain_bytes(0)), 0);
+    let none = Pool::builder().retain_bytes(usize::MAX);
+    assert_eq!(budget(none), usize::MAX as u64);
+}
+
+#[test]
+fn what_was_freed_prints_with_its_unit() {
+    let pool = pool_of(&[4096]);
+    let held: Vec<_> = (0..12).map(|_| pool.get(1)).collect();
+    drop(held);
+    assert_eq!(pool.clear().to_string(), "12 buffers, 48.0 KiB");
+    drop(pool.get(1));
+    assert_eq!(pool.clear().to_string(), "1 buffer, 4.0 KiB");
+    assert_eq!(pool.clear().to_string(), "0 buffers, 0 B");
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn numbers_are_serialized_under_the_names_of_their_fields() {
+    let pool = pool_of(&[512]);
+    pool.get(1).extend_from_slice(b"abc");
+    let stats = serde_json::to_value(pool.stats()).unwrap();
+    assert_eq!(stats["total"]["gets"], 1);
+    assert_eq!(stats["total"]["discards"]["full"], 0);
+    assert_eq!(stats["classes"][0]["capacity"], 512);
+    assert_eq!(stats["classes"][0]["counts"]["retained_bytes"], 512);
+    assert_eq!(stats["unclassed"]["oversize"], 0);
+    assert_eq!(stats["peaks"]["footprint_bytes"], 512);
+    assert_eq!(stats["usage"]["used_bytes"], 3);
+    assert_eq!(stats["budget_bytes"], 64 << 20);
+    let targets = serde_json::to_value(pool.recalibrate()).unwrap();
+    assert_eq!(targets["default_size"], 64);
+    let freed = serde_json::to_value(pool.clear()).unwrap();
+    assert_eq!(
+        (&freed["buffers"], &freed["bytes"]),
+        (&1.into(), &512.into())
     );
 }
 

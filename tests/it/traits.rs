@@ -2,9 +2,14 @@
 
 use crate::{pool_of, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::borrow::{Borrow, BorrowMut};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use tierpool::{Builder, ConfigError, Counts, Pool, PooledBuf, Stats};
+use tierpool::{Builder, ConfigError, Counts, Pool, PooledBuf, PooledBytes, Stats};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const fn assert_send_sync_static<T: Send + Sync + 'static>() {}
@@ -21,8 +26,19 @@ where
         + AsMut<[u8]>
         + std::ops::DerefMut<Target = BytesMut>
         + Into<Bytes>
+        + Into<BytesMut>
+        + Into<Vec<u8>>
+        + Into<PooledBytes>
         + Extend<u8>
-        + for<'a> Extend<&'a u8>,
+        + for<'a> Extend<&'a u8>
+        + Extend<Bytes>
+        + Clone
+        + Ord
+        + Hash
+        + BorrowMut<[u8]>
+        + IntoIterator<Item = u8>
+        + std::fmt::LowerHex
+        + std::fmt::UpperHex,
 {
 }
 
@@ -216,4 +232,207 @@ fn a_guard_is_indexed_as_a_slice() {
         let out = std::panic::catch_unwind(|| buf[index]);
         assert!(out.is_err(), "behind the contents");
     }
+}
+
+/// A guard with these contents.
+fn guard_of(pool: &Pool, contents: &[u8]) -> PooledBuf {
+    let mut buf = pool.get(contents.len());
+    buf.extend_from_slice(contents);
+    buf
+}
+
+/// Asserts that `left` equals `same`, is below `more`, and differs from it, in both directions.
+fn assert_compares<L, R>(left: &L, same: &R, more: &R)
+where
+    L: PartialEq<R> + PartialOrd<R> + ?Sized,
+    R: PartialEq<L> + PartialOrd<L> + ?Sized,
+{
+    assert_eq!([left.eq(same), same.eq(left)], [true; 2]);
+    assert_eq!([left.ne(more), more.ne(left)], [true; 2]);
+    assert_eq!([left.lt(more), more.gt(left)], [true; 2]);
+    assert_eq!(left.partial_cmp(same), Some(Ordering::Equal));
+    assert_eq!(same.partial_cmp(left), Some(Ordering::Equal));
+}
+
+#[test]
+fn a_guard_and_a_part_compare_with_all_kinds_of_bytes_in_both_directions() {
+    fn with_all<L>(left: &L, same: PooledBuf, more: PooledBuf)
+    where
+        L: PartialEq<[u8]> + PartialOrd<[u8]>,
+        L: PartialEq<[u8; 3]> + PartialOrd<[u8; 3]>,
+        L: PartialEq<str> + PartialOrd<str>,
+        L: PartialEq<String> + PartialOrd<String>,
+        L: PartialEq<Vec<u8>> + PartialOrd<Vec<u8>>,
+        L: PartialEq<Bytes> + PartialOrd<Bytes>,
+        L: PartialEq<BytesMut> + PartialOrd<BytesMut>,
+        L: PartialEq<PooledBuf> + PartialOrd<PooledBuf>,
+        L: PartialEq<PooledBytes> + PartialOrd<PooledBytes>,
+        L: for<'a> PartialEq<&'a [u8]> + for<'a> PartialOrd<&'a [u8]>,
+        L: for<'a> PartialEq<&'a [u8; 3]> + for<'a> PartialOrd<&'a [u8; 3]>,
+        L: for<'a> PartialEq<&'a str> + for<'a> PartialOrd<&'a str>,
+        [u8]: PartialEq<L> + PartialOrd<L>,
+        [u8; 3]: PartialEq<L> + PartialOrd<L>,
+        str: PartialEq<L> + PartialOrd<L>,
+        String: PartialEq<L> + PartialOrd<L>,
+        Vec<u8>: PartialEq<L> + PartialOrd<L>,
+        Bytes: PartialEq<L> + PartialOrd<L>,
+        BytesMut: PartialEq<L> + PartialOrd<L>,
+        PooledBuf: PartialEq<L> + PartialOrd<L>,
+        PooledBytes: PartialEq<L> + PartialOrd<L>,
+        for<'a> &'a [u8]: PartialEq<L> + PartialOrd<L>,
+        for<'a> &'a [u8; 3]: PartialEq<L> + PartialOrd<L>,
+        for<'a> &'a str: PartialEq<L> + PartialOrd<L>,
+    {
+        assert_compares::<L, [u8]>(left, b"abc", b"abd");
+        assert_compares::<L, [u8; 3]>(left, b"abc", b"abd");
+        assert_compares::<L, str>(left, "abc", "abd");
+        assert_compares(left, &String::from("abc"), &String::from("b"));
+        assert_compares(left, &b"abc".to_vec(), &b"abcd".to_vec());
+        assert_compares(left, &Bytes::from("abc"), &Bytes::from("abd"));
+        assert_compares(left, &BytesMut::from("abc"), &BytesMut::from("abd"));
+        assert_compares(left, &same, &more);
+        assert_compares(left, &same.freeze(), &more.freeze());
+        assert_compares::<L, &[u8]>(left, &&b"abc"[..], &&b"abd"[..]);
+        assert_compares::<L, &[u8; 3]>(left, &b"abc", &b"abd");
+        assert_compares(left, &"abc", &"abd");
+    }
+    let pool = Pool::default();
+    let guard = |contents: &[u8]| guard_of(&pool, contents);
+    with_all(&guard(b"abc"), guard(b"abc"), guard(b"abd"));
+    with_all(&guard(b"abc").freeze(), guard(b"abc"), guard(b"abd"));
+    assert_eq!(guard(b"abc"), &guard(b"abc"));
+    assert_eq!(guard(b"abc"), &String::from("abc"));
+}
+
+#[test]
+fn a_guard_is_ordered_by_its_contents_and_not_by_its_room() {
+    let pool = pool_of(&[64, 512]);
+    let mut roomy = pool.get(512);
+    roomy.extend_from_slice(b"aa");
+    roomy.advance(1);
+    let tight = guard_of(&pool, b"a");
+    assert_eq!(roomy, tight);
+    assert_eq!(roomy.cmp(&tight), Ordering::Equal);
+    assert!(guard_of(&pool, b"b") > roomy);
+    assert_eq!(tight.cmp(&guard_of(&pool, b"")), Ordering::Greater);
+}
+
+#[test]
+fn a_guard_hashes_as_its_contents_so_a_map_is_asked_by_slice() {
+    let pool = Pool::default();
+    let state = RandomState::new();
+    assert_eq!(
+        state.hash_one(guard_of(&pool, b"key")),
+        state.hash_one(&b"key"[..])
+    );
+    let hashed = HashMap::from([(guard_of(&pool, b"key"), 1)]);
+    assert_eq!(hashed.get(&b"key"[..]), Some(&1));
+    let ordered = BTreeMap::from([(guard_of(&pool, b"key"), 1)]);
+    assert_eq!(ordered.get(&b"key"[..]), Some(&1));
+}
+
+#[test]
+fn a_guard_is_borrowed_as_its_contents() {
+    let mut buf = guard_of(&Pool::default(), b"abc");
+    let contents: &mut [u8] = buf.borrow_mut();
+    contents[0] = b'A';
+    let contents: &[u8] = buf.borrow();
+    assert_eq!(contents, b"Abc");
+}
+
+#[test]
+fn a_guard_is_iterated_by_reference_and_by_value() {
+    let pool = Pool::default();
+    let buf = guard_of(&pool, b"abc");
+    let mut seen = Vec::new();
+    for &byte in &buf {
+        seen.push(byte);
+    }
+    let mut bytes = buf.into_iter();
+    assert_eq!((bytes.next(), bytes.len()), (Some(b'a'), 2));
+    assert_eq!(bytes.into_inner(), "bc");
+    assert_eq!(seen, b"abc");
+    assert_eq!(total(&pool).outstanding, 0);
+}
+
+#[test]
+fn a_guard_prints_as_hexadecimal_digits() {
+    let buf = guard_of(&Pool::default(), &[0, 0x0a, 0xff]);
+    assert_eq!(format!("{buf:x} {buf:X}"), "000aff 000AFF");
+}
+
+#[test]
+fn a_clone_is_another_buffer_of_the_same_pool() {
+    let pool = pool_of(&[64, 512]);
+    let mut buf = pool.get(512);
+    buf.extend_from_slice(b"head body");
+    buf.advance(5);
+    let mut clone = buf.clone();
+    assert_eq!((&clone[..], clone.capacity()), (&b"body"[..], 64));
+    clone[0] = b'B';
+    assert_eq!((&buf[..], &clone[..]), (&b"body"[..], &b"Body"[..]));
+    assert_eq!((total(&pool).gets, total(&pool).outstanding), (2, 2));
+    drop((buf, clone));
+    assert_eq!((total(&pool).returns, total(&pool).outstanding), (2, 0));
+}
+
+#[test]
+fn a_clone_does_not_share_with_the_parts_of_the_first() {
+    let pool = pool_of(&[64]);
+    let mut buf = guard_of(&pool, b"head body");
+    let head = buf.split_to(5);
+    let clone = buf.clone();
+    drop(buf);
+    assert_eq!((&head[..], &clone[..]), (&b"head "[..], &b"body"[..]));
+    drop(head);
+    assert_eq!(total(&pool).outstanding, 1);
+    drop(clone);
+    assert_eq!(total(&pool).outstanding, 0);
+}
+
+#[test]
+fn a_guard_becomes_a_buffer_or_a_vector_that_no_pool_has() {
+    let pool = pool_of(&[64]);
+    let own: BytesMut = guard_of(&pool, b"own").into();
+    let mut advanced = guard_of(&pool, b"head body");
+    advanced.advance(5);
+    let vector: Vec<u8> = advanced.into();
+    assert_eq!((&own[..], &vector[..]), (&b"own"[..], &b"body"[..]));
+    let mut shared = guard_of(&pool, b"head body");
+    let head = shared.split_to(5);
+    assert_eq!(Vec::from(shared), b"body");
+    assert_eq!(head, "head ");
+    assert_eq!((total(&pool).detached, total(&pool).outstanding), (3, 1));
+}
+
+#[test]
+fn a_guard_is_extended_by_pieces() {
+    let pool = pool_of(&[64, 512]);
+    let mut buf = pool.get(1);
+    buf.extend([Bytes::from("one "), Bytes::from(vec![b'2'; 100])]);
+    assert_eq!((buf.len(), buf.capacity()), (104, 512));
+    assert_eq!(&buf[..5], b"one 2");
+}
+
+#[test]
+fn a_guard_is_taken_by_putting_an_empty_one_in_its_place() {
+    let pool = pool_of(&[64]);
+    let mut buf = guard_of(&pool, b"taken");
+    let taken = mem::replace(&mut buf, pool.get(0));
+    assert_eq!((&taken[..], &buf[..]), (&b"taken"[..], &b""[..]));
+}
+
+#[test]
+fn a_copy_of_a_slice_is_a_get_with_contents() {
+    let pool = pool_of(&[64, 512]);
+    let buf = pool.copy_from_slice(&[7; 100]);
+    assert_eq!((&buf[..], buf.capacity()), (&[7; 100][..], 512));
+    assert!(pool.copy_from_slice(b"").is_empty());
+    assert_eq!(total(&pool).gets, 2);
+}
+
+#[test]
+fn a_new_pool_is_the_default_one() {
+    assert_eq!(Pool::new().classes(), Pool::default().classes());
+    assert_eq!(Pool::new().stats(), Pool::default().stats());
 }

@@ -3,7 +3,9 @@
 use crate::{assert_accounts_balance, assert_disjoint, memory, options, pool_of, total};
 use bytes::{Buf, BufMut, BytesMut};
 use std::error::Error;
-use tierpool::{GetError, Pool, PooledBuf, Stats};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tierpool::{GetError, Pool, PooledBuf, Stats, Usage};
 
 /// The most that a layout may have. With 64 bits, no heap has that, or half of it.
 const NO_HEAP_HAS: usize = isize::MAX as usize;
@@ -78,7 +80,9 @@ fn a_class_that_is_retired_comes_back_when_it_is_asked_for() {
         for _ in 0..4 {
             drop(way.take(&pool, 65_536));
         }
-        pool.stats()
+        let mut stats = pool.stats();
+        stats.usage = Usage::default(); // by samples, which are drawn at random
+        stats
     }
     let tried = run(Way::TryGet);
     assert_eq!(tried, run(Way::Get));
@@ -174,7 +178,8 @@ fn an_error_says_how_much_was_asked_for_and_why_it_is_not_to_be_had() {
     assert_eq!(
         too_large.to_string(),
         format!(
-            "{} bytes is above {}, the most that can be allocated",
+            "size ({} bytes) is above isize::MAX ({} bytes): no allocation can be that large; \
+             ask for less",
             usize::MAX,
             isize::MAX
         )
@@ -185,7 +190,47 @@ fn an_error_says_how_much_was_asked_for_and_why_it_is_not_to_be_had() {
         let refused = pool.try_get(NO_HEAP_HAS).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            format!("the heap has no room for a buffer of {NO_HEAP_HAS} bytes")
+            format!(
+                "the heap has no room for a buffer of {NO_HEAP_HAS} bytes; ask for less, or free \
+                 memory first"
+            )
         );
     }
+}
+
+#[test]
+fn an_error_becomes_one_of_input_and_output_and_keeps_itself_as_the_source() {
+    let pool = pool_of(&[64]);
+    let of_io = |size| -> io::Error { pool.try_get(size).unwrap_err().into() };
+    let too_large = of_io(usize::MAX);
+    assert_eq!(too_large.kind(), io::ErrorKind::InvalidInput);
+    let inner = too_large.get_ref().expect("it has one");
+    assert_eq!(
+        inner.downcast_ref(),
+        Some(&pool.try_get(usize::MAX).unwrap_err())
+    );
+    if cfg!(target_pointer_width = "64") {
+        let refused = of_io(NO_HEAP_HAS);
+        assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
+        assert!(refused.to_string().starts_with("the heap has no room"));
+    }
+}
+
+#[test]
+fn a_get_that_no_allocation_can_serve_panics_with_the_size_and_the_limit() {
+    let pool = pool_of(&[64]);
+    let before = pool.stats();
+    for size in [usize::MAX, NO_HEAP_HAS + 1] {
+        let gets: [&dyn Fn(); 2] = [&|| drop(pool.get(size)), &|| drop(pool.get_zeroed(size))];
+        for get in gets {
+            let panic = catch_unwind(AssertUnwindSafe(get)).unwrap_err();
+            let message = panic.downcast_ref::<String>().expect("it has numbers");
+            let expected = format!(
+                "capacity overflow: a buffer of {size} bytes is above isize::MAX ({} bytes)",
+                isize::MAX
+            );
+            assert!(message.starts_with(&expected), "{message}");
+        }
+    }
+    assert_eq!(pool.stats(), before);
 }
