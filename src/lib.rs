@@ -28,6 +28,8 @@
 //! assert_eq!(pool.stats().total.outstanding, 0);
 //! ```
 //!
+//! The [`guide`] has a server, line by line, and pages on memory, options, threads and troubleshooting.
+//!
 //! # Levels
 //!
 //! | level | holds | a hit costs |
@@ -46,20 +48,20 @@
 //! [Trims come by time](Builder::trim_interval), too. With [`Builder::release_when_idle`], memory that
 //! was not needed for some time goes back to the system, also while the program rests.
 //! [`Pool::clear`] frees all idle buffers, and the drop of the last handle frees everything.
-//! [`Builder::keep_idle`] keeps buffers warm that no trim frees.
+//! [`Builder::keep_idle`] keeps buffers warm that no trim frees. See [`guide::memory`].
 //!
 //! # Numbers
 //!
 //! [`Pool::stats`] counts events, and shows the bytes that are outstanding and retained, with their
 //! [peaks](Peaks). [`Stats::explain`] names the numbers that stand out, and the options that change
-//! them.
+//! them. See [`guide::troubleshooting`].
 //!
 //! # Sizes
 //!
 //! The pool records how much of its buffers is used. From that it learns which size
 //! [`Pool::get_default`] hands out, how far a full buffer grows, and which buffers are too large to be
-//! kept: see [`Pool::targets`]. [`SizeClasses::fit`] chooses the best size classes for recorded
-//! requests.
+//! kept: see [`Pool::targets`] and [`guide::learned_sizes`]. [`SizeClasses::fit`] chooses the best
+//! size classes for recorded requests: see [`guide::size_classes`].
 //!
 //! # Systems
 //!

@@ -351,7 +351,7 @@ impl Pool {
     /// A target changes only if the change is clear, or if its size did not come back at all. There is no
     /// wait if sizes rise: after 256 returned buffers were freed as too large, and these are more than a
     /// tenth of all, the pool calibrates at once. Other threads may keep larger buffers in their caches
-    /// until the next trim.
+    /// until the next trim. [`guide::learned_sizes`](crate::guide::learned_sizes) has the whole.
     ///
     /// Takes a lock that no get and no drop waits for.
     ///
