@@ -42,7 +42,7 @@ fn loose_items_race_trim() {
         let pool = Pool::new(&limits());
         let keep = |pool: &Pool| drop(pool.engine.put(CLASS, Number::of_weight(WEIGHT + 1)));
         keep(&pool);
-        // It was needed: there was nothing at the beginning.
+        // It was needed: the depot was empty for a moment.
         assert_eq!(pool.engine.trim().items, 0);
         let other = Arc::clone(&pool);
         let trimmer = spawn(move || {
