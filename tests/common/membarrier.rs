@@ -367,7 +367,7 @@ fn refused_from_the_start(error: i32) {
 
     // On a new thread: a thread keeps a few words for pools that are gone.
     let all_at_once = || counted(|| everything_at_once(2, false)).join().unwrap();
-    all_at_once(); // allocates everything that a process allocates once
+    all_at_once(); // allocates the process-wide data
     let before = live_bytes();
     for round in 0..if SLOW { 1 } else { 6 } {
         all_at_once();
