@@ -262,7 +262,7 @@ fn read(input: impl Read, column: Option<&str>) -> Said {
             said if said.starts_with("not a size: longer than 1024") => Bad::TooLong,
             said if said.starts_with("not a size: \"") => Bad::NotASize,
             said if said.starts_with("above 9223372036854775807 bytes") => Bad::TooLarge,
-            said if said.starts_with("it ends before the column") => Bad::NoColumn,
+            said if said.starts_with("the record ends before the column") => Bad::NoColumn,
             said => panic!("{said}"),
         };
         (bad.line, kind)
