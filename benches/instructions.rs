@@ -55,7 +55,7 @@ fn warm_up(pool: &Pool, len: usize) {
     }
 }
 
-/// A pool to which many buffers with contents of this length have returned, one at a time.
+/// A pool that has taken back many buffers with contents of this length, one at a time.
 fn used(len: usize) -> Pool {
     let pool = options().build().unwrap();
     warm_up(&pool, len);

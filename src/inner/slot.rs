@@ -154,7 +154,7 @@ impl<H: Home> Slot<H> {
         slot
     }
 
-    /// A slot with a buffer of which only the capacity is known.
+    /// A slot with a buffer whose capacity is known, and nothing else.
     pub(crate) fn with_foreign(buf: BytesMut, home: Arc<H>) -> SlotBox<H> {
         SlotBox::new(Self::of(buf, home))
     }

@@ -75,7 +75,7 @@ impl Seen {
     }
 }
 
-/// The records of one cache set that it has not told, and when it samples and tells next.
+/// The records of one cache set since it last told, and when it samples and tells next.
 #[derive(Clone, Default)]
 struct Notes {
     untold: [u64; STEPS],
@@ -488,7 +488,7 @@ impl Learned {
         Some(self.retired())
     }
 
-    /// As [`adopt`](Self::adopt), if the drop rule has discarded so many buffers that the pool has
+    /// As [`adopt`](Self::adopt), after enough discards by the drop rule that the pool has
     /// checked its targets.
     pub(super) fn adopt_if_many_discarded(&mut self, pool: &Pool) -> Option<Vec<usize>> {
         let retired = self.adopt(pool, true);
