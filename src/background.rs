@@ -103,8 +103,8 @@ pub(crate) fn join<T: Task + 'static>(
 
 /// Removes a task from the list, if it is there. The last one ends the thread.
 ///
-/// Does not wait for the thread, which may run the task at this moment: this may be called by a
-/// destructor at process exit, where a wait for another thread may never end.
+/// Does not wait for the thread, which may run the task at this moment. A destructor at process
+/// exit may call this, and there a wait for another thread may never end.
 pub(crate) fn leave<T: Task>(task: &T) {
     let task = (&raw const *task).cast::<()>();
     let mut tasks = tasks();

@@ -1,6 +1,6 @@
 //! A pause before the next try of something that did not help. It doubles each time.
 //!
-//! Owns how many occasions to skip. Knows nothing of what is tried.
+//! Owns how many occasions to skip. Knows nothing of the tries themselves.
 
 use crate::sync::Hint;
 

@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    // Otherwise a thread that read the clock just before another one restarted the timer would
+    // Otherwise a thread that read the clock right before another one restarted the timer would
     // repeat the same work at once.
     #[test]
     fn a_clock_that_is_a_little_behind_has_not_moved() {

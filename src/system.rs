@@ -42,7 +42,7 @@ pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
         return None;
     }
     let slice = ptr::slice_from_raw_parts_mut(start, len);
-    // SAFETY: the global allocator has just given the block for the slice's layout, and
+    // SAFETY: the global allocator has given the block for the slice's layout, and
     // nothing else refers to it. A `MaybeUninit` may be any bytes.
     Some(unsafe { Box::from_raw(slice) })
 }
@@ -105,7 +105,7 @@ mod pages {
     ///
     /// # Safety
     ///
-    /// - The pages are whole, and no other code uses them. What they hold may be lost.
+    /// - The pages are whole, and no other code uses them. Their contents may be lost.
     pub(super) unsafe fn release(pages: *mut c_void, len: usize) -> bool {
         // SAFETY: as the caller promises. `errno` belongs to this thread, and is restored: a drop
         // may run between the program's own call and its read of `errno`.
@@ -137,7 +137,7 @@ mod pages {
     ///
     /// # Safety
     ///
-    /// - The pages are whole, and no other code uses them. What they hold may be lost.
+    /// - The pages are whole, and no other code uses them. Their contents may be lost.
     pub(super) unsafe fn release(pages: *mut c_void, len: usize) -> bool {
         // SAFETY: as the caller promises.
         unsafe { DiscardVirtualMemory(pages, len) == 0 }
@@ -428,7 +428,7 @@ mod tests {
     #[cfg(all(unix, not(miri)))]
     fn blocked() -> Vec<libc::c_int> {
         let mut now = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: writes one set, and reads what was written.
+        // SAFETY: writes one set, and then reads it.
         (1..32)
             .filter(|&signal| unsafe {
                 libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), now.as_mut_ptr());

@@ -1,6 +1,6 @@
-//! A limit on what is retained: room is leased before anything is put there.
+//! A limit on retained weight: room is leased before an item is put there.
 //!
-//! Owns one number and its limit. Knows nothing of what is leased, or to whom.
+//! Owns one number and its limit. Knows nothing of the items, or of who leases.
 //!
 //! Thread caches lease room for several items at once. A magazine takes its lease along from level
 //! to level. So a get or a drop in a thread's own cache leases nothing. The retained weight is

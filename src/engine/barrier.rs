@@ -136,7 +136,7 @@ mod system {
     }
 
     pub(super) fn barrier_on_all_threads() -> bool {
-        unreachable!("`register` said that there is no such barrier")
+        unreachable!("`register` reported no such barrier")
     }
 }
 

@@ -6,18 +6,17 @@
 //!
 //! # The protocol
 //!
-//! The owner enters by storing `busy`, running the light barrier and then
-//! loading `owner`; it goes on only if it reads its own token. Whoever claims
-//! the cache marks `owner` first, runs the heavy barrier and then waits until
-//! `busy` is clear. Each stores before it loads, and the barriers pair, so at
-//! least one of them sees the other: either the owner sees that the cache is
-//! claimed and leaves without touching an item, or the claimer sees `busy` and
-//! waits. The owner's side has no lock and no atomic read-modify-write, and the owner never
-//! waits.
+//! The owner enters by storing `busy`, running the light barrier and then loading `owner`. It goes
+//! on only if it reads its own token. A claimer marks `owner` first, runs the heavy barrier, and
+//! then waits until `busy` is clear.
 //!
-//! One thread claims at a time, under a lock of the engine's (`trim.rs`). It
-//! ends a claim by taking its mark off again. A cache of a closed engine stays
-//! claimed for good.
+//! Each stores before it loads, and the barriers pair. So at least one of them sees the other.
+//! Either the owner sees the claim, and leaves without touching an item. Or the claimer sees
+//! `busy`, and waits. The owner's side has no lock and no atomic read-modify-write, and the owner
+//! never waits.
+//!
+//! One thread claims at a time, under a lock of the engine (`trim.rs`). It ends the claim by
+//! removing its mark. A cache of a closed engine stays claimed for good.
 
 use super::account::Account;
 use super::barrier;
@@ -35,7 +34,7 @@ const OWNER_WAIT: Duration = Duration::from_micros(100);
 
 /// How long a claimer waits for an owner that is in the middle of a push or a pop.
 ///
-/// A push or a pop takes some nanoseconds, unless the system stops the owner's thread just there.
+/// A push or a pop takes some nanoseconds, unless the system stops the owner's thread there.
 /// Then it takes until that thread runs again.
 #[derive(Debug)]
 pub(super) enum Patience {
@@ -120,7 +119,7 @@ pub(super) struct Cache<T: Item> {
 
 const _: () = assert!(
     3 * size_of::<usize>() + ARRAY_AT <= 64 || MODELLED,
-    "what every get and drop uses is in one cache line"
+    "the fields of every get and drop are in one cache line"
 );
 
 impl<T: Item> Cache<T> {
@@ -178,7 +177,7 @@ impl<T: Item> Cache<T> {
     ) -> Result<(), T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
-        debug_assert_eq!(item.weight(), cache.unit, "else `levels` would lie");
+        debug_assert_eq!(item.weight(), cache.unit, "otherwise `levels` is wrong");
         if !LOOKED_AT && cache.rounds.sample_is_due() {
             return Err(item);
         }
@@ -334,7 +333,7 @@ impl<T: Item> Cache<T> {
             }
             waited = waited.saturating_add(1);
         }
-        // SAFETY: the owner is out, as was just seen, and cannot come back in:
+        // SAFETY: the owner is out, as the loop has seen, and cannot come back in:
         // it would load `owner` after the heavy barrier and find it claimed.
         // No other thread claims at the same time.
         let mut alone = unsafe { self.rounds.alone() };

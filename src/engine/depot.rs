@@ -11,7 +11,7 @@ use super::reclaims::Reclaims;
 use super::store::Store;
 use crate::sync::{AtomicUsize, Counter, Ordering};
 
-/// The magazines that a depot has room for at first: 512 buffers at most, in less than 5 KiB.
+/// The magazines that a depot has room for at first: at most 512 buffers, in less than 5 KiB.
 const MAGAZINES_FIRST: usize = 16;
 /// The loose items that a depot has room for at first.
 const LOOSE_FIRST: usize = 64;
@@ -87,7 +87,7 @@ impl<T: Item> Depot<T> {
     #[inline]
     pub(super) fn push(&self, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
         let full = self.limits.magazine_rounds;
-        debug_assert_eq!(magazine.len(), full, "else `idle` would lie");
+        debug_assert_eq!(magazine.len(), full, "otherwise `idle` is wrong");
         self.magazines.push(magazine)
     }
 

@@ -38,7 +38,8 @@ impl<T: Item> Engine<T> {
         (item, local.origin(class))
     }
 
-    /// Takes an item from the depot, or else an idle one from another thread's cache.
+    /// Takes an item from the depot. If there is none, takes an idle one from another thread's
+    /// cache.
     fn get_shared(&self, class: ClassIndex, local: Option<&Local<'_, T>>) -> Option<T> {
         let mut item = self.get_from_depot(class, local);
         if item.is_none() && self.reclaim(class, local) {

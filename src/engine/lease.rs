@@ -1,6 +1,6 @@
 //! Leases: room for an item, before it is put anywhere.
 //!
-//! Owns from which accounts a lease is taken. Knows nothing of what the room is for.
+//! Owns from which accounts a lease is taken. Knows nothing of the use of the room.
 
 use super::Engine;
 use super::account::Account;

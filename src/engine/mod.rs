@@ -1,7 +1,7 @@
 //! Acquires and releases items: the thread caches, the depots and the budget of one pool.
 //!
-//! Knows nothing of bytes, of size classes beyond their index, or of the heap: it serves the items
-//! it holds, and the caller makes and frees them.
+//! Serves the items that it holds. The caller makes and frees them. Knows nothing of bytes, of the
+//! heap, or of size classes beyond their index.
 //!
 //! ```text
 //! get:  this thread's cache -> depot -> None, and the caller makes one
@@ -11,11 +11,15 @@
 //! Each level leases room for its items: per item for loose items, per magazine in the depot, and
 //! for its whole room in a thread cache. An item that moves takes its lease along.
 //!
-//! From top to bottom: `get` and `put` decide between the levels; `trim` and `close` empty
-//! them; `reclaim` moves items from one thread's cache to where another finds them; `lease` asks
-//! the accounts. Below these: `threads`, `origin`, `cache`, `rounds` and `sampler` for a
-//! thread's items; `depot`, `reclaims`, `store`, `ring` and `magazine` for those of all;
-//! `account`, `local`, `barrier` and `item`.
+//! The files from top to bottom:
+//!
+//! - `get` and `put` decide between the levels.
+//! - `trim` and `close` empty them.
+//! - `reclaim` moves items from one thread's cache to where another thread finds them.
+//! - `lease` leases room from the accounts.
+//! - `threads`, `origin`, `cache`, `rounds` and `sampler` are for one thread's items.
+//! - `depot`, `reclaims`, `store`, `ring` and `magazine` are for the shared items.
+//! - `account`, `local`, `barrier` and `item` are for all of the above.
 
 mod account;
 mod barrier;
@@ -70,7 +74,7 @@ pub(crate) trait HasEngine: Send + Sync + 'static {
     fn engine(&self) -> &Engine<Self::Item>;
 }
 
-/// What a thread keeps of an engine. Small, since the thread may keep it for some time after the
+/// A thread's reference to an engine. Small, since the thread may keep it for some time after the
 /// engine is gone.
 struct Home<H>(Weak<H>);
 
@@ -176,7 +180,7 @@ impl<T: Item> Engine<T> {
         self.closed.load(Ordering::Relaxed)
     }
 
-    // ---- what can be seen ----
+    // ---- counts ----
 
     /// The notes of each thread for the items' owner.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &T::Notes> {

@@ -46,7 +46,7 @@ impl<T: Item> Engine<T> {
         share.min(budget / (2 * threads * self.depots.len()))
     }
 
-    /// Whether no more items of a class may be kept, now or just before.
+    /// Whether no more items of a class may be kept, now or shortly before.
     fn is_short(&self, depot: &Depot<T>) -> bool {
         depot.reclaims.is_refused()
             || depot.account.is_short_of(1)

@@ -198,7 +198,7 @@ impl<T> Place<T> {
             return Some(places.into_boxed_slice());
         }
         let zeroed = system::zeroed_slice::<Self>(len)?;
-        const { assert!(FREE == 0, "else zeroed memory is no free place") };
+        const { assert!(FREE == 0, "zeroed memory must be a free place") };
         // SAFETY: all bytes are zero. So each stamp is that of a free place in lap 0. The item
         // may be any bytes, and `alone` has none without a checker.
         Some(unsafe { zeroed.assume_init() })

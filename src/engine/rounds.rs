@@ -219,7 +219,7 @@ impl<T> Rounds<T> {
     }
 }
 
-/// What a thread has seen while it was alone.
+/// The numbers that a thread has read while it was alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     /// How many items are there.

@@ -1,7 +1,7 @@
 //! Which returns are samples: one in a few, at random.
 //!
 //! Owns the distance from one sample to the next, for one thread's cache. Knows nothing of items,
-//! or of what is learned from a sample.
+//! or of the use of a sample.
 //!
 //! The cache counts the returns on the fast path. The next sample is due when that count reaches
 //! the number drawn for it. A sample stands for itself and for the returns before it. The next

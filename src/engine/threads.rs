@@ -163,7 +163,7 @@ impl<T: Item> Threads<T> {
 
     /// The caches of a thread that has ended, if there are any. From now on they are in use.
     pub(super) fn inherit(&self) -> Option<&ThreadCaches<T>> {
-        // Acquire: what the last owner did; pairs with the Release in `leave`. Relaxed: on
+        // Acquire: sees the last owner's work; pairs with the Release in `leave`. Relaxed: on
         // failure nothing is read.
         let inherits = |thread: &&ThreadCaches<T>| {
             let in_use = &thread.thread().in_use;

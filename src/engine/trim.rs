@@ -606,7 +606,7 @@ mod tests {
 
     // Failed once: the piece was limited in items only, and 64 buffers of 64 MiB took 0.2 s.
     #[test]
-    fn a_piece_of_a_trim_frees_as_much_weight_as_it_may_and_one_item_in_parts() {
+    fn a_piece_of_a_trim_frees_up_to_its_weight_and_a_heavier_item_in_parts() {
         const ITEMS: usize = 4;
         for (piece, at_once) in [(1, 0), (2, 0), (3, 1), (4, 2), (6, 2), (7, 3), (100, 4)] {
             let home = engine_in_pieces(UNLIMITED, UNLIMITED, piece);

@@ -90,7 +90,7 @@ impl Inner {
         })
     }
 
-    /// Local hit after all, depot hit, or else miss.
+    /// Acquires by a late local hit, a depot hit, or a miss.
     #[cold]
     #[inline(never)]
     fn acquire_slow(

@@ -74,7 +74,7 @@ pub(crate) struct Inner {
     handles: AtomicUsize,
     /// How often the background thread trims the pool; `None` if it does not.
     background: Option<Duration>,
-    /// Called with what a trim or a clear freed.
+    /// Called with the buffers and bytes that a trim or a clear freed.
     on_trim: Option<Hook>,
 }
 

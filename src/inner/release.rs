@@ -1,7 +1,7 @@
 //! The way back: from a guard to the engine, or to the heap.
 //!
 //! ```text
-//! release_local   as it left, in its own thread, room in the cache: one push
+//! release_local   unchanged, in its own thread, room in the cache: one push
 //! release         the rest: record, make whole, keep or free
 //! ```
 
@@ -271,7 +271,7 @@ impl Inner {
     /// Keeps a buffer in a cache that has room.
     fn keep_in(slot: BufferBox, class: ClassIndex, cache: Here<BufferBox>) {
         if let Err(slot) = cache.push::<true>(slot) {
-            Self::keep_loose(slot, class); // another thread has claimed the cache just now
+            Self::keep_loose(slot, class); // another thread has claimed the cache since
         }
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// Where a slot belongs.
 pub(crate) trait Home: Send + Sync + 'static {
     /// Counts that a slot's known capacity goes from `before` to `after` bytes. A slot begins
-    /// at 0 and ends at 0, so what its home has counted adds up to the capacity of all slots.
+    /// at 0 and ends at 0, so the home's count is the capacity of all slots.
     fn capacity_changes(&self, before: usize, after: usize);
 
     /// The memory that an ended slot left for the next one.

@@ -47,7 +47,7 @@ fn loose_items_race_trim() {
         let other = Arc::clone(&pool);
         let trimmer = spawn(move || {
             let freed = other.engine.trim().items;
-            assert!(freed <= 1, "freed what came after the last trim");
+            assert!(freed <= 1, "freed an item that came after the last trim");
         });
         keep(&pool);
         let held = pool.get();

@@ -12,7 +12,7 @@
 //! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. The purpose is
 //! `schedules.rs`, which is too large for loom.
 //!
-//! # What is asserted
+//! # Assertions
 //!
 //! - No item is lost, taken twice, or used by two threads that no operation orders.
 //! - No thread touches the items of a cache while another thread may.
@@ -46,7 +46,7 @@
 //! other threads, whatever the count orders. The second is the thread of `background.rs`, which
 //! meets others under one lock.
 //!
-//! # What loom cannot see
+//! # Limits of loom
 //!
 //! - The real light barrier, which only stops the compiler, and the system call that makes up for
 //!   it. Here both sides run the fence that they run where there is no such call. The system
@@ -60,14 +60,14 @@
 //! - Memory: reads through a dangling pointer, or of uninitialised bytes.
 //! - Clocks: in the models, a trim is due by shortage instead of by time.
 //!
-//! # What shuttle cannot see
+//! # Limits of shuttle
 //!
 //! All of the above, except long orders and many threads. Also the effects of weak orderings: for
 //! shuttle, each is `SeqCst`, a fence is nothing, and each load returns the latest value. So it
 //! finds mistakes in the steps of a protocol and in their order, and none in an ordering. It does
 //! not try all orders: a mistake may remain that it has not found in some thousands.
 //!
-//! # What must fail
+//! # Models that must fail
 //!
 //! `weakened.rs` takes one kind of ordering from one file of the engine, and runs a model that must
 //! fail then. This shows that the models detect such mistakes.

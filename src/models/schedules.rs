@@ -186,7 +186,7 @@ impl Used {
         assert_eq!(
             alive_before - alive(),
             items,
-            "`clear` freed not what was idle"
+            "`clear` must free exactly the idle items"
         );
         assert_eq!(self.pool.engine.leased(), 0, "leases without an item");
     }
@@ -302,7 +302,7 @@ fn peaks_are_reset_while_buffers_are_made() {
         .into_iter()
         .for_each(|thread| thread.join().unwrap());
     assert_eq!(footprint.bytes(), 111);
-    // Or the footprint just before, if a buffer was being made.
+    // Or the footprint before, if a buffer was being made.
     assert!((111..=2111).contains(&peak()), "{}", peak());
 }
 

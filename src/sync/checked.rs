@@ -216,7 +216,7 @@ impl<T> Drop for Local<T> {
     }
 }
 
-/// Runs what the end of a thread runs. A model's threads call it last.
+/// Runs the destructors that the end of a thread runs. A model's threads call it last.
 #[cfg(test)]
 pub(crate) fn end_thread() {
     while let Some(end) = ENDS.with(|ends| ends.borrow_mut().pop()) {

@@ -1,6 +1,6 @@
 //! Numbers that order nothing: hints, and counts of events.
 //!
-//! Owns their orderings. Knows nothing of what is counted.
+//! Owns their orderings. Knows nothing of the events.
 
 use super::{Count, Ordering, StaticUsize};
 
