@@ -37,7 +37,7 @@ found=$(find "$src" -name '*.rs' ! -path "$src/models/*" -print0 | sort -z |
     xargs -0 awk '
         BEGIN { split("Relaxed Acquire Release AcqRel SeqCst", words, " ") }
         FNR == 1 { end = ""; split("", named) }
-        # To the line that closes what `#[cfg(test)]` is on.
+        # Skips from `#[cfg(test)]` to the line that closes the item below it.
         /^ *#\[cfg\(test\)\]/ { end = $0; sub(/#.*/, "}", end) }
         end != "" { if ($0 == end) end = ""; next }
         {

@@ -106,9 +106,9 @@ impl Ledger {
     }
 }
 
-/// The most bytes that a thread keeps for pools that are gone: a list of at most eight entries,
-/// below 512 bytes, and for each of at most four pools the block that it lay in, below 4 KiB (never
-/// its caches or its buffers).
+/// The most bytes that a thread keeps for pools that are gone. A list of at most eight entries
+/// takes less than 512 bytes. For each of at most four pools, the block that it lay in takes less
+/// than 4 KiB. (The thread never keeps its caches or its buffers.)
 const THREAD_LIST_BYTES: isize = 512 + 4 * 4096;
 
 /// Frees nothing by time, so that counts are exact on any machine.
@@ -505,7 +505,7 @@ fn a_warmed_producer_and_consumer_pair_allocates_nothing() {
     let total = pool.stats().total;
     assert_eq!(total.misses, misses);
     assert_eq!(total.gets, ((warm_up + batches) * BATCH) as u64);
-    assert!(total.depot_hits > 0, "what the consumer dropped came back");
+    assert!(total.depot_hits > 0, "the consumer's buffers came back");
 }
 
 // Failed once: a cell was made and freed with each buffer, which takes the heap longer.

@@ -37,8 +37,8 @@ mod linux {
         a_child_of_one_thread_uses_the_pool_as_its_parent_does();
         a_child_of_one_thread_may_leave_by_the_end_of_its_thread();
         a_child_of_threads_that_are_in_no_call_uses_the_pool();
-        a_child_of_threads_that_are_in_calls_reads_what_it_had();
-        a_child_has_a_thread_that_trims_once_it_builds_a_pool_that_asks_for_one();
+        a_child_of_threads_in_calls_reads_its_guards();
+        a_child_that_builds_a_pool_with_a_thread_has_that_thread();
         println!("5 facts about fork hold");
     }
 
@@ -69,7 +69,7 @@ mod linux {
         /// Waits for the child, which must succeed.
         fn has_done_well(self) {
             let mut status = 0;
-            // SAFETY: writes one number, to the one that it is given.
+            // SAFETY: writes one number, to the address that it is given.
             let waited = unsafe { libc::waitpid(self.0, &mut status, 0) };
             assert_eq!(waited, self.0);
             assert_eq!(status, 0, "the child failed, or hung and was ended");
@@ -133,7 +133,7 @@ mod linux {
         use_up(pool, guard, frozen);
     }
 
-    fn a_child_has_a_thread_that_trims_once_it_builds_a_pool_that_asks_for_one() {
+    fn a_child_that_builds_a_pool_with_a_thread_has_that_thread() {
         // A long interval, so that the parent's thread is in no call at the fork.
         let hour = Duration::from_secs(3600);
         let builder = Pool::builder().classes([64]);
@@ -202,7 +202,7 @@ mod linux {
         use_up(pool, guard, frozen);
     }
 
-    fn a_child_of_threads_that_are_in_calls_reads_what_it_had() {
+    fn a_child_of_threads_in_calls_reads_its_guards() {
         const FORKS: usize = 50;
         let pool = pool();
         let mut guard = filled(&pool, 1);

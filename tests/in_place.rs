@@ -314,7 +314,7 @@ fn a_buffer_with_a_kept_part_is_not_retained() {
 }
 
 #[test]
-fn no_secret_is_left_whatever_the_buffer_was_cut_to() {
+fn no_secret_is_left_after_any_cut() {
     FREED_SECRET.set(0);
     in_all_ways(true, true, |pool, name| {
         assert_eq!(FREED_SECRET.take(), 0, "{name}: freed");
@@ -351,7 +351,7 @@ fn without_zero_on_return_the_secret_is_found() {
 }
 
 #[test]
-fn a_budget_holds_whatever_its_buffers_were_cut_to() {
+fn a_budget_holds_after_any_cut() {
     const BUDGET: usize = 64 * SMALL;
     for (name, change) in CHANGES {
         for cut in cuts() {

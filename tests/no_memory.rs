@@ -141,7 +141,7 @@ impl Books for Heap {
         if !MAY_BE_REFUSED.get() {
             return false;
         }
-        // A few words that this thread has freed just now are available again. Most heaps behave
+        // A few words that this thread has freed last are available again. Most heaps behave
         // so, since they have a list for each thread. Only the check whether a foreign buffer is
         // whole needs that.
         let there = matches!(last, Last::GaveBack(had) if had.size() <= LOOK_BYTES_MAX

@@ -41,8 +41,8 @@ mod unix {
             the_thread_that_builds_a_pool_keeps_its_mask,
         ),
         (
-            "a_thread_that_cannot_be_started_leaves_the_mask_as_it_was",
-            a_thread_that_cannot_be_started_leaves_the_mask_as_it_was,
+            "a_thread_that_cannot_be_started_leaves_the_mask_unchanged",
+            a_thread_that_cannot_be_started_leaves_the_mask_unchanged,
         ),
         #[cfg(target_os = "linux")]
         (
@@ -169,7 +169,7 @@ mod unix {
         }
     }
 
-    fn a_thread_that_cannot_be_started_leaves_the_mask_as_it_was() {
+    fn a_thread_that_cannot_be_started_leaves_the_mask_unchanged() {
         for mask in [&[][..], &[libc::SIGTERM, libc::SIGUSR1]] {
             Set::of(mask).mask();
             let before = Set::now().signals();

@@ -439,7 +439,11 @@ fn an_ended_thread_leaves_all_its_cached_buffers_though_the_budget_is_full() {
                 drop(pool.adopt(BytesMut::with_capacity(CAPACITY + 1)));
                 drop(held);
                 if trim {
-                    assert_eq!(pool.trim().buffers, 0, "all were in use just now");
+                    assert_eq!(
+                        pool.trim().buffers,
+                        0,
+                        "all were in use since the last trim"
+                    );
                 }
             }
         });

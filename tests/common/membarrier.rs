@@ -1,5 +1,4 @@
-//! The scenarios of `tests/membarrier.rs`, each with the sentence of `docs/memory.md` that it
-//! checks.
+//! The scenarios of `tests/membarrier.rs`, which check the promises of `docs/memory.md`.
 
 use super::accounts::assert_accounts_balance;
 use super::forget;
@@ -325,7 +324,7 @@ fn everything_at_once(rounds: usize, leaks: bool) {
 
 // ---- from the start ----
 
-/// Checks "If it is forbidden from the start, a slower way is taken": everything works.
+/// `membarrier` is forbidden from the start: everything works.
 fn refused_from_the_start(error: i32) {
     // Registering is refused. A process that calls the barrier anyway is killed.
     let filter = Filter {
@@ -377,8 +376,8 @@ fn refused_from_the_start(error: i32) {
 
 // ---- later ----
 
-/// Checks "If a sandbox forbids it after the first pool was made, trims reach the depot only, and
-/// the last handle's drop leaks what thread caches hold."
+/// A sandbox forbids `membarrier` after the first pool was made: trims reach the depot only, and
+/// the last handle's drop leaks the buffers in thread caches.
 fn refused_later(error: i32) {
     let register = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
     if let Err(error) = membarrier(register) {

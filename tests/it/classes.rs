@@ -116,7 +116,7 @@ fn a_return_joins_the_largest_class_that_is_not_above_its_capacity() {
 
 // A class that rounded capacities up could have a 1500-byte buffer in the 2048-byte class.
 #[test]
-fn a_get_never_has_less_room_than_its_class_whatever_was_returned() {
+fn a_get_never_has_less_room_than_its_class_after_any_return() {
     let pool = pool_of(&[512, 1024, 2048]);
     for capacity in (400..2048).step_by(97) {
         drop(pool.adopt(BytesMut::with_capacity(capacity)));

@@ -685,7 +685,7 @@ fn a_thread_cache_of_0_bytes_leaves_all_to_the_depot() {
     assert_eq!(served(0), (0, 150));
     assert_eq!(served(MIB - 1), (0, 150));
     assert_eq!(served(MIB), (1, 149));
-    // Of one class, it caches two at most, whatever the limit.
+    // It caches at most two buffers of one class, whatever the limit.
     assert_eq!(served(2 * MIB), (2, 148));
     assert_eq!(served(usize::MAX), (2, 148));
 }

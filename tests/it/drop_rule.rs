@@ -576,7 +576,7 @@ fn trims_empty_other_threads_caches_of_a_retired_class() {
 
 // Failed once: a thread that had used other pools since was treated as a thread without a cache.
 #[test]
-fn a_calibration_finds_its_threads_cache_whatever_else_the_thread_has_used() {
+fn a_calibration_finds_its_threads_cache_after_the_thread_has_used_other_pools() {
     let pool = by_hand().build().unwrap();
     drop([grown(&pool), grown(&pool)]);
     let held = [grown(&pool), grown(&pool)];

@@ -91,7 +91,7 @@ fn every_method_that_appends_grows_through_the_pool() {
             buf.as_mut()[len - 2..].copy_from_slice(&pattern(at, 2));
         }),
         ("extend", |buf, at| buf.extend(pattern(at, 10))),
-        ("extend of an iterator that says nothing", |buf, at| {
+        ("extend of an iterator without a hint", |buf, at| {
             let mut left = pattern(at, 10);
             left.reverse();
             buf.extend(&std::iter::from_fn(|| left.pop()).collect::<Vec<u8>>());
@@ -561,7 +561,7 @@ impl Buf for Endless {
 // ---- growth that may fail ----
 
 #[test]
-fn try_reserve_does_what_reserve_does() {
+fn try_reserve_grows_as_reserve_does() {
     let pools = [pool(), pool()];
     for (len, additional) in [
         (1, 10),

@@ -134,7 +134,7 @@ fn huge_buffers_above_the_largest_class_are_never_retained() {
 }
 
 #[test]
-fn huge_buffers_within_the_largest_class_are_gone_after_two_trims() {
+fn huge_buffers_within_the_largest_class_are_freed_by_two_trims() {
     let room = 2 * HUGE_COUNT * HUGE;
     let pool = pool(Pool::builder().max_size(HUGE).retain_bytes(room));
     let seen = serve_huge_then_small(&pool);

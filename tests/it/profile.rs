@@ -414,7 +414,7 @@ mod saved {
         })]
 
         #[test]
-        fn any_learned_profile_is_read_as_it_was_saved(
+        fn any_learned_profile_is_read_without_a_change(
             uses in prop::collection::vec((0_usize..2 << 20, 0_usize..20_000, any::<bool>()), 0..40),
             calibrations in 0..3,
         ) {

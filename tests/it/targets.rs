@@ -336,7 +336,7 @@ proptest! {
     }
 
     #[test]
-    fn cells_hold_exactly_what_was_recorded(sizes in any_sizes()) {
+    fn cells_hold_exactly_the_recorded_sizes(sizes in any_sizes()) {
         let histogram = Histogram::from_iter(sizes.iter().copied());
         prop_assert_eq!(histogram.calls(), sizes.len() as u64);
         let mut calls = 0;

@@ -456,7 +456,7 @@ impl Learned {
     /// Where the model is unsure: adopts the state that the pool shows, if it is possible. Returns
     /// the classes that are retired, if the pool has calibrated.
     ///
-    /// `by_discards`: the drop rule has just discarded many buffers.
+    /// `by_discards`: the drop rule has discarded many buffers right before.
     pub(super) fn adopt(&mut self, pool: &Pool, by_discards: bool) -> Option<Vec<usize>> {
         let seen = Seen::of(pool);
         if seen.calibrations == self.calibrations {

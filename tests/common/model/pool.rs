@@ -54,7 +54,7 @@ struct Round {
     freed_any: bool,
 }
 
-/// The visible state of a buffer that was acquired just now.
+/// The visible state of a newly acquired buffer.
 pub(super) struct Seen<'a> {
     pub(super) address: usize,
     /// `None` if it is frozen already.
@@ -274,7 +274,7 @@ impl OnePool {
     }
 
     /// The cache set of a thread. A thread without one takes the latest set that an ended thread
-    /// has left, or else a new one.
+    /// has left, or a new one if there is none.
     fn attach(&mut self, me: Life) -> usize {
         self.is_remembered = true;
         self.set_of(me).unwrap_or_else(|| {
@@ -325,7 +325,7 @@ impl OnePool {
 
     // ---- acquire ----
 
-    /// Notes a guard that was acquired just now for `request` bytes, and compares it with the
+    /// Notes a newly acquired guard for `request` bytes, and compares it with the
     /// expected one.
     ///
     /// It may have contents already, if another guard grew into it.

@@ -140,7 +140,7 @@ impl World {
         handle.map_or(Counts::default(), |handle| handle.stats().total)
     }
 
-    /// Lets this thread run the next operations. `begins`: it has just started.
+    /// Lets this thread run the next operations. `begins`: it is new.
     pub(super) fn act_on(&mut self, thread: usize, begins: bool) {
         self.acting = thread;
         if begins {
@@ -532,7 +532,7 @@ impl World {
 
     // ---- the operations ----
 
-    /// Bytes that differ from those written just before.
+    /// Bytes that differ from those written last.
     pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len)
             .map(|_| {

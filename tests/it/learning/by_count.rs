@@ -449,7 +449,7 @@ fn rising() -> Builder {
     options(&[512, 1024, 4096, 16_384]).calibrate_interval(None)
 }
 
-/// A pool that has calibrated from returns of 600 bytes just now.
+/// A pool whose last calibration was from returns of 600 bytes.
 fn calibrated_by_600() -> Pool {
     let pool = rising().build().unwrap();
     while calibrations(&pool) == 0 {
