@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Runs the test suite under tools that check each access to memory: scripts/sanitize.sh
-# asan|valgrind|all
+# Runs the tests under tools that check memory accesses: scripts/sanitize.sh asan|valgrind|all
 #
 # The tools complement each other. AddressSanitizer detects accesses to stack frames that are gone.
 # It only takes a few times as long, so no test is left out. But it does not check the standard

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Checks rules of the sources that rustc and clippy (clippy.toml) do not: scripts/structure.sh
-# [DIRECTORY]
+# Checks rules that rustc and clippy (clippy.toml) do not: scripts/structure.sh [DIRECTORY]
 #
 # DIRECTORY holds the library's sources; src by default.
 set -euo pipefail
