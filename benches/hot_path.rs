@@ -1,27 +1,25 @@
-//! What a get and a drop cost, each figure beside its rivals, in one run.
+//! The time of a get and a drop, each figure beside its alternatives, in one run.
 //!
 //! ```text
 //! cargo bench --bench hot_path                          criterion, all groups
-//! cargo bench --bench hot_path -- mixed                 criterion, those whose name contains "mixed"
-//! cargo bench --bench hot_path -- --ratios              one table: medians, ratios, what is required
-//! cargo bench --bench hot_path -- --ratios mixed growth those whose name contains one of these
-//!     --alone floor|plain|pool     run this contender only, in a process of its own
-//!     --csv FILE                   append one row per workload (path as seen from the package's root)
-//!     --rounds N                   batches per figure; 41 unless told
-//!     --stats                      print what each pool did
+//! cargo bench --bench hot_path -- mixed                 criterion, names that contain "mixed"
+//! cargo bench --bench hot_path -- --ratios              one table: medians, ratios, requirements
+//! cargo bench --bench hot_path -- --ratios mixed growth only names that contain one of these
+//!     --alone floor|plain|pool     run only this contender, in its own process
+//!     --csv FILE                   append one row per workload (path from the package's root)
+//!     --rounds N                   batches per figure; default 41
+//!     --stats                      print the counts of each pool
 //! ```
 //!
-//! The claims are ratios, and machines are noisy, so `--ratios` runs the
-//! contenders of a workload in turn, batch by batch, and takes medians. That
-//! favours pools: it tells the heap apart from a program that does nothing
-//! else, and plain `BytesMut` is often faster with the process to itself.
-//! `--alone plain` gives that number; quote both.
+//! The claims are ratios, and machines are noisy. So `--ratios` runs the contenders of a workload
+//! in turn, batch by batch, and takes medians. That favours pools: plain `BytesMut` is often faster
+//! with the process and its heap to itself. `--alone plain` gives that number. Quote both.
 //!
 //! # Contenders
 //!
-//! - **floor**: the least that the workload costs without what makes a pool one:
-//!   nothing goes home by itself or to another thread, nothing is bounded,
-//!   counted or freed. Not a rival but a unit.
+//! - **floor**: the least time of the workload without the work of a pool: no buffer goes home by
+//!   itself or to another thread, and none is bounded, counted or freed. It is a unit, not an
+//!   alternative.
 //! - **plain**: `BytesMut::with_capacity` and drop, on the system's allocator.
 //! - **pool**: `Pool::default()`, a new one for each workload.
 //!
@@ -38,15 +36,15 @@
 //! | unkept | local, in a pool that may keep nothing: each get misses, and each drop frees | the same |
 //! | growth | get 64 B, put 256 bytes at a time up to a log-normal 3 KiB (1 % are 100 KiB), drop | put into one retained buffer that has room |
 //!
-//! Sizes and buffers pass through `black_box` by reference: the compiler knows
-//! no size beforehand, and each buffer (floor 2 words, plain 4, pool 3) is written to
-//! the stack and read back, as for a caller that keeps it.
+//! Sizes and buffers pass through `black_box` by reference. So the compiler knows no size
+//! beforehand, and each buffer (floor 2 words, plain 4, pool 3) is written to the stack and read
+//! back, as for a caller that keeps it.
 //!
 //! # Noise
 //!
-//! `threads` and `producer_consumer` need two cores that are free: on one, the
-//! heap's lock is never contended and plain looks six times as fast. A row
-//! whose batches vary much is marked `noisy`; run it again.
+//! `threads` and `producer_consumer` need two free cores. On one core, the heap's lock is never
+//! contended, and plain looks six times as fast. A row whose batches vary much is marked `noisy`;
+//! run it again.
 
 use std::array;
 use std::cell::{Cell as StdCell, OnceCell, RefCell};
@@ -189,7 +187,7 @@ fn blocks() -> Vec<Vec<Row>> {
 // ---------------------------------------------------------------------------
 // Contenders
 
-/// One way to come by a buffer and to be rid of it.
+/// A way to acquire and release a buffer.
 trait Contender: Default + Sync {
     const NAME: &'static str;
     type Buf;
@@ -197,18 +195,18 @@ trait Contender: Default + Sync {
     /// An empty buffer with room for `size` bytes.
     fn get(&self, size: usize) -> Self::Buf;
 
-    /// Done with it, on any thread.
+    /// Releases a buffer, on any thread.
     fn release(buf: Self::Buf) {
         drop(buf);
     }
 
-    /// What it did, if it counts.
+    /// The contender's counts, if it has any.
     fn stats(&self) -> Option<String> {
         None
     }
 }
 
-/// A contender whose buffers show the room that they have.
+/// A contender whose buffers give access to their spare room.
 trait Roomy: Contender {
     fn room(buf: &mut Self::Buf) -> &mut [MaybeUninit<u8>];
 }
@@ -234,7 +232,7 @@ impl Roomy for Plain {
     }
 }
 
-/// The pool as it comes.
+/// The pool with default options.
 #[derive(Default)]
 struct Tierpool(Pool);
 
@@ -275,7 +273,7 @@ impl Setting for Uncalibrated {
     }
 }
 
-/// It keeps nothing: each get misses, and each drop frees.
+/// It keeps no buffer: each get misses, and each drop frees.
 struct Unkept;
 
 impl Setting for Unkept {
@@ -287,7 +285,7 @@ impl Setting for Unkept {
 impl<O: Setting> Default for Other<O> {
     fn default() -> Self {
         let pool = O::set(Pool::builder()).build();
-        let pool = pool.expect("the other options are the defaults");
+        let pool = pool.expect("the options are valid");
         Other(Tierpool(pool), PhantomData)
     }
 }
@@ -313,7 +311,7 @@ impl<O: Setting> Roomy for Other<O> {
     }
 }
 
-/// Some pools, used in turn, as by a program that has one for each service or library.
+/// Several pools, used in turn, as in a program that has one for each service or library.
 struct Pools<const COUNT: usize> {
     pools: [Pool; COUNT],
     next: AtomicUsize,
@@ -334,7 +332,7 @@ impl<const COUNT: usize> Contender for Pools<COUNT> {
 
     #[inline]
     fn get(&self, size: usize) -> PooledBuf {
-        // Relaxed: one thread uses it.
+        // Relaxed: only one thread uses it.
         let at = self.next.load(Ordering::Relaxed);
         self.next.store((at + 1) % COUNT, Ordering::Relaxed);
         self.pools[at].get(size)
@@ -348,11 +346,10 @@ impl<const COUNT: usize> Roomy for Pools<COUNT> {
     }
 }
 
-/// The floor where all buffers have one size: pop and push on a thread-local
-/// vector of pointers.
+/// The floor for buffers of one size: pop and push on a thread-local vector of pointers.
 ///
-/// It does not ask for the size: every buffer has room for the largest one.
-/// Pages that no one writes to are never backed by memory. All are leaked.
+/// It ignores the size: every buffer has room for the largest one. Pages that no one writes to
+/// never get memory. All buffers are leaked.
 #[derive(Default)]
 struct Stack;
 
@@ -391,17 +388,17 @@ impl Roomy for Stack {
     }
 }
 
-/// The floor where sizes are mixed: the same, one vector per size class.
+/// The floor for mixed sizes: the same, with one vector per size class.
 ///
 /// The buffers are leaked.
 #[derive(Default)]
 struct Stacks;
 
-/// 512 B to 1 MiB by doubling, as the pool has them.
+/// 512 B to 1 MiB by doubling, as the pool's classes.
 const STACKS: usize = 12;
 const STACKS_SHIFT: u32 = 9;
 
-/// A pointer to `512 << class` bytes that no one else has.
+/// A pointer to `512 << class` bytes with one owner.
 struct StackBuf {
     room: NonNull<MaybeUninit<u8>>,
     class: u32,
@@ -444,13 +441,13 @@ impl Roomy for Stacks {
     #[inline]
     fn room(buf: &mut StackBuf) -> &mut [MaybeUninit<u8>] {
         let len = 1 << (STACKS_SHIFT + buf.class);
-        // SAFETY: `allocate` leaked `len` bytes there, and each pointer is in
-        // one place, a vector or a `StackBuf`: `buf` is borrowed as long as this.
+        // SAFETY: `allocate` leaked `len` bytes there. Each pointer is in one place, a vector or a
+        // `StackBuf`, and `buf` is borrowed as long as the result.
         unsafe { slice::from_raw_parts_mut(buf.room.as_ptr(), len) }
     }
 }
 
-/// The floor of a queue between threads: nothing is got or dropped, a pointer is carried.
+/// The floor of a queue between threads: it carries a pointer, without a get or a drop.
 #[derive(Default)]
 struct NoBuffer;
 
@@ -464,7 +461,7 @@ impl Contender for NoBuffer {
     }
 }
 
-/// The floor of growth: one thread-local buffer that never has to grow.
+/// The floor of growth: one thread-local buffer that always has room.
 #[derive(Default)]
 struct Retained;
 
@@ -491,9 +488,9 @@ impl Contender for Retained {
 // ---------------------------------------------------------------------------
 // Workloads
 
-/// Something to do with a contender, many times.
+/// An operation on a contender, to be repeated.
 trait Workload<C: Contender>: Clone + 'static {
-    /// The time of `n` operations; getting ready for them is not in it.
+    /// The time of `n` operations, without their preparation.
     fn time(&self, contender: &C, n: u64) -> Duration;
 }
 
@@ -522,9 +519,9 @@ impl<C: Roomy, const TOUCH: bool> Workload<C> for Local<TOUCH> {
     }
 }
 
-/// `threads` threads at once; the time is one thread's, the mean of theirs.
+/// `threads` threads at once. The time is the mean of theirs.
 ///
-/// The threads are new in each batch, and have got and dropped before it starts.
+/// The threads are new in each batch, and have got and dropped a buffer before it starts.
 #[derive(Clone)]
 struct Threads<W> {
     threads: usize,
@@ -553,7 +550,7 @@ impl<C: Contender, W: Workload<C> + Sync> Workload<C> for Threads<W> {
     }
 }
 
-/// 64 outstanding; each operation gets one and drops a random one for it.
+/// 64 outstanding buffers. Each operation gets a new one and drops a random one.
 #[derive(Clone)]
 struct Mixed;
 
@@ -571,7 +568,7 @@ impl<C: Contender> Workload<C> for Mixed {
         let mut random = Random::new();
         let mut size = || {
             let bits = random.next();
-            // The upper bits are the better ones; two ranges that do not overlap.
+            // The upper bits are the better ones. The two ranges do not overlap.
             let (size, place) = (sizes[(bits >> 54) as usize], (bits >> 48) as usize);
             (size as usize, place % OUTSTANDING)
         };
@@ -589,7 +586,7 @@ impl<C: Contender> Workload<C> for Mixed {
     }
 }
 
-/// This thread gets and pushes, a new one pops and drops. Ends with the last drop.
+/// This thread gets and pushes, and a new one pops and drops. The time ends with the last drop.
 #[derive(Clone)]
 struct ProducerConsumer {
     size: usize,
@@ -598,7 +595,7 @@ struct ProducerConsumer {
 impl<C: Contender<Buf: Send>> Workload<C> for ProducerConsumer {
     #[inline(never)]
     fn time(&self, contender: &C, n: u64) -> Duration {
-        // Many times the queue's length: all that will circulate has been allocated.
+        // Many times the queue's length, so that all circulating buffers have been allocated.
         const WARM_UP: u64 = 2000;
         let queue = ArrayQueue::new(256);
         let consume = |n: u64| {
@@ -641,14 +638,14 @@ impl<C: Contender<Buf: Send>> Workload<C> for ProducerConsumer {
     }
 }
 
-/// From 64 bytes to a length nobody knew, 256 bytes at a time.
+/// From 64 bytes to a length that is not known beforehand, 256 bytes at a time.
 #[derive(Clone)]
 struct Growth;
 
-/// The length of the 1 % that are long.
+/// The length of the rare 1 %.
 const GROWTH_RARE: usize = 100 * KIB;
 
-/// Lengths: 99 % log-normal (median 3 KiB, sigma 0.5), 1 % long.
+/// Lengths: 99 % log-normal (median 3 KiB, sigma 0.5), 1 % rare.
 static LENGTHS: LazyLock<[usize; 4000]> = LazyLock::new(|| {
     let mut random = Random::new();
     array::from_fn(|i| match i % 100 {
@@ -694,7 +691,7 @@ impl Wait {
     }
 }
 
-/// SplitMix64, always with the same seed: every contender meets the same numbers.
+/// SplitMix64 with a fixed seed: every contender gets the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -711,7 +708,7 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// Standard normal, by Box and Muller.
+    /// A standard normal number, by Box and Muller.
     fn normal(&mut self) -> f64 {
         let [a, b] =
             [self.next(), self.next()].map(|bits| (bits >> 11) as f64 / (1_u64 << 53) as f64);
@@ -722,7 +719,7 @@ impl Random {
 // ---------------------------------------------------------------------------
 // Rows: a workload with its contenders
 
-/// A workload, the contenders that run it, and what is required of the pool.
+/// A workload, its contenders, and the requirement on the pool.
 struct Row {
     group: &'static str,
     label: String,
@@ -731,7 +728,7 @@ struct Row {
 }
 
 impl Row {
-    /// `Floor` beside the two that stay the same.
+    /// `Floor` beside plain and the default pool.
     fn new<W, Floor: Contender + 'static>(
         group: &'static str,
         label: String,
@@ -744,7 +741,7 @@ impl Row {
         Self::with_pool::<W, Floor, Tierpool>(group, label, required, workload)
     }
 
-    /// The same with another pool than the one that comes by default.
+    /// The same with another pool instead of the default one.
     fn with_pool<W, Floor: Contender + 'static, Other: Contender + 'static>(
         group: &'static str,
         label: String,
@@ -786,7 +783,7 @@ trait Cell {
 }
 
 struct Contest<C, W> {
-    /// Made when it is first timed: those who are not to run leave no trace in the heap.
+    /// Made when it is first timed, so that contenders that do not run leave no trace in the heap.
     contender: OnceCell<C>,
     workload: W,
 }
@@ -829,33 +826,33 @@ fn criterion_groups() {
 // ---------------------------------------------------------------------------
 // Ratios
 
-/// One batch. Long enough to forget who ran before, short enough that what
-/// slows the machine down for a second slows all contenders down.
+/// One batch. Long enough to hide the effect of the contender before, and short enough that a slow
+/// second of the machine slows all contenders down.
 const BATCH: Duration = Duration::from_millis(3);
 
-/// What is required of the pool's median.
+/// The requirement on the pool's median.
 #[derive(Clone, Copy)]
 enum Required {
     Nothing,
-    /// Within so many times the floor, and faster than plain.
+    /// At most this many times the floor, and faster than plain.
     NearFloor(f64),
-    /// Per operation within 5 % of the row before, which is the same on one thread.
+    /// Per operation within 5 % of the row before, which has one thread.
     AsOneThread,
-    /// Within 2 % of the row before, which is the same in a pool that learns nothing.
+    /// Within 2 % of the row before, which has a pool that learns nothing.
     AsWithout,
-    /// Within 2.5 times the row before, which is the same in one pool.
+    /// Within 2.5 times the row before, which has one pool.
     AsOnePool,
-    /// Plain takes at least so many times as long.
+    /// Plain takes at least this many times as long.
     Speedup(f64),
 }
 
-/// Medians in nanoseconds per operation; none where the contender did not run.
+/// Medians in nanoseconds per operation; `None` where the contender did not run.
 #[derive(Clone, Copy, Default)]
 struct Medians {
     floor: Option<f64>,
     plain: Option<f64>,
     pool: Option<f64>,
-    /// In one of them, the middle half of the batches spans more than [`NOISY`] of the median.
+    /// Whether the middle half of a contender's batches spans more than [`NOISY`] of the median.
     noisy: bool,
 }
 
@@ -876,7 +873,7 @@ impl Medians {
 }
 
 impl Required {
-    /// The requirement in words, and if it was met; none if not all of it was measured.
+    /// The requirement as text, and whether it was met; `None` if a needed figure is missing.
     fn judge(self, here: Medians, before: Option<Medians>) -> Option<(String, bool)> {
         let pool = here.pool?;
         match self {
@@ -913,7 +910,7 @@ impl Required {
     }
 }
 
-/// What the command line asks of `--ratios`.
+/// The options of `--ratios`.
 struct Options {
     alone: Option<String>,
     csv: Option<String>,
@@ -1005,8 +1002,8 @@ fn ratios(options: &Options) -> io::Result<()> {
     }
 }
 
-/// Runs all cells of a block in turn, a batch each, and starts each round with
-/// another one. Returns the medians of each row.
+/// Runs all cells of a block in turn, a batch each. Each round starts with a different cell.
+/// Returns the medians of each row.
 fn interleave(rows: &[Row], rounds: usize) -> Vec<Medians> {
     struct Series<'a> {
         row: usize,
@@ -1042,7 +1039,7 @@ fn interleave(rows: &[Row], rounds: usize) -> Vec<Medians> {
     medians
 }
 
-/// How many operations take about one [`BATCH`]. Finding out warms up, too.
+/// How many operations take about one [`BATCH`]. Also warms up.
 fn operations_per_batch(cell: &dyn Cell) -> u64 {
     let mut n = 1;
     loop {
@@ -1133,7 +1130,7 @@ fn quoted(field: &str) -> String {
     format!("\"{}\"", field.replace('"', "\"\""))
 }
 
-/// `GIT_COMMIT` if set; else what git says, with `-dirty` if the tree differs.
+/// `GIT_COMMIT` if set. Otherwise git's commit, with `-dirty` if the tree differs.
 fn commit() -> String {
     let git = || {
         let describe = ["describe", "--always", "--dirty", "--exclude=*"];

@@ -1,23 +1,22 @@
-//! How many instructions the pool's operations take, counted by callgrind.
+//! The number of instructions of the pool's operations, counted by callgrind.
 //!
 //! ```sh
 //! scripts/instructions.sh             count, and compare with benches/record/instructions.csv
-//! scripts/instructions.sh --update    count, and write that file anew
+//! scripts/instructions.sh --update    count, and rewrite that file
 //! ```
 //!
-//! Times are noisy, counts are not: the same sources give the same count in each run, wherever
-//! they are built. So a count that grew by more than 1 % fails CI. What is counted is the body
-//! of the functions marked `#[library_benchmark]`, all that it calls included; what `setup`
-//! does before, and the drop of what a function returns, is not. The name of each case says how
-//! often the operation is done in it: `x1000`, a thousand times. Each runs in a process of its
-//! own, on one thread.
+//! Times are noisy, but counts are not: the same sources give the same count in each run, wherever
+//! they are built. So CI fails if a count grows by more than 1 %. The count includes the body of
+//! each function marked `#[library_benchmark]` and all its calls. It excludes the work of `setup`,
+//! and the drop of the returned value. The name of each case gives the number of operations:
+//! `x1000` is a thousand. Each case runs in its own process, on one thread.
 //!
-//! So that the machine does not count, either, the heap is one that takes as long for each
-//! block ([`Heap`]), and glibc is told to copy memory in the way that all processors of this
-//! architecture have. Another compiler may well give another count.
+//! The count must not depend on the machine. So the heap takes the same time for each block
+//! ([`Heap`]), and an option makes glibc copy memory in the same way on all processors of this
+//! architecture. Another compiler may give another count.
 //!
-//! The pools differ from the default in that no trim and no calibration comes due by time: a
-//! clock that is looked at counts, one that strikes would make the count a matter of chance.
+//! The pools differ from the default in one point: no trim and no calibration is due by time.
+//! Reading the clock is counted, but an event by time would make the count a matter of chance.
 
 use bytes::{BufMut, BytesMut};
 use gungraun::{
@@ -32,10 +31,10 @@ use std::time::Duration;
 use tierpool::{Builder, Pool, PooledBuf};
 
 const SIZE: usize = 4096;
-/// As many as one thread caches of this size.
+/// As many buffers of this size as one thread caches.
 const CACHED: usize = 64;
-/// Returns before the count begins: the counts of lengths are then in batches of ordinary
-/// size, and the next calibration is far.
+/// Returns before the count begins. After them, lengths are recorded in batches of ordinary size,
+/// and the next calibration is far away.
 const WARM_UP: usize = 10_000;
 
 fn options() -> Builder {
@@ -65,19 +64,19 @@ fn used(len: usize) -> Pool {
 
 // ---- the heap ----
 
-/// A heap that does the same for each block, once there was one of its size: it hands out the
-/// last that came back. What the system's takes differs with what lies beside a block, by
-/// a tenth for a buffer, and so with the path that the program was built at.
+/// A heap that does the same work for each block, once it has had one of that size: it hands out
+/// the latest freed block. The work of the system's heap depends on the neighbours of a block, by a
+/// tenth for a buffer. So it depends even on the path of the build.
 struct Heap {
-    /// The blocks that came back, by the binary logarithm of their size.
+    /// The freed blocks, by the binary logarithm of their size.
     free: Mutex<[Blocks; usize::BITS as usize]>,
 }
 
-/// A list of blocks: the first of them, in which the address of the next is written.
+/// A list of blocks: its first block, which contains the address of the next one.
 #[derive(Clone, Copy)]
 struct Blocks(*mut Blocks);
 
-// SAFETY: what is in a list is reached through the list alone, and that is behind a lock.
+// SAFETY: the blocks of a list are reached only through the list, which is behind a lock.
 unsafe impl Send for Blocks {}
 
 #[global_allocator]
@@ -85,7 +84,7 @@ static HEAP: Heap = Heap {
     free: Mutex::new([Blocks(ptr::null_mut()); usize::BITS as usize]),
 };
 
-/// What is allocated where `layout` is asked for: a power of two, and aligned to as much.
+/// The layout that is allocated for `layout`: its size is a power of two, and so is its alignment.
 fn whole(layout: Layout) -> Option<Layout> {
     let room = layout.size().max(layout.align()).max(size_of::<Blocks>());
     let room = room.checked_next_power_of_two()?;
@@ -99,8 +98,8 @@ impl Heap {
     }
 }
 
-// SAFETY: a block is as large as `whole` says, so as large and as aligned as was asked for. It
-// is either in the list of its size or in use: `alloc` takes it out, `dealloc` puts it in.
+// SAFETY: a block is as large as `whole` says, so at least as large and as aligned as requested. It
+// is either in the list of its size or in use: `alloc` takes it out, and `dealloc` puts it in.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(block) = whole(layout) else {
@@ -112,14 +111,14 @@ unsafe impl GlobalAlloc for Heap {
                 return unsafe { System.alloc(block) };
             }
             let first = free.0;
-            // SAFETY: `dealloc` wrote the list that follows into it.
+            // SAFETY: `dealloc` wrote the rest of the list into it.
             *free = unsafe { first.read() };
             first.cast()
         })
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        let block = whole(layout).expect("what was allocated has a size");
+        let block = whole(layout).expect("an allocated block has a size");
         let first: *mut Blocks = ptr.cast();
         self.with(block, |free| {
             // SAFETY: the block has room for it, is aligned to its size, and is no longer in use.
@@ -162,13 +161,13 @@ fn local_64_bytes(pool: Pool) -> Pool {
     pool
 }
 
-/// What a codec does: it knows `BytesMut` and no guards.
+/// A codec that uses `BytesMut` and knows no guards.
 #[inline(never)]
 fn encode(buf: &mut BytesMut, bytes: &[u8]) {
     buf.put_slice(bytes);
 }
 
-// Written to behind the guard's back, so the drop looks whether the buffer is as it left.
+// The write happens behind the guard's back, so the drop checks whether the buffer is unchanged.
 #[library_benchmark]
 #[bench::x1000(args = (64), setup = used)]
 fn lent_64_bytes(pool: Pool) -> Pool {
@@ -180,7 +179,7 @@ fn lent_64_bytes(pool: Pool) -> Pool {
     pool
 }
 
-// As in a frame whose length is known at its end.
+// As for a frame whose length is known only at its end.
 #[library_benchmark]
 #[bench::x1000(args = (64), setup = used)]
 fn indexed_64_bytes(pool: Pool) -> Pool {
@@ -201,7 +200,7 @@ fn chunk_64_bytes(pool: Pool) -> Pool {
     for _ in 0..1000 {
         let mut buf = pool.get(size());
         buf.chunk_mut()[..64].copy_from_slice(black_box(&[b'x'; 64]));
-        // SAFETY: these bytes were written by the line before.
+        // SAFETY: the line before wrote these bytes.
         unsafe { buf.advance_mut(64) };
         black_box(&mut buf);
     }
@@ -214,7 +213,7 @@ fn wiping() -> Pool {
     pool
 }
 
-// Goes the slow way on both sides, and wipes what was written.
+// Takes the slow path on both sides, and wipes the written bytes.
 #[library_benchmark]
 #[bench::x1000(setup = wiping)]
 fn wiped_64_bytes(pool: Pool) -> Pool {
@@ -246,7 +245,7 @@ fn keeping_nothing() -> Pool {
     pool
 }
 
-// Each get allocates twice, and each drop frees both: the heap's instructions count, too.
+// Each get allocates twice, and each drop frees both. The heap's instructions count, too.
 #[library_benchmark]
 #[bench::x1000(setup = keeping_nothing)]
 fn miss(pool: Pool) -> Pool {
@@ -256,7 +255,7 @@ fn miss(pool: Pool) -> Pool {
     pool
 }
 
-// Takes more than `miss`, since the heap is asked for a block of zeros.
+// Takes more than `miss`, since it requests a block of zeros from the heap.
 #[library_benchmark]
 #[bench::x1000(setup = keeping_nothing)]
 fn miss_of_try_get(pool: Pool) -> Pool {
@@ -268,7 +267,7 @@ fn miss_of_try_get(pool: Pool) -> Pool {
 
 // ---- depot ----
 
-/// A pool and a thread that has had `count` buffers at once, twice.
+/// A pool, and a thread that has held `count` buffers at once, twice.
 fn burst(count: usize) -> (Pool, Vec<PooledBuf>) {
     let pool = used(0);
     let mut held = Vec::with_capacity(count);
@@ -279,8 +278,8 @@ fn burst(count: usize) -> (Pool, Vec<PooledBuf>) {
     (pool, held)
 }
 
-// Get many, drop all: all but what a thread's cache holds comes out of the depot and goes
-// back there, in magazines.
+// Gets many buffers, and drops all. The buffers that do not fit a thread's cache come from the
+// depot and go back there, in magazines.
 #[library_benchmark]
 #[bench::x1024(args = (1024), setup = burst)]
 fn depot_exchange((pool, mut held): (Pool, Vec<PooledBuf>)) -> (Pool, Vec<PooledBuf>) {
@@ -289,7 +288,7 @@ fn depot_exchange((pool, mut held): (Pool, Vec<PooledBuf>)) -> (Pool, Vec<Pooled
     (pool, held)
 }
 
-/// A pool that this thread has used, and buffers that another has taken and left.
+/// A pool that this thread has used, and buffers that another thread has taken.
 fn taken_elsewhere(count: usize) -> (Pool, Vec<PooledBuf>) {
     let (pool, _held) = burst(count);
     let theirs = pool.clone();
@@ -324,7 +323,7 @@ fn grown() -> Pool {
     pool
 }
 
-// From 512 bytes to 4096, once in twelve pieces of 256; all put and copied bytes count.
+// From 512 bytes to 4096, and once in twelve pieces of 256. All put and copied bytes count.
 #[library_benchmark]
 #[bench::x1000(setup = grown)]
 fn growth(pool: Pool) -> Pool {
@@ -336,7 +335,7 @@ fn growth(pool: Pool) -> Pool {
 
 // ---- trim ----
 
-/// A pool with one full thread cache, all of which was needed since the last trim.
+/// A pool with one full thread cache. All its buffers were needed since the last trim.
 fn needed() -> Pool {
     let pool = used(0);
     drop((0..CACHED).map(|_| pool.get(size())).collect::<Vec<_>>());
@@ -344,14 +343,14 @@ fn needed() -> Pool {
     pool
 }
 
-/// The same, none of which was needed since the last trim.
+/// The same, but none of the buffers was needed since the last trim.
 fn resting() -> Pool {
     let pool = needed();
     assert_eq!(pool.trim().buffers, 0);
     pool
 }
 
-// Looks at all size classes, puts what it finds in one of them to rest, frees none.
+// Visits all size classes, puts the buffers of one class to rest, and frees none.
 #[library_benchmark]
 #[bench::x1(setup = needed)]
 fn trim_that_frees_none(pool: Pool) -> Pool {
@@ -368,7 +367,7 @@ fn trim_of_an_idle_cache(pool: Pool) -> Pool {
 
 // ---- calibration ----
 
-/// A pool with targets, to which contents of many lengths have come back since.
+/// A pool with targets. Contents of many lengths have come back since the calibration.
 fn many_lengths() -> Pool {
     let pool = options().build().unwrap();
     for round in 0..2 {
@@ -413,7 +412,7 @@ library_benchmark_group!(
     ]
 );
 
-/// glibc chooses how to copy memory by what the processor has; here it is to use SSE2.
+/// glibc chooses its way to copy memory by the processor. This makes it use SSE2.
 const ONE_WAY_TO_COPY: &str = "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-ERMS,-SSSE3";
 
 main!(

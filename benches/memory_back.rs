@@ -1,8 +1,8 @@
-//! How much memory goes back to the system once a load is over: plain buffers and pools, under each
+//! How much memory goes back to the system after a load: with plain buffers and pools, under each
 //! heap that this machine has.
 //!
 //! `cargo bench --bench memory_back` prints the table of `docs/memory.md`. It takes 4 minutes, and
-//! 500 MiB of memory. The heaps beside glibc's are Debian's packages `libmimalloc2.0` and
+//! 500 MiB of memory. Apart from glibc's, the heaps are Debian's packages `libmimalloc2.0` and
 //! `libjemalloc2`, loaded by `LD_PRELOAD`. A heap that is not installed is left out.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -28,7 +28,7 @@ mod linux {
     const INTERVAL: Duration = Duration::from_secs(1);
     const THREADS: usize = 4;
     const CASE: &str = "TIERPOOL_MEMORY_BACK";
-    /// 128 uploads of 1 MB; 10,000 buffers of 1 to 65 KB; the same, and one of 100 is kept.
+    /// 128 uploads of 1 MB; 10,000 buffers of 1 to 65 KB; the same, with one of 100 kept.
     const LOADS: [&str; 3] = ["uploads", "mixed", "all but 100"];
     const HEAPS: [(&str, &str); 3] = [
         ("glibc", ""),
@@ -36,7 +36,7 @@ mod linux {
         ("jemalloc", "libjemalloc.so.2"),
     ];
     type Options = fn(Builder) -> Builder;
-    /// In those with traffic, each thread takes and drops small buffers until the end.
+    /// In the modes with traffic, each thread takes and drops small buffers until the end.
     const MODES: [(&str, Options); 7] = [
         ("plain", |pool| pool),
         ("plain, traffic", |pool| pool),
@@ -64,7 +64,7 @@ mod linux {
                 false => run(load, mode, |size| pool.get(size), |buf| &mut **buf),
             };
         }
-        // `cargo test --benches` runs one case, to see that it runs.
+        // `cargo test --benches` runs one case, to check that it works.
         let all = env::args().any(|arg| arg == "--bench");
         println!("RSS in MiB: at the start, under load, when it is dropped, 2.5 intervals later");
         for (heap, library) in HEAPS {
@@ -114,7 +114,7 @@ mod linux {
                 "uploads" => (0..128 / THREADS).map(|_| take(1_000_000)).collect(),
                 _ => (0..10_000 / THREADS).map(|_| take(size())).collect(),
             };
-            step.wait(); // all are out
+            step.wait(); // all buffers are outstanding
             step.wait();
             let mut at = 0;
             held.retain(|_| {
@@ -126,7 +126,7 @@ mod linux {
             while mode.ends_with("traffic") && begin.elapsed() < INTERVAL * 3 {
                 drop([take(1000), take(3000)]);
             }
-            step.wait(); // blocked, with what its caches hold
+            step.wait(); // blocked, with its caches filled
         };
         thread::scope(|scope| {
             for thread in 1..=THREADS as u64 {
@@ -158,13 +158,13 @@ mod linux {
         pages.parse::<f64>().expect("a number") * page / f64::from(1 << 20)
     }
 
-    /// Asks each heap that the process has for its free pages.
+    /// Asks each heap in the process for its free pages.
     fn ask_the_heap(_freed: Freed) {
         type Control =
             extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> c_int;
         let (null, all_arenas) = (ptr::null_mut(), c"arena.4096.purge".as_ptr());
-        // SAFETY: the functions have the signatures of their libraries' manuals. The name is a
-        // string, and jemalloc allows null for what is neither read nor written.
+        // SAFETY: the functions have the signatures of their libraries' manuals. The name is a C
+        // string, and jemalloc allows null for values that are neither read nor written.
         unsafe {
             libc::malloc_trim(0);
             if let Some(collect) = symbol(c"mi_collect") {
@@ -178,7 +178,7 @@ mod linux {
     }
 
     fn symbol(name: &CStr) -> Option<*mut c_void> {
-        // SAFETY: the name is a string.
+        // SAFETY: the name is a C string.
         let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
         (!symbol.is_null()).then_some(symbol)
     }

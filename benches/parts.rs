@@ -1,11 +1,11 @@
-//! Frames that share a buffer, and rooms, beside what `bytes` and `vec!` do.
+//! Frames that share a buffer, and rooms, compared with `bytes` and `vec!`.
 //!
 //! ```text
 //! cargo bench --bench parts
 //! ```
 //!
-//! All cases run by turns, in 200 rounds. Prints the median of each, and its ratio to the first
-//! case of its group.
+//! All cases run in turn, in 200 rounds. Prints the median of each, and its ratio to the first case
+//! of its group.
 
 use bytes::{Bytes, BytesMut};
 use std::env;
@@ -18,13 +18,13 @@ const FRAMES: usize = 64;
 const FRAME: usize = 1000;
 const BUFFER: usize = 64 << 10;
 
-/// A name, and what does `units` of its work at once.
+/// A name, the number of operations in one call, and that call.
 type Case<'a> = (&'a str, usize, Box<dyn FnMut() + 'a>);
 
 fn main() {
     let rounds = match env::args().any(|arg| arg == "--bench") {
         true => 200,
-        false => 1, // `cargo test --benches`, to see that it runs
+        false => 1, // `cargo test --benches` only checks that it works
     };
     let (pool, reusing) = (
         Pool::default(),
@@ -92,7 +92,7 @@ fn main() {
                         for _ in 0..100 {
                             buf.clear();
                             black_box(buf.spare_capacity_mut());
-                            // SAFETY: all of it was made of zeros.
+                            // SAFETY: all bytes were made as zeros.
                             unsafe { buf.set_len(BUFFER) };
                             black_box(&buf);
                         }
@@ -138,7 +138,7 @@ fn main() {
     }
 }
 
-/// Says of 100 rooms that they were filled.
+/// Announces 100 rooms as filled.
 fn fill(pool: &Pool) {
     for _ in 0..100 {
         let mut buf = pool.get(BUFFER);

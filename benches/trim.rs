@@ -1,14 +1,13 @@
-//! How long a trim takes, and how long the longest get of a busy thread beside it.
+//! The time of a trim, and of the longest get of a busy thread meanwhile.
 //!
 //! ```sh
 //! cargo bench --bench trim
 //! ```
 //!
-//! 64 threads have 1600 idle buffers each in their caches, 102,400 in all, and
-//! sleep. One more thread gets and drops without a pause, and notes the longest
-//! pair: while the pool is trimmed, and for as long a time when it is not, since
-//! on a shared machine the longest of many pairs is long for other reasons, too.
-//! Medians and ranges of the rounds are printed.
+//! 64 threads have 1600 idle buffers each in their caches, 102,400 in all, and sleep. One more
+//! thread gets and drops without a pause, and notes the longest pair: while the pool is trimmed,
+//! and for the same time without a trim. On a shared machine, the longest of many pairs is long for
+//! other reasons, too. Prints medians and ranges of the rounds.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 use tierpool::Pool;
 
 const THREADS: usize = 64;
-/// 25 size classes of which a thread's cache holds 64 buffers each.
+/// 25 size classes. A thread's cache holds 64 buffers of each.
 const CLASSES: std::ops::Range<usize> = 0..25;
 const CACHED: usize = 64;
 
@@ -26,7 +25,7 @@ fn capacity(class: usize) -> usize {
     512 + 8 * class
 }
 
-/// What the busy thread is to note its longest pair under.
+/// The phase under which the busy thread notes its longest pair.
 const QUIET: usize = 0;
 const TRIMMED: usize = 1;
 
@@ -55,7 +54,7 @@ impl Busy {
 #[derive(Default)]
 struct Round {
     fill: usize,
-    /// The trim that frees everything, and the one after it, which finds nothing.
+    /// The trim that frees everything. The next one finds nothing.
     trim: Duration,
     trim_of_nothing: Duration,
     longest: [Duration; 2],
@@ -89,7 +88,7 @@ fn round() -> Round {
         fill: pool.stats().total.retained_buffers as usize,
         ..Round::default()
     };
-    pool.trim(); // begins the interval in which nothing is used
+    pool.trim(); // begins the interval in which no buffer is used
 
     let busy = Arc::new(Busy {
         phase: AtomicUsize::new(QUIET),
@@ -112,8 +111,11 @@ fn round() -> Round {
     let freed = pool.trim();
     round.trim = start.elapsed();
     busy.phase.store(QUIET, Ordering::Relaxed);
-    assert!(freed.buffers + 2 >= round.fill, "all but the busy thread's");
-    // As long a time, busy on this thread as well.
+    assert!(
+        freed.buffers + 2 >= round.fill,
+        "all except the busy thread's buffers"
+    );
+    // The same time without a trim. This thread is busy, too.
     let start = Instant::now();
     while start.elapsed() < round.trim {
         black_box(start);
@@ -137,7 +139,7 @@ fn round() -> Round {
 }
 
 fn main() {
-    // `cargo test --benches` runs it once, to see that it runs.
+    // `cargo test --benches` runs one round, to check that it works.
     let rounds = if std::env::args().any(|arg| arg == "--bench") {
         11
     } else {

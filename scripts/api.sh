@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The public API, beside the listing that is committed:
+# Compares the public API with the committed listing:
 #
 #   scripts/api.sh            prints the difference, and fails if there is one
-#   scripts/api.sh --update   writes the listing anew
+#   scripts/api.sh --update   rewrites the listing
 #
-# Needs cargo-public-api (scripts/tools.sh) and a nightly, whose rustdoc writes JSON. What the
-# compiler implements by itself and no stable program can name (`Freeze` and the like), blanket
-# implementations, the methods of a trait, whose signatures are the trait's, and the order of private
-# fields (`repr(C)`), which rustdoc does not show either, are left out.
+# Needs cargo-public-api (scripts/tools.sh) and a nightly, whose rustdoc writes JSON. The listing
+# leaves out the traits that the compiler implements by itself and no stable program can name
+# (`Freeze` and the like), blanket implementations, methods of a trait, whose signatures are the
+# trait's, and the order of private fields (`repr(C)`), which rustdoc does not show either.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,9 +20,9 @@ case "${1:-}" in
     ;;
 esac
 
-export RUSTUP_AUTO_INSTALL=0 # what is not installed is an error here
+export RUSTUP_AUTO_INSTALL=0 # a missing toolchain is an error here
 if ! rustup toolchain list | grep -q '^nightly'; then
-    echo "a nightly toolchain is missing: it writes the JSON that the listing is made of" >&2
+    echo "a nightly toolchain is missing: the listing needs its JSON" >&2
     exit 1
 fi
 if ! cargo public-api --version >/dev/null 2>&1; then
@@ -45,16 +45,16 @@ awk '
     { print }' "$now.all" >"$now"
 if ! grep -q '^pub fn tierpool::Pool::get(' "$now"; then
     cat "$now.log" >&2
-    echo "that is no listing of this crate" >&2
+    echo "cargo-public-api gave no listing of this crate" >&2
     exit 1
 fi
 
 if [ "${1:-}" = --update ]; then
     cp "$now" "$listing"
-    echo "written: $listing"
+    echo "rewritten: $listing"
 elif diff -u --label "$listing" --label "the API now" "$listing" "$now"; then
-    echo "the public API is as $listing has it: $(wc -l <"$now") lines"
+    echo "the public API equals $listing: $(wc -l <"$now") lines"
 else
-    echo "the public API has changed: scripts/api.sh --update, if it is meant" >&2
+    echo "the public API has changed. If it should: scripts/api.sh --update" >&2
     exit 1
 fi

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# All that CI checks, for a developer to run as well: scripts/check.sh
+# All checks of CI, for a developer to run as well: scripts/check.sh
 #
-# Needs a Rust toolchain with rustfmt and clippy, a nightly beside it, and what
-# scripts/tools.sh installs. `docs/assurance.md` says what each part is for.
+# Needs a Rust toolchain with rustfmt and clippy, a nightly toolchain, and the tools that
+# scripts/tools.sh installs. `docs/assurance.md` explains the purpose of each part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What is built once need not be kept for the next build, nor what a debugger asks for.
+# CI builds once: it needs no incremental files and no debug information.
 if [ -n "${CI:-}" ]; then
     export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0
 fi
 
-# Begins a step, and says how long the one before took.
+# Begins a step, and prints how long the step before took.
 table=()
 step() {
     if [ -n "${current:-}" ]; then
@@ -26,7 +26,7 @@ run() {
     "$@"
 }
 
-# The command that the README gives, so that it cannot go stale.
+# The README's own test command, so that it stays correct.
 test_command=$(sed -n 's/^\(cargo test\( .*\)\{0,1\}\)$/\1/p' README.md)
 if [ "$(printf '%s\n' "$test_command" | wc -l)" -ne 1 ] || [ -z "$test_command" ]; then
     echo "README.md: one line must be the test command, 'cargo test ...'" >&2
@@ -43,18 +43,18 @@ cargo fetch --locked --manifest-path fuzz/Cargo.toml
 run cargo deny --locked --offline --workspace check --hide-inclusion-graph bans licenses sources
 run cargo deny --locked --offline --manifest-path fuzz/Cargo.toml check --hide-inclusion-graph bans licenses sources
 run cargo hack clippy --locked --workspace --feature-powerset --all-targets -- -D warnings
-# As in a release, where nothing is asserted. The dependencies are those from above.
+# As in a release, without debug assertions. The dependencies are those built above.
 run cargo clippy --locked --all-features --config profile.dev.package.tierpool.debug-assertions=false -- -D warnings
 run scripts/api.sh
 RUSTDOCFLAGS='-D warnings' run cargo doc --locked --all-features --no-deps --document-private-items
 step "the README's test command: $test_command"
-# `timeout`, here and below: an engine gone wrong may wait for ever.
+# `timeout`, here and below: a faulty engine may hang.
 timeout 1800 $test_command
 
 # The main job, on a small directory.
 run cargo run --locked --release --example relay -- src
 
-# Each asserts what it shows.
+# Each example asserts its claims.
 run cargo run --locked --release --example framed_server
 run cargo run --locked --release --example udp_receiver
 run cargo run --locked --release --example file_server
@@ -89,11 +89,11 @@ done
 
 run scripts/instructions.sh
 
-# 2^32 gets and drops: what counts in 32 bits has wrapped by then.
+# 2^32 gets and drops, so that a 32-bit counter would have wrapped.
 run cargo test --locked --release --test scale -- --ignored
 
-# Every order of the engine's races, within the bounds that the models name; and long orders
-# drawn at random.
+# Every order of the engine's races, within the bounds that the models name. Then long orders drawn
+# at random.
 step "models, every order"
 RUSTFLAGS='--cfg loom -C debug-assertions' timeout 900 \
     cargo test --locked --release -p tierpool --lib --target-dir target/loom models
@@ -103,19 +103,19 @@ RUSTFLAGS='--cfg shuttle -C debug-assertions' timeout 900 \
 
 run scripts/sanitize.sh all
 
-# A quarter of a minute for each of the four targets, of which each takes one core.
+# A quarter of a minute for each of the four targets. Each target uses one core.
 FUZZ_JOBS=$(nproc) run scripts/fuzz.sh 0.25
 
 run scripts/minimal.sh
 
 step "minimum supported Rust version"
 msrv=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
-# Clippy, above, has refused what the standard library got later, and scripts/structure.sh later
-# syntax. Here: the lock file holds no package that needs more.
+# Clippy has refused newer functions of the standard library, above, and scripts/structure.sh newer
+# syntax. This checks that no package in the lock file needs a newer Rust.
 needed=$(cargo metadata --locked --format-version 1 |
     grep -o '"rust_version":"[0-9.]*"' | cut -d'"' -f4 |
     sed 's/^\([0-9]*\.[0-9]*\)\.0$/\1/' | sort -uV | tail -n 1)
-echo "stated: $msrv; most that a locked package needs: $needed"
+echo "rust-version: $msrv; the newest that a locked package needs: $needed"
 if [ "$(printf '%s\n%s\n' "$needed" "$msrv" | sort -V | tail -n 1)" != "$msrv" ]; then
     echo "Cargo.lock: a package needs Rust $needed, above rust-version $msrv" >&2
     exit 1
@@ -123,7 +123,7 @@ fi
 if command -v rustup >/dev/null && rustup toolchain list | grep -q "^$msrv"; then
     run cargo "+$msrv" check --locked --all-targets --all-features --target-dir target/msrv
 else
-    echo "Rust $msrv is not installed here: not built with it"
+    echo "Rust $msrv is not installed here: skipped"
 fi
 
 step "all checks passed in $SECONDS s:"

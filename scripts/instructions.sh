@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# How many instructions the pool's operations take, beside what is recorded:
+# Compares the instruction counts of the pool's operations with the recorded ones:
 #
-#   scripts/instructions.sh            fails if one takes over 1 % more than recorded
-#   scripts/instructions.sh --update   writes the record anew
+#   scripts/instructions.sh            fails if a count is over 1 % above the record
+#   scripts/instructions.sh --update   rewrites the record
 #
-# 1 %: the same sources give the same counts, wherever they are built, and one store more is
-# 1.3 % of a local get and drop.
+# 1 %: the same sources give the same counts, wherever they are built, and one more store is 1.3 %
+# of a local get and drop.
 #
-# With another compiler, glibc or valgrind than those of the record, what is compared with is
-# counted anew, of the commit that made the record.
+# If the compiler, glibc or valgrind differ from those of the record, the script counts the commit
+# that made the record again, and compares with that.
 #
 # Needs valgrind and gungraun-runner: scripts/tools.sh
 set -euo pipefail
@@ -29,14 +29,14 @@ if ! command -v valgrind >/dev/null; then
     exit 1
 fi
 if [ "$(uname -sm)" != "Linux x86_64" ]; then
-    echo "the counts in $record are of Linux on x86-64; here is $(uname -sm)" >&2
+    echo "the counts in $record are for Linux on x86-64; this is $(uname -sm)" >&2
     exit 1
 fi
 
-# What else may change a count than the sources.
+# Apart from the sources, these may change a count.
 counted_by="# $(rustc --version | cut -d' ' -f1-2); $(valgrind --version); glibc $(getconf GNU_LIBC_VERSION | cut -d' ' -f2)"
 
-rm -rf "$GUNGRAUN_HOME" # so that no old count is taken for a new one
+rm -rf "$GUNGRAUN_HOME" # so that no old count is left
 log=$(mktemp)
 now=$(mktemp)
 trap 'rm -f "$log" "$now"' EXIT
@@ -45,8 +45,8 @@ if ! cargo bench --locked --bench instructions >"$log" 2>&1; then
     exit 1
 fi
 
-# A case's folder is OPERATION.xTIMES, and holds one file for each thread; callgrind gives
-# the count of each as 'totals: COUNT'.
+# The folder of a case is OPERATION.xTIMES, with one file per thread. Callgrind writes the count of
+# each thread as 'totals: COUNT'.
 {
     echo "$counted_by"
     echo operation,times,instructions,instructions_each
@@ -68,19 +68,19 @@ fi
 
 if [ "${1:-}" = --update ]; then
     cp "$now" "$record"
-    echo "written: $record"
+    echo "rewritten: $record"
     exit
 fi
 if [ "$(head -n 1 "$record")" != "$counted_by" ]; then
-    # Counts of another compiler or another heap say nothing of the sources. What the
-    # record was made of is counted here as well, then, and is the record.
+    # Counts of another compiler or another heap are no measure of the sources. So the commit of the
+    # record is counted here as well, and serves as the record.
     echo "recorded with $(head -n 1 "$record"), counted with $counted_by"
     base=$(git log -1 --format=%H -- "$record")
     if [ -z "$base" ]; then
-        echo "no commit has $record: what it was made of cannot be counted here" >&2
+        echo "no commit has $record: its sources cannot be counted here" >&2
         exit 1
     fi
-    echo "so commit $base, which made the record, is counted here, too"
+    echo "so commit $base, which made the record, is counted here as well"
     tree=$PWD/target/instructions-base
     git worktree prune
     rm -rf "$tree"
@@ -105,7 +105,7 @@ awk -F, -v limit=1 '
             verdict = "  FAILED: more than " limit " % above the record"
             failed = 1
         } else if (change < -limit) {
-            verdict = "  more than " limit " % below the record: take it over with --update"
+            verdict = "  more than " limit " % below the record: record it with --update"
         }
         printf "%-26s %9.1f instructions each  %+6.2f %%%s\n", $1, $4, change, verdict
     }

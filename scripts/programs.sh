@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The table of docs/benchmarks.md, "Programs": scripts/programs.sh [ROUNDS [SECONDS]]
 #
-# Two servers with plain buffers, under three heaps, and with the pool. In each round every variant
-# runs once, in turn, so that a slow minute of the machine is every variant's. The table has the
-# medians of the rounds, and the allocations of a run of their own. By default 7 rounds of 4 s.
+# Runs two servers with plain buffers, under three heaps, and with the pool. In each round every
+# variant runs once, in turn, so that a slow minute of the machine affects all variants. The table
+# has the medians of the rounds, and the allocations of a separate run. By default 7 rounds of 4 s.
 #
-# mimalloc and jemalloc are Debian's libraries, put in front of the server's own heap. If they are
-# not there, root gets them from apt-get. If that fails, their columns are left out.
+# mimalloc and jemalloc are Debian's libraries, loaded before the server's own heap. If they are
+# missing, root gets them from apt-get. If that fails, their columns are left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-7} seconds=${2:-4}
@@ -14,7 +14,7 @@ rounds=${1:-7} seconds=${2:-4}
 cargo build --locked --release --quiet -p programs
 programs=${CARGO_TARGET_DIR:-target}/release
 
-# The path of a shared library, or nothing.
+# Prints the path of a shared library, or nothing.
 library() { # NAME PACKAGE
     local cache
     cache=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p)
@@ -27,17 +27,17 @@ library() { # NAME PACKAGE
 mimalloc=$(library libmimalloc.so libmimalloc2.0)
 jemalloc=$(library libjemalloc.so libjemalloc2)
 
-# A name, a mode, and perhaps a library.
+# Each variant has a name, a mode, and optionally a library.
 variants=("plain|plain|")
 if [ -n "$mimalloc" ]; then
     variants+=("plain, mimalloc|plain|$mimalloc")
 else
-    echo "libmimalloc is not here, and cannot be installed: no columns with it" >&2
+    echo "libmimalloc is missing and cannot be installed: its columns are left out" >&2
 fi
 if [ -n "$jemalloc" ]; then
     variants+=("plain, jemalloc|plain|$jemalloc")
 else
-    echo "libjemalloc is not here, and cannot be installed: no column with it" >&2
+    echo "libjemalloc is missing and cannot be installed: its column is left out" >&2
 fi
 variants+=("pool|pool|")
 if [ -n "$mimalloc" ]; then
@@ -47,7 +47,7 @@ fi
 results=$(mktemp)
 trap 'rm "$results"' EXIT
 
-# Runs one variant, and notes its numbers as lines of PROGRAM, VARIANT, KEY and NUMBER.
+# Runs one variant, and prints its numbers as lines of PROGRAM, VARIANT, KEY and NUMBER.
 measure() { # PROGRAM VARIANT OPTION...
     local program=$1 name mode preload line
     IFS='|' read -r name mode preload <<<"$2"
@@ -61,12 +61,12 @@ measure() { # PROGRAM VARIANT OPTION...
 
 for program in frames files; do
     for variant in "${variants[@]}"; do
-        # The other numbers of this run are slowed down by counting.
+        # Counting slows this run down, so its other numbers are not used.
         measure "$program" "$variant" --seconds 1 --count 2> >(sed 's/^/counted: /' >&2)
         sed -i "/|allocations|/!{/^$program|${variant%%|*}|/d}" "$results"
     done
     for ((round = 0; round < rounds; round++)); do
-        # Each round begins with another variant.
+        # Each round begins with a different variant.
         for ((at = 0; at < ${#variants[@]}; at++)); do
             measure "$program" "${variants[(at + round) % ${#variants[@]}]}" --seconds "$seconds"
         done
@@ -89,7 +89,7 @@ for program in frames files; do
     while IFS='|' read -r key label format; do
         printf '| %s |' "${label/UNIT/$unit}"
         for variant in "${variants[@]}"; do
-            # shellcheck disable=SC2059 # the format is from below
+            # shellcheck disable=SC2059 # the format comes from the table below
             printf " $format |" "$(median "$program" "${variant%%|*}" "$key")"
         done
         printf '\n'

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# The test suite under tools that watch each access to memory: scripts/sanitize.sh asan|valgrind|all
+# Runs the tests under tools that check memory accesses: scripts/sanitize.sh asan|valgrind|all
 #
-# Each finds what the other does not: AddressSanitizer sees accesses to stack frames that are
-# gone, and costs a few times the time, so that nothing need be left out; but it sees nothing
-# that happens inside the standard library, which comes compiled without it. valgrind sees
-# every instruction, and that a decision rests on memory that was never written. Both look
-# for leaks at the end of each binary; what tests forget on purpose, tests/common/forget.rs
-# keeps reachable.
+# The tools complement each other. AddressSanitizer detects accesses to stack frames that are gone.
+# It only takes a few times as long, so no test is left out. But it does not check the standard
+# library, which is compiled without it. valgrind checks every instruction, and also finds decisions
+# that depend on memory that was never written. Both look for leaks at the end of each test program.
+# tests/common/forget.rs keeps values reachable that tests forget on purpose.
 #
-# Not under either: tests/rss.rs, burst.rs and faults.rs, which measure what these tools change, and
-# benches. Not under valgrind: tests/membarrier.rs, fork.rs, wiped.rs and malloc_trim.rs, see
-# below.
+# Neither runs benches, or tests/rss.rs, burst.rs and faults.rs, which measure memory that these
+# tools change. valgrind does not run tests/membarrier.rs, fork.rs, wiped.rs and malloc_trim.rs; the
+# reasons are below.
 #
 # Needs a nightly toolchain for AddressSanitizer, and valgrind.
 set -euo pipefail
@@ -18,7 +17,7 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
-# All test binaries of the pool, but those named.
+# Prints the arguments for all test programs of the pool except the named ones.
 tests_but() {
     local test
     for test in tests/*.rs tests/*/main.rs; do
@@ -31,8 +30,8 @@ tests_but() {
     done
 }
 
-# Some optimisation: else most of the time goes to proptest. Overflows and debug assertions
-# are checked as in any test. Of debugging, what a trace of calls needs.
+# Some optimisation: otherwise proptest takes most of the time. Overflows and debug assertions are
+# checked as in any test. Debug information is enough for a trace of calls.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only
 
 asan() {
@@ -46,10 +45,10 @@ asan() {
     step "AddressSanitizer: building"
     "${cargo[@]}" -p tierpool --lib "${tests[@]}" --no-run
     step "AddressSanitizer: the pool"
-    # `timeout`: a pool gone wrong may wait for ever. A heap that refuses is an answer here.
+    # `timeout`: a faulty pool may hang. Some tests need a heap that refuses.
     timeout 900 "${cargo[@]}" -p tierpool --lib "${tests[@]}"
     step "AddressSanitizer: tierpool-tune"
-    # That test limits the address space, of which AddressSanitizer takes 16 TiB.
+    # That test limits the address space, and AddressSanitizer takes 16 TiB of it.
     timeout 900 "${cargo[@]}" -p tierpool-tune -- --skip a_line_without_an_end_takes_no_memory
     step "AddressSanitizer: the examples in the documentation"
     timeout 900 "${cargo[@]}" -p tierpool --doc
@@ -58,28 +57,26 @@ asan() {
 
 valgrind_memcheck() {
     local tests binaries binary said
-    # `membarrier` runs its scenarios in processes of their own, which would have to be
-    # valgrind's, too, under the filters that they install. The children of `fork` have lost
-    # the threads that would free what these had. `wiped` reads all blocks to their ends, and
-    # so what was never written of them. And valgrind has a `malloc_trim` of its own, which
-    # comes before the test's.
+    # `membarrier` runs its scenarios in separate processes. valgrind would have to run these, too,
+    # under the filters that they install. The children of `fork` have no threads that could free
+    # the memory of the parent's threads. `wiped` reads all blocks to their ends, including bytes
+    # that were never written. And valgrind replaces `malloc_trim` before the test can.
     mapfile -t tests < <(tests_but rss burst faults membarrier fork wiped malloc_trim)
     step "valgrind: building"
-    # With fewer rounds where there are many: valgrind is some 30 times slower, and runs
-    # one thread at a time.
+    # Long tests run fewer rounds: valgrind is some 30 times slower, and runs one thread at a time.
     said=$(RUSTFLAGS='--cfg slow --cfg no_benches' cargo test --locked --all-features --no-run \
         --target-dir target/valgrind -p tierpool --lib "${tests[@]}" 2>&1) ||
         { printf '%s\n' "$said"; return 1; }
     mapfile -t binaries < <(printf '%s\n' "$said" | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
     [ "${#binaries[@]}" -gt 1 ]
-    # Side by side, since each runs one thread at a time; what each says is printed when it ends.
+    # In parallel, since each runs one thread at a time. The output of each is printed when it ends.
     step "valgrind: ${#binaries[@]} test binaries"
     printf '%s\n' "${binaries[@]}" | xargs -P "$(nproc)" -I {} scripts/sanitize.sh memcheck {}
 }
 
 memcheck() { # BINARY
     local said status=0 from=$SECONDS
-    # `fair-sched`: else a thread that waits in a loop starves the one that it waits for.
+    # `fair-sched`: otherwise a thread that waits in a loop starves the thread that it waits for.
     said=$(timeout 900 valgrind --quiet --error-exitcode=99 \
         --leak-check=full --show-leak-kinds=definite,indirect \
         --errors-for-leak-kinds=definite,indirect --num-callers=30 \
@@ -87,14 +84,14 @@ memcheck() { # BINARY
     printf '\n== valgrind: %s, %d s\n%s\n' "$1" $((SECONDS - from)) "$said"
     if [ "$status" -ne 0 ]; then
         echo "valgrind: $1 FAILED (exit $status)"
-        exit 1 # which `xargs` goes on from, and exits with 123 at its end
+        exit 1 # `xargs` goes on, and exits with 123 at its end
     fi
 }
 
 case "${1-}" in
 asan) asan ;;
 valgrind) valgrind_memcheck ;;
-memcheck) # one binary, for the above
+memcheck) # one test program, called by `valgrind_memcheck`
     memcheck "$2"
     exit
     ;;

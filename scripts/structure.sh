@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rules of the sources that neither rustc nor clippy (clippy.toml) checks: scripts/structure.sh [DIRECTORY]
+# Checks rules that rustc and clippy (clippy.toml) do not: scripts/structure.sh [DIRECTORY]
 #
 # DIRECTORY holds the library's sources; src by default.
 set -euo pipefail
@@ -18,24 +18,25 @@ never() { # MESSAGE PATTERN EXCEPT FOLDER...
     fi
 }
 
-# Clippy cannot: to its lints, an atomic that src/sync exports is the standard library's.
+# Clippy cannot check this: for its lints, an atomic that src/sync exports is the standard
+# library's.
 never "Only $src/sync may name loom, shuttle or the standard library's atomics" \
     '\<(loom|shuttle)::|\<use (loom|shuttle)\>|\<atomic(::|[;,}]| as )|(std|core)::sync::\*' "$src/sync/.*" "$src"
 
 never "Name each ordering as Ordering::NAME where it is used" \
     'Ordering::[{*]|use .*Ordering::' '' "$src"
 
-# Clippy knows in which release a function came, not in which a piece of syntax did.
+# Clippy knows the release of a function, but not that of a piece of syntax.
 never "Let chains came with Rust 1.88, after the rust-version of Cargo.toml" \
     '&& let ' '' "$src" tests examples benches tune
 
-# An ordering is named, with its partner or why it has none, in a comment on its line or on
-# one of the twelve above. Tests and models are exempt.
+# A comment names each ordering, with its partner or why it has none. It is on the same line or on
+# one of the twelve lines above. Tests and models are exempt.
 found=$(find "$src" -name '*.rs' ! -path "$src/models/*" -print0 | sort -z |
     xargs -0 awk '
         BEGIN { split("Relaxed Acquire Release AcqRel SeqCst", words, " ") }
         FNR == 1 { end = ""; split("", named) }
-        # To the line that closes what `#[cfg(test)]` is on.
+        # Skips from `#[cfg(test)]` to the line that closes the item below it.
         /^ *#\[cfg\(test\)\]/ { end = $0; sub(/#.*/, "}", end) }
         end != "" { if ($0 == end) end = ""; next }
         {

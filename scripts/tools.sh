@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what CI needs beside a Rust toolchain, in these versions, unless it is there:
+# Installs the tools of CI beside a Rust toolchain, in these versions, unless they are installed:
 #
-#   scripts/tools.sh           what CI runs
-#   scripts/tools.sh mutants   cargo-mutants as well, which CI does not run
+#   scripts/tools.sh           the tools that CI runs
+#   scripts/tools.sh mutants   also cargo-mutants, which CI does not run
 #
-# It installs no toolchain: `stable`, with rustfmt and clippy, and `nightly` must be there.
+# Installs no toolchain: `stable`, with rustfmt and clippy, and `nightly` must be installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ cargo_fuzz=0.13.2
 cargo_hack=0.6.46
 cargo_mutants=27.1.0
 cargo_public_api=0.52.0 # reads the JSON of nightlies from 2025-08 on
-# The same as the library's: the two speak to each other.
+# The library's version: the two must be the same.
 gungraun_runner=$(sed -n 's/^gungraun = "=\([0-9.]*\)".*/\1/p' Cargo.toml)
 
 case "${1:-}" in
@@ -24,12 +24,12 @@ case "${1:-}" in
     ;;
 esac
 
-# One folder for all, so that what they have in common is built once.
+# One folder for all, so that common dependencies are built once.
 export CARGO_TARGET_DIR=$PWD/target/tools
-# Not optimised: they run for seconds, and building them takes minutes.
+# Not optimised: the tools run for seconds, and building them takes minutes.
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
-export RUSTUP_AUTO_INSTALL=0 # what is not installed is an error here
+export RUSTUP_AUTO_INSTALL=0 # a missing toolchain is an error here
 
 installed=$(cargo install --list)
 

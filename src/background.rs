@@ -1,9 +1,10 @@
-//! The one thread that looks after all pools of the process that ask for it.
+//! The one thread that trims all pools of the process that ask for it.
 //!
-//! Owns the thread, the list of its tasks, and when each is due. Knows nothing of what a task does.
+//! Owns the thread, the list of its tasks, and the time when each is due. Knows nothing of a task's
+//! work.
 //!
 //! The thread starts with the first task and ends with the last one. The list has a lock, which no
-//! one holds while a task runs.
+//! thread holds while a task runs.
 
 use crate::clock::Stopwatch;
 use crate::system::SignalsBlocked;
@@ -26,12 +27,12 @@ struct Entry {
     /// Weak: the thread keeps no task alive between two runs.
     task: Weak<dyn Task>,
     interval: Duration,
-    /// The time until it is due. It counts down, so a clock that is set back delays it once, by
-    /// one interval at most.
+    /// The time until the task is due. It counts down, so a clock that is set back delays the task
+    /// only once, by at most one interval.
     left: Duration,
-    /// Whether it has joined since the thread last counted down.
+    /// Whether the task has joined since the thread last counted down.
     is_new: bool,
-    /// Whether it is to run in the present sweep.
+    /// Whether the task will run in the present sweep.
     is_due: bool,
 }
 
@@ -40,8 +41,8 @@ impl Entry {
         self.task.as_ptr().cast::<()>() == task
     }
 
-    /// Makes it due one interval from now on. `passed` is the time since the thread last counted
-    /// down: that does not count for it, and the rest of the sweep does.
+    /// Makes the task due one interval from now on. `passed` is the time since the thread last
+    /// counted down. That time does not count for this task, and the rest of the sweep does.
     fn has_run(&mut self, passed: Duration) {
         self.left = self.interval.saturating_add(passed);
     }
@@ -49,8 +50,8 @@ impl Entry {
 
 struct Tasks {
     entries: Vec<Entry>,
-    /// The process whose thread looks after the list, if one does. A child that was forked has a
-    /// copy of the list, and no thread.
+    /// The process whose thread runs the tasks, if there is a thread. A forked child has a copy of
+    /// the list, and no thread.
     runs_in: Option<u32>,
 }
 
@@ -58,18 +59,18 @@ static TASKS: Mutex<Tasks> = Mutex::new(Tasks {
     entries: Vec::new(),
     runs_in: None,
 });
-/// Notified when a task has joined, and when the last one has left.
+/// Notified when a task joins, and when the last one leaves.
 static CHANGED: Condvar = Condvar::new();
 
 fn tasks() -> MutexGuard<'static, Tasks> {
     TASKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has `task` run after each `interval`, from one interval from now on, until it ends or
-/// [`leave`] takes it out of the list. Starts the thread if there is none.
+/// Runs `task` after each `interval`, for the first time one interval from now. Stops when the task
+/// ends or [`leave`] removes it from the list. Starts the thread if there is none.
 ///
 /// The thread takes none of the process's signals: it blocks all of them, from its first
-/// instruction on. The calling thread's own mask is the same before and after.
+/// instruction on. The calling thread's own mask is unchanged.
 ///
 /// # Errors
 ///
@@ -100,10 +101,10 @@ pub(crate) fn join<T: Task + 'static>(
     Ok(())
 }
 
-/// Takes a task out of the list, if it is there. The last one ends the thread.
+/// Removes a task from the list, if it is there. The last one ends the thread.
 ///
-/// Does not wait for the thread, which may run the task at this moment: this may be called by a
-/// destructor at process exit, where a wait for another thread may never end.
+/// Does not wait for the thread, which may run the task at this moment. A destructor at process
+/// exit may call this, and there a wait for another thread may never end.
 pub(crate) fn leave<T: Task>(task: &T) {
     let task = (&raw const *task).cast::<()>();
     let mut tasks = tasks();
@@ -126,7 +127,7 @@ fn run_all() {
     while let Some(least) = tasks.least_left() {
         let stopwatch = Stopwatch::start();
         if !least.is_zero() {
-            // May end early: the time is counted below in any case.
+            // The wait may end early: the time that passed is counted below in any case.
             let (guard, result) = CHANGED
                 .wait_timeout(tasks, least)
                 .unwrap_or_else(PoisonError::into_inner);
@@ -138,11 +139,11 @@ fn run_all() {
             tasks.count_down(waited);
             continue;
         }
-        // All that are due in turn, so that none can starve another one. Takes no memory.
+        // Runs all due tasks in turn, so that none can starve another one. Takes no memory.
         for entry in &mut tasks.entries {
             entry.is_due = entry.left.is_zero();
         }
-        // Each may leave meanwhile, and others may join.
+        // Each task may leave meanwhile, and others may join.
         while let Some(entry) = tasks.entries.iter_mut().find(|entry| entry.is_due) {
             entry.is_due = false;
             let task = entry.task.clone();
@@ -157,13 +158,13 @@ fn run_all() {
         }
         tasks.count_down(stopwatch.passed());
     }
-    // Under the lock: whoever joins from here on starts another thread.
+    // Under the lock: a task that joins from here on starts another thread.
     tasks.entries = Vec::new();
     tasks.runs_in = None;
 }
 
 impl Tasks {
-    /// The time until a task is due, counted from now; `None` if there is none.
+    /// The time until the next task is due; `None` if there is none.
     fn least_left(&mut self) -> Option<Duration> {
         let left = self.entries.iter_mut().map(|entry| {
             entry.is_new = false;
@@ -172,7 +173,8 @@ impl Tasks {
         left.min()
     }
 
-    /// Takes time off that has passed since `least_left`, but not for tasks that are new since.
+    /// Subtracts the time that has passed since `least_left`, except for tasks that have joined
+    /// since.
     fn count_down(&mut self, passed: Duration) {
         for entry in &mut self.entries {
             if !entry.is_new {
@@ -185,14 +187,15 @@ impl Tasks {
 /// Runs a task that has not ended. A panic ends here, once the program's panic hook has reported
 /// it.
 fn run(task: &Weak<dyn Task>) {
-    // The task itself may end here, and what it owns with it.
+    // The task may end here, with everything that it owns.
     let ran = panic::catch_unwind(AssertUnwindSafe(|| {
         if let Some(task) = task.upgrade() {
             task.run();
         }
     }));
     if let Err(panic) = ran {
-        // What was thrown may panic as well when it is dropped. What that throws is leaked.
+        // The payload of the panic may panic when it is dropped. The payload of that panic is
+        // leaked.
         let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(panic)));
         let _leaked = dropped.map_err(mem::forget);
     }
@@ -208,7 +211,7 @@ mod tests {
         fn run(&self) {}
     }
 
-    // Failed once: the rest of the sweep, the runs of later tasks, did not count.
+    // Failed once: the runs of later tasks in the same sweep did not count.
     #[test]
     fn the_interval_counts_from_the_end_of_a_run() {
         let interval = Duration::from_secs(10);
@@ -228,7 +231,7 @@ mod tests {
             ],
             runs_in: None,
         };
-        // The first one's run ends after a second, the next one's after four.
+        // The first task's run ends after a second, the next one's after four.
         tasks.entries[0].has_run(Duration::from_secs(1));
         tasks.entries[1].has_run(Duration::from_secs(4));
         tasks.count_down(Duration::from_secs(4));

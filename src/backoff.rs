@@ -1,6 +1,6 @@
 //! A pause before the next try of something that did not help. It doubles each time.
 //!
-//! Owns how many occasions to skip. Knows nothing of what is tried.
+//! Owns how many occasions to skip. Knows nothing of the tries themselves.
 
 use crate::sync::Hint;
 
@@ -9,7 +9,7 @@ use crate::sync::Hint;
 /// 63: a try takes some microseconds, which is little beside the time of 63 occasions.
 const PAUSE_MOST: usize = 63;
 
-/// If two threads meet here, one occasion more or fewer is skipped.
+/// Two threads that use it at once may skip one occasion more or fewer.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     /// Occasions to skip before the next try.
@@ -35,7 +35,8 @@ impl Backoff {
         left > 0
     }
 
-    /// Notes whether a try helped. After the first that did not, the next occasion is still taken.
+    /// Notes whether a try helped. After the first one that did not, the next occasion is still
+    /// taken.
     pub(crate) fn note(&self, useful: bool) {
         let pause = self.pause.get();
         let (skip, pause) = match useful {

@@ -1,13 +1,13 @@
 //! A coarse clock, and a timer that recovers from any jump of the clock.
 //!
-//! Owns the unit, milliseconds that wrap, and every look at a clock: a system without one
-//! has timers that are never over. Knows nothing of what is timed.
+//! Owns the unit, milliseconds that wrap, and every read of a clock: on a system without one, no
+//! timer is ever over. Knows nothing of the use of a timer.
 //!
-//! The system promises that its clock does not go back. Virtual machines that were
-//! stopped, moved or restored have broken that, and a timer that waits for the clock to
-//! catch up waits for days then.
+//! The system promises that its clock does not go back. Virtual machines that were stopped, moved
+//! or restored have broken that promise. A timer that waits for the clock to catch up then waits
+//! for days.
 
-#![allow(clippy::disallowed_methods)] // this file looks at the clock
+#![allow(clippy::disallowed_methods)] // only this file reads the clock
 
 use crate::sync::Hint;
 use std::thread;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Whether the system has a clock. `wasm32-unknown-unknown` has none: `Instant::now` panics.
 const HAS_CLOCK: bool = !cfg!(all(target_family = "wasm", target_os = "unknown"));
 
-/// Sleeps for `least` at least. Returns how long that took, as far as there is a clock.
+/// Sleeps for at least `least`. Returns how long that took, as far as there is a clock.
 pub(crate) fn nap(least: Duration) -> Duration {
     let before = has_clock().then(Instant::now);
     thread::sleep(least);
@@ -37,7 +37,7 @@ impl Stopwatch {
     }
 }
 
-/// Milliseconds since some moment, which wrap; `None` where there is no clock.
+/// Milliseconds since a fixed moment, which wrap; `None` where there is no clock.
 fn now() -> Option<usize> {
     has_clock().then(system::now)
 }
@@ -52,15 +52,15 @@ fn has_clock() -> bool {
     HAS_CLOCK && !tests::CLOCK_IS_GONE.get()
 }
 
-/// How far behind the last restart the clock may be without counting as a jump, in milliseconds.
+/// How many milliseconds behind the last restart the clock may be without counting as set back.
 ///
-/// A second: more than lies between one thread's look at the clock and another's.
+/// A second: more than lies between two threads' reads of the clock.
 const BACK_MOST: usize = 1000;
 
-/// An event that comes round after an interval; never where there is no clock.
+/// An event after an interval; never where there is no clock.
 pub(crate) struct Timer {
     interval: usize,
-    /// When it was restarted.
+    /// The time of the last restart.
     since: Hint,
 }
 
@@ -70,7 +70,7 @@ impl Timer {
     }
 
     fn new_at(interval: Duration, now: usize) -> Self {
-        // At most half of the range, so that the timer is seen as over for just as long.
+        // At most half of the range, so that the timer stays over for at least as long.
         let interval = usize::try_from(interval.as_millis())
             .unwrap_or(usize::MAX)
             .min(usize::MAX / 2);
@@ -80,16 +80,16 @@ impl Timer {
         }
     }
 
-    /// Whether the interval has passed since the last restart, or the clock has been put
-    /// back since.
+    /// Whether the interval has passed since the last restart, or the clock has been set back
+    /// since.
     pub(crate) fn is_over(&self) -> bool {
         now().is_some_and(|now| self.is_over_at(now))
     }
 
-    /// Over too soon, once, after the clock has jumped back: the restart takes the clock as it is.
+    /// Over too soon once after the clock was set back. The restart then takes the present time.
     fn is_over_at(&self, now: usize) -> bool {
         let passed = now.wrapping_sub(self.since.get());
-        // Back by one is the most that can have passed.
+        // A clock that is a little behind gives the highest values.
         (self.interval..=usize::MAX - BACK_MOST).contains(&passed)
     }
 
@@ -108,12 +108,12 @@ impl Timer {
 mod system {
     use std::mem::MaybeUninit;
 
-    /// The kernel's tick, 1 to 10 ms: read without asking the hardware.
+    /// The time of the kernel's tick, 1 to 10 ms old: read without asking the hardware.
     pub(super) fn now() -> usize {
-        // Zeroed, since on some machines it has fields that have no name.
+        // Zeroed, since on some machines it has unnamed fields.
         let mut time = MaybeUninit::<libc::timespec>::zeroed();
-        // SAFETY: writes one `timespec`, to the one that it is given, which is made of
-        // numbers. It cannot fail with this clock; if it did, the time would stand still.
+        // SAFETY: writes one `timespec`, to the one that it is given, which is made of numbers. The
+        // call cannot fail with this clock. If it did, the time would stand still.
         let time = unsafe {
             libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, time.as_mut_ptr());
             time.assume_init()
@@ -143,14 +143,14 @@ mod tests {
     use std::thread;
 
     thread_local! {
-        /// Whether this thread lives without a clock.
+        /// Whether this thread runs as on a system without a clock.
         pub(super) static CLOCK_IS_GONE: Cell<bool> = const { Cell::new(false) };
     }
 
     const INTERVAL: usize = 10_000;
     const DAY: usize = 24 * 60 * 60 * 1000;
-    /// Where the clock begins: at its beginning, in the middle, and so that it wraps in
-    /// each stretch of the interval.
+    /// Where the clock begins: at 0, in the middle, and so that it wraps in each stretch of the
+    /// interval.
     const STARTS: [usize; 6] = [
         0,
         123_456_789,
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    // Failed once: it waited until the clock was again where it had been.
+    // Failed once: the timer waited until the clock had reached its old time again.
     #[test]
     fn a_clock_that_jumps_back_makes_it_over_once() {
         for start in STARTS {
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    // Else a thread that looked at the clock just before another one restarted the timer would
+    // Otherwise a thread that read the clock right before another one restarted the timer would
     // repeat the same work at once.
     #[test]
     fn a_clock_that_is_a_little_behind_has_not_moved() {
@@ -249,12 +249,12 @@ mod tests {
     fn the_systems_clock_moves_in_milliseconds() {
         let timer = Timer::new(Duration::from_millis(20));
         let longer = Timer::new(Duration::from_secs(100_000));
-        thread::sleep(Duration::from_millis(60)); // 20, and twice the coarsest tick
+        thread::sleep(Duration::from_millis(60)); // 20, and more than two of the coarsest ticks
         assert!(timer.is_over());
-        assert!(!longer.is_over(), "that would be a day");
+        assert!(!longer.is_over(), "its interval is a day");
     }
 
-    /// On a new thread, so that other tests have a clock.
+    /// Runs on a new thread, so that other tests have a clock.
     fn without_a_clock(work: impl FnOnce() + Send) {
         let run = || {
             CLOCK_IS_GONE.set(true);
@@ -276,7 +276,7 @@ mod tests {
         });
     }
 
-    // Where there is no clock, to look at one would panic.
+    // Where there is no clock, reading it would panic.
     #[test]
     fn a_pool_without_a_clock_serves_and_calibrates() {
         without_a_clock(|| {
@@ -289,13 +289,16 @@ mod tests {
             let idle = pool.stats().total.retained_buffers;
             for _ in 0..3 {
                 thread::sleep(Duration::from_millis(3));
-                drop(pool.get(5000)); // a miss, or a hit in the depot: the slow path
+                drop(pool.get(5000)); // a miss or a depot hit: the slow path
                 drop(pool.adopt(bytes::BytesMut::with_capacity(700)));
             }
             let after = pool.stats().total;
             assert_eq!(after.trimmed, 0, "no time has passed");
             assert!(after.retained_buffers > idle);
-            assert!(pool.stats().calibrations > 0, "by returns it goes on");
+            assert!(
+                pool.stats().calibrations > 0,
+                "calibrations by returns go on"
+            );
             assert_eq!((pool.trim().buffers, pool.trim().buffers > 0), (0, true));
         });
     }

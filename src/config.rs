@@ -1,6 +1,6 @@
 //! A checked configuration: the size classes, and how much of each the levels may hold.
 //!
-//! Owns the limits and their reasons. Knows nothing of options.
+//! Owns the limits and their reasons. Knows nothing of `Builder`'s options.
 
 use crate::engine::{CACHE_ROUNDS, ClassIndex, ClassLimits, Freed, Limits};
 use crate::sizing::profile::Profile;
@@ -25,7 +25,7 @@ pub(crate) struct Config {
     pub(crate) compact_below: u8,
 }
 
-/// The program's own code, which receives what a trim freed.
+/// The program's own code, which receives the freed buffers and bytes of a trim.
 #[derive(Clone)]
 pub(crate) struct Hook(Arc<dyn Fn(Freed) + Send + Sync>);
 
@@ -45,24 +45,24 @@ impl fmt::Debug for Hook {
     }
 }
 
-// It is called when the pool has done its own work, so its panic leaves nothing half-changed but
-// what the program's code itself has changed.
+// The hook is called when the pool has done its own work. So its panic leaves nothing half-changed,
+// except for state of the program's own code.
 impl UnwindSafe for Hook {}
 impl RefUnwindSafe for Hook {}
 
 /// How the sizes are learned.
 #[derive(Clone, Debug)]
 pub(crate) struct Calibrating {
-    /// A calibration is due when one step has more returns than this; `None` for calibrations on
-    /// request only.
+    /// A calibration is due when one step has more returns than this; `None` for explicit
+    /// calibrations only.
     pub(crate) threshold: Option<u64>,
-    /// Which part of the returns `max_size` is to hold, from 0 to 1.
+    /// The part of the returns that `max_size` must hold, from 0 to 1.
     pub(crate) percentile: f64,
     /// The interval of calibrations by time; `None` for none.
     pub(crate) interval: Option<Duration>,
     /// The profile to begin with.
     pub(crate) profile: Profile,
-    /// Classes whose buffers are kept idle on purpose: these are never retired.
+    /// Classes whose buffers are kept idle on purpose: they are never retired.
     pub(crate) kept_idle: Box<[ClassIndex]>,
 }
 
@@ -74,15 +74,15 @@ const CACHE_BYTES_MAX: usize = 512 * 1024;
 
 /// The most bytes that a get or a drop frees for a trim, or one buffer if that is larger.
 ///
-/// 512 KiB: to give that many pages back takes 0.05 to 0.2 ms, if they were written to.
+/// 512 KiB: giving that many pages back takes 0.05 to 0.2 ms, if they were written to.
 pub(crate) const PIECE_BYTES: usize = 512 << 10;
 
-/// How many buffers without a size class the levels may hold.
+/// The limits for buffers without a size class: the levels hold none.
 const NOTHING: ClassLimits = ClassLimits {
     items: 0,
     cache_rounds: 0,
     magazine_rounds: 0,
-    weight: usize::MAX, // no buffer's: none passes for one that came from there
+    weight: usize::MAX, // no buffer's weight: so none passes for one of these
     keep_idle: 0,
 };
 

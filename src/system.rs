@@ -1,8 +1,8 @@
-//! The pool's requests to the heap and to the system behind it, beside those of the standard
+//! The pool's requests to the heap and to the operating system, beyond those of the standard
 //! library.
 //!
-//! Owns the ways to be refused: a refused request is a `None` or an `Err`, and never ends the
-//! process. Knows nothing of what it is for.
+//! Owns the handling of refusals: a refused request is a `None` or an `Err`, and never ends the
+//! process. Knows nothing of the use of the memory.
 
 use std::alloc::{self, Layout};
 use std::hint;
@@ -20,7 +20,7 @@ pub(crate) const CAPACITY_MAX: usize = isize::MAX as usize;
 
 /// `len` bytes, all zero, that fill their vector; `None` if the heap refuses.
 ///
-/// Zero, since a vector shows all that it holds. Costs as [`zeroed_slice`].
+/// Zeroed, since a vector shows all bytes that it holds. Costs as much as [`zeroed_slice`].
 pub(crate) fn zeroed(len: usize) -> Option<Vec<u8>> {
     let bytes = zeroed_slice::<u8>(len)?;
     // SAFETY: all of them are initialised, with zeros.
@@ -34,7 +34,7 @@ pub(crate) fn zeroed(len: usize) -> Option<Vec<u8>> {
 pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
     let layout = Layout::array::<T>(len).ok()?;
     if layout.size() == 0 {
-        return Some(Box::new_uninit_slice(len)); // which asks for nothing
+        return Some(Box::new_uninit_slice(len)); // asks the heap for nothing
     }
     // SAFETY: the size is not 0.
     let start = unsafe { alloc::alloc_zeroed(layout) }.cast::<MaybeUninit<T>>();
@@ -42,12 +42,12 @@ pub(crate) fn zeroed_slice<T>(len: usize) -> Option<Box<[MaybeUninit<T>]>> {
         return None;
     }
     let slice = ptr::slice_from_raw_parts_mut(start, len);
-    // SAFETY: the global allocator has just given the block for the slice's layout, and
+    // SAFETY: the global allocator has given the block for the slice's layout, and
     // nothing else refers to it. A `MaybeUninit` may be any bytes.
     Some(unsafe { Box::from_raw(slice) })
 }
 
-/// `value` in a block from the heap; handed back if the heap has none.
+/// Moves `value` to a block from the heap; hands it back if the heap has none.
 pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, T> {
     let mut one = Vec::new();
     if one.try_reserve_exact(1).is_err() {
@@ -61,12 +61,12 @@ pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, T> {
 
 /// Returns whether the heap gives a block for `count` values of `T` now. Frees the block again.
 ///
-/// A hint, for an allocation by other code that ends the process if it is refused. Another thread
-/// may take the last memory in between.
+/// This is a hint, for an allocation by other code that ends the process if it is refused. Another
+/// thread may take the last memory in between.
 pub(crate) fn has_room_for<T>(count: usize) -> bool {
     let mut probe = Vec::<T>::new();
     let has_room = probe.try_reserve_exact(count).is_ok();
-    // So that the compiler does not find the block useless, and leave it out.
+    // Keeps the compiler from removing the unused block.
     hint::black_box(probe.as_ptr());
     has_room
 }
@@ -75,8 +75,8 @@ pub(crate) fn has_room_for<T>(count: usize) -> bool {
 /// or `None` on a system where the pool cannot do that.
 ///
 /// The bytes are uninitialised before and after, whatever they are. A later write to them takes a
-/// page fault for each page. A refusal by the system, as for locked pages, counts as 0 bytes. Where
-/// huge pages are in use, the system splits one if only a part of it is given back.
+/// page fault for each page. If the system refuses, as for locked pages, the result is 0 bytes.
+/// Where huge pages are in use, the system splits one if only a part of it is given back.
 pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> Option<usize> {
     let page = pages::size()?;
     let pages = match bytes.as_ptr().align_offset(page) {
@@ -84,8 +84,8 @@ pub(crate) fn release_pages(bytes: &mut [MaybeUninit<u8>]) -> Option<usize> {
         _ => &mut [],
     };
     let len = pages.len() / page * page;
-    // SAFETY: these are whole pages, and `bytes` is the only way to them. What they held may be
-    // lost, as they are uninitialised.
+    // SAFETY: these are whole pages, and `bytes` is the only reference to them. Their contents may
+    // be lost, as they are uninitialised.
     let released = len > 0 && unsafe { pages::release(pages.as_mut_ptr().cast(), len) };
     Some(if released { len } else { 0 })
 }
@@ -100,14 +100,15 @@ mod pages {
         usize::try_from(size).ok()
     }
 
-    /// Returns `false` if the system refuses, as it does for locked pages. Nothing has changed then.
+    /// Returns `false` if the system refuses, as it does for locked pages. Nothing has changed
+    /// then.
     ///
     /// # Safety
     ///
-    /// - The pages are whole, and no other code uses them. What they hold may be lost.
+    /// - The pages are whole, and no other code uses them. Their contents may be lost.
     pub(super) unsafe fn release(pages: *mut c_void, len: usize) -> bool {
-        // SAFETY: as the caller promises. `errno` is this thread's own, and stays as it was: a drop
-        // may run between the program's own call and its look at `errno`.
+        // SAFETY: as the caller promises. `errno` belongs to this thread, and is restored: a drop
+        // may run between the program's own call and its read of `errno`.
         unsafe {
             let errno = libc::__errno_location();
             let before = *errno;
@@ -136,7 +137,7 @@ mod pages {
     ///
     /// # Safety
     ///
-    /// - The pages are whole, and no other code uses them. What they hold may be lost.
+    /// - The pages are whole, and no other code uses them. Their contents may be lost.
     pub(super) unsafe fn release(pages: *mut c_void, len: usize) -> bool {
         // SAFETY: as the caller promises.
         unsafe { DiscardVirtualMemory(pages, len) == 0 }
@@ -157,7 +158,7 @@ mod pages {
 }
 
 /// As [`FileExt::read_at`](std::os::unix::fs::FileExt::read_at), into bytes that may be
-/// uninitialised. The first ones are initialised then, as many as it returns.
+/// uninitialised. Returns how many bytes from the first one on are initialised then.
 #[cfg(all(unix, not(miri)))]
 pub(crate) fn read_at(
     file: BorrowedFd<'_>,
@@ -182,7 +183,7 @@ pub(crate) fn read_at(
 }
 
 /// As [`UdpSocket::recv_from`](std::net::UdpSocket::recv_from), into bytes that may be
-/// uninitialised. The first ones are initialised then, as many as it returns.
+/// uninitialised. Returns how many bytes from the first one on are initialised then.
 #[cfg(all(unix, not(miri)))]
 pub(crate) fn recv_from(
     socket: BorrowedFd<'_>,
@@ -205,8 +206,8 @@ pub(crate) fn recv_from(
     };
     let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
     let sender = &raw const sender;
-    // SAFETY: an address is made of numbers, and each was zeroed or written. The family says of
-    // which kind it is; each kind is shorter than the storage, and no more aligned.
+    // SAFETY: an address is made of numbers, and each was zeroed or written. The family gives the
+    // kind of the address. Each kind is shorter than the storage, and no more aligned.
     let sender = unsafe {
         match libc::c_int::from((*sender.cast::<libc::sockaddr_storage>()).ss_family) {
             libc::AF_INET => {
@@ -231,11 +232,11 @@ pub(crate) fn recv_from(
     Ok((received, sender))
 }
 
-/// Makes the heap give free pages back, if it is one that can be asked.
+/// Asks the heap to give free pages back, if it is one that can be asked.
 ///
-/// glibc's heap keeps free memory below a block that is still in use, and the blocks that its
-/// threads' caches hold; `malloc_trim` gives back whole free pages wherever they lie. It locks one
-/// arena after the other meanwhile.
+/// glibc's heap keeps free memory below a block that is in use, and the blocks in its threads'
+/// caches. `malloc_trim` gives back whole free pages wherever they lie. It locks one arena after
+/// the other meanwhile.
 pub(crate) fn malloc_trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     // SAFETY: takes a number, may be called by any thread at any time, and
@@ -245,20 +246,20 @@ pub(crate) fn malloc_trim() {
     }
 }
 
-/// Blocks all signals in the calling thread until it is dropped, which a panic does, too.
+/// Blocks all signals in the calling thread until it is dropped, also by a panic.
 ///
-/// A thread that is started in between blocks them for good. Does nothing on systems that
-/// have no signals.
+/// A thread that is started meanwhile blocks them for good. Does nothing on systems without
+/// signals.
 pub(crate) struct SignalsBlocked {
     before: signals::Mask,
-    /// It stays on its thread.
+    /// Keeps it on its thread.
     _of_this_thread: PhantomData<*const ()>,
 }
 
 impl SignalsBlocked {
     /// # Errors
     ///
-    /// - If the system refuses. The thread's signals are as they were then.
+    /// - If the system refuses. The thread's signals are unchanged then.
     pub(crate) fn in_this_thread() -> io::Result<Self> {
         Ok(SignalsBlocked {
             before: signals::block_all()?,
@@ -273,7 +274,7 @@ impl Drop for SignalsBlocked {
     }
 }
 
-// The unixes named here have no such call in the `libc` crate, and hardly any signals.
+// The Unix systems named here have no such call in the `libc` crate, and hardly any signals.
 #[cfg(all(
     unix,
     not(any(
@@ -290,7 +291,7 @@ mod signals {
     use std::io;
     use std::mem::MaybeUninit;
 
-    /// Zeroed, and written by the system, which need not write all of it.
+    /// Zeroed, then written by the system, which need not write all of it.
     pub(super) type Mask = MaybeUninit<libc::sigset_t>;
 
     /// Blocks all signals in the calling thread. Returns the mask that it had.
@@ -303,7 +304,7 @@ mod signals {
 
     /// Gives the calling thread a mask that it had.
     pub(super) fn restore(before: &Mask) {
-        // It cannot fail: it has just done the same with another set.
+        // It cannot fail: the same call has succeeded with another set.
         _ = exchange(before);
     }
 
@@ -348,50 +349,50 @@ mod tests {
     use std::slice;
 
     #[test]
-    fn what_no_heap_can_give_is_refused() {
+    fn a_request_that_no_heap_can_serve_is_refused() {
         const LAYOUT_MAX: usize = isize::MAX as usize;
         assert_eq!(zeroed(LAYOUT_MAX + 1), None, "no layout is so large");
         assert_eq!(zeroed(usize::MAX), None);
         assert!(zeroed_slice::<u64>(usize::MAX / 4).is_none());
         assert!(!has_room_for::<u64>(usize::MAX));
-        // Two of these and this program are more than there are addresses.
+        // Two blocks of this size and the program need more addresses than there are.
         let (one, other) = (zeroed(LAYOUT_MAX), zeroed(LAYOUT_MAX));
         assert!(one.is_none() || other.is_none());
         assert!(one.is_none() || !has_room_for::<u8>(LAYOUT_MAX));
     }
 
     #[test]
-    fn what_is_given_is_whole() {
+    fn a_granted_block_has_the_requested_length() {
         for len in [0, 1, 511, 4096, 1 << 20] {
-            let bytes = zeroed(len).expect("so much there is");
+            let bytes = zeroed(len).expect("the heap has room");
             assert_eq!((bytes.len(), bytes.capacity()), (len, len));
             assert!(bytes.iter().all(|&byte| byte == 0));
             assert!(has_room_for::<u8>(len));
         }
-        let boxed = boxed(String::from("owned")).expect("so much there is");
+        let boxed = boxed(String::from("owned")).expect("the heap has room");
         assert_eq!(*boxed, "owned");
     }
 
     #[test]
-    fn whole_pages_are_released_and_nothing_beside_them() {
-        const PAGE: usize = 64 << 10; // no system's are larger
+    fn only_whole_pages_are_released() {
+        const PAGE: usize = 64 << 10; // the largest of any system
         const PART: Range<usize> = 1000..5 * PAGE - 1000;
         let mut bytes = vec![7_u8; 5 * PAGE];
         let start = bytes.as_mut_ptr().cast::<MaybeUninit<u8>>();
-        // SAFETY: they lie in the vector, which no other code uses meanwhile. They are seen
-        // through `black_box` below, since the system has changed them.
+        // SAFETY: they lie in the vector, which no other code uses meanwhile. They are read through
+        // `black_box` below, since the system has changed them.
         let part = unsafe { slice::from_raw_parts_mut(start.add(PART.start), PART.len()) };
         let released = release_pages(part);
         let bytes = hint::black_box(bytes);
         let outside = bytes[..PART.start].iter().chain(&bytes[PART.end..]);
         assert!(outside.copied().all(|byte| byte == 7));
-        // All but the partial pages at either end.
+        // All except the partial pages at either end.
         let zeros = bytes.iter().filter(|&&byte| byte == 0).count();
         let least = released.map_or(0, |_| PART.len() - 2 * PAGE);
         let released_bytes = released.unwrap_or(0);
         assert!((least..=PART.len()).contains(&released_bytes));
         if !cfg!(windows) {
-            // There, they may be anything.
+            // On such a system, the bytes may be anything.
             assert_eq!(zeros, released_bytes);
         }
         let can = cfg!(all(any(target_os = "linux", windows), not(miri)));
@@ -401,7 +402,7 @@ mod tests {
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
     fn locked_pages_stay_and_so_does_errno() {
-        const LEN: usize = 256 << 10; // whole pages in any case, and few enough to be locked
+        const LEN: usize = 256 << 10; // whole pages on any system, and few enough to be locked
         let mut bytes = vec![7_u8; LEN];
         // The system call itself: AddressSanitizer's `mlock` locks nothing.
         // SAFETY: locks pages in memory, or fails; changes no byte.
@@ -427,7 +428,7 @@ mod tests {
     #[cfg(all(unix, not(miri)))]
     fn blocked() -> Vec<libc::c_int> {
         let mut now = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: writes one set, and reads what was written.
+        // SAFETY: writes one set, and then reads it.
         (1..32)
             .filter(|&signal| unsafe {
                 libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), now.as_mut_ptr());
@@ -438,19 +439,19 @@ mod tests {
 
     #[cfg(all(unix, not(miri)))]
     #[test]
-    fn signals_are_blocked_until_then_and_a_panic_ends_that_too() {
+    fn signals_are_blocked_until_the_guard_is_dropped_even_by_a_panic() {
         let before = blocked();
         let guard = SignalsBlocked::in_this_thread().expect("nothing forbids it");
         // All but SIGKILL and SIGSTOP, which cannot be blocked.
         assert_eq!(blocked().len(), 29);
-        // A second one gives back what the first one has made.
+        // A second guard restores the mask that the first one has set.
         drop(SignalsBlocked::in_this_thread());
         assert_eq!(blocked().len(), 29);
         drop(guard);
         assert_eq!(blocked(), before);
         let panicked = std::panic::catch_unwind(|| {
             let _guard = SignalsBlocked::in_this_thread();
-            assert_eq!(blocked(), before, "which is not so");
+            assert_eq!(blocked(), before, "the block has outlived its guard");
         });
         assert!(panicked.is_err());
         assert_eq!(blocked(), before);

@@ -1,9 +1,8 @@
-//! What the pool allocates and frees, counted.
+//! Counts the allocations and frees of the pool.
 //!
-//! Owns a global allocator that books every block to the *ledger* of the thread
-//! that asked for it, wherever the block is freed. Each test has a ledger of its
-//! own and its threads join it, so neither the other tests nor the test
-//! harness's threads show in its numbers.
+//! Owns a global allocator that books every block to the *ledger* of the thread that asked for it,
+//! whichever thread frees the block. Each test has its own ledger, and its threads join it. So its
+//! numbers include neither other tests nor the harness's threads.
 
 mod common {
     pub mod booking;
@@ -31,7 +30,7 @@ struct Counts {
     frees: AtomicUsize,
 }
 
-/// Ledger 0 is for threads that joined none.
+/// Ledger 0 is for threads that have joined none.
 static COUNTS: [Counts; LEDGERS] = [const {
     Counts {
         live_bytes: AtomicIsize::new(0),
@@ -73,7 +72,7 @@ impl Ledger {
         ledger
     }
 
-    /// Books what the calling thread allocates from now on here.
+    /// Books the calling thread's allocations from now on here.
     fn join(self) {
         booking::join(self.0);
     }
@@ -91,7 +90,7 @@ impl Ledger {
         )
     }
 
-    /// Runs `work` on a thread of this ledger, to the end of its thread-locals.
+    /// Runs `work` on a thread of this ledger, up to the destructors of its thread-locals.
     fn on_a_thread<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
         self.spawn(work).join().unwrap()
     }
@@ -107,12 +106,12 @@ impl Ledger {
     }
 }
 
-/// What a thread may keep of pools that are gone: a list of at most eight, below 512
-/// bytes, and for each of at most four pools the block in which it lay, below
-/// 4 KiB (never its caches or its buffers).
+/// The most bytes that a thread keeps for pools that are gone. A list of at most eight entries
+/// takes less than 512 bytes. For each of at most four pools, the block that it lay in takes less
+/// than 4 KiB. (The thread never keeps its caches or its buffers.)
 const THREAD_LIST_BYTES: isize = 512 + 4 * 4096;
 
-/// Frees nothing by time, so that its counts are exact however slow the machine is.
+/// Frees nothing by time, so that counts are exact on any machine.
 fn one_class(capacity: usize) -> Pool {
     Pool::builder()
         .classes([capacity])
@@ -126,7 +125,7 @@ fn many_classes() -> Pool {
     Pool::builder().trim_interval(None).build().unwrap()
 }
 
-/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// Whether each step costs microseconds. It does under Miri, and under valgrind, where
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 const SLOW: bool = cfg!(any(miri, slow));
 
@@ -142,7 +141,7 @@ fn the_counting_allocator_counts() {
     let block = std::hint::black_box(vec![0_u8; 1000]);
     assert_eq!(ledger.events(), (before.0 + 1, before.1));
     assert_eq!(ledger.live_bytes(), live + 1000);
-    // Booked to the thread that allocated it, not to the one that frees it.
+    // Booked to the thread that allocated it, not to the thread that frees it.
     thread::spawn(move || drop(block)).join().unwrap();
     assert_eq!(ledger.live_bytes(), live);
 }
@@ -152,7 +151,7 @@ fn a_local_hit_and_its_return_allocate_and_free_nothing() {
     let pool = many_classes();
     let ledger = Ledger::open();
     for &capacity in pool.classes() {
-        // Two at once, so that both the last and the last but one are taken.
+        // Two at once, so that both the latest and the second latest buffer are taken.
         drop((pool.get(capacity), pool.get(capacity)));
         let before = ledger.events();
         for _ in 0..rounds(5000, 20) {
@@ -183,7 +182,7 @@ fn a_local_hit_of_a_pool_that_wipes_allocates_and_frees_nothing() {
 }
 
 #[test]
-fn a_buffer_that_was_advanced_comes_home_without_allocating() {
+fn an_advanced_buffer_comes_home_without_allocating() {
     use bytes::Buf;
     let pool = many_classes();
     let ledger = Ledger::open();
@@ -199,7 +198,7 @@ fn a_buffer_that_was_advanced_comes_home_without_allocating() {
 }
 
 #[test]
-fn a_buffer_that_was_lent_comes_home_without_allocating() {
+fn a_lent_buffer_comes_home_without_allocating() {
     let lends: [fn(&mut bytes::BytesMut); 4] = [
         |_| (),
         |buf| buf.extend_from_slice(&[7; 100]),
@@ -222,7 +221,7 @@ fn a_buffer_that_was_lent_comes_home_without_allocating() {
 }
 
 #[test]
-fn a_reader_that_fills_a_guard_and_is_at_its_end_allocates_nothing() {
+fn a_reader_at_its_end_allocates_nothing_though_the_guard_is_full() {
     use bytes::BufMut;
     for zero in [false, true] {
         let pool = Pool::builder().zero_on_return(zero).build().unwrap();
@@ -249,7 +248,7 @@ fn frames_that_share_a_buffer_allocate_nothing() {
     let mut receive = |rounds: usize| {
         let mut rx = pool.get(4096);
         for round in 0..rounds {
-            rx.put_bytes(7, 900); // moves on while frames are out
+            rx.put_bytes(7, 900); // moves to a fresh buffer while frames are outstanding
             let mut frame = rx.split_to(800);
             rx.advance(100);
             let head = frame.split_to(10);
@@ -261,7 +260,7 @@ fn frames_that_share_a_buffer_allocate_nothing() {
             }
             if round % 10 == 0 {
                 let again = head.try_into_mut();
-                assert!(again.is_err(), "the frame is alive");
+                assert!(again.is_err(), "the other frame is alive");
             }
         }
         kept.push(rx.freeze());
@@ -294,7 +293,7 @@ fn bytes_of_a_part_take_one_allocation() {
     assert_eq!(ledger.events().0, allocations + 2);
 }
 
-// What is allocated between a burst's buffers and after them would pin them on the heap.
+// A block that is allocated among or after a burst's buffers would pin them on the heap.
 #[test]
 fn a_burst_comes_home_without_allocating() {
     for thread_cache_bytes in [0, 8 << 20] {
@@ -335,7 +334,7 @@ fn growth_into_a_class_that_has_a_buffer_allocates_and_frees_nothing() {
 }
 
 #[test]
-fn to_count_lengths_and_to_calibrate_allocate_and_free_nothing() {
+fn counting_lengths_and_calibrating_allocate_and_free_nothing() {
     for wipe in [false, true] {
         let pool = Pool::builder()
             .calibrate_after(300)
@@ -354,23 +353,23 @@ fn to_count_lengths_and_to_calibrate_allocate_and_free_nothing() {
         use_all();
         let before = ledger.events();
         (0..rounds(2000, 400)).for_each(|_| use_all());
-        // (Not asked before: to collect the counts allocates.)
+        // Stats are read only now: collecting them allocates.
         let after = ledger.events();
         let made = pool.stats().calibrations;
         assert!(made > 0, "it has calibrated");
         assert_eq!(after, before, "{made} calibrations");
         let before = ledger.events();
-        // When it is asked to, it does not either.
+        // An explicit calibration allocates nothing, either.
         use_all();
         pool.recalibrate();
         assert_eq!(ledger.events(), before);
     }
 }
 
-// What was cached in a class that is retired goes to the depot, which has had room
-// for it since it was made.
+// Buffers cached in a retired class move to the depot. It has had room for them since they were
+// made.
 #[test]
-fn a_calibration_that_retires_a_class_with_buffers_allocates_nothing_and_frees_nothing() {
+fn a_calibration_that_retires_a_class_with_buffers_allocates_and_frees_nothing() {
     let pool = Pool::builder()
         .calibrate_after(300)
         .calibrate_interval(None)
@@ -378,7 +377,8 @@ fn a_calibration_that_retires_a_class_with_buffers_allocates_nothing_and_frees_n
         .build()
         .unwrap();
     let ledger = Ledger::open();
-    // None was asked for: each has grown so far. They are too rare to raise the maximum.
+    // No caller asked for the class: these guards have grown into it. They are too rare to raise
+    // the maximum.
     let grown = || {
         let mut buf = pool.get(512);
         buf.resize(3000, 7);
@@ -401,8 +401,12 @@ fn a_calibration_that_retires_a_class_with_buffers_allocates_nothing_and_frees_n
         pool.get(512).resize(100, 7);
     }
     assert_eq!(ledger.events(), before);
-    assert_eq!(idle(), (GROWN, 0), "it is retired, and there they are");
-    drop(pool.get(4096)); // one of these
+    assert_eq!(
+        idle(),
+        (GROWN, 0),
+        "the class is retired, and its buffers are idle"
+    );
+    drop(pool.get(4096)); // one of these buffers
     assert_eq!(idle(), (GROWN - 1, 1));
 }
 
@@ -444,7 +448,7 @@ fn two_pools_used_in_turn_allocate_nothing_and_hit_their_own_caches() {
         for pool in &pools {
             pool.get(1).extend_from_slice(b"mine");
         }
-        // And taken and returned in one another's middle.
+        // And with buffers of both pools taken and returned in alternation.
         let (first, second) = (pools[0].get(1), pools[1].get(1));
         drop(first);
         drop(second);
@@ -460,7 +464,7 @@ fn two_pools_used_in_turn_allocate_nothing_and_hit_their_own_caches() {
 #[test]
 fn a_warmed_producer_and_consumer_pair_allocates_nothing() {
     const BATCH: usize = rounds(64, 16);
-    // Until the consumer's cache is full and hands magazines on.
+    // Until the consumer's cache is full and flushes magazines.
     let (warm_up, batches) = (rounds(16, 16), rounds(100, 4));
     let pool = one_class(4096);
     let ledger = Ledger::open();
@@ -470,13 +474,13 @@ fn a_warmed_producer_and_consumer_pair_allocates_nothing() {
         let (queue, step) = (Arc::clone(&queue), Arc::clone(&step));
         move || {
             for _ in 0..warm_up + batches {
-                step.wait(); // the batch is there
+                step.wait(); // the batch has been sent
                 while let Some(buf) = queue.pop() {
                     assert_eq!(&buf[..], b"work");
                 }
-                step.wait(); // the batch is gone
+                step.wait(); // the batch has been dropped
             }
-            step.wait(); // counted; ending the thread is not part of it
+            step.wait(); // counted; the end of the thread does not count
         }
     });
     let produce = |batches: usize| {
@@ -501,12 +505,12 @@ fn a_warmed_producer_and_consumer_pair_allocates_nothing() {
     let total = pool.stats().total;
     assert_eq!(total.misses, misses);
     assert_eq!(total.gets, ((warm_up + batches) * BATCH) as u64);
-    assert!(total.depot_hits > 0, "what the consumer dropped came back");
+    assert!(total.depot_hits > 0, "the consumer's buffers came back");
 }
 
-// Failed once: its cell was made and freed with each buffer, which takes the heap longer.
+// Failed once: a cell was made and freed with each buffer, which takes the heap longer.
 #[test]
-fn where_nothing_may_be_kept_a_miss_allocates_the_buffer_alone() {
+fn a_miss_of_a_pool_that_keeps_nothing_allocates_only_the_buffer() {
     let ledger = Ledger::open();
     let none = Pool::builder().trim_interval(None).retain_bytes(0);
     let pool = none.build().unwrap();
@@ -520,7 +524,7 @@ fn where_nothing_may_be_kept_a_miss_allocates_the_buffer_alone() {
         drop(pool.try_get(size).unwrap());
         assert_eq!(ledger.events(), (before.0 + 1, before.1 + 1), "{size}");
     }
-    // Of those that end together, the pool keeps one.
+    // Of the cells that end together, the pool keeps one.
     let held = sizes.map(|size| pool.get(size));
     let before = ledger.events();
     drop(held);
@@ -531,7 +535,7 @@ fn where_nothing_may_be_kept_a_miss_allocates_the_buffer_alone() {
 #[test]
 fn a_pool_that_was_never_used_leaves_no_live_byte() {
     let ledger = Ledger::open();
-    drop(Pool::default()); // the process's once-only things
+    drop(Pool::default()); // allocates the process-wide data
     let before = ledger.live_bytes();
     let pool = Pool::default();
     let clone = pool.clone();
@@ -560,7 +564,7 @@ fn a_pool_leaves_no_live_byte_once_its_threads_have_ended() {
 }
 
 #[test]
-fn what_a_thread_keeps_of_pools_that_are_gone_does_not_grow_with_their_number() {
+fn a_threads_memory_for_ended_pools_does_not_grow_with_their_number() {
     const WINDOW: usize = 16;
     let ledger = Ledger::open();
     let before = ledger.live_bytes();
@@ -584,10 +588,10 @@ fn what_a_thread_keeps_of_pools_that_are_gone_does_not_grow_with_their_number() 
     );
 }
 
-// Failed once: each pool's block of over 2 KiB stayed, for as long as the thread
-// made no more pools than there had been.
+// Failed once: each pool's block of over 2 KiB stayed, until the thread had made more pools than
+// there had been.
 #[test]
-fn many_pools_alive_at_once_leave_a_few_words_each_with_their_thread() {
+fn many_pools_alive_at_once_leave_their_thread_a_few_words_each() {
     const POOLS: usize = if SLOW { 20 } else { 1000 };
     const BYTES_EACH: isize = 256; // an entry of a list and an empty block
     let ledger = Ledger::open();
@@ -599,7 +603,7 @@ fn many_pools_alive_at_once_leave_a_few_words_each_with_their_thread() {
     drop(pools);
     let left = ledger.live_bytes() - before;
     assert!(left <= POOLS as isize * BYTES_EACH, "{left} bytes are left");
-    // Until the thread has used as many again.
+    // Until the thread has used as many pools again.
     for _ in 0..2 * POOLS {
         drop(Pool::default().get(4096));
     }
@@ -620,20 +624,20 @@ fn threads_that_a_panic_ends_leak_nothing() {
                 let mut held: Vec<PooledBuf> = (0..70).map(|at| pool.get(at * 20)).collect();
                 let frozen = held.pop().unwrap().freeze();
                 let _part = frozen.slice(..0);
-                held.truncate(40); // the rest in its cache
+                held.truncate(40); // the others are in its cache
                 held[at].extend((0..2000_usize).map(|byte| match byte {
                     1500 => std::panic::resume_unwind(Box::new("the user's panic")),
                     _ => byte as u8,
                 }));
             })
         });
-        drop(pool); // the last handle is one of the threads'
+        drop(pool); // one of the threads has the last handle
         for thread in threads {
             assert!(thread.join().is_err());
         }
         assert_eq!(&kept[..], b"kept");
     };
-    // The first time makes what the process keeps.
+    // The first run allocates the process's permanent data.
     ledger.on_a_thread(work);
     let before = ledger.live_bytes();
     ledger.on_a_thread(work);
@@ -664,8 +668,7 @@ fn the_last_handle_frees_the_cache_of_a_thread_that_is_blocked() {
     assert_eq!(total.retained_buffers, BUFFERS as u64);
     assert!(ledger.live_bytes() - before > (BUFFERS * CAPACITY) as isize);
     drop(pool);
-    // What is left is of the thread itself and of its channels, and smaller
-    // than one buffer.
+    // The rest belongs to the thread itself and to its channels, and is smaller than one buffer.
     let left = ledger.live_bytes() - before;
     assert!(left < CAPACITY as isize, "{left} bytes are left");
     to_thread.send(()).unwrap();
@@ -676,7 +679,7 @@ fn the_last_handle_frees_the_cache_of_a_thread_that_is_blocked() {
 fn the_last_handle_frees_the_caches_of_threads_that_have_ended() {
     const CAPACITY: usize = 8192;
     let ledger = Ledger::open();
-    ledger.on_a_thread(|| drop(Pool::default().get(1))); // the process's once-only things
+    ledger.on_a_thread(|| drop(Pool::default().get(1))); // allocates the process-wide data
     let before = ledger.live_bytes();
     let pool = one_class(CAPACITY);
     for _ in 0..4 {
@@ -731,7 +734,7 @@ fn frozen_bytes_that_outlive_their_pool_free_themselves() {
 }
 
 #[test]
-fn a_forgotten_guard_leaks_itself_and_no_idle_buffer() {
+fn a_forgotten_guard_leaks_its_buffer_and_no_idle_buffer() {
     const CAPACITY: usize = 65_536;
     struct Parent {
         _guard: PooledBuf,
@@ -744,8 +747,8 @@ fn a_forgotten_guard_leaks_itself_and_no_idle_buffer() {
         drop((pool.get(1), pool.get(1)));
         forget::forget(Parent { _guard: forgotten });
     });
-    // The guard's buffer, and the pool without its buffers, which the guard
-    // could still come home to. Less than two buffers: none that was idle.
+    // The guard's buffer, and the pool without its idle buffers, since the guard could still
+    // return. Less than two buffers, so no idle one is leaked.
     let leaked = ledger.live_bytes() - before;
     assert!(
         (CAPACITY as isize..2 * CAPACITY as isize).contains(&leaked),
@@ -775,9 +778,9 @@ fn short_threads_one_after_another_do_not_grow_the_pool() {
         short_thread();
     }
     assert_eq!(pool.stats().total.misses, misses);
-    // The other tests' threads take and free thread numbers too, so that a
-    // short thread may be the first with its number here and get a cache. That
-    // is below one buffer, as often as there are tests.
+    // The other tests' threads take and free thread numbers too. So a short thread may be the first
+    // one with its number here, and get a cache. Such a cache is smaller than one buffer, and there
+    // are at most as many as tests.
     let grown = ledger.live_bytes() - live;
     assert!(
         grown < (LEDGERS * 1024) as isize,
@@ -799,7 +802,7 @@ fn the_last_handle_racing_with_gets_and_drops_leaks_nothing() {
                     let mut held: Vec<PooledBuf> = (0..70).map(|_| pool.get(256)).collect();
                     held.extend((0..3).map(|_| pool.get(3 << 20)));
                     start.wait();
-                    // Each ends its handle at another moment of its drops.
+                    // Each thread drops its handle at a different moment of its drops.
                     held.truncate(held.len() - (round + 7 * thread) % 20);
                     drop(pool.get(256));
                     drop(pool);
@@ -854,7 +857,7 @@ fn a_handle_dropped_by_the_last_destructor_of_a_thread_frees_everything() {
 
 // Failed once: a depot made room for every buffer that was ever allocated.
 #[test]
-fn buffers_that_are_made_and_freed_again_and_again_leave_no_more_behind() {
+fn buffers_that_are_made_and_freed_repeatedly_do_not_grow_the_depot() {
     const HELD: usize = 100;
     type End = fn(&Pool, Vec<PooledBuf>);
     let ends: [(&str, End); 4] = [
@@ -904,7 +907,7 @@ fn buffers_that_are_made_and_freed_again_and_again_leave_no_more_behind() {
 
 #[test]
 fn a_pool_keeps_little_beside_its_buffers() {
-    // What docs/memory.md says, with some to spare.
+    // The bound in docs/memory.md, and some bytes more.
     const POOL: isize = 18_500;
     const THREAD: isize = 11_200;
     const CLASS: isize = 7000;

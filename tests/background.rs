@@ -1,6 +1,7 @@
 //! The one thread that trims all pools of the process.
 //!
-//! Apart from the other tests, whose pools would share the thread. One test at a time.
+//! A separate program, since the pools of other tests would share the thread. One test runs at a
+//! time.
 
 #![cfg(not(miri))]
 
@@ -29,14 +30,14 @@ fn alone(test: impl FnOnce()) {
     wait_until("it ends with the last pool", || threads().unwrap_or(0) == 0);
 }
 
-/// How many threads trim, where that can be seen.
+/// How many such threads there are, where that can be seen.
 fn threads() -> Option<usize> {
     if !cfg!(target_os = "linux") {
         return None;
     }
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let names = tasks.filter_map(|task| {
-        // One that has ended since has no name to be read.
+        // A thread that has ended since has no readable name.
         std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
     });
     Some(
@@ -46,7 +47,7 @@ fn threads() -> Option<usize> {
     )
 }
 
-/// Waits until the thread has a name, which it gives itself.
+/// Waits until the thread has a name, which it sets itself.
 #[track_caller]
 fn wait_for_one() {
     wait_until("there is one", || threads().is_none_or(|count| count == 1));
@@ -67,7 +68,7 @@ fn retained(pool: &Pool) -> u64 {
 }
 
 #[test]
-fn many_pools_have_one_thread_that_ends_with_the_last_handle_of_the_last() {
+fn many_pools_have_one_thread_that_ends_with_their_last_handle() {
     alone(|| {
         for interval in [HOUR, SHORT, Duration::MAX] {
             let pools: Vec<_> = (0..20)
@@ -81,10 +82,10 @@ fn many_pools_have_one_thread_that_ends_with_the_last_handle_of_the_last() {
             wait_for_one();
             drop(clone);
             wait_until("it ends", || threads().unwrap_or(0) == 0);
-            drop(guard); // a guard does not keep it
+            drop(guard); // a guard does not keep the thread
         }
         drop((Pool::default(), Pool::builder().build()));
-        assert_eq!(threads().unwrap_or(0), 0, "they have none");
+        assert_eq!(threads().unwrap_or(0), 0, "these pools have no thread");
     });
 }
 
@@ -93,7 +94,7 @@ fn each_pool_is_trimmed_after_its_own_interval() {
     alone(|| {
         let never = builder(HOUR).build().unwrap();
         burst(&never, 5);
-        // Later ones with shorter intervals do not wait for those before them.
+        // Later pools with shorter intervals do not wait for the earlier ones.
         for millis in [300, 30, 3, 1] {
             let interval = Duration::from_millis(millis);
             let begin = Instant::now();
@@ -115,7 +116,7 @@ fn each_pool_is_trimmed_after_its_own_interval() {
     });
 }
 
-// Must not be lost: a thread that has found no pool, and is at its end, trims none.
+// A thread that has found no pool, and is ending, does not trim this one. Another must start.
 #[test]
 fn a_pool_that_is_built_while_the_thread_ends_is_trimmed() {
     alone(|| {
@@ -148,7 +149,7 @@ fn a_pool_may_be_dropped_while_the_thread_trims_it_and_another_built() {
         let pool = builder(SHORT).on_trim(hook).build().unwrap();
         burst(&pool, 5);
         is_inside.recv().unwrap();
-        // The drop waits for a trim, but that is over, and not for the hook.
+        // The drop waits for the end of a trim, and not for the hook.
         drop(pool);
         let later = builder(SHORT).build().unwrap();
         burst(&later, 5);

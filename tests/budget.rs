@@ -1,16 +1,14 @@
-//! The limits on what is retained, held at every moment, and nothing left over.
+//! The limits on retained bytes hold at every moment, and nothing is left over.
 //!
-//! Owns a global allocator that keeps the books of each test: a test has a
-//! *ledger* of its own, and its threads join it. The size classes here are such
-//! that nothing else allocates blocks of their sizes, so the allocator knows a
-//! pool's buffer when it sees one.
+//! Owns a global allocator that keeps the books of each test: a test has its own *ledger*, and its
+//! threads join it. No other code allocates blocks of the sizes of the classes here. So the
+//! allocator recognises a pool's buffer.
 //!
-//! What is retained is not sampled but computed: what the allocator handed out
-//! for buffers, less what the test's threads hold. A thread books a buffer out
-//! *before* it takes it, and in *after* it gave it back, in the same number that
-//! the allocator counts in. So that number is never above what is retained at
-//! that moment, and it is exact when all is quiet; the highest that it ever was
-//! must not be above the budget.
+//! Retained bytes are not sampled but computed: the bytes that the allocator handed out for
+//! buffers, less the bytes that the test's threads hold. A thread books a buffer out *before* it
+//! takes it, and in *after* it has returned it. Both the thread and the allocator change the same
+//! number. So that number is never above the retained bytes at that moment, and it is exact while
+//! no thread works. Its maximum must not be above the budget.
 
 mod common {
     pub mod accounts;
@@ -35,7 +33,7 @@ const CLASSES: [usize; 4] = [777, 1551, 3333, 12_345];
 /// Capacities between two classes, for buffers that the tests adopt.
 const IRREGULAR: [usize; 2] = [1001, 5557];
 
-/// Of a class, the largest capacity that a get of it may hand out.
+/// For each class, the largest capacity that a get of it may hand out.
 const MOST_OF_CLASS: [usize; 4] = [1001, 1551, 5557, 12_345];
 
 const BUFFER_SIZES: [usize; 6] = [777, 1551, 3333, 12_345, 1001, 5557];
@@ -44,7 +42,7 @@ fn is_buffer(layout: Layout) -> bool {
     layout.align() == 1 && BUFFER_SIZES.contains(&layout.size())
 }
 
-/// The class that a capacity fills.
+/// The class that a buffer of this capacity joins.
 fn class_of(capacity: usize) -> usize {
     CLASSES
         .iter()
@@ -60,7 +58,7 @@ fn class_for(request: usize) -> usize {
 /// More than there are tests.
 const LEDGERS: usize = 64;
 
-/// A number and the highest that it ever was.
+/// A number and its maximum so far.
 struct Tide {
     now: AtomicI64,
     most: AtomicI64,
@@ -75,8 +73,8 @@ impl Tide {
     }
 
     fn add(&self, change: i64) {
-        // Relaxed: all changes of one number have one order, and what comes
-        // later than another by the pool's own doing comes later in it, too.
+        // Relaxed: all changes of one number have one order. If the pool makes one change happen
+        // after another, it also comes later in that order.
         let now = self.now.fetch_add(change, Ordering::Relaxed) + change;
         self.most.fetch_max(now, Ordering::Relaxed);
     }
@@ -99,7 +97,7 @@ struct Books {
     idle: [Tide; CLASSES.len()],
 }
 
-/// Ledger 0 is for threads that joined none.
+/// Ledger 0 is for threads that have joined none.
 static BOOKS: [Books; LEDGERS] = [const {
     Books {
         live_bytes: AtomicI64::new(0),
@@ -157,7 +155,7 @@ impl Ledger {
         ledger
     }
 
-    /// Books what the calling thread allocates from now on here.
+    /// Books the calling thread's allocations from now on here.
     fn join(self) {
         booking::join(self.0);
     }
@@ -180,25 +178,25 @@ impl Ledger {
         })
     }
 
-    /// Runs `work` on a thread of this ledger, to the end of its thread-locals.
+    /// Runs `work` on a thread of this ledger, up to the destructors of its thread-locals.
     fn on_a_thread<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
         self.spawn(work).join().unwrap()
     }
 
-    /// Takes a buffer, booked out before that.
+    /// Takes a buffer, after it was booked out.
     fn get(self, pool: &Pool, request: usize) -> Held {
         let class = class_for(request);
         let most = MOST_OF_CLASS[class];
         self.books().book(class, most, -1);
         let buf = pool.get(request);
         assert_eq!(class_of(buf.capacity()), class);
-        // It may have been a larger one; now it is known.
+        // It may have been a larger one. Its capacity is known now.
         let over = most - buf.capacity();
         self.books().retained.add(over as i64);
         Held::new(self, buf)
     }
 
-    /// Takes in a buffer of irregular capacity.
+    /// Adopts a buffer of irregular capacity.
     fn adopt(self, pool: &Pool, capacity: usize) -> Held {
         self.books().buffer(capacity, -1);
         let buf = BytesMut::with_capacity(capacity);
@@ -265,7 +263,7 @@ impl Random {
     }
 }
 
-/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// Whether each step costs microseconds. It does under Miri, and under valgrind, where
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 const SLOW: bool = cfg!(any(miri, slow));
 
@@ -282,7 +280,7 @@ fn builder() -> Builder {
 
 const THREADS: usize = rounds(8, 3);
 
-/// What one thread does at random to a pool, and to guards that it shares with others.
+/// Uses a pool at random on one thread, with guards that it shares with others.
 struct Worker {
     ledger: Ledger,
     pool: Pool,
@@ -313,7 +311,7 @@ impl Worker {
             }
             15..=17 if !held.is_empty() => {
                 let one = held.swap_remove(random.below(held.len()));
-                // Full: what was there longest is dropped here.
+                // If the queue is full, its oldest guard is dropped here.
                 drop(self.mail.force_push(one));
             }
             18..=19 => drop((self.mail.pop(), self.mail.pop())),
@@ -343,7 +341,7 @@ impl Worker {
     }
 }
 
-/// Uses a pool on many threads at once, each of which ends and begins again.
+/// Uses a pool on many threads at once. Each of them ends, and another one begins.
 fn use_at_random(ledger: Ledger, pool: &Pool, seed: u64) {
     let mail = Arc::new(ArrayQueue::new(32));
     let threads: Vec<_> = (0..THREADS)
@@ -368,10 +366,10 @@ fn use_at_random(ledger: Ledger, pool: &Pool, seed: u64) {
     }
 }
 
-/// Runs `work`, while another thread says all the time that no more is shown as
-/// retained than the budget.
+/// Runs `work`, while another thread asserts all the time that the pool shows no more retained
+/// bytes than the budget.
 fn with_a_watcher(pool: &Pool, budget: usize, work: impl FnOnce()) {
-    /// Set even if the work panics, so that the test ends.
+    /// Set even if the work panics, so that the watcher ends.
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
         fn drop(&mut self) {
@@ -395,8 +393,8 @@ fn with_a_watcher(pool: &Pool, budget: usize, work: impl FnOnce()) {
     });
 }
 
-/// Runs `work` on a thread, after the process's once-only things were made, and
-/// says that it left no live byte.
+/// Runs `work` on a thread, after the process's permanent data were allocated. Asserts that it
+/// leaves no live byte.
 fn leaving_nothing(work: impl FnOnce(Ledger) + Send + 'static) {
     let ledger = Ledger::open();
     ledger.on_a_thread(|| drop(Pool::default().get(1)));
@@ -406,7 +404,7 @@ fn leaving_nothing(work: impl FnOnce(Ledger) + Send + 'static) {
     assert_eq!(ledger.books().retained.now(), 0);
 }
 
-/// What is retained now, when all is quiet: by the books and by the pool.
+/// Asserts that the books and the pool show the same retained bytes while no thread works.
 fn assert_books_agree(ledger: Ledger, pool: &Pool) {
     let stats = pool.stats();
     let retained = ledger.books().retained.now();
@@ -420,7 +418,7 @@ fn assert_books_agree(ledger: Ledger, pool: &Pool) {
 
 #[test]
 fn no_more_than_the_budget_is_retained_at_any_moment() {
-    // From what holds one buffer of the largest class to more than is idle at once.
+    // From one buffer of the largest class to more bytes than are idle at once.
     for (seed, budget) in [13_000, 60_000, 300_000, 2_000_000].into_iter().enumerate() {
         leaving_nothing(move |ledger| {
             let pool = builder().retain_bytes(budget).build().unwrap();
@@ -430,7 +428,7 @@ fn no_more_than_the_budget_is_retained_at_any_moment() {
             let most = ledger.books().retained.most();
             assert!(most <= budget as i64, "{most} of {budget} bytes");
             if budget <= rounds(300_000, 13_000) {
-                assert!(most >= budget as i64 / 2, "{most} of {budget} bytes only");
+                assert!(most >= budget as i64 / 2, "only {most} of {budget} bytes");
             }
             assert!(pool.stats().total.hits() > 0);
             assert_books_agree(ledger, &pool);
@@ -507,8 +505,8 @@ fn both_limits_hold_together_at_any_moment() {
 
 // ---- one thread's cache ----
 
-/// What is left in other threads' caches after all that is in the depot was taken
-/// out of the pool.
+/// Takes all buffers in the depot out of the pool. Returns the bytes that are left in other
+/// threads' caches.
 fn cached_bytes(pool: &Pool) -> u64 {
     let pool = pool.clone();
     let taker = thread::spawn(move || {
@@ -531,7 +529,7 @@ fn one_threads_cache_holds_no_more_than_thread_cache_bytes() {
         let mut random = Random(limit as u64 + 1);
         let mut most_cached = 0;
         for _ in 0..rounds(100, 4) {
-            // One class at first, and then another instead of it.
+            // One class at first, and later another one in its place.
             let (class, other) = (CLASSES[random.below(4)], CLASSES[random.below(4)]);
             let mut held: Vec<PooledBuf> = Vec::new();
             for _ in 0..rounds(100, 20) {
@@ -549,16 +547,16 @@ fn one_threads_cache_holds_no_more_than_thread_cache_bytes() {
                 pool.trim();
             }
         }
-        // What could not hold it was not tried.
+        // Such use cannot fill a larger cache.
         if limit <= 40_000 {
             let least = limit.saturating_sub(777) as u64 / 2;
-            assert!(most_cached >= least, "{most_cached} of {limit} bytes only");
+            assert!(most_cached >= least, "only {most_cached} of {limit} bytes");
         }
     }
 }
 
 #[test]
-fn what_a_threads_cache_may_not_hold_is_in_the_depot() {
+fn buffers_above_the_limit_of_a_threads_cache_are_in_the_depot() {
     let pool = builder().thread_cache_bytes(0).build().unwrap();
     drop((0..10).map(|_| pool.get(3333)).collect::<Vec<_>>());
     drop((0..10).map(|_| pool.get(3333)).collect::<Vec<_>>());
@@ -602,7 +600,7 @@ impl Gate {
 }
 
 #[test]
-fn gets_and_drops_wait_for_no_trim_that_is_stopped_in_its_middle() {
+fn gets_and_drops_do_not_wait_for_a_stopped_trim() {
     let pool = builder()
         .trim_interval(Duration::from_millis(1))
         .build()
@@ -613,8 +611,8 @@ fn gets_and_drops_wait_for_no_trim_that_is_stopped_in_its_middle() {
             drop(held);
         }
     };
-    // Used here too, so that there are caches to claim besides the worker's; but
-    // not while the trim is stopped: this thread lets it go on.
+    // Used on this thread too, so that there are other caches to claim than the worker's. Not while
+    // the trim is stopped: this thread must let it go on.
     use_all(&pool);
     let (ready, is_ready) = mpsc::channel();
     let (go, wait) = mpsc::channel::<()>();
@@ -646,8 +644,7 @@ fn gets_and_drops_wait_for_no_trim_that_is_stopped_in_its_middle() {
         thread::yield_now();
     }
     go.send(()).unwrap();
-    // A minute, for what takes milliseconds: not before the trim goes on if it
-    // waits for that.
+    // The worker needs milliseconds. It gets a minute, and fails if it waits for the trim to go on.
     let went_on = is_done.recv_timeout(Duration::from_secs(60)).is_ok();
     let stopped_all_the_time = !trimmer.is_finished();
     GATE.open.store(true, Ordering::Release);
@@ -685,11 +682,11 @@ fn ten_thousand_pools_leave_no_live_byte() {
             drop(pool);
             most = most.max(ledger.live_bytes() - start);
         }
-        // What the thread keeps of pools that are gone, as long as it lives.
+        // The bytes that a living thread keeps for pools that are gone.
         let left = ledger.live_bytes() - start;
         assert!(
             most <= 512 + 4 * 4096,
-            "{most} bytes at most, {left} at last"
+            "at most {most} bytes, in the end {left}"
         );
     });
 }
@@ -716,7 +713,7 @@ fn a_pool_with_buffers_kept_idle_leaves_no_live_byte() {
 }
 
 #[test]
-fn ten_thousand_threads_leave_the_caches_of_as_many_as_there_were_at_once() {
+fn ten_thousand_threads_leave_as_many_caches_as_ran_at_once() {
     leaving_nothing(|ledger| {
         let pool = builder().retain_bytes(100_000).build().unwrap();
         let start = ledger.live_bytes();
@@ -751,7 +748,7 @@ fn a_thread_that_trims_keeps_no_byte_of_a_pool_that_is_gone() {
                 drop(held);
             }
         });
-        // They end by themselves, a moment after. A minute, in all.
+        // The pools end by themselves, a moment later. They get a minute in all.
         let mut looked = 0;
         while ledger.live_bytes() != before && looked < 60_000 {
             thread::sleep(Duration::from_millis(1));

@@ -1,6 +1,6 @@
 //! Which programs pay page faults for buffers that find no room in the pool.
 //!
-//! One test, since it sets the heap's options: the heap itself gives no pages back here.
+//! One test, since it sets the heap's options so that the heap itself gives no pages back.
 
 #![cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
 
@@ -14,7 +14,7 @@ const LARGE: usize = 64 << 10;
 const PAGE: usize = 4096;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How many page faults `work` takes for each of its rounds, once it has run for a while.
+/// How many page faults each round of `work` takes, after a warm-up.
 fn faults(rounds: u32, mut work: impl FnMut()) -> f64 {
     let faults_so_far = || {
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -50,7 +50,7 @@ fn resident_pages() -> usize {
 }
 
 #[test]
-fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
+fn a_program_that_takes_and_drops_in_turn_keeps_its_pages() {
     // SAFETY: set two numbers of the heap, before other threads use it.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
@@ -59,7 +59,7 @@ fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
     let pool = keeps_nothing().build().unwrap();
     let one_by_one = || drop(filled(&pool, LARGE));
     assert!(faults(100, one_by_one) < 1.0);
-    // Failed once: a buffer that has moved to a larger class there did not count as one that came.
+    // Failed once: a buffer that moved to a larger class there did not count as an arrival.
     let grown_behind_deref_mut = || {
         let mut buf = pool.get(SMALL);
         let bytes: &mut BytesMut = &mut buf;
@@ -71,10 +71,10 @@ fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
         buf.resize(LARGE, 1);
     };
     assert!(faults(100, grown) < 1.0);
-    // Eight by eight are no more than 512 KiB.
+    // Eight at a time are no more than 512 KiB.
     let by_eight = || drop([(); 8].map(|()| filled(&pool, LARGE)));
     assert!(faults(20, by_eight) < 1.0);
-    // A load that ebbs gives its pages back, although the program goes on to take buffers.
+    // A falling load gives its pages back, although the program goes on taking buffers.
     let mut held: Vec<_> = (0..500).map(|_| filled(&pool, LARGE)).collect();
     let before = resident_pages();
     for _ in 0..400 {
@@ -83,7 +83,7 @@ fn a_program_that_takes_and_drops_by_turns_keeps_its_pages() {
     }
     let given_back = before.saturating_sub(resident_pages());
     assert!(given_back >= 200 * LARGE / PAGE, "{given_back} pages");
-    // Then it pays nothing again.
+    // After that it pays for no pages.
     assert!(faults(100, one_by_one) < 1.0);
     // The last handle's drop gives all pages back, too.
     let pool = Pool::builder().background_trim(true).build().unwrap();

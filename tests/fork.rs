@@ -1,8 +1,8 @@
 //! The pool in a child process that goes on after `fork` without `exec`
 //! (`docs/memory.md`, "After fork").
 //!
-//! No test harness: its threads would be in the parent, too. A child that hangs is ended
-//! by an alarm, and that fails the test; a minute, which no child of these needs.
+//! No test harness: its threads would be in the parent, too. An alarm after a minute ends a child
+//! that hangs, and the test fails. No child needs a minute.
 
 #[cfg(all(target_os = "linux", not(miri)))]
 fn main() {
@@ -33,12 +33,12 @@ mod linux {
     const ALARM_SECONDS: u32 = 60;
 
     pub(super) fn main() {
-        // Those with threads come last: one thread must be all that there is.
+        // Facts with threads come last: the others must have one thread only.
         a_child_of_one_thread_uses_the_pool_as_its_parent_does();
         a_child_of_one_thread_may_leave_by_the_end_of_its_thread();
         a_child_of_threads_that_are_in_no_call_uses_the_pool();
-        a_child_of_threads_that_are_in_calls_reads_what_it_had();
-        a_child_has_a_thread_that_trims_once_it_builds_a_pool_that_asks_for_one();
+        a_child_of_threads_in_calls_reads_its_guards();
+        a_child_that_builds_a_pool_with_a_thread_has_that_thread();
         println!("5 facts about fork hold");
     }
 
@@ -47,29 +47,29 @@ mod linux {
 
     /// Forks. `None` in the child, which must [`leave`].
     fn fork() -> Option<Child> {
-        // SAFETY: the child uses nothing that another thread of this process may have had
-        // locked but glibc's heap, which `fork` leaves whole, and what the test is about.
+        // SAFETY: other threads of this process may hold locks at the fork. The child uses only
+        // glibc's heap, which `fork` leaves whole, and the pool that this test is about.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
         if child > 0 {
             return Some(Child(child));
         }
-        // SAFETY: takes a number, and ends the process some day.
+        // SAFETY: takes a number, and ends the process after that time.
         unsafe { libc::alarm(ALARM_SECONDS) };
         None
     }
 
-    /// Ends a child that has done well, with nothing done at its end.
+    /// Ends a child that has succeeded, without running destructors.
     fn leave() -> ! {
-        // SAFETY: ends the process, and runs nothing.
+        // SAFETY: ends the process, and runs no code of it.
         unsafe { libc::_exit(0) }
     }
 
     impl Child {
-        /// Waits for it.
+        /// Waits for the child, which must succeed.
         fn has_done_well(self) {
             let mut status = 0;
-            // SAFETY: writes one number, to the one that it is given.
+            // SAFETY: writes one number, to the address that it is given.
             let waited = unsafe { libc::waitpid(self.0, &mut status, 0) };
             assert_eq!(waited, self.0);
             assert_eq!(status, 0, "the child failed, or hung and was ended");
@@ -91,7 +91,7 @@ mod linux {
         buf
     }
 
-    /// Uses all of a pool, to its end.
+    /// Uses a pool in all ways, to its end.
     fn use_up(pool: Pool, mut guard: PooledBuf, frozen: PooledBytes) {
         assert_eq!((&guard[..], &frozen[..]), (&[1; 900][..], &[2; 900][..]));
         guard.extend_from_slice(&[3; 500]); // grows, through the pool and above it
@@ -107,7 +107,7 @@ mod linux {
         assert_eq!(pool.clear().buffers as u64, before.retained_buffers);
         drop(filled(&pool, 4));
         assert_accounts_balance(&pool);
-        // A thread of the child's own, and a pool.
+        // A new thread of the child, and a new pool.
         thread::scope(|scope| {
             scope.spawn(|| drop(pool.get(64))).join().unwrap();
         });
@@ -121,30 +121,30 @@ mod linux {
         drop([1, 900].map(|size| pool.get(size)));
         let (guard, frozen) = (filled(&pool, 1), filled(&pool, 2).freeze());
         let before = pool.stats();
-        // Two, so that the first has changed nothing for the second.
+        // Two children, to see that the first one has changed nothing for the second.
         for _ in 0..2 {
             let Some(child) = fork() else {
                 use_up(pool, guard, frozen);
                 leave();
             };
             child.has_done_well();
-            assert_eq!(pool.stats(), before, "the child's is not the parent's");
+            assert_eq!(pool.stats(), before, "the child has a copy of the pool");
         }
         use_up(pool, guard, frozen);
     }
 
-    fn a_child_has_a_thread_that_trims_once_it_builds_a_pool_that_asks_for_one() {
-        // So long that the parent's thread is in no call.
+    fn a_child_that_builds_a_pool_with_a_thread_has_that_thread() {
+        // A long interval, so that the parent's thread is in no call at the fork.
         let hour = Duration::from_secs(3600);
         let builder = Pool::builder().classes([64]);
         let of_parent = builder.clone().release_when_idle(hour).build().unwrap();
-        thread::sleep(Duration::from_millis(50)); // its thread waits by now
+        thread::sleep(Duration::from_millis(50)); // the background thread waits by now
         let Some(child) = fork() else {
             let idle = Duration::from_millis(1);
             let pool = builder.release_when_idle(idle).build().unwrap();
             drop(pool.get(1));
             while total(&pool).trimmed == 0 {
-                thread::sleep(idle); // until the alarm
+                thread::sleep(idle); // until the alarm ends the process
             }
             drop((of_parent, pool));
             leave();
@@ -165,8 +165,7 @@ mod linux {
         assert_accounts_balance(&pool);
     }
 
-    // A trim and the end of the pool reach the caches of threads that the child does not
-    // have.
+    // A trim, and the end of the pool, reach the caches of threads that do not exist in the child.
     fn a_child_of_threads_that_are_in_no_call_uses_the_pool() {
         const THREADS: usize = 3;
         let pool = pool();
@@ -203,7 +202,7 @@ mod linux {
         use_up(pool, guard, frozen);
     }
 
-    fn a_child_of_threads_that_are_in_calls_reads_what_it_had() {
+    fn a_child_of_threads_in_calls_reads_its_guards() {
         const FORKS: usize = 50;
         let pool = pool();
         let mut guard = filled(&pool, 1);
@@ -225,17 +224,19 @@ mod linux {
             });
             for _ in 0..FORKS {
                 let Some(child) = fork() else {
-                    // No more than is promised: reads, writes what fits, calls no pool.
+                    // Only allowed actions: reads, writes within the capacity, and no calls of the
+                    // pool.
                     assert_eq!((&guard[..], &frozen[..]), (&[1; 900][..], &[2; 900][..]));
                     guard.as_mut()[0] = 7;
                     assert_eq!(guard[..2], [7, 1]);
                     leave();
                 };
                 child.has_done_well();
-                assert_eq!(guard[..], [1; 900], "the child's is not the parent's");
+                assert_eq!(guard[..], [1; 900], "the child has a copy of the guard");
             }
             over.store(true, Ordering::Relaxed);
-            // The end of a scope does not wait for its threads' destructors, which move buffers.
+            // The end of a scope does not wait for its threads' destructors, which move buffers to
+            // the depot.
             for thread in threads {
                 thread.join().unwrap();
             }

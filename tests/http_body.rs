@@ -1,4 +1,4 @@
-//! `PooledBytes` as the data of an HTTP body: what hyper sends of it, and what that allocates.
+//! `PooledBytes` as the data of an HTTP body: the bytes that hyper sends, and its allocations.
 //!
 //! Owns a count of allocations for each test. Server and client take turns on the test's thread, so
 //! the counts are exact.
@@ -30,7 +30,7 @@ const BODY_BYTES: usize = CHUNKS * CHUNK_BYTES;
 
 // ---- counted allocations ----
 
-/// One per test; 0 is for other threads.
+/// One count per test. Count 0 is for other threads.
 static ALLOCATIONS: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 struct Allocations;
@@ -52,7 +52,7 @@ fn allocations(ledger: usize) -> usize {
 
 // ---- bodies ----
 
-/// A body that makes each chunk when it is asked for.
+/// A body that makes each chunk on demand.
 #[derive(Clone)]
 struct Chunks<F> {
     make: F,
@@ -126,7 +126,7 @@ fn constant() -> Chunks<impl FnMut(usize) -> Bytes + Clone> {
     Chunks::new(|_| Bytes::from_static(&[0; CHUNK_BYTES]), true)
 }
 
-/// Frees nothing by time, so that counts are exact however slow the machine is.
+/// Frees nothing by time, so that counts are exact on any machine.
 fn pool() -> Pool {
     Pool::builder().trim_interval(None).build().unwrap()
 }
@@ -156,7 +156,7 @@ fn block_on<T>(server: impl Future<Output = ()>, client: impl Future<Output = T>
     runtime.block_on(async { tokio::join!(server, client).1 })
 }
 
-/// Asks for one response, and reads it to its end.
+/// Requests one response, and reads it to its end.
 async fn ask(stream: &mut DuplexStream, room: &mut [u8]) {
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
@@ -175,7 +175,7 @@ async fn ask(stream: &mut DuplexStream, room: &mut [u8]) {
     assert_eq!(read, expected);
 }
 
-/// The allocations for ten responses, after ten more.
+/// The allocations for ten responses, after ten others.
 fn allocations_of_ten<B>(ledger: usize, body: B) -> usize
 where
     B: Body<Error = Infallible> + Clone + 'static,
@@ -195,7 +195,7 @@ where
     })
 }
 
-/// Asks the body itself for all chunks.
+/// Polls the body itself for all chunks.
 fn poll_all(body: impl Body<Data = PooledBytes, Error = Infallible>) {
     let (mut body, mut context) = (pin!(body), Context::from_waker(Waker::noop()));
     let mut chunks = 0;
@@ -212,7 +212,7 @@ fn poll_all(body: impl Body<Data = PooledBytes, Error = Infallible>) {
 fn a_response_of_pooled_chunks_arrives_byte_for_byte() {
     let expected = &(0..BODY_BYTES).map(byte).collect::<Vec<u8>>();
     for has_length in [true, false] {
-        // The second is smaller than a chunk, so that each is written in pieces.
+        // The second size is smaller than a chunk, so each chunk is written in pieces.
         for pipe_bytes in [64 << 10, 1000] {
             let pool = pool();
             let (server, stream) = tokio::io::duplex(pipe_bytes);

@@ -1,11 +1,10 @@
-//! Buffers that grow in place behind `DerefMut`, and are cut back: what they are is not seen
-//! from their address and their capacity.
+//! Buffers that grow in place behind `DerefMut`, and are cut back: their address and capacity do
+//! not show what they are.
 //!
-//! Owns a global allocator that grows each buffer where it is, counts the bytes of all that a
-//! thread holds, and finds a secret in what is freed. On another heap, growth in place is a
-//! matter of chance.
+//! Owns a global allocator that grows each buffer in place, counts the bytes of all buffers of a
+//! thread, and finds a secret in freed blocks. On another heap, growth in place depends on chance.
 
-// The allocator reads what others have borrowed: the aliasing models forbid it.
+// The allocator reads bytes that other code has borrowed. The aliasing models forbid that.
 #![cfg(not(miri))]
 
 mod common {
@@ -26,28 +25,28 @@ use tierpool::{Pool, PooledBuf};
 /// Room for each buffer to grow to, in bytes.
 const ROOM: usize = 32 << 10;
 
-/// From how many bytes on a block may be a buffer of these tests.
+/// The least size of a block that may be a buffer of these tests.
 const BUFFER_LEAST: usize = 500;
 
-/// Like no other byte in the buffers here: nearly all are 0.
+/// Differs from the other bytes in the buffers here, which are nearly all 0.
 const SECRET: u8 = 0xA5;
 
 struct InPlace;
 
 thread_local! {
-    /// Bytes of all buffers that this thread got, less those that it freed.
+    /// Bytes of all buffers that this thread has allocated, less those that it has freed.
     static LIVE: Cell<isize> = const { Cell::new(0) };
     /// Bytes of the secret in buffers that this thread freed.
     static FREED_SECRET: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether it is a block of bytes that may grow in place. All other data of these tests is
-/// aligned to more than a byte, or small.
+/// Whether a block may grow in place, as a buffer of bytes. All other data of these tests is
+/// aligned to more than one byte, or small.
 fn is_buffer(layout: Layout) -> bool {
     layout.align() == 1 && (BUFFER_LEAST..=ROOM).contains(&layout.size())
 }
 
-/// What is taken from the system for a block.
+/// The layout that is requested from the system for a block.
 fn whole(layout: Layout) -> Layout {
     match is_buffer(layout) {
         true => Layout::from_size_align(ROOM, 1).expect("it is small"),
@@ -61,13 +60,12 @@ fn count(layout: Layout, sign: isize) {
     }
 }
 
-// SAFETY: all blocks are the system's, and each is as large as `whole` says, from its
-// allocation to its end: a block changes its size in place only where both sizes have the
-// same `whole`.
+// SAFETY: all blocks are the system's. Each is as large as `whole` says, from its allocation to its
+// end: a block changes its size in place only if both sizes have the same `whole`.
 unsafe impl GlobalAlloc for InPlace {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout, 1);
-        // Zeros, so that what is found there was written by the test.
+        // Zeros, so that other values were written by the test.
         // SAFETY: as the caller promises; `whole` is at least as large.
         unsafe { System.alloc_zeroed(whole(layout)) }
     }
@@ -91,8 +89,8 @@ unsafe impl GlobalAlloc for InPlace {
             count(grown, 1);
             return start;
         }
-        // SAFETY: as the caller promises; the new block is another one, and both are at
-        // least as large as the smaller of the two sizes.
+        // SAFETY: as the caller promises. The new block is a different one, and both are at least
+        // as large as the smaller of the two sizes.
         unsafe {
             let moved = self.alloc(grown);
             if !moved.is_null() {
@@ -110,7 +108,7 @@ static ALLOCATOR: InPlace = InPlace;
 fn secret_in(bytes: &[u8]) -> usize {
     static ZEROS: [u8; ROOM] = [0; ROOM];
     if bytes == &ZEROS[..bytes.len()] {
-        return 0; // at once, as nearly always
+        return 0; // nearly always at once
     }
     bytes.iter().filter(|&&byte| byte == SECRET).count()
 }
@@ -119,9 +117,9 @@ fn live() -> u64 {
     LIVE.get().try_into().expect("freed where it was allocated")
 }
 
-// Or nothing below would be tested.
+// Otherwise the other tests would test nothing.
 #[test]
-fn the_allocator_grows_buffers_in_place_and_sees_what_is_freed() {
+fn the_allocator_grows_buffers_in_place_and_counts_freed_bytes() {
     let mut block: Vec<u8> = Vec::with_capacity(1000);
     let start = block.as_ptr();
     block.resize(1000, SECRET);
@@ -132,12 +130,12 @@ fn the_allocator_grows_buffers_in_place_and_sees_what_is_freed() {
     assert_eq!((live(), FREED_SECRET.get()), (0, 1000));
 }
 
-// ---- ways to become something else ----
+// ---- ways to change a buffer ----
 
 const SMALL: usize = 1000;
 const GROWN: usize = 10_000;
 
-/// The places to cut at: at what the slot knows, around it, at both ends, and between.
+/// Where to cut: at the lengths that the slot knows, around them, at both ends, and between.
 const CUTS: [usize; 11] = [
     0,
     1,
@@ -152,7 +150,7 @@ const CUTS: [usize; 11] = [
     GROWN,
 ];
 
-/// Those, or of each sort one where each step is slow: under valgrind, for which
+/// All of them, or one of each kind where each step is slow: under valgrind, where
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 fn cuts() -> impl Iterator<Item = usize> {
     CUTS.into_iter().step_by(if cfg!(slow) { 5 } else { 1 })
@@ -163,7 +161,7 @@ fn fill(buf: &mut BytesMut) {
     buf.put_bytes(SECRET, spare);
 }
 
-/// Grows the buffer where it is, and fills it.
+/// Grows the buffer in place, and fills it.
 fn grow(buf: &mut BytesMut) {
     let start = buf.as_ptr();
     buf.reserve(GROWN - buf.len());
@@ -171,7 +169,7 @@ fn grow(buf: &mut BytesMut) {
     fill(buf);
 }
 
-/// Changes a buffer behind the guard's back. What it returns is dropped before the guard, or
+/// Changes a buffer behind the guard's back. The returned parts are dropped before the guard, or
 /// after it.
 type Change = fn(&mut BytesMut, cut: usize) -> Vec<BytesMut>;
 
@@ -232,7 +230,7 @@ const CHANGES: [(&str, Change); 9] = [
     }),
 ];
 
-/// How a guard ends.
+/// A way to end a guard.
 type End = fn(PooledBuf);
 
 const ENDS: [(&str, End); 6] = [
@@ -255,7 +253,7 @@ const ENDS: [(&str, End); 6] = [
     }),
 ];
 
-/// All pools, changes, cuts and ends. `parts_first`: the parts are dropped before the guard.
+/// Runs all pools, changes, cuts and ends. `parts_first`: the parts are dropped before the guard.
 fn in_all_ways(zero: bool, parts_first: bool, look: impl Fn(&Pool, &str)) {
     for classes in [
         &[SMALL][..],
@@ -292,7 +290,7 @@ fn in_all_ways(zero: bool, parts_first: bool, look: impl Fn(&Pool, &str)) {
 // Failed once: a buffer of 16 KiB that was cut back to 4 KiB was kept as one of 4 KiB, so a
 // budget of 1 MiB held 24 MiB.
 #[test]
-fn what_the_pool_says_that_it_retains_is_what_it_holds() {
+fn the_retained_bytes_are_the_bytes_that_the_pool_holds() {
     for zero in [false, true] {
         in_all_ways(zero, true, |pool, name| {
             assert_eq!(pool.stats().total.retained_bytes, live(), "{name}");
@@ -301,10 +299,10 @@ fn what_the_pool_says_that_it_retains_is_what_it_holds() {
 }
 
 #[test]
-fn a_buffer_of_which_a_part_is_kept_is_not_retained() {
+fn a_buffer_with_a_kept_part_is_not_retained() {
     for zero in [false, true] {
         in_all_ways(zero, false, |pool, name| {
-            // The parts' allocation is the user's; what else there is, the pool knows.
+            // The parts' allocation belongs to the user. The pool counts all other bytes.
             let retained = pool.stats().total.retained_bytes;
             assert!(retained <= live(), "{name}: {retained}, {}", live());
             let idle = pool.clear().bytes as u64;
@@ -316,17 +314,17 @@ fn a_buffer_of_which_a_part_is_kept_is_not_retained() {
 }
 
 #[test]
-fn no_secret_is_left_whatever_the_buffer_was_cut_to() {
+fn no_secret_is_left_after_any_cut() {
     FREED_SECRET.set(0);
     in_all_ways(true, true, |pool, name| {
         assert_eq!(FREED_SECRET.take(), 0, "{name}: freed");
         for &class in pool.classes() {
             let held: Vec<PooledBuf> = (0..3).map(|_| pool.get(class)).collect();
             for mut buf in held {
-                // All that the allocation can have, whatever the guard shows of it.
+                // The whole allocation, whatever part of it the guard shows.
                 let start = buf.spare_capacity_mut().as_mut_ptr().cast::<u8>();
-                // SAFETY: the guard has the block to itself, and the allocator gave `ROOM`
-                // bytes of zeros for it.
+                // SAFETY: the guard has the block to itself, and the allocator gave it with `ROOM`
+                // bytes of zeros.
                 let block = unsafe { slice::from_raw_parts(start, ROOM) };
                 assert_eq!(secret_in(block), 0, "{name}: idle");
             }
@@ -336,7 +334,7 @@ fn no_secret_is_left_whatever_the_buffer_was_cut_to() {
     });
 }
 
-// Or the test above would see nothing, whatever the pool did.
+// Otherwise the test above would find nothing, whatever the pool did.
 #[test]
 fn without_zero_on_return_the_secret_is_found() {
     let mut found = 0;
@@ -346,14 +344,14 @@ fn without_zero_on_return_the_secret_is_found() {
         grow(&mut buf);
         drop(BytesMut::split_off(&mut buf, cut));
         drop((buf, pool));
-        // The first byte is written to where the pool looks at an empty buffer.
+        // The pool writes to the first byte when it checks an empty buffer.
         found += usize::from(FREED_SECRET.take() >= GROWN - 1);
     }
     assert_eq!(found, cuts().count());
 }
 
 #[test]
-fn a_budget_holds_whatever_its_buffers_were_cut_to() {
+fn a_budget_holds_after_any_cut() {
     const BUDGET: usize = 64 * SMALL;
     for (name, change) in CHANGES {
         for cut in cuts() {
@@ -378,7 +376,7 @@ fn a_budget_holds_whatever_its_buffers_were_cut_to() {
 }
 
 #[test]
-fn a_buffer_that_comes_home_on_another_thread_is_looked_at_there() {
+fn a_buffer_that_comes_home_on_another_thread_is_checked_there() {
     for zero in [false, true] {
         for (name, change) in CHANGES {
             for cut in cuts() {
@@ -387,7 +385,7 @@ fn a_buffer_that_comes_home_on_another_thread_is_looked_at_there() {
                 let mut buf = pool.get(SMALL);
                 drop(change(&mut buf, cut));
                 let elsewhere = || {
-                    // Its cache has room, and takes contents of that length.
+                    // The thread's cache has room for buffers of that capacity.
                     drop((pool.get(SMALL), pool.get(SMALL)));
                     pool.get(SMALL).put_bytes(0, cut.min(SMALL));
                     let _out = pool.get(SMALL);
@@ -407,9 +405,9 @@ fn a_buffer_that_comes_home_on_another_thread_is_looked_at_there() {
     }
 }
 
-// The thread cache must not hold what it takes for as large as its other buffers.
+// A thread cache must not hold a buffer that is smaller than its others.
 #[test]
-fn a_buffer_that_only_its_user_saw_grow_is_freed_or_of_the_class_that_it_fills() {
+fn a_buffer_that_has_grown_unseen_is_freed_or_joins_the_class_of_its_capacity() {
     let pool = Pool::builder().classes([SMALL, 7000]).build().unwrap();
     let mut buf = pool.get(SMALL);
     let start = buf.as_ptr();
@@ -422,11 +420,15 @@ fn a_buffer_that_only_its_user_saw_grow_is_freed_or_of_the_class_that_it_fills()
     let stats = pool.stats();
     assert_eq!(stats.classes[0].counts.retained_buffers, 0);
     assert_eq!(stats.classes[1].counts.retained_bytes, 7000);
-    assert_eq!(pool.get(5000).as_ptr(), start, "all of it is found again");
+    assert_eq!(
+        pool.get(5000).as_ptr(),
+        start,
+        "its whole capacity is used again"
+    );
 }
 
 #[test]
-fn a_buffer_that_was_lent_and_is_as_it_left_goes_back_to_its_cache() {
+fn a_lent_and_unchanged_buffer_returns_to_its_cache() {
     let pool = Pool::builder().classes([SMALL, 7000]).build().unwrap();
     drop(pool.get(SMALL));
     let lends: [fn(&mut BytesMut); 7] = [

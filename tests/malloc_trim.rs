@@ -1,8 +1,8 @@
-//! When the system's heap is asked to give pages back: by `Builder::malloc_trim` alone, and
-//! for as much as is worth it.
+//! Only `Builder::malloc_trim` asks the system's heap to give pages back, and only after enough
+//! bytes were freed.
 //!
-//! The `malloc_trim` that the pool calls is the one here, which counts its calls. One test,
-//! since the count is one for the process.
+//! The pool calls the `malloc_trim` of this file, which counts its calls. There is one test, since
+//! the process has one count.
 
 #![cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
 
@@ -13,10 +13,9 @@ use tierpool::{Builder, Freed, Pool};
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-/// In the place of glibc's, since what is linked into the program itself comes first.
-// SAFETY: no other function of this name is in the program itself; glibc's, which this one
-// stands in for, has the same signature; and whoever calls it must not care whether pages
-// are given back.
+/// Replaces glibc's function: a symbol of the program itself comes first.
+// SAFETY: no other function of this name is in the program itself. It has the signature of glibc's,
+// which it replaces. A caller must not depend on whether pages are given back.
 #[unsafe(no_mangle)]
 extern "C" fn malloc_trim(_keep: usize) -> c_int {
     CALLS.fetch_add(1, Ordering::Relaxed);
@@ -24,11 +23,11 @@ extern "C" fn malloc_trim(_keep: usize) -> c_int {
 }
 
 const BUFFER: usize = 128 * 1024;
-/// So many buffers are a megabyte, and worth a call.
+/// This number of buffers is a megabyte, and worth a call.
 const ENOUGH: usize = 8;
 
-/// How many buffers were freed, and how often the heap was asked, when `free` was called on a
-/// pool that holds so many.
+/// Calls `free` on a pool that holds `buffers`. Returns how many buffers were freed, and how often
+/// the heap was asked.
 fn freeing(pool: &Pool, buffers: usize, free: impl Fn(&Pool) -> Freed) -> (usize, usize) {
     drop((0..buffers).map(|_| pool.get(BUFFER)).collect::<Vec<_>>());
     let before = CALLS.load(Ordering::Relaxed);
@@ -41,7 +40,7 @@ fn builder(asks: bool) -> Builder {
 }
 
 #[test]
-fn the_heap_is_asked_after_a_megabyte_has_left_the_pools_if_they_are_to_ask() {
+fn pools_that_may_ask_the_heap_ask_it_after_a_megabyte_was_freed() {
     let twice = |pool: &Pool| {
         assert_eq!(pool.trim().buffers, 0, "it was needed since the last");
         pool.trim()
@@ -50,19 +49,19 @@ fn the_heap_is_asked_after_a_megabyte_has_left_the_pools_if_they_are_to_ask() {
         let pool = builder(asks).build().unwrap();
         assert_eq!(freeing(&pool, ENOUGH, Pool::clear), (ENOUGH, calls));
         assert_eq!(freeing(&pool, ENOUGH, twice), (ENOUGH, calls));
-        // A load that ebbs by less at a time.
+        // A falling load that frees less each time.
         for _ in 0..3 {
             assert_eq!(freeing(&pool, ENOUGH - 1, Pool::clear), (ENOUGH - 1, 0));
             assert_eq!(freeing(&pool, 1, Pool::clear), (1, calls));
             assert_eq!(freeing(&pool, ENOUGH / 2, twice), (ENOUGH / 2, 0));
             assert_eq!(freeing(&pool, ENOUGH / 2, twice), (ENOUGH / 2, calls));
         }
-        // What found no room in the pool lies in the heap as well.
+        // Discarded buffers lie in the heap as well.
         let pool = builder(asks).retain_bytes(0).build().unwrap();
         assert_eq!(freeing(&pool, ENOUGH, Pool::trim), (0, calls));
         assert_eq!(freeing(&pool, ENOUGH - 1, Pool::trim), (0, 0));
         assert_eq!(freeing(&pool, 1, Pool::trim), (0, calls));
-        // So does what is of no size class, or was shared.
+        // So do buffers without a size class, and shared ones.
         let pool = builder(asks).max_size(BUFFER / 2).build().unwrap();
         assert_eq!(freeing(&pool, ENOUGH, Pool::trim), (0, calls));
         let pool = builder(asks).build().unwrap();
@@ -84,11 +83,11 @@ fn the_heap_is_asked_after_a_megabyte_has_left_the_pools_if_they_are_to_ask() {
             asked
         });
         assert_eq!(asked.sum::<usize>(), 10 * calls);
-        // The drop of the last handle.
+        // The drop of the last handle asks.
         let pool = builder(asks).build().unwrap();
         let (clone, guard) = (pool.clone(), pool.get(1));
         let drop_last = |_: &Pool| {
-            drop(clone.clone()); // which is not
+            drop(clone.clone()); // not the last one
             Freed::default()
         };
         assert_eq!(freeing(&pool, ENOUGH, drop_last), (0, 0));

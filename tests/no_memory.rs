@@ -1,7 +1,7 @@
-//! A heap that refuses: every allocation in the reach of the calls that promise not to
-//! end the process is refused once, in every one of several ways.
+//! A heap that refuses. The calls under test promise not to end the process. Each of their
+//! allocations is refused once, in several ways.
 //!
-//! After each, nothing is corrupt, nothing is leaked, and the accounts balance.
+//! After each refusal, nothing is corrupt, nothing is leaked, and the accounts balance.
 
 mod common {
     pub mod accounts;
@@ -26,37 +26,37 @@ static HEAP: booking::Booking<Heap> = booking::Booking::new();
 
 struct Heap;
 
-/// What the threads of one test have of the heap, and what they may have.
+/// The blocks of one test's threads, and the limits on them.
 struct Ledger {
     blocks: AtomicUsize,
     bytes: AtomicUsize,
-    /// How often a thread that may be refused has asked.
+    /// How many requests came from a thread that may be refused.
     asked: AtomicUsize,
     refused: AtomicUsize,
-    /// Which of these requests are refused: so many are granted, then so many are
-    /// refused, and the rest is granted.
+    /// The requests that are refused: this many are granted, then `then_refused` are refused, and
+    /// the others are granted.
     granted_first: AtomicUsize,
     then_refused: AtomicUsize,
-    /// Every so many-th is refused; 0 for none.
+    /// Each n-th request is refused; 0 for none.
     refused_every: AtomicUsize,
-    /// What is larger is refused.
+    /// A larger request is refused.
     size_max: AtomicUsize,
-    /// What would make it more in all is refused.
+    /// A request that would bring the total above this is refused.
     bytes_max: AtomicUsize,
 }
 
-/// Ledger 0 is of whoever joined none.
+/// Ledger 0 is for threads that have joined none.
 static LEDGERS: [Ledger; 19] = [const { Ledger::new() }; 19];
 
-/// What the pool gets and gives back before it looks whether a foreign buffer is whole.
+/// The most bytes that the pool takes for a moment, to check whether a foreign buffer is whole.
 const LOOK_BYTES_MAX: usize = 4 * size_of::<usize>();
 
-/// A block that the calling thread got or gave back just now.
+/// The last block that the calling thread received or freed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
     Other,
     Got(Layout),
-    /// Right after it got it.
+    /// Freed right after it was received.
     GaveBack(Layout),
 }
 
@@ -96,7 +96,7 @@ impl Ledger {
         (self.blocks.load(SeqCst), self.bytes.load(SeqCst))
     }
 
-    /// Begins to count anew, and sets what is refused.
+    /// Restarts the count, and sets which requests are refused.
     fn refuse(&self, how: How) {
         self.granted_first.store(usize::MAX, SeqCst);
         self.then_refused.store(0, SeqCst);
@@ -118,20 +118,20 @@ impl Ledger {
     }
 }
 
-/// What a heap refuses.
+/// The requests that a heap refuses.
 #[derive(Clone, Copy, Debug)]
 enum How {
     Nothing,
-    /// So many requests, after it has granted so many.
+    /// Grants this many requests, then refuses this many.
     From {
         granted: usize,
         refused: usize,
     },
-    /// Every so many-th request.
+    /// Refuses each n-th request.
     Every(usize),
-    /// All that is larger than so many bytes.
+    /// Refuses requests above this size.
     Above(usize),
-    /// What would make it more than so many bytes in all.
+    /// Refuses requests that bring the total above this size.
     InAll(usize),
 }
 
@@ -141,8 +141,8 @@ impl Books for Heap {
         if !MAY_BE_REFUSED.get() {
             return false;
         }
-        // A few words that this thread gave back just now are there: a heap that has a list
-        // for each thread behaves so, as most do. Only the look whether a foreign buffer is
+        // A few words that this thread has freed last are available again. Most heaps behave
+        // so, since they have a list for each thread. Only the check whether a foreign buffer is
         // whole needs that.
         let there = matches!(last, Last::GaveBack(had) if had.size() <= LOOK_BYTES_MAX
             && had.size() >= layout.size() && had.align() >= layout.align());
@@ -165,7 +165,7 @@ impl Books for Heap {
     }
 }
 
-/// Does what may be refused memory, and must not end the process for it.
+/// Runs work whose requests may be refused, and which must not end the process then.
 fn tried<T>(work: impl FnOnce() -> T) -> T {
     MAY_BE_REFUSED.set(true);
     let done = work();
@@ -173,8 +173,8 @@ fn tried<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Runs `work` on a thread of its own that has joined `ledger`, to the thread's end. That
-/// end may be refused memory, too.
+/// Runs `work` on a new thread that has joined `ledger`, up to the thread's end. Requests at that
+/// end may be refused, too.
 fn on_a_thread<T: Send>(ledger: usize, work: impl FnOnce() -> T + Send) -> T {
     let run = || {
         booking::join(ledger);
@@ -185,12 +185,12 @@ fn on_a_thread<T: Send>(ledger: usize, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
-// ---- what is done ----
+// ---- the script ----
 
 /// The sizes of one round: each class, its limits, and one above them.
 const SIZES: [usize; 7] = [0, 64, 65, 900, 1000, 4000, 6000];
-/// More buffers of one class than a thread's cache holds, and the depot's first queue
-/// of loose ones.
+/// More buffers of one class than fit in a thread's cache and in the depot's first queue of loose
+/// ones.
 const MANY: usize = 70;
 
 fn options() -> Builder {
@@ -199,14 +199,14 @@ fn options() -> Builder {
         .trim_interval(None)
 }
 
-/// A guard, and what must be in it.
+/// A guard, and its expected contents.
 struct Stamped {
     buf: PooledBuf,
     stamp: u8,
     len: usize,
 }
 
-/// What a script holds, and what it has seen.
+/// The guards of a script, and its observations.
 struct Script {
     pool: Pool,
     held: Vec<Stamped>,
@@ -222,7 +222,7 @@ impl Script {
         }
     }
 
-    /// Takes a guard, and fills it as far as `size`, or sees that it is refused.
+    /// Takes a guard, and fills `size` bytes, or notes that it was refused.
     fn take(&mut self, size: usize) {
         match tried(|| self.pool.try_get(size)) {
             Ok(buf) => self.stamp(buf, size),
@@ -233,7 +233,7 @@ impl Script {
         }
     }
 
-    /// Fills a guard with a byte of its own, which takes no memory.
+    /// Fills a guard with a new byte value, without allocating.
     fn stamp(&mut self, mut buf: PooledBuf, len: usize) {
         assert!(buf.is_empty() && buf.capacity() >= len);
         let stamp = self.held.len() as u8;
@@ -241,8 +241,8 @@ impl Script {
         self.held.push(Stamped { buf, stamp, len });
     }
 
-    /// Makes room for `additional` bytes more in the guard that came last, or sees that it is
-    /// refused. In either case the guard's contents stay.
+    /// Reserves `additional` bytes in the latest guard, or notes that it was refused. In either
+    /// case the guard's contents stay.
     fn reserve(&mut self, additional: usize) {
         let Some(Stamped { buf, len, .. }) = self.held.last_mut() else {
             return;
@@ -263,7 +263,7 @@ impl Script {
         self.assert_whole();
     }
 
-    /// Gives all but the first `keep` back.
+    /// Returns all guards but the first `keep`.
     fn give_back(&mut self, keep: usize) {
         while self.held.len() > keep {
             let stamped = self.held.pop().unwrap();
@@ -281,21 +281,21 @@ impl Stamped {
     fn assert_whole(&self) {
         assert_eq!(self.buf.len(), self.len);
         let intact = self.buf.iter().all(|&byte| byte == self.stamp);
-        assert!(intact, "another one's bytes");
+        assert!(intact, "bytes of another guard");
     }
 }
 
-/// Does all that promises not to end the process, in an order that reaches every
-/// allocation that the pool makes there. Says how many gets failed.
+/// Calls everything that promises not to end the process, in an order that reaches each of the
+/// pool's allocations. Returns how many gets failed.
 fn run(ledger: usize, options: Builder) -> usize {
     let mut script = Script::new(options);
-    // First gets of a thread; hits and misses; guards that stay out to the end.
+    // First gets of a thread; hits and misses; guards that stay outstanding to the end.
     SIZES.iter().for_each(|&size| script.take(size));
     script.give_back(3);
     SIZES.iter().for_each(|&size| script.take(size));
     script.assert_whole();
 
-    // Grown: within the largest class, to above it, and on from there.
+    // Grown: within the largest class, above it, and further.
     for additional in [100, 2000, 5000, 20_000] {
         script.take(60);
         script.reserve(additional);
@@ -312,7 +312,7 @@ fn run(ledger: usize, options: Builder) -> usize {
         tried(|| drop(part));
     }
 
-    // Taken in, grown on the heap, taken out and replaced, frozen.
+    // Adopted, grown on the heap, taken out and replaced, frozen.
     let grown = tried(|| script.pool.try_get(64)).ok().map(|mut buf| {
         BytesMut::reserve(&mut buf, 2000);
         buf
@@ -330,12 +330,12 @@ fn run(ledger: usize, options: Builder) -> usize {
         buf.freeze()
     });
     tried(|| drop((grown, exchanged, adopted)));
-    // Of no ordinary capacity: looked at again when it comes back.
+    // A buffer of unusual capacity, which is checked when it returns.
     script.take(64);
     script.take(1000);
     script.give_back(3);
 
-    // On another thread: its first use; what others took; its end.
+    // On another thread: its first use; guards that this thread took; its end.
     let clone = frozen.clone();
     let pool = tried(|| script.pool.clone());
     let mut others = script.held.pop();
@@ -357,10 +357,10 @@ fn run(ledger: usize, options: Builder) -> usize {
         failed
     });
     script.failed += failed;
-    // The last part, or the other thread's was: home from here.
+    // The last part is gone here, or on the other thread: the buffer goes home.
     tried(|| drop(frozen));
 
-    // Others' buffers come back here in magazines, until they go to the depot.
+    // The other thread's buffers return to this one in magazines, until they go to the depot.
     (0..2 * MANY).for_each(|_| script.take(60));
     script.give_back(MANY);
     tried(|| script.pool.trim());
@@ -377,7 +377,7 @@ fn run(ledger: usize, options: Builder) -> usize {
     script.give_back(out as usize / 2);
     assert_accounts_balance(&script.pool);
 
-    // The end of the pool, with guards out.
+    // The end of the pool, with outstanding guards.
     let Script {
         pool, held, failed, ..
     } = script;
@@ -393,19 +393,19 @@ fn total(pool: &Pool) -> Counts {
     pool.stats().total
 }
 
-/// What one run of the script came to.
+/// The result of one run of the script.
 struct Outcome {
     asked: usize,
     refused: usize,
     failed: usize,
 }
 
-/// Runs the script on a heap that refuses, and sees that nothing is leaked.
+/// Runs the script on a heap that refuses, and asserts that nothing is leaked.
 fn run_refused(ledger: usize, options: Builder, how: How) -> Outcome {
     let books = &LEDGERS[ledger];
     let before = books.live();
     books.refuse(how);
-    // On a thread of its own, so that this is its first use of a pool, and its end is seen.
+    // On a new thread, so that this is its first use of a pool, and its end is included.
     let failed = on_a_thread(ledger, || run(ledger, options));
     let outcome = Outcome {
         asked: books.asked.load(SeqCst),
@@ -417,7 +417,7 @@ fn run_refused(ledger: usize, options: Builder, how: How) -> Outcome {
     outcome
 }
 
-/// The options with which the script is run.
+/// The options of the script's pools.
 fn both() -> [Builder; 2] {
     [options(), options().zero_on_return(true)]
 }
@@ -425,12 +425,12 @@ fn both() -> [Builder; 2] {
 // ---- each allocation in turn ----
 
 #[test]
-fn the_script_reaches_what_it_should_and_fails_nowhere_while_nothing_is_refused() {
+fn the_script_allocates_enough_and_fails_nowhere_if_nothing_is_refused() {
     const LEDGER: usize = 1;
     for options in both() {
         let outcome = run_refused(LEDGER, options, How::Nothing);
         assert_eq!((outcome.refused, outcome.failed), (0, 0));
-        // A buffer and its cell for each miss, and more.
+        // At least a buffer and its cell for each miss.
         assert!(outcome.asked > 2 * 2 * MANY, "{}", outcome.asked);
     }
 }
@@ -493,7 +493,7 @@ fn a_few_allocations_in_a_row_may_be_refused() {
 }
 
 #[test]
-fn every_so_many_th_allocation_may_be_refused() {
+fn each_n_th_allocation_may_be_refused() {
     const LEDGER: usize = 5;
     for options in both() {
         for every in 1..100 {
@@ -503,19 +503,19 @@ fn every_so_many_th_allocation_may_be_refused() {
     }
 }
 
-// Small blocks are to be had and large ones are not: buffers, but no queues for them and no
-// thread's caches; cells, but no buffers.
+// Small requests are granted and large ones are not. Examples: buffers, but no queues for them and
+// no thread's caches; cells, but no buffers.
 #[test]
-fn all_that_is_above_a_size_may_be_refused() {
+fn all_allocations_above_a_size_may_be_refused() {
     const LEDGER: usize = 6;
     let sizes = [7, 16, 32, 63, 64, 80, 128, 384, 999, 1000, 2000, 4095, 4096];
     for options in both() {
         for size in sizes {
             let outcome = run_refused(LEDGER, options.clone(), How::Above(size));
             assert!(outcome.refused > 0, "{size}");
-            let any_is_to_be_had = size >= 104; // what a cell has
+            let any_is_granted = size >= 104; // the size of a cell
             let gets = SIZES.len() * 2 + 2 + MANY + 5 + 2 * MANY + 5; // as in `run`
-            assert_eq!(outcome.failed < gets, any_is_to_be_had, "{size}");
+            assert_eq!(outcome.failed < gets, any_is_granted, "{size}");
         }
     }
 }
@@ -532,9 +532,9 @@ fn any_limit_on_the_heap_in_all_may_be_set() {
     }
 }
 
-// What the pool needs for itself ends the process if it is refused, so it is not.
+// Refusals of the pool's own data would end the process, so these are not refused.
 #[test]
-fn a_pool_whose_idle_buffers_find_no_memory_is_refused_and_leaves_nothing() {
+fn a_build_without_memory_for_keep_idle_fails_and_leaves_nothing() {
     const LEDGER: usize = 17;
     let is_refused = |builder: Builder, how: How| {
         let mut refused = false;
@@ -569,11 +569,11 @@ fn a_pool_whose_idle_buffers_find_no_memory_is_refused_and_leaves_nothing() {
         assert!(is_refused(builder.clone(), How::Above(99_000)), "{size}");
         assert!(!is_refused(builder, How::Above(3 << 20)), "{size}");
     }
-    // A queue of the depot alone: there is room for the list, and for each buffer.
+    // Only a queue of the depot is refused: there is room for the list, and for each buffer.
     let builder = options().thread_cache_bytes(0).keep_idle(64, 1050);
     assert!(is_refused(builder.clone(), How::Above(8500)));
     assert!(!is_refused(builder, How::Above(20_000)));
-    // Any of them, from the first to the last.
+    // Each of them, from the first to the last.
     let own = {
         let mut own = 0;
         with_books(LEDGER, |books| {
@@ -599,9 +599,9 @@ fn a_pool_whose_idle_buffers_find_no_memory_is_refused_and_leaves_nothing() {
     );
 }
 
-// ---- what comes of it ----
+// ---- consequences ----
 
-/// Runs `work` on a thread of a ledger's, and sees that nothing is leaked.
+/// Runs `work` on a thread of a ledger, and asserts that nothing is leaked.
 fn with_books(ledger: usize, work: impl FnOnce(&Ledger) + Send) {
     let books = &LEDGERS[ledger];
     let before = books.live();
@@ -612,7 +612,7 @@ fn with_books(ledger: usize, work: impl FnOnce(&Ledger) + Send) {
 #[test]
 fn a_thread_without_memory_for_caches_is_served_and_gets_them_later() {
     with_books(8, |books| {
-        // So many classes that one thread's caches of all are larger than any queue.
+        // With many classes, one thread's caches together are larger than any queue.
         let pool = Pool::builder()
             .classes((1..=12).map(|at| 64 * at))
             .trim_interval(None);
@@ -642,11 +642,12 @@ fn a_thread_without_memory_for_caches_is_served_and_gets_them_later() {
     });
 }
 
-// What it keeps of pools that are gone is looked through at times, for a smaller list.
+// At times the thread looks for pools that are gone, and asks for a smaller list.
 #[test]
 fn a_thread_that_has_used_many_pools_needs_no_memory_for_the_next() {
     const LEDGER: usize = 16;
-    // After the 64th it is looked through; the others, so that it may come a bit earlier or later.
+    // It looks after the 64th pool. The others are for a change that makes it look earlier or
+    // later.
     for many in 60..70 {
         with_books(LEDGER, |books| {
             let pool = options().build().unwrap();
@@ -667,16 +668,16 @@ fn a_thread_that_has_used_many_pools_needs_no_memory_for_the_next() {
 }
 
 #[test]
-fn a_get_that_is_refused_frees_what_is_idle_and_succeeds_if_that_was_wanting() {
+fn a_refused_get_frees_idle_buffers_and_succeeds_if_that_makes_room() {
     with_books(9, |books| {
         let pool = options().build().unwrap();
-        // Both classes have queues, so that nothing but the buffers is asked for.
+        // Both classes have queues now, so that only buffers are requested below.
         drop([64, 4096].map(|size| pool.get(size)));
         pool.clear();
         drop((0..MANY).map(|_| pool.get(64)).collect::<Vec<_>>());
         let idle = total(&pool);
         assert_eq!(idle.retained_buffers, MANY as u64);
-        // Not so much as one more buffer of the other class.
+        // Too little room for one more buffer of the other class.
         books.refuse(How::InAll(books.live().1 + 100));
         let buf = tried(|| pool.try_get(4096)).expect("there is room for it now");
         assert!(books.refused.load(SeqCst) > 0);
@@ -685,7 +686,7 @@ fn a_get_that_is_refused_frees_what_is_idle_and_succeeds_if_that_was_wanting() {
             (after.trimmed - idle.trimmed, after.retained_buffers),
             (MANY as u64, 0)
         );
-        // Nothing is idle now, so this one fails.
+        // No buffer is idle now, so this get fails.
         let error = tried(|| pool.try_get(10_000)).unwrap_err();
         assert!(matches!(error, GetError::OutOfMemory { size: 10_000, .. }));
         books.refuse(How::Nothing);
@@ -694,16 +695,16 @@ fn a_get_that_is_refused_frees_what_is_idle_and_succeeds_if_that_was_wanting() {
     });
 }
 
-// Failed once: each of these requests freed all idle buffers, for nothing.
+// Failed once: each of these requests freed all idle buffers, in vain.
 #[test]
-fn idle_buffers_are_not_freed_again_and_again_where_that_is_of_no_use() {
+fn idle_buffers_are_not_freed_repeatedly_in_vain() {
     const REQUESTS: usize = 2000;
     with_books(17, |books| {
         let pool = options().build().unwrap();
         let work = || tried(|| drop([(); 8].map(|()| pool.try_get(1000).unwrap())));
         work();
         let before = total(&pool);
-        // Not much larger than what is idle: to free that may help, but does not.
+        // Not much larger than the idle buffers: freeing them may help, but does not.
         for request in 0..REQUESTS {
             work();
             if request % 10 == 0 {
@@ -716,7 +717,7 @@ fn idle_buffers_are_not_freed_again_and_again_where_that_is_of_no_use() {
         let (hits, gets) = (after.hits() - before.hits(), after.gets - before.gets);
         assert!(after.trimmed > before.trimmed, "it was tried");
         assert!(hits >= gets - gets / 100, "{hits} of {gets}");
-        // What helps is done again at the next occasion.
+        // If freeing helps, the pool does it again at the next occasion.
         let before = after;
         while total(&pool).trimmed == before.trimmed {
             books.refuse(How::InAll(books.live().1 + 100));
@@ -734,13 +735,13 @@ fn idle_buffers_are_not_freed_again_and_again_where_that_is_of_no_use() {
 }
 
 #[test]
-fn what_finds_no_room_in_a_queue_is_freed_and_counted() {
+fn a_buffer_that_finds_no_room_in_a_queue_is_freed_and_counted() {
     with_books(10, |books| {
         let pool = options().build().unwrap();
         drop(pool.get(1000)); // this thread has caches
         let held: Vec<_> = (0..2 * MANY).map(|_| pool.get(60)).collect();
-        // On a thread that has no memory for caches, and none for more queues: loose,
-        // as far as the first queue goes.
+        // On a thread without memory for caches or for longer queues: the buffers are kept loose,
+        // as far as the first queue has room.
         let one = pool.clone();
         books.refuse(How::Above(0));
         on_a_thread(10, || tried(|| drop((held, one))));
@@ -760,7 +761,7 @@ fn a_magazine_that_finds_no_room_in_the_depot_is_freed_and_counted() {
     with_books(14, |books| {
         let pool = options().build().unwrap();
         drop(pool.get(1000)); // this thread has caches
-        books.refuse(How::Above(400)); // but the depot no queues
+        books.refuse(How::Above(400)); // but the depot gets no queues
         let held: Vec<_> = (0..2 * MANY)
             .map(|_| tried(|| pool.try_get(60)).unwrap())
             .collect();
@@ -769,7 +770,7 @@ fn a_magazine_that_finds_no_room_in_the_depot_is_freed_and_counted() {
         assert_eq!(after.returns, 2 * MANY as u64 + 1);
         assert!(after.trimmed > 0, "{after:?}");
         assert_accounts_balance(&pool);
-        // What is cached is not lost, and what is leased is not more.
+        // The cached buffers are not lost, and there are no leases without a buffer.
         books.refuse(How::Nothing);
         assert_eq!(pool.clear().buffers as u64, after.retained_buffers);
         assert_accounts_balance(&pool);
@@ -777,7 +778,7 @@ fn a_magazine_that_finds_no_room_in_the_depot_is_freed_and_counted() {
 }
 
 #[test]
-fn what_cannot_be_looked_at_for_want_of_memory_is_freed_as_shared() {
+fn a_buffer_that_cannot_be_checked_without_memory_is_freed_as_shared() {
     with_books(11, |books| {
         let pool = options().build().unwrap();
         drop(pool.get(64));
@@ -794,9 +795,9 @@ fn what_cannot_be_looked_at_for_want_of_memory_is_freed_as_shared() {
 }
 
 #[test]
-fn a_reserve_that_is_refused_frees_what_is_idle_and_asks_for_less_than_it_would_like() {
+fn a_refused_reserve_frees_idle_buffers_and_then_asks_for_less() {
     with_books(16, |books| {
-        // Asked for a byte more than 1000, a guard would like 1500.
+        // If it needs a byte more than 1000, a guard prefers 1500.
         let options = Pool::builder().classes([64, 1000, 1100, 1600, 4096]);
         let pool = options.trim_interval(None).build().unwrap();
         drop([64, 1000, 1100, 1600].map(|size| pool.get(size))); // all have queues
@@ -806,15 +807,15 @@ fn a_reserve_that_is_refused_frees_what_is_idle_and_asks_for_less_than_it_would_
         drop((0..3).map(|_| pool.get(1000)).collect::<Vec<_>>());
         let idle = total(&pool).retained_buffers;
         books.refuse(How::InAll(books.live().1));
-        tried(|| buf.try_reserve(1)).expect("what is idle is enough");
+        tried(|| buf.try_reserve(1)).expect("the idle buffers make enough room");
         assert!(books.refused.load(SeqCst) > 0);
         assert_eq!((buf.capacity(), total(&pool).trimmed), (1600, idle + 4));
         books.refuse(How::Above(1100));
         let mut buf = tried(|| pool.try_get(1000)).unwrap();
         buf.put_bytes(7, 1000);
-        tried(|| buf.try_reserve(1)).expect("there is less");
+        tried(|| buf.try_reserve(1)).expect("there is room for less");
         assert_eq!((&buf[..], buf.capacity()), (&[7; 1000][..], 1100));
-        // Not even what it needs.
+        // Less than it needs.
         let before = total(&pool);
         let error = tried(|| buf.try_reserve(101)).unwrap_err();
         assert!(
@@ -830,9 +831,9 @@ fn a_reserve_that_is_refused_frees_what_is_idle_and_asks_for_less_than_it_would_
     });
 }
 
-// Another thread may have freed what was wanting.
+// Another thread may have freed memory meanwhile.
 #[test]
-fn the_heap_is_asked_again_where_the_pool_holds_nothing_idle() {
+fn a_refused_get_asks_the_heap_again_if_the_pool_has_no_idle_buffer() {
     with_books(15, |books| {
         let pool = options().build().unwrap();
         drop(pool.get(64)); // the thread has its caches
@@ -848,7 +849,7 @@ fn the_heap_is_asked_again_where_the_pool_holds_nothing_idle() {
             assert!(got.is_ok(), "{size}: {got:?}");
             books.refuse(How::Nothing);
         }
-        // Where it is refused twice, nothing is noted of the request.
+        // If it is refused twice, the request does not count.
         let before = pool.stats();
         books.refuse(How::Above(0));
         assert!(tried(|| pool.try_get(16 << 20)).is_err());
@@ -858,7 +859,7 @@ fn the_heap_is_asked_again_where_the_pool_holds_nothing_idle() {
 }
 
 #[test]
-fn trims_and_handles_ask_for_no_memory_nor_does_the_end_of_a_thread_that_caches_few() {
+fn trims_handles_and_the_end_of_a_thread_with_few_buffers_allocate_nothing() {
     with_books(12, |books| {
         let pool = options().build().unwrap();
         let held: Vec<_> = (0..3 * MANY)
@@ -897,7 +898,7 @@ fn trims_and_handles_ask_for_no_memory_nor_does_the_end_of_a_thread_that_caches_
 }
 
 #[test]
-fn threads_at_once_on_a_heap_that_refuses_now_and_then_corrupt_and_leak_nothing() {
+fn threads_on_a_heap_that_sometimes_refuses_corrupt_and_leak_nothing() {
     const LEDGER: usize = 13;
     for every in [2, 3, 7, 20] {
         with_books(LEDGER, |books| {
@@ -933,7 +934,7 @@ fn threads_at_once_on_a_heap_that_refuses_now_and_then_corrupt_and_leak_nothing(
                     })
                 });
                 for thread in threads {
-                    thread.join().unwrap(); // to its very end
+                    thread.join().unwrap(); // including its destructors
                 }
             });
             assert!(books.refused.load(SeqCst) > 0);
@@ -945,15 +946,15 @@ fn threads_at_once_on_a_heap_that_refuses_now_and_then_corrupt_and_leak_nothing(
     }
 }
 
-// Why the list of a pool's threads is not a `thread_local::ThreadLocal`: a thread whose entry
-// finds no memory would end the process, and `try_get` promises that it does not.
+// Shows why the list of a pool's threads is not a `thread_local::ThreadLocal`. If its entry found
+// no memory, the thread would end the process, and `try_get` promises that it does not.
 #[test]
 fn an_entry_of_the_thread_local_crate_ends_the_process_if_the_heap_refuses_it() {
     const ALONE: &str = "TIERPOOL_ENTRY_IS_REFUSED";
     let name = "an_entry_of_the_thread_local_crate_ends_the_process_if_the_heap_refuses_it";
     if env::var_os(ALONE).is_some() {
         with_books(18, |ledger| {
-            // The thread's number among all threads is made with this one.
+            // This also makes the thread's number among all threads.
             assert_eq!(*thread_local::ThreadLocal::new().get_or(|| 0), 0);
             ledger.refuse(How::From {
                 granted: 0,

@@ -1,15 +1,14 @@
-//! What the process gives back to the system, once the pool has freed its buffers.
+//! The memory that the process gives back to the system, once the pool has freed its buffers.
 //!
-//! That is the heap's to decide. glibc's gives back what lies at the end of its
-//! main arena; what is free below a block that is still in use stays, until
-//! `malloc_trim` is called. The blocks that pin the end are small ones that glibc
-//! keeps for the thread that freed them, and whatever was allocated last
-//! (`docs/memory.md` has the table).
+//! The heap decides that. glibc's gives back the free memory at the end of its main arena. Free
+//! memory below a block that is in use stays, until `malloc_trim` is called. The blocks that pin
+//! the end are small ones that glibc keeps for the thread that freed them, and the blocks that were
+//! allocated last (`docs/memory.md` has the table).
 //!
-//! Each case runs in a process of its own, without the test harness, whose thread
-//! would allocate between the buffers. `TIERPOOL_RSS_TABLE=1` runs all cases and
-//! prints what became of each; without it, a few run for which the pool can promise
-//! something. It takes 700 MiB of memory, or a tenth where there is not so much.
+//! Each case runs in its own process, without the test harness, whose thread would allocate between
+//! the buffers. `TIERPOOL_RSS_TABLE=1` runs all cases and prints their results. Without it, a few
+//! cases run in which the pool makes a promise. They take 700 MiB of memory, or a tenth where there
+//! is less.
 
 #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
 fn main() {
@@ -27,15 +26,15 @@ mod rss {
     use std::time::Duration;
     use tierpool::{Pool, PooledBuf};
 
-    /// A tenth of these where memory is short.
+    /// A tenth of this number where memory is short.
     const BUFFERS: usize = 10_000;
     const CAPACITY: usize = 64 * 1024;
     const PAGE: usize = 4096;
 
-    /// What may remain, in bytes.
+    /// The most bytes that may remain.
     const LEFT_MOST: i64 = 8 << 20;
 
-    /// Names the case that a child process runs, and says of how many buffers.
+    /// Names the case that a child process runs, and its number of buffers.
     const CASE: &str = "TIERPOOL_RSS_CASE";
     const CASE_BUFFERS: &str = "TIERPOOL_RSS_CASE_BUFFERS";
     const TABLE: &str = "TIERPOOL_RSS_TABLE";
@@ -53,8 +52,8 @@ mod rss {
     const THREADS: [&str; 3] = ["one", "dropped elsewhere", "four"];
     const ARENAS: [&str; 2] = ["one arena", "arenas"];
 
-    /// Whether the pool can promise that the memory returns: not to say that it does
-    /// not, where it cannot.
+    /// Whether the pool can promise that the memory returns. For the other cases it promises
+    /// neither result.
     fn is_promised(options: &str, threads: &str, arenas: &str) -> bool {
         match options {
             "default" => arenas == "one arena" && threads == "one",
@@ -62,7 +61,7 @@ mod rss {
         }
     }
 
-    /// Of what is promised, what runs each time.
+    /// Whether a promised case runs each time.
     fn is_typical(options: &str, order: &str) -> bool {
         options == "default" || (["malloc_trim", RELEASE].contains(&options) && order == "random")
     }
@@ -119,7 +118,7 @@ mod rss {
         }
     }
 
-    /// Takes and drops all buffers; says how much was resident between.
+    /// Takes and drops all buffers. Returns how many bytes were resident between.
     fn burst(pool: &Pool, buffers: usize, order: &str, threads: &str) -> i64 {
         const OTHERS: usize = 4;
         if threads == "one" {
@@ -129,7 +128,7 @@ mod rss {
             drop(held);
             return most;
         }
-        // Made before the buffers: what a thread needs would lie above them.
+        // Started before the buffers are made: otherwise a thread's own data would lie above them.
         let take_there = threads == "four";
         let (to_main, from_others) = mpsc::channel();
         let others: Vec<_> = (0..OTHERS)
@@ -182,7 +181,7 @@ mod rss {
         );
         let dropped = resident() - start;
         if options == RELEASE {
-            // Nothing but time passes. A minute, for a machine that is slow.
+            // Time passes, and nothing else happens. A minute, for a slow machine.
             for _ in 0..60 * 5 {
                 if pool.stats().total.retained_bytes == 0 && resident() - start <= LEFT_MOST {
                     break;
@@ -203,12 +202,12 @@ mod rss {
 
     pub fn main() {
         if std::env::args().any(|arg| arg == "--list") {
-            return; // asked for by tools that look for tests
+            return; // for tools that list the tests
         }
         let case = std::env::var(CASE).ok();
         let buffers = std::env::var(CASE_BUFFERS).ok();
         match case.zip(buffers.and_then(|number| number.parse().ok())) {
-            // In the main arena, or in one of a further thread.
+            // In the main arena, or in the arena of another thread.
             Some((case, buffers)) if std::env::var_os("MALLOC_ARENA_MAX").is_some() => {
                 run(&case, buffers);
             }
@@ -251,7 +250,8 @@ mod rss {
         assert!(broken.is_empty(), "{broken:#?}");
     }
 
-    /// What was resident while all was out, after it was dropped, and after each trim.
+    /// The resident bytes while all buffers were outstanding, after their drop, and after each
+    /// trim.
     fn in_a_process(case: &str, buffers: usize, arenas: &str) -> [i64; 4] {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child

@@ -1,7 +1,7 @@
-//! Many: threads at once, and operations on one counter.
+//! Many threads at once, and many operations on one counter.
 //!
-//! The test of 2^32 operations takes half a minute with optimisation, and is run by
-//! `cargo test --release --test scale -- --ignored`.
+//! The test of 2^32 operations takes half a minute with optimisation. Run it with `cargo test
+//! --release --test scale -- --ignored`.
 
 mod common {
     pub mod accounts;
@@ -17,13 +17,13 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use tierpool::{Counts, Pool};
 
-/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// Whether each step costs microseconds. It does under Miri, and under valgrind, where
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 const SLOW: bool = cfg!(any(miri, slow));
 
-/// A thread whose allocations are counted, wherever they are freed.
+/// A thread whose allocations are counted, whichever thread frees them.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
-    // Small: there are many.
+    // A small stack: there are many threads.
     live::counted(thread::Builder::new().stack_size(256 << 10), work)
 }
 
@@ -46,7 +46,7 @@ const CAPACITY: usize = 4096;
 struct Steps {
     pool: Pool,
     barrier: Barrier,
-    /// Threads that are done with what they do while the test looks.
+    /// How many threads have finished their work while the test checks.
     done: AtomicUsize,
 }
 
@@ -75,7 +75,7 @@ fn one_of_many(steps: &Steps, number: usize) {
 }
 
 #[test]
-fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
+fn four_thousand_threads_use_one_pool_within_its_bounds_and_leave_nothing() {
     let work = || {
         let pool = Pool::builder().trim_interval(None).build().unwrap();
         let many = THREADS as u64;
@@ -90,15 +90,14 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
                 counted(move || one_of_many(&steps, number))
             })
             .collect();
-        steps.barrier.wait(); // 0: all have begun, and not used the pool
+        steps.barrier.wait(); // 0: all have started, and not used the pool
         let before = live_bytes();
         steps.barrier.wait(); // 1
         steps.barrier.wait(); // 2
         let now = total(&pool);
         assert_eq!((now.outstanding, now.misses, now.gets), (many, many, many));
-        // As docs/memory.md has it: so much for a thread, a cell for a buffer, the queues
-        // of one class, and up to 140 bytes there for each buffer. (The pool is in
-        // `before`.)
+        // The bound of docs/memory.md: the bytes of each thread, a cell for each buffer, the queues
+        // of one class, and up to 140 bytes in them for each buffer. (`before` includes the pool.)
         let beside = live_bytes() - before - (THREADS * CAPACITY) as i64;
         let bound = (THREADS * (10_700 + 64 + 140) + 6_100) as i64;
         assert!(beside <= bound, "{beside} bytes above {bound}");
@@ -108,10 +107,10 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
         assert_eq!((now.outstanding, now.retained_buffers), (0, many));
         assert_eq!((now.local_hits, now.misses), (many, many));
         assert_accounts_balance(&pool);
-        // Each was needed before this trim, and none after it.
+        // Each buffer was needed before this trim, and none after it.
         assert_eq!(pool.trim().buffers, 0);
         pool.recalibrate();
-        // Two of each thread: so few that each is looked at.
+        // Two returns of each thread, so few that each is a sample.
         assert_eq!(pool.profile().calls(), 2 * many);
         assert_eq!(pool.trim().buffers, THREADS);
         assert_eq!(total(&pool).retained_bytes, 0);
@@ -132,8 +131,8 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
         drop(steps);
         assert_eq!(total(&pool).outstanding, 0);
         assert_accounts_balance(&pool);
-        // What threads that are gone had serves those that come. A thread that begins has some
-        // memory of its own.
+        // The caches of ended threads serve new ones. A new thread takes some more memory for
+        // itself.
         let before = live_bytes();
         for _ in 0..10 {
             let pool = pool.clone();
@@ -146,7 +145,7 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
         assert_eq!(total(&pool).retained_buffers, 0);
         assert_accounts_balance(&pool);
     };
-    counted(|| drop(Pool::default().get(1))).join().unwrap(); // the process's once-only things
+    counted(|| drop(Pool::default().get(1))).join().unwrap(); // allocates the process-wide data
     let before = live_bytes();
     counted(work).join().unwrap();
     assert_eq!(live_bytes(), before);
@@ -154,14 +153,13 @@ fn four_thousand_threads_use_one_pool_within_the_bounds_and_leave_nothing() {
 
 // ---- operations ----
 
-/// A little more than a number of 32 bits can count, and not by a round number.
+/// A little more than 32 bits can count, and not a round number.
 const OPERATIONS: u64 = if SLOW { 100_003 } else { (1 << 32) + 12_347 };
 
-/// The most returns that come between two that are looked at. What has come since the last one is
-/// not counted yet.
+/// The most returns between two samples. Returns since the last sample are not counted yet.
 const BETWEEN_SAMPLES: u64 = 95;
 
-/// So many gets and drops on this thread, of one buffer.
+/// Gets and drops one buffer `OPERATIONS` times on this thread.
 fn operate(pool: &Pool) {
     for _ in 0..OPERATIONS {
         pool.get(CAPACITY).put_u8(1);
@@ -185,11 +183,11 @@ fn options() -> tierpool::Builder {
 
 #[test]
 #[ignore = "half a minute with optimisation, an hour without"]
-fn two_to_the_32_operations_are_counted_and_calibrated_all_along() {
+fn two_to_the_32_operations_are_counted_and_calibrated_throughout() {
     const AFTER: u64 = 42_000;
     let pool = options().calibrate_after(AFTER).build().unwrap();
     operate(&pool);
-    // A calibration at each return that is looked at after the 42,000th since the last one.
+    // A calibration comes at the first sample after the 42,000th return since the last one.
     let at_each = AFTER + 1..=AFTER + 1 + BETWEEN_SAMPLES;
     let last = pool.profile().calls();
     assert!(at_each.contains(&last), "{last}");
@@ -198,7 +196,7 @@ fn two_to_the_32_operations_are_counted_and_calibrated_all_along() {
     assert!(possible.contains(&made), "{made}");
     pool.recalibrate();
     assert_eq!(pool.targets().default_size, 64);
-    // And it goes on.
+    // Calibrations go on.
     for _ in 0..=*at_each.end() {
         pool.get(CAPACITY).put_bytes(1, 1000);
     }
@@ -209,7 +207,7 @@ fn two_to_the_32_operations_are_counted_and_calibrated_all_along() {
 
 #[test]
 #[ignore = "half a minute with optimisation, an hour without"]
-fn one_calibration_of_two_to_the_32_returns_has_all_of_them() {
+fn one_calibration_counts_two_to_the_32_returns() {
     let pool = options().learn_sizes(false).build().unwrap();
     operate(&pool);
     assert_eq!(pool.profile().calls(), 0);
@@ -220,7 +218,7 @@ fn one_calibration_of_two_to_the_32_returns_has_all_of_them() {
         "{calls}"
     );
     assert_eq!(pool.targets().default_size, 64);
-    // The next one that is looked at counts for those since the last one.
+    // The next sample counts for the returns since the last one.
     (0..=BETWEEN_SAMPLES).for_each(|_| drop(pool.get(1)));
     pool.recalibrate();
     let all = calls + pool.profile().calls();

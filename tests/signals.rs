@@ -1,8 +1,8 @@
-//! The thread of `background_trim` and the signals of its process: it takes none.
+//! The thread of `background_trim` takes none of its process's signals.
 //!
-//! No test harness: each fact is about a whole process, so this program starts a process for
-//! each. An alarm ends a process that hangs, and that fails the test. It comes after a minute,
-//! which none of these needs.
+//! No test harness: each fact is about a whole process, so this program starts a process for each.
+//! An alarm after a minute ends a process that hangs, and the test fails. No process needs a
+//! minute.
 
 #[cfg(all(unix, not(miri)))]
 fn main() {
@@ -29,10 +29,10 @@ mod unix {
 
     const ALARM_SECONDS: u32 = 60;
 
-    /// Which fact a child process is to show.
+    /// Names the fact that a child process checks.
     const FACT: &str = "TIERPOOL_SIGNALS_FACT";
 
-    /// What holds, and the process that shows it.
+    /// The facts, and the function that checks each.
     const FACTS: &[(&str, fn())] = &[
         (
             "a_signal_that_main_waits_for_comes_to_main",
@@ -43,8 +43,8 @@ mod unix {
             the_thread_that_builds_a_pool_keeps_its_mask,
         ),
         (
-            "a_thread_that_cannot_be_started_leaves_the_mask_as_it_was",
-            a_thread_that_cannot_be_started_leaves_the_mask_as_it_was,
+            "a_thread_that_cannot_be_started_leaves_the_mask_unchanged",
+            a_thread_that_cannot_be_started_leaves_the_mask_unchanged,
         ),
         #[cfg(target_os = "linux")]
         (
@@ -55,7 +55,7 @@ mod unix {
 
     pub(super) fn main() {
         if let Ok(named) = env::var(FACT) {
-            // SAFETY: takes a number, and ends the process some day.
+            // SAFETY: takes a number, and ends the process after that time.
             unsafe { libc::alarm(ALARM_SECONDS) };
             let (_, fact) = FACTS.iter().find(|(name, _)| *name == named).unwrap();
             return fact();
@@ -65,7 +65,7 @@ mod unix {
             let mut child = Command::new(this);
             child.env(FACT, name);
             if name.starts_with("a_thread_that_cannot_be_started") {
-                // Nearly all addresses that there are.
+                // Nearly all addresses.
                 child.env("RUST_MIN_STACK", (usize::MAX - 0xffff).to_string());
             }
             let status = child.status().unwrap();
@@ -91,8 +91,8 @@ mod unix {
     impl Set {
         fn of(signals: &[libc::c_int]) -> Self {
             let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-            // SAFETY: writes the set that it is given, all of it that has a meaning; what is
-            // left is zero, and numbers may be that.
+            // SAFETY: writes all meaningful parts of the set that it is given. The rest is zero,
+            // and numbers may be zero.
             unsafe {
                 libc::sigemptyset(set.as_mut_ptr());
                 for &signal in signals {
@@ -102,7 +102,7 @@ mod unix {
             }
         }
 
-        /// Gives this thread's mask, which becomes this one.
+        /// Sets this thread's mask. Returns the earlier one.
         fn mask(&self) -> Set {
             let mut before = Set::of(&[]);
             // SAFETY: reads one set and writes another one.
@@ -119,7 +119,7 @@ mod unix {
             now
         }
 
-        /// Which of all signals are in it.
+        /// The signals in the set.
         fn signals(&self) -> Vec<libc::c_int> {
             let most = if cfg!(target_os = "linux") { 64 } else { 31 };
             // SAFETY: reads one set, which is initialised.
@@ -129,19 +129,19 @@ mod unix {
         }
     }
 
-    // Failed once: the thread, which blocked none, got the signal, and the process ended.
+    // Failed once: the thread blocked no signal, so it got this one, and the process ended.
     fn a_signal_that_main_waits_for_comes_to_main() {
         let term = Set::of(&[libc::SIGTERM]);
         for round in 0..200 {
             Set::of(&[]).mask();
             let pool = builder().build().unwrap();
             if round % 20 == 0 {
-                thread::sleep(Duration::from_millis(5)); // it has begun by then
+                thread::sleep(Duration::from_millis(5)); // the thread has started by then
             }
             term.mask();
             let mut got = 0;
-            // SAFETY: sends a signal to this process, which this thread blocks; and waits for
-            // it, for which it writes one number.
+            // SAFETY: sends this process a signal that this thread blocks. Then waits for it, and
+            // writes one number.
             let error = unsafe {
                 libc::kill(libc::getpid(), libc::SIGTERM);
                 libc::sigwait(&term.0, &mut got)
@@ -164,14 +164,14 @@ mod unix {
             assert_eq!(before.len(), mask.len());
             let pool = builder().build().unwrap();
             assert_eq!(Set::now().signals(), before);
-            // With no thread, too.
+            // Also with a pool that has no thread.
             drop(Pool::default());
             drop(pool);
             assert_eq!(Set::now().signals(), before);
         }
     }
 
-    fn a_thread_that_cannot_be_started_leaves_the_mask_as_it_was() {
+    fn a_thread_that_cannot_be_started_leaves_the_mask_unchanged() {
         for mask in [&[][..], &[libc::SIGTERM, libc::SIGUSR1]] {
             Set::of(mask).mask();
             let before = Set::now().signals();
@@ -196,11 +196,11 @@ mod unix {
         use super::{Set, builder};
         use std::fs;
 
-        /// Signal `n` is bit `n - 1`. The first two cannot be blocked; glibc and musl use the
+        /// Signal `n` is bit `n - 1`. The first two cannot be blocked. glibc and musl use the
         /// others themselves.
         const ALL_BUT: [u32; 5] = [9, 19, 32, 33, 34];
 
-        /// What each thread of this process blocks, except the first.
+        /// The signals that each thread of this process blocks, except for the first thread.
         fn blocked() -> Vec<u64> {
             let first = std::process::id().to_string();
             let tasks = fs::read_dir("/proc/self/task").unwrap();
@@ -226,7 +226,7 @@ mod unix {
                 let before = blocked().len();
                 Set::of(&[libc::SIGUSR1]).mask();
                 let pool = builder().build().unwrap();
-                // It may not have run any instruction yet, and later it has.
+                // The thread may not have run any instruction yet. In later looks it has.
                 for _ in 0..1 + round % 10 {
                     let masks = blocked();
                     seen += masks.len();
@@ -236,10 +236,10 @@ mod unix {
                 }
                 drop(pool);
                 while blocked().len() > before {
-                    std::thread::yield_now(); // until it has ended
+                    std::thread::yield_now(); // until the thread has ended
                 }
             }
-            assert!(seen > 0, "there was a thread");
+            assert!(seen > 0, "at least one thread was seen");
         }
     }
 }

@@ -1,10 +1,9 @@
-//! Everything at once for a while: no guard shares memory, no budget is passed,
-//! the accounts balance, and nothing is left. Beside that, the operations of the reference
-//! model, on pools and threads of their own and checked exactly: what they share with the
-//! rest, the process has once.
+//! All operations at once for a while: no guards share memory, no budget is passed, the accounts
+//! balance, and nothing is left. At the same time, the reference model runs its operations on
+//! separate pools and threads, and checks them exactly. Both use the same process-wide data.
 //!
-//! A fixed number of operations, a few seconds of them. More with
-//! `TIERPOOL_SOAK_ROUNDS=100 cargo test --release --test soak`.
+//! Runs a fixed number of operations, for a few seconds. For more, run `TIERPOOL_SOAK_ROUNDS=100
+//! cargo test --release --test soak`.
 
 mod common {
     pub mod accounts;
@@ -26,19 +25,19 @@ use std::thread;
 use std::time::Duration;
 use tierpool::{Builder, Pool, PooledBuf, PooledBytes};
 
-/// A thread whose allocations are counted, wherever they are freed.
+/// A thread whose allocations are counted, whichever thread frees them.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     live::counted(thread::Builder::new(), work)
 }
 
-// ---- what is done ----
+// ---- operations ----
 
-/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// Whether each step costs microseconds. It does under Miri, and under valgrind, where
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 const SLOW: bool = cfg!(any(miri, slow));
 
 const THREADS: usize = if SLOW { 3 } else { 8 };
-/// Models at once, each with up to four threads of which one is at work.
+/// Models at once. Each has up to four threads that take turns.
 const MODELS: usize = if SLOW { 1 } else { 2 };
 const CLASSES: [usize; 5] = [100, 512, 3000, 16_384, 100_000];
 
@@ -59,7 +58,7 @@ impl Random {
     }
 }
 
-/// A guard, or what was made of one, with what its owner wrote.
+/// A guard or a part of it, and the byte that its owner wrote.
 struct Stamped {
     bytes: Contents,
     stamp: u8,
@@ -68,13 +67,13 @@ struct Stamped {
 enum Contents {
     Guard(PooledBuf),
     Frozen(PooledBytes),
-    /// Of a part, or of a `BytesMut` that was split.
+    /// From a part, or from a split `BytesMut`.
     Bytes(Bytes),
 }
 
 impl Stamped {
     fn new(mut buf: PooledBuf, stamp: u8, len: usize) -> Self {
-        assert!(buf.is_empty(), "what was in it before is not shown");
+        assert!(buf.is_empty(), "no earlier contents are shown");
         buf.put_bytes(stamp, len);
         Stamped {
             bytes: Contents::Guard(buf),
@@ -82,7 +81,7 @@ impl Stamped {
         }
     }
 
-    /// Nobody else wrote to it.
+    /// Asserts that no other thread wrote to it.
     fn verify(&self) {
         let bytes: &[u8] = match &self.bytes {
             Contents::Guard(buf) => buf,
@@ -93,7 +92,7 @@ impl Stamped {
         assert!(mine, "two owners of one buffer");
     }
 
-    /// Does to it what users do to buffers.
+    /// Changes a guard in one of the ways of users.
     fn change(mut self, random: &mut Random) -> Self {
         let mut buf = match self.bytes {
             Contents::Guard(buf) => buf,
@@ -117,7 +116,7 @@ impl Stamped {
             8 => drop(buf.split_to(len / 2)),
             9 => drop(buf.split_off(len / 2)),
             10 => {
-                // Full while a part is out, so it moves on.
+                // If it is full while a part is outstanding, it moves to a fresh buffer.
                 let part = buf.split_to(len / 2);
                 buf.put_bytes(self.stamp, random.size());
                 assert!(part.iter().all(|&byte| byte == self.stamp));
@@ -134,7 +133,7 @@ impl Stamped {
             14 => {
                 let (room, written) = (random.size(), random.below(100));
                 let filled = buf.fill_with(room, |room| {
-                    assert!(room.iter().all(|&byte| byte == 0), "a room is zero");
+                    assert!(room.iter().all(|&byte| byte == 0), "a room is zeroed");
                     let scribbled = room.len().min(2 * written);
                     room[..scribbled].fill(self.stamp);
                     match written % 4 {
@@ -149,7 +148,7 @@ impl Stamped {
                 return self;
             }
             _ => {
-                // A part lives on for some time.
+                // A part stays alive for some time.
                 let part = BytesMut::split_off(&mut buf, len / 2).freeze();
                 self.bytes = Contents::Bytes(part);
                 return self;
@@ -160,7 +159,7 @@ impl Stamped {
     }
 }
 
-/// Does to a part what users do to parts.
+/// Changes a part in one of the ways of users.
 fn changed_part(mut bytes: PooledBytes, random: &mut Random) -> Contents {
     let len = bytes.len();
     match random.below(6) {
@@ -184,12 +183,12 @@ impl Drop for Worker {
     }
 }
 
-/// One thread's part.
+/// The work of one thread.
 struct Worker {
     random: Random,
-    /// In turn other handles, and other pools.
+    /// Different handles and pools in turn.
     pool: Pool,
-    /// The pool that all threads use now and again, and who may exchange it.
+    /// The pool that all threads use now and then, and that any of them may replace.
     shared: Arc<Mutex<Pool>>,
     mail: Arc<ArrayQueue<Stamped>>,
     held: Vec<Stamped>,
@@ -210,7 +209,7 @@ impl Worker {
             }
             38..=46 if !held.is_empty() => {
                 let one = held.swap_remove(random.below(held.len()));
-                // Full: what was there longest is dropped here.
+                // If the queue is full, its oldest guard is dropped here.
                 if let Some(other) = self.mail.force_push(one) {
                     other.verify();
                 }
@@ -242,7 +241,7 @@ impl Worker {
                     self.pool.clear();
                 }
                 1 => {
-                    // What others use at the same time decides it.
+                    // The result depends on the other threads' use.
                     let targets = self.pool.recalibrate();
                     assert!(targets.default_size <= targets.max_size);
                 }
@@ -255,7 +254,7 @@ impl Worker {
                 }
             },
             62 if random.below(50) == 0 => {
-                // Perhaps the last handle of the one before.
+                // This may drop the last handle of the old pool.
                 self.pool = self.shared.lock().unwrap().clone();
             }
             63 if random.below(400) == 0 => {
@@ -272,7 +271,7 @@ impl Worker {
 
 const BUDGETS: [usize; 4] = [0, 50_000, 1 << 20, 64 << 20];
 
-/// A budget, and the classes that it holds; all classes where it keeps nothing.
+/// A budget, and the classes that fit it; all classes if the budget is 0.
 fn with_budget(budget: usize) -> Builder {
     let held = CLASSES.into_iter();
     Pool::builder()
@@ -297,7 +296,7 @@ fn new_pool(random: &mut Random) -> Pool {
     builder.build().unwrap()
 }
 
-/// Runs of the model, one after the other, until the free-for-all is `done`; one at least.
+/// Runs of the model, one after the other, until the free-for-all is `done`; at least one run.
 fn follow_model(mut random: Random, done: &AtomicBool) {
     const LEN: usize = if SLOW { 100 } else { 1000 };
     loop {
@@ -315,7 +314,7 @@ fn follow_model(mut random: Random, done: &AtomicBool) {
     }
 }
 
-/// Threads that use one pool of a known budget, and others that they make; and models.
+/// Threads that use one pool of a known budget, and others that they make; also the models.
 fn round(seed: u64, steps: usize) {
     let budget = BUDGETS[seed as usize % BUDGETS.len()];
     let pool = with_budget(budget)
@@ -370,7 +369,7 @@ fn round(seed: u64, steps: usize) {
         assert_accounts_balance(pool);
         assert_eq!(pool.stats().total.outstanding, 0);
     }
-    // In one thread's hands now, it works as at first.
+    // With only one thread left, the pool works as at first.
     pool.clear();
     assert_eq!(pool.stats().total.retained_bytes, 0);
     drop(pool.get(3000));
@@ -390,7 +389,7 @@ fn a_soak_leaves_balanced_accounts_and_no_live_byte() {
         }
     };
     let steps = if SLOW { 100 } else { 20_000 };
-    // The process's once-only things.
+    // Allocates everything that a process allocates once.
     counted(|| round(1, 10)).join().unwrap();
     let before = live_bytes();
     for seed in 0..rounds {

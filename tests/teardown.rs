@@ -1,7 +1,7 @@
-//! Guards and handles at the ends of things: of threads, of pools, of panics.
+//! Guards and handles at the ends of threads, of pools, and of panics.
 //!
-//! A panic in a destructor of a thread-local aborts the process, so a test here
-//! can also fail by taking the whole binary with it.
+//! A panic in a destructor of a thread-local aborts the process. So a test here may fail by ending
+//! the whole test program.
 
 mod common {
     pub mod accounts;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use tierpool::{Counts, Pool, PooledBuf, PooledBytes};
 
-/// Something to run when the thread-local that it is in is destroyed.
+/// Runs a function when its thread-local is destroyed.
 struct AtExit(RefCell<Option<Box<dyn FnOnce()>>>);
 
 impl AtExit {
@@ -38,20 +38,20 @@ impl Drop for AtExit {
     }
 }
 
-// On Linux the destructors of thread-locals run in the reverse order of their
-// first use. `EARLY` is for what is registered before the thread's first use
-// of any pool, and so runs after its caches are gone; `LATE` for the opposite.
+// On Linux the destructors of thread-locals run in the reverse order of their first use. A function
+// in `EARLY` is registered before the thread's first use of any pool, so it runs after the thread's
+// caches are gone. `LATE` is for the opposite.
 thread_local! {
     static EARLY: AtExit = const { AtExit::new() };
     static LATE: AtExit = const { AtExit::new() };
 }
 
-/// Runs `work` on a new thread, to the end of its thread-locals.
+/// Runs `work` on a new thread, up to the destructors of its thread-locals.
 fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     thread::spawn(work).join().unwrap()
 }
 
-/// Frees nothing by time, so that its counts are exact however slow the machine is.
+/// Frees nothing by time, so that counts are exact on any machine.
 fn one_class(capacity: usize) -> Pool {
     Pool::builder()
         .classes([capacity])
@@ -64,7 +64,7 @@ fn total(pool: &Pool) -> Counts {
     pool.stats().total
 }
 
-/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// Whether each step costs microseconds. It does under Miri, and under valgrind, where
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 const SLOW: bool = cfg!(any(miri, slow));
 
@@ -88,7 +88,7 @@ fn a_guard_dropped_by_a_destructor_before_the_threads_caches_end_is_kept() {
     });
     let after = total(&pool);
     assert_eq!((after.returns, after.outstanding), (2, 0));
-    // Handed on, not lost: two at once are two hits.
+    // Moved to the depot, not lost: two gets at once are two hits.
     drop((pool.get(1), pool.get(1)));
     assert_eq!(total(&pool).misses, 2);
     assert_accounts_balance(&pool);
@@ -126,7 +126,7 @@ fn a_guard_of_a_thread_without_a_cache_may_be_dropped_by_a_destructor() {
 }
 
 #[test]
-fn a_get_inside_a_destructor_gives_a_buffer_that_works() {
+fn a_get_inside_a_destructor_gives_a_working_buffer() {
     for early in [false, true] {
         let pool = one_class(4096);
         let (seen, contents) = mpsc::channel();
@@ -175,14 +175,14 @@ fn a_thread_may_use_a_pool_for_the_first_time_inside_a_destructor() {
     });
     let after = total(&pool);
     assert_eq!((after.gets, after.misses, after.outstanding), (3, 2, 0));
-    // What it left serves others.
+    // The buffers that it left serve other threads.
     drop((pool.get(1), pool.get(1)));
     assert_eq!(total(&pool).misses, 2);
     assert_accounts_balance(&pool);
 }
 
-// Failed once: the pool found a thread's caches by the `thread_local` crate, which
-// panics when it is asked for a thread's number after its own destructor has run.
+// Failed once: the pool found a thread's caches by the `thread_local` crate, which panics if it
+// needs a thread's number after its own destructor has run.
 #[test]
 fn a_thread_that_uses_the_thread_local_crate_itself_may_get_and_drop_inside_a_destructor() {
     let pool = one_class(4096);
@@ -194,13 +194,13 @@ fn a_thread_that_uses_the_thread_local_crate_itself_may_get_and_drop_inside_a_de
         move || {
             EARLY.with(|early| {
                 early.set(move || {
-                    // Caught here: out of the destructor it would abort.
+                    // Caught here: a panic that leaves the destructor aborts.
                     let got = catch_unwind(|| drop(pool.get(1))).is_ok();
                     let dropped = catch_unwind(|| drop(guard)).is_ok();
                     seen.send((got, dropped)).unwrap();
                 });
             });
-            // Destroyed before `EARLY` is, and not by way of the pool.
+            // Destroyed before `EARLY` is, and not by the pool.
             elsewhere.get_or(|| 1);
         }
     });
@@ -338,7 +338,7 @@ fn a_guard_outlives_its_pool_on_the_same_thread() {
     assert_eq!(guard.len(), 10_016);
     assert_eq!(&guard[..16], b"before and after");
     drop(guard);
-    // The thread goes on to use others.
+    // The thread goes on to use other pools.
     let other = one_class(512);
     drop(other.get(1));
     drop(other.get(1));
@@ -396,7 +396,7 @@ fn a_guard_that_was_forgotten_stays_outstanding_and_the_pool_ends_without_it() {
 // ---- the thread first ----
 
 #[test]
-fn what_an_exited_thread_cached_serves_others() {
+fn buffers_cached_by_an_ended_thread_serve_others() {
     const BUFFERS: usize = 64;
     let pool = one_class(4096);
     on_a_thread({
@@ -411,17 +411,17 @@ fn what_an_exited_thread_cached_serves_others() {
     assert_eq!(
         total(&pool).misses,
         BUFFERS as u64,
-        "the first thread's only"
+        "only the first thread missed"
     );
     drop(held);
     assert_accounts_balance(&pool);
 }
 
 #[test]
-fn a_thread_that_exits_leaves_all_that_it_cached_though_the_budget_is_full() {
+fn an_ended_thread_leaves_all_its_cached_buffers_though_the_budget_is_full() {
     const CAPACITY: usize = 4096;
-    const BUFFERS: usize = 53; // a magazine, and some that fill none
-    // After a trim, these lie in the cache as what was not needed since.
+    const BUFFERS: usize = 53; // a magazine, and some that do not fill one
+    // After a trim, these buffers rest in the cache.
     for trim in [false, true] {
         let pool = Pool::builder()
             .classes([CAPACITY, 2 * CAPACITY])
@@ -429,17 +429,21 @@ fn a_thread_that_exits_leaves_all_that_it_cached_though_the_budget_is_full() {
             .trim_interval(None)
             .build()
             .unwrap();
-        // This thread has caches of its own, so it does not inherit the other's.
+        // This thread has caches, so it does not inherit the other's.
         drop(pool.get(2 * CAPACITY).detach());
         on_a_thread({
             let pool = pool.clone();
             move || {
                 let held: Vec<PooledBuf> = (0..BUFFERS + 10).map(|_| pool.get(1)).collect();
-                // Of another capacity, so loose.
+                // Of unusual capacity, so kept loose.
                 drop(pool.adopt(BytesMut::with_capacity(CAPACITY + 1)));
                 drop(held);
                 if trim {
-                    assert_eq!(pool.trim().buffers, 0, "all were in use just now");
+                    assert_eq!(
+                        pool.trim().buffers,
+                        0,
+                        "all were in use since the last trim"
+                    );
                 }
             }
         });
@@ -456,7 +460,7 @@ fn a_thread_that_exits_leaves_all_that_it_cached_though_the_budget_is_full() {
 }
 
 #[test]
-fn the_room_that_an_exited_thread_had_for_more_is_others() {
+fn the_empty_room_of_an_ended_thread_goes_to_others() {
     const BUFFERS: usize = 40;
     for left in [0, 1, 25] {
         let pool = Pool::builder()
@@ -465,13 +469,13 @@ fn the_room_that_an_exited_thread_had_for_more_is_others() {
             .trim_interval(None)
             .build()
             .unwrap();
-        // Has caches of its own, as above.
+        // This thread has caches, as above.
         drop(pool.get(1).detach());
         on_a_thread({
             let pool = pool.clone();
             move || {
                 let held: Vec<PooledBuf> = (0..BUFFERS).map(|_| pool.get(1)).collect();
-                drop(held); // the whole budget is room in this thread's cache
+                drop(held); // this thread's cache leases the whole budget as room
                 for _ in left..BUFFERS {
                     drop(pool.get(1).detach());
                 }
@@ -514,7 +518,7 @@ fn threads_that_end_while_others_start_lose_nothing() {
                 let (pool, free) = (pool.clone(), Arc::clone(&free));
                 thread::spawn(move || {
                     let mine: Vec<PooledBuf> = (0..5).map(|_| pool.get(1)).collect();
-                    // Taken here, dropped by whoever comes next.
+                    // Taken here, and dropped by the next thread.
                     let others = std::mem::replace(&mut *free.lock().unwrap(), mine);
                     drop(others);
                 })
@@ -530,14 +534,14 @@ fn threads_that_end_while_others_start_lose_nothing() {
     assert_eq!(
         after.retained_buffers + after.discards.total(),
         after.misses,
-        "each buffer that was made is idle or was counted when it was freed"
+        "each buffer is idle or was counted when it was freed"
     );
     assert_accounts_balance(&pool);
 }
 
 // ---- races with the end of the pool ----
 
-/// Fills a buffer with a byte of its own, and says whether that stays.
+/// Fills a buffer with one byte value, and asserts that the contents stay.
 fn stamp(buf: &mut PooledBuf, value: u8) {
     buf.clear();
     buf.extend_from_slice(&[value; 200]);
@@ -574,7 +578,7 @@ fn the_last_handle_may_race_with_gets_and_drops() {
                         }
                     }
                     drop(pool);
-                    // Not one of them was taken away or given to another.
+                    // No buffer was taken away or given to another thread.
                     for buf in held {
                         assert_stamped(&buf, value);
                     }

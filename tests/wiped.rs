@@ -1,14 +1,14 @@
-//! `zero_on_return`, seen by the allocator: where the secret is, in all memory that the
-//! threads of a test hold, and in what they free.
+//! `zero_on_return`, checked by the allocator: it looks for a secret in all memory that the threads
+//! of a test hold, and in the memory that they free.
 //!
-//! Owns a global allocator that keeps the blocks of each test's threads in a list. It
-//! fills them with zeros, so that what is found there was written by these threads; reads
-//! each block before it is freed; and all that are alive when a test asks. `tests/it` looks
-//! at the one buffer that comes back, and sees whether more is wiped than need be.
+//! Owns a global allocator that keeps a list of the blocks of each test's threads. It fills each
+//! block with zeros, so that these threads wrote any other value. It reads each block before it is
+//! freed, and all live blocks when a test asks. `tests/it` looks only at the buffer that comes
+//! back, and checks that no more is wiped than necessary.
 //!
-//! The secret itself lies in the binary's constants, in no block.
+//! The secret itself lies in the binary's constants, which are in no block.
 
-// The allocator reads what others have borrowed: the aliasing models forbid it.
+// The allocator reads bytes that other code has borrowed. The aliasing models forbid that.
 #![cfg(not(miri))]
 
 mod common {
@@ -26,10 +26,10 @@ use tierpool::{Builder, Pool, PooledBuf};
 
 // ---- the allocator ----
 
-/// So many bytes of the secret in a row are a find.
+/// This many bytes of the secret in a row are a find.
 const PART: usize = 5;
 
-/// Of the threads that belong to no test.
+/// The watch of threads that belong to no test.
 const UNWATCHED: usize = 0;
 
 /// More than there are tests.
@@ -42,13 +42,13 @@ struct Block {
     watch: usize,
 }
 
-/// The blocks that watched threads have allocated, wherever they are freed.
+/// The blocks that watched threads have allocated, whichever thread frees them.
 struct Blocks {
     alive: [Block; 1 << 14],
     len: usize,
 }
 
-// SAFETY: `start` is an address that is read only while the block is alive.
+// SAFETY: `start` is an address, and is only read while the block is alive.
 unsafe impl Send for Blocks {}
 
 static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks {
@@ -75,17 +75,17 @@ fn blocks() -> MutexGuard<'static, Blocks> {
 }
 
 impl Block {
-    /// Whether there is a part of the secret in it.
+    /// Whether the block has a part of the secret.
     ///
     /// # Safety
     ///
-    /// - The block is alive, and nobody writes to it meanwhile.
+    /// - The block is alive, and no thread writes to it meanwhile.
     unsafe fn has_secret(self) -> bool {
         // The last `PART` bytes, in a number.
         let mut last = 0_u64;
         for at in 0..self.size {
-            // SAFETY: within the block. It was filled with zeros. Volatile: it is read
-            // as what the machine has there, whatever was last moved over it.
+            // SAFETY: within the block, which was filled with zeros. Volatile, to read the
+            // machine's memory, although a move may have left it uninitialised for the language.
             let byte = unsafe { self.start.add(at).read_volatile() };
             last = (last << 8 | u64::from(byte)) & ((1 << (8 * PART)) - 1);
             if byte != 0 && PARTS.contains(&last) {
@@ -142,11 +142,11 @@ unsafe impl GlobalAlloc for Watching {
         start
     }
 
-    // `realloc` is made of these two, so that what it leaves behind is looked at.
+    // `realloc` calls these two, so its old block is checked as well.
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
         let mut blocks = blocks();
         let len = blocks.len;
-        // From the end: what was made last is freed first, mostly.
+        // From the end: the latest block is mostly freed first.
         let found = blocks.alive[..len]
             .iter()
             .rposition(|block| block.start == start);
@@ -155,8 +155,8 @@ unsafe impl GlobalAlloc for Watching {
             blocks.alive[at] = blocks.alive[len - 1];
             blocks.len -= 1;
             drop(blocks);
-            // SAFETY: it is alive, and its owner is about to free it: nobody else
-            // touches it.
+            // SAFETY: it is alive, and its owner is about to free it, so no other thread touches
+            // it.
             if unsafe { block.has_secret() } {
                 FREED_WITH_SECRET[block.watch].fetch_add(1, Ordering::Relaxed);
             }
@@ -175,8 +175,7 @@ static ALLOCATOR: Watching = Watching;
 #[derive(Clone, Copy)]
 struct Watch(usize);
 
-/// Where the secret was found: in how many blocks that are alive, and in how many
-/// that were freed since the last look.
+/// How many blocks with the secret are alive, and how many were freed since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     alive: usize,
@@ -193,25 +192,26 @@ impl Watch {
         watch
     }
 
-    /// Runs `work` on a thread of this watch, to the end of its thread-locals.
+    /// Runs `work` on a thread of this watch, up to the destructors of its thread-locals.
     fn run<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 WATCH.set(self.0);
                 work()
             });
-            // Not by the end of the scope, which does not wait for thread-locals.
+            // Not by the end of the scope, which does not wait for the destructors of
+            // thread-locals.
             thread.join().unwrap()
         })
     }
 
-    /// Looks at all memory of this watch's threads, which are at rest.
+    /// Looks at all memory of this watch's threads, while none of them runs.
     fn look(self) -> Found {
         let blocks = blocks();
         let alive = blocks.alive[..blocks.len].iter();
         let mine = alive.filter(|block| block.watch == self.0);
-        // SAFETY: no block is freed while the list is locked, and no thread of this
-        // watch is at work but the one that looks.
+        // SAFETY: no block is freed while the list is locked. No thread of this watch runs except
+        // for the one that looks.
         let with_secret = mine.filter(|block| unsafe { block.has_secret() });
         Found {
             alive: with_secret.count(),
@@ -220,7 +220,7 @@ impl Watch {
     }
 }
 
-// Or nothing below would be found, whatever the pool did.
+// Otherwise the other tests would find nothing, whatever the pool did.
 #[test]
 fn the_allocator_finds_the_secret_and_each_part_of_it() {
     let watch = Watch::new();
@@ -241,7 +241,7 @@ fn the_allocator_finds_the_secret_and_each_part_of_it() {
     });
 }
 
-// ---- what a buffer comes from, and where it goes ----
+// ---- where a buffer comes from, and where it goes ----
 
 thread_local! {
     /// Destroyed after the thread's caches, if it is first used before them.
@@ -264,8 +264,8 @@ fn options(classes: &[usize]) -> Builder {
         .trim_interval(None)
 }
 
-/// One life of a buffer of `CAPACITY` bytes: from the pool with these options, through
-/// the way, to its end. Looks wherever it has just come to rest.
+/// One life of a buffer of `CAPACITY` bytes: from a pool with these options, through a way of
+/// writing and releasing, to its end. Looks at each level that the buffer reaches.
 type Life = fn(Builder, Way, &dyn Fn(&str));
 
 const LIVES: [(&str, Life); 22] = [
@@ -502,7 +502,7 @@ const LIVES: [(&str, Life); 22] = [
 ];
 
 #[test]
-fn no_secret_stays_in_memory_whatever_way_it_went() {
+fn no_secret_stays_in_memory_after_any_way_and_any_life() {
     let watch = Watch::new();
     for (life, lead) in LIVES {
         for (name, way) in WAYS {
@@ -516,7 +516,7 @@ fn no_secret_stays_in_memory_whatever_way_it_went() {
     }
 }
 
-// Or the test above could not fail.
+// Otherwise the test above could not fail.
 #[test]
 fn without_zero_on_return_each_life_leaves_each_secret_somewhere() {
     let watch = Watch::new();
@@ -534,9 +534,9 @@ fn without_zero_on_return_each_life_leaves_each_secret_somewhere() {
     }
 }
 
-// ---- what the documentation of `zero_on_return` names as not wiped ----
+// ---- bytes that are not wiped, by the documentation of `zero_on_return` ----
 
-/// Runs `work` with a pool that wipes and a guard with the secret twice, `CAPACITY` bytes
+/// Runs `work` with a pool that wipes, and with a guard that has the secret twice, `CAPACITY` bytes
 /// long.
 fn with_secret(work: impl FnOnce(&Pool, PooledBuf, Watch) + Send) {
     let watch = Watch::new();
@@ -555,9 +555,9 @@ fn with_secret(work: impl FnOnce(&Pool, PooledBuf, Watch) + Send) {
 const ONE_ALIVE: Found = Found { alive: 1, freed: 0 };
 const ONE_FREED: Found = Found { alive: 0, freed: 1 };
 
-// To look whether a buffer is whole takes a few words, but not where it is wiped.
+// The check whether a buffer is whole takes a few words, but wiping must not depend on it.
 #[test]
-fn what_was_advanced_over_is_wiped_where_there_is_no_memory_to_look_whether_it_is_whole() {
+fn consumed_bytes_are_wiped_without_memory_to_check_whether_the_buffer_is_whole() {
     for zero_on_return in [false, true] {
         let watch = Watch::new();
         watch.run(|| {
@@ -565,7 +565,7 @@ fn what_was_advanced_over_is_wiped_where_there_is_no_memory_to_look_whether_it_i
                 .zero_on_return(zero_on_return)
                 .build()
                 .unwrap();
-            drop(pool.get(CAPACITY)); // what it needs for itself is there
+            drop(pool.get(CAPACITY)); // the pool's own data is allocated now
             let mut buf = pool.adopt(BytesMut::with_capacity(CAPACITY));
             buf.put_slice(SECRET);
             buf.advance(SECRET.len());
@@ -586,9 +586,9 @@ fn what_was_advanced_over_is_wiped_where_there_is_no_memory_to_look_whether_it_i
     }
 }
 
-// Failed once: all but what the pool thought that the buffer could hold.
+// Failed once: only the bytes within the capacity that the pool knew were wiped.
 #[test]
-fn what_was_written_to_a_buffer_that_has_grown_in_secret_is_wiped_without_memory() {
+fn a_buffer_that_has_grown_unseen_is_wiped_without_memory() {
     for zero_on_return in [false, true] {
         let watch = Watch::new();
         watch.run(|| {
@@ -608,7 +608,7 @@ fn what_was_written_to_a_buffer_that_has_grown_in_secret_is_wiped_without_memory
     }
 }
 
-// ---- what a full guard lends beside its buffer ----
+// ---- bytes that a full guard lends beside its buffer ----
 
 /// Reads a part of the secret into a full guard, as `read_buf` does, and does not announce it.
 fn read_secret(buf: &mut PooledBuf) {
@@ -620,7 +620,7 @@ fn read_secret(buf: &mut PooledBuf) {
     chunk.copy_from_slice(&SECRET[..len]);
 }
 
-/// What becomes of such a guard. It is given how many bytes were read.
+/// A way to end such a guard, after this many bytes were read.
 type Fate = fn(PooledBuf, usize);
 
 const FATES: [(&str, Fate); 12] = [
@@ -631,7 +631,7 @@ const FATES: [(&str, Fate); 12] = [
         assert_eq!(buf.chunk_mut().len(), len)
     }),
     ("announced", |mut buf, len| {
-        // SAFETY: the caller has written them.
+        // SAFETY: the caller has written these bytes.
         unsafe { buf.advance_mut(len) };
         assert!(buf.ends_with(&SECRET[..len]));
     }),
@@ -664,7 +664,7 @@ const FATES: [(&str, Fate); 12] = [
 ];
 
 #[test]
-fn what_was_read_into_a_full_guard_is_wiped_whatever_becomes_of_it() {
+fn bytes_read_into_a_full_guard_are_wiped_however_it_ends() {
     for (name, fate) in FATES {
         for elsewhere in [false, true] {
             let watch = Watch::new();
@@ -689,9 +689,9 @@ fn what_was_read_into_a_full_guard_is_wiped_whatever_becomes_of_it() {
     }
 }
 
-// Or the test above could not fail.
+// Otherwise the test above could not fail.
 #[test]
-fn without_zero_on_return_what_was_read_into_a_full_guard_is_found() {
+fn without_zero_on_return_bytes_read_into_a_full_guard_are_found() {
     for (name, fate) in FATES {
         let watch = Watch::new();
         let found = watch.run(|| {
@@ -703,15 +703,15 @@ fn without_zero_on_return_what_was_read_into_a_full_guard_is_found() {
             (lent, watch.look())
         });
         assert_eq!(found.0, ONE_ALIVE, "{name}: while it was lent");
-        // What is announced goes to the buffer. Elsewhere it is overwritten in any pool: by the
-        // number that lies there otherwise.
+        // Announced bytes go to the buffer. Other bytes are overwritten in any pool, by the number
+        // that is kept in their place.
         let is_left = name.starts_with("announced");
         assert_eq!(found.1.alive + found.1.freed > 0, is_left, "{name}");
     }
 }
 
 #[test]
-fn what_is_detached_is_not_wiped() {
+fn a_detached_buffer_is_not_wiped() {
     with_secret(|_, buf, watch| {
         let own = buf.detach();
         assert_eq!(watch.look(), ONE_ALIVE);
@@ -721,7 +721,7 @@ fn what_is_detached_is_not_wiped() {
 }
 
 #[test]
-fn what_lies_in_a_part_is_wiped_when_the_last_part_is_gone() {
+fn the_bytes_of_a_part_are_wiped_when_the_last_part_is_gone() {
     with_secret(|pool, mut buf, watch| {
         let part = buf.split_to(SECRET.len());
         let other = Bytes::from(part.slice(1..));
@@ -737,7 +737,7 @@ fn what_lies_in_a_part_is_wiped_when_the_last_part_is_gone() {
 }
 
 #[test]
-fn what_lies_in_a_part_of_a_bytes_mut_that_is_still_in_use_is_not_wiped() {
+fn the_bytes_of_a_bytes_mut_part_in_use_are_not_wiped() {
     with_secret(|pool, mut buf, watch| {
         let part: Bytes = (*buf).copy_to_bytes(SECRET.len());
         drop(buf);
@@ -749,7 +749,7 @@ fn what_lies_in_a_part_of_a_bytes_mut_that_is_still_in_use_is_not_wiped() {
 }
 
 #[test]
-fn what_the_guard_still_holds_is_wiped_though_a_part_is_in_use() {
+fn the_bytes_of_the_guard_are_wiped_though_a_part_is_in_use() {
     with_secret(|pool, mut buf, watch| {
         let tail = BytesMut::split_off(&mut buf, CAPACITY - SECRET.len() - 10);
         let (end, zeros) = (tail.freeze(), 10);
@@ -775,7 +775,7 @@ fn what_the_guard_still_holds_is_wiped_though_a_part_is_in_use() {
 }
 
 #[test]
-fn what_was_advanced_over_is_not_wiped_while_a_part_is_in_use() {
+fn consumed_bytes_are_not_wiped_while_a_part_is_in_use() {
     with_secret(|pool, mut buf, watch| {
         let tail = BytesMut::split_off(&mut buf, SECRET.len() + 50); // with the second secret
         buf.advance(SECRET.len());
@@ -792,7 +792,7 @@ fn what_was_advanced_over_is_not_wiped_while_a_part_is_in_use() {
 }
 
 #[test]
-fn what_lies_in_a_part_that_was_dropped_is_not_wiped_while_another_is_in_use() {
+fn the_bytes_of_a_dropped_part_are_not_wiped_while_another_part_is_in_use() {
     with_secret(|pool, mut buf, watch| {
         let first = BytesMut::split_to(&mut buf, SECRET.len());
         let zeros = BytesMut::split_to(&mut buf, 10);
@@ -808,20 +808,20 @@ fn what_lies_in_a_part_that_was_dropped_is_not_wiped_while_another_is_in_use() {
 }
 
 #[test]
-fn what_bytes_mut_frees_behind_deref_mut_is_not_wiped() {
+fn a_buffer_that_bytes_mut_frees_behind_deref_mut_is_not_wiped() {
     with_secret(|_, mut buf, watch| {
         BytesMut::reserve(&mut buf, 10 * CAPACITY);
         assert_eq!(
             watch.look(),
             Found { alive: 1, freed: 1 },
-            "what it grew out of"
+            "the outgrown buffer"
         );
         drop(buf);
-        assert_eq!(watch.look(), NOWHERE, "what it grew to is wiped");
+        assert_eq!(watch.look(), NOWHERE, "the larger buffer is wiped");
     });
     with_secret(|_, mut buf, watch| {
         *buf = BytesMut::with_capacity(CAPACITY);
-        assert_eq!(watch.look(), ONE_FREED, "what was there before");
+        assert_eq!(watch.look(), ONE_FREED, "the replaced buffer");
         buf.put_slice(SECRET);
         drop(buf);
         assert_eq!(watch.look(), NOWHERE);

@@ -1,8 +1,8 @@
-//! Any options: `build` refuses what it must, with the error that it must, and the pool
-//! that it makes keeps within them.
+//! Any options: `build` refuses the invalid ones with the right error, and the pool that it makes
+//! keeps within the others.
 //!
-//! The rules are said here once more, in the plainest words, from the documentation of
-//! `Builder` and `ConfigError`.
+//! The rules are written here a second time, plainly, from the documentation of `Builder` and
+//! `ConfigError`.
 
 #![no_main]
 
@@ -13,14 +13,14 @@ use std::iter;
 use std::time::Duration;
 use tierpool::{Builder, ConfigError, Histogram, Pool, PooledBuf, Profile};
 
-/// 4 MiB: no buffer here is larger. A class may be; it is not asked for.
+/// 4 MiB: no buffer here is larger. A class may be larger, but is not requested.
 const ALLOCATED_MAX: usize = 4 << 20;
-/// Guards out at once.
+/// The most guards at once.
 const HELD_MAX: usize = 12;
-/// 4 MiB, and buffers that are kept idle: a pool that has more at the start is not built.
+/// 4 MiB of buffers that are kept idle. A pool with more at its start is not built.
 const IDLE_BYTES_MAX: usize = 4 << 20;
 const IDLE_MAX: usize = 2000;
-/// What takes place once in so long does not take place here.
+/// An event with this interval does not happen here.
 const LONG: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct Options {
 #[derive(Debug)]
 enum Classes {
     List(Vec<usize>),
-    /// Never ends. Wraps.
+    /// Endless, and wraps.
     Counting {
         from: usize,
         step: usize,
@@ -62,7 +62,7 @@ struct Learned {
     kept: Vec<usize>,
 }
 
-/// What `build` says of options that cannot be; `ConfigError` can only be read.
+/// The errors that `build` returns for invalid options. `ConfigError` can only be read.
 #[derive(Debug, PartialEq)]
 enum Refusal {
     Zero(&'static str),
@@ -97,7 +97,7 @@ enum Refusal {
 
 // ---- from bytes ----
 
-/// A size of any magnitude; those at a border are frequent.
+/// A size of any magnitude. Sizes at a border are frequent.
 fn size(u: &mut Unstructured) -> Result<usize> {
     Ok(match u.int_in_range(0..=9_u8)? {
         0 => 0,
@@ -114,7 +114,7 @@ fn size(u: &mut Unstructured) -> Result<usize> {
 
 fn classes(u: &mut Unstructured) -> Result<Classes> {
     Ok(match u.int_in_range(0..=7_u8)? {
-        // Ascending, as most that build are.
+        // Ascending, as in most lists that build.
         0..=3 => {
             let mut list = Vec::new();
             let mut last = 0_usize;
@@ -185,7 +185,7 @@ fn learned(u: &mut Unstructured) -> Result<Learned> {
     })
 }
 
-/// Something in one of so many cases.
+/// `Some` in one of `of` cases.
 fn seldom<'a, T>(
     u: &mut Unstructured<'a>,
     of: u8,
@@ -200,13 +200,13 @@ fn seldom<'a, T>(
 impl Arbitrary<'_> for Options {
     fn arbitrary(u: &mut Unstructured) -> Result<Self> {
         let classes = seldom(u, 2, classes)?;
-        // Beside classes they are an error, and all that follows is unseen.
+        // Beside classes they are an error, which hides the later options.
         let of = if classes.is_some() { 16 } else { 2 };
         Ok(Options {
             min_size: seldom(u, of, size)?,
             max_size: seldom(u, of, size)?,
             classes,
-            // Most that are drawn are below the largest class, which is an error.
+            // Most drawn sizes are below the largest class, which is an error.
             retain_bytes: seldom(u, 3, size)?,
             keep_idle: seldom(u, 4, |u| {
                 let calls = u.int_in_range(1..=3)?;
@@ -223,7 +223,7 @@ impl Arbitrary<'_> for Options {
             })?,
             thread_cache_bytes: seldom(u, 3, size)?,
             trim_interval: seldom(u, 2, interval)?,
-            // A thread each.
+            // Each needs a thread.
             background_trim: u8::arbitrary(u)? == 7,
             malloc_trim: u8::arbitrary(u)? == 7,
             zero_on_return: u.ratio(1, 4)?,
@@ -239,7 +239,7 @@ impl Arbitrary<'_> for Options {
     }
 }
 
-// ---- what must come of it ----
+// ---- the expected result ----
 
 impl Options {
     fn builder(&self) -> Builder {
@@ -292,7 +292,7 @@ impl Options {
         builder
     }
 
-    /// The size classes, or the first thing that is wrong.
+    /// The size classes, or the first error.
     fn expected(&self) -> std::result::Result<Vec<usize>, Refusal> {
         let classes = match &self.classes {
             Some(_) if self.min_size.is_some() => {
@@ -352,7 +352,7 @@ impl Options {
             return Err(Refusal::ZeroInterval("calibrate_interval"));
         }
         match self.calibrate_percentile {
-            // What is not a number is no bound of itself, either.
+            // NaN is refused, too: it differs from itself after `clamp`.
             Some(part) if part.clamp(0.0, 1.0) != part => {
                 return Err(Refusal::Percentile(format!("{part}")));
             }
@@ -395,7 +395,7 @@ impl Options {
         Ok(classes)
     }
 
-    /// The option that sets the largest class, and whether by its default.
+    /// The option that sets the largest class, and whether it does so by its default.
     fn largest_comes_from(&self, largest: usize) -> (&'static str, bool) {
         if self.classes.is_some() {
             ("classes", false)
@@ -437,14 +437,14 @@ impl Options {
         self.max_per_class.unwrap_or(usize::MAX)
     }
 
-    /// Nothing is trimmed but when it is asked for.
+    /// Whether only explicit calls trim.
     fn never_trims(&self) -> bool {
         let by_time = self.trim_interval.unwrap_or(Some(Duration::from_secs(10)));
         by_time.is_none_or(|interval| interval >= LONG) && !self.background_trim
     }
 
-    /// Nothing is learned but when it is asked for, and nothing was before. (By time, a
-    /// thousand returns are needed, which are more than there are here.)
+    /// Whether only explicit calls calibrate, and the pool starts without a profile. (A calibration
+    /// by time needs a thousand returns, which are more than there are here.)
     fn never_calibrates(&self) -> bool {
         let after = self.calibrate_after.unwrap_or(42_000);
         (!self.learn_sizes || after >= 1000) && self.profile.is_none()
@@ -468,7 +468,7 @@ impl Learned {
             "calls": self.calls,
             "kept": self.kept,
         });
-        serde_json::from_value(saved).expect("it does not contradict itself")
+        serde_json::from_value(saved).expect("it is consistent")
     }
 }
 
@@ -527,11 +527,11 @@ impl Refusal {
             ConfigError::Percentile { ref value, .. } => Refusal::Percentile(value.clone()),
             ConfigError::BackgroundWithoutInterval => Refusal::BackgroundWithoutInterval,
             ConfigError::Background { .. } => Refusal::Background,
-            ref other => panic!("an error that is new here: {other:?}"),
+            ref other => panic!("this target does not know the error: {other:?}"),
         }
     }
 
-    /// The option that the text must begin with, and what else must be in it.
+    /// The option that the message must begin with, and the values that must be in it.
     fn says(&self) -> (&'static str, Vec<String>) {
         let text = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect();
         match self {
@@ -615,10 +615,10 @@ struct Use<'a> {
     detached: u64,
     prefilled: u64,
     trimmed: u64,
-    /// What came back before the first calibration. `None` after that, or if the pool has not
-    /// recorded all of it.
+    /// The lengths that came back before the first calibration. `None` after that, or if the pool
+    /// has not recorded all of them.
     lengths: Option<Histogram>,
-    /// Whether this thread has caches, without which it records nothing.
+    /// Whether this thread has caches. Without them it records nothing.
     has_caches: bool,
 }
 
@@ -628,12 +628,12 @@ impl Use<'_> {
         self.classes.iter().copied().find(|&class| class >= request)
     }
 
-    /// Whether a buffer for this request is small enough to be made here.
+    /// Whether a buffer for this request is small enough to be allocated here.
     fn is_allocated(&self, request: usize) -> bool {
         self.class_of(request).unwrap_or(request) <= ALLOCATED_MAX
     }
 
-    /// A size at a class's border, or any, that can be made here.
+    /// A size at a class's border, or any other size, that can be allocated here.
     fn request(&self, u: &mut Unstructured) -> Result<usize> {
         let size = match u.ratio(3, 4)? {
             true => {
@@ -652,7 +652,7 @@ impl Use<'_> {
         })
     }
 
-    /// A size that can be made here; that of the smallest class if there is one.
+    /// A size that can be allocated here: that of the smallest class if there is one.
     fn small(&self) -> usize {
         let classes = self.classes;
         match classes[0] <= ALLOCATED_MAX {
@@ -686,11 +686,11 @@ impl Use<'_> {
         drop(buf);
     }
 
-    /// The first thing that a pool does is what its limits say.
+    /// The first use of a pool shows its limits.
     fn begin(&mut self, u: &mut Unstructured) -> Result<()> {
         let options = self.options;
         if !options.keep_idle.is_empty() {
-            return Ok(()); // these have taken their part of the limits
+            return Ok(()); // the other threads have taken their part of the limits
         }
         let size = self.request(u)?;
         let Some(class) = self.class_of(size).filter(|&class| class <= ALLOCATED_MAX) else {
@@ -784,7 +784,7 @@ impl Use<'_> {
             12 | 13 if !self.held.is_empty() => {
                 let index = u.choose_index(self.held.len())?;
                 let len = u.int_in_range(0..=9000)?;
-                // A growing buffer takes a class of its pool's choice.
+                // A growing buffer takes a class that the pool chooses.
                 let any_class = self.classes[self.classes.len() - 1] <= ALLOCATED_MAX;
                 let buf = &mut self.held[index];
                 let before = buf.len();
@@ -823,7 +823,7 @@ impl Use<'_> {
         Ok(())
     }
 
-    /// The limits, at any moment; and the sums, where no thread is inside the pool.
+    /// Checks the limits at any moment, and the sums while no thread is inside the pool.
     fn check(&self) {
         let options = self.options;
         let stats = self.pool.stats();
@@ -955,6 +955,6 @@ fn run(u: &mut Unstructured) -> Result<()> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    // An input that is too short ends where it ends.
+    // Too short an input ends the run early.
     let _ = run(&mut Unstructured::new(data));
 });

@@ -1,5 +1,5 @@
-//! Any byte string as operations on pools, on up to four threads in lock-step, checked
-//! against the model of the property tests.
+//! Any byte string as operations on pools, on up to four threads that take turns, checked against
+//! the model of the property tests.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ mod common {
 use common::model::{self, Model};
 use libfuzzer_sys::fuzz_target;
 
-/// Operations of one input: as many as leave time for others.
+/// The most operations of one input, to leave time for others.
 const OPS_MAX: usize = 500;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,8 +1,8 @@
-//! Any text as a saved profile: it is read if and only if it may be, what is wrong with it
-//! is said, and a pool can begin with what was read.
+//! Any text as a saved profile: it is read if and only if it is valid, an error names the fault,
+//! and a pool can begin with a profile that was read.
 //!
-//! JSON and the rules of a saved profile are written here once more, from RFC 8259 and from
-//! the documentation of `Profile`.
+//! JSON and the rules of a saved profile are written here a second time, from RFC 8259 and from the
+//! documentation of `Profile`.
 
 #![no_main]
 
@@ -12,14 +12,14 @@ use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
 use tierpool::{Pool, Profile, Targets};
 
-/// 16 KiB: bounds how deep values are nested, and with that the stack.
+/// 16 KiB: limits how deep values are nested, and so the stack.
 const LEN_MAX: usize = 16 << 10;
-/// 2 MiB: a larger buffer is not made here.
+/// 2 MiB: no larger buffer is allocated here.
 const ALLOCATED_MAX: u64 = 2 << 20;
 
 const NAMES: [&str; 5] = ["version", "default_size", "max_size", "calls", "kept"];
 
-// ---- what a text says ----
+// ---- the meaning of a text ----
 
 /// A JSON value, as far as it matters here.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,7 @@ enum Json {
     Other,
 }
 
-/// Reads JSON. `None` is: this is none.
+/// Reads JSON. `None` means that the text is not JSON.
 struct Reader<'a> {
     left: &'a [u8],
 }
@@ -101,8 +101,7 @@ impl Reader<'_> {
         Some((name, self.value()?))
     }
 
-    /// Of a string that nobody wants to know, only its end is sought: it may hold what is no
-    /// text.
+    /// Reads a string. If it is not `wanted`, only its end is found: it may hold invalid text.
     fn string(&mut self, wanted: bool) -> Option<String> {
         self.skip("\"")?;
         let mut bytes = Vec::new();
@@ -178,7 +177,7 @@ impl Reader<'_> {
         }
         Some(match whole {
             Some(whole) if !fraction => Json::Whole(whole),
-            _ => Json::Other, // none that a field can have
+            _ => Json::Other, // not valid for any field
         })
     }
 }
@@ -186,19 +185,19 @@ impl Reader<'_> {
 /// A saved profile whose fields are of the right types.
 #[derive(Default)]
 struct Fields {
-    /// As in `NAMES`, without `kept`.
+    /// In the order of `NAMES`, without `kept`.
     numbers: [Option<u64>; 4],
     kept: Option<Vec<u64>>,
 }
 
-/// `None` if serde_json must refuse it: it is no JSON, or a field has a wrong type or is
-/// there twice.
+/// `None` if serde_json must refuse the text: it is not JSON, or a field has a wrong type or occurs
+/// twice.
 fn fields(text: &[u8]) -> Option<Fields> {
     let mut fields = Fields::default();
     let mut seen = [false; NAMES.len()];
     let members: Vec<(String, Json)> = match Reader::text(text)? {
         Json::Object(members) => members,
-        // Without names: in the order of the fields.
+        // Without names, in the order of the fields.
         Json::List(items) if items.len() <= NAMES.len() => {
             let names = NAMES.iter().map(|name| name.to_string());
             names.zip(items).collect()
@@ -229,7 +228,7 @@ fn fields(text: &[u8]) -> Option<Fields> {
     Some(fields)
 }
 
-/// What was learned.
+/// A learned profile.
 #[derive(Debug, Default, PartialEq)]
 struct Learned {
     targets: Option<(u64, u64)>,
@@ -238,7 +237,7 @@ struct Learned {
 }
 
 impl Fields {
-    /// What it says, or what is wrong with it.
+    /// The profile, or the fault in it.
     fn judge(self) -> std::result::Result<Learned, String> {
         let missing = |name: &str| format!("{name} is missing");
         let [version, default_size, max_size, calls] = self.numbers;
@@ -280,12 +279,12 @@ impl Fields {
 
 // ---- a text that is nearly a profile ----
 
-/// One time in so many. Never where the input has ended: what is rare takes bytes.
+/// `true` in one of `of` cases. Never after the end of the input, so that rare cases take bytes.
 fn seldom(u: &mut Unstructured, of: u8) -> Result<bool> {
     Ok(u.int_in_range(1..=of)? == of)
 }
 
-/// A value for the field of this index; most often one that it may have.
+/// A value for the field of this index, mostly a valid one.
 fn value(u: &mut Unstructured, index: usize) -> Result<String> {
     Ok(match u.int_in_range(0..=19_u8)? {
         19 => String::from("null"),
@@ -355,7 +354,7 @@ fn nearly(u: &mut Unstructured) -> Result<String> {
     let mut members = Vec::new();
     let is_list = seldom(u, 8)?;
     for (index, name) in NAMES.iter().enumerate() {
-        // Missing, doubled, or as it should be.
+        // Missing, doubled, or once.
         let times = match u.int_in_range(0..=31_u8)? {
             31 => 0,
             30 => 2,
@@ -421,7 +420,7 @@ fn check(text: &[u8]) {
                 judged.map(|said| said.err())
             );
         }
-        (Err(error), Some(Ok(learned))) => panic!("{error}, but it says {learned:?}"),
+        (Err(error), Some(Ok(learned))) => panic!("{error}, but it is valid: {learned:?}"),
     }
 }
 
@@ -430,7 +429,7 @@ fn check_profile(profile: Profile, learned: &Learned) {
     let targets = profile.targets().map(sizes);
     assert_eq!((targets, profile.calls()), (learned.targets, learned.calls));
 
-    // As it is saved, it says the same.
+    // A saved copy has the same values.
     let saved = serde_json::to_string(&profile).expect("a profile can be saved");
     assert_eq!(serde_json::from_str::<Profile>(&saved).unwrap(), profile);
     let again = fields(saved.as_bytes()).expect("it is JSON").judge();
@@ -438,7 +437,7 @@ fn check_profile(profile: Profile, learned: &Learned) {
 
     // A pool begins with it, whatever its classes are.
     let pool = Pool::builder().profile(profile.clone()).build();
-    let pool = pool.expect("any profile will do");
+    let pool = pool.expect("any profile is valid");
     let calibrations = pool.stats().calibrations;
     assert_eq!((pool.profile().calls(), calibrations), (learned.calls, 0));
     let first = (4096, 1 << 20);
@@ -447,7 +446,7 @@ fn check_profile(profile: Profile, learned: &Learned) {
     let Some((_, max_size)) = learned.targets else {
         return;
     };
-    // In a pool that has just these classes, and one more that nobody asked for.
+    // A pool with exactly these classes, and one more that no caller has requested.
     let kept = || [max_size].into_iter().chain(learned.kept.iter().copied());
     let stranger = kept().last().map_or(0, |last| last + 1000);
     if learned.kept.len() + 2 > 128 || stranger > isize::MAX as u64 {
@@ -478,7 +477,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&first, rest)) = data.split_first() else {
         return;
     };
-    // What cannot be the first byte of a text says that the rest stands for one.
+    // If the first byte cannot begin a text, the rest is drawn as a text.
     if first.is_ascii_graphic() || first.is_ascii_whitespace() {
         if data.len() <= LEN_MAX {
             check(data);

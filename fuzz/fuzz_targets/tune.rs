@@ -1,8 +1,8 @@
-//! Any trace: it is read as a plain reader reads it, however it comes in; what is made of it
-//! adds up, and the code that is printed makes the pool of the table.
+//! Any trace: it is read as a plain reader reads it, in whatever pieces it arrives. The results add
+//! up, and the printed code makes the pool of the table.
 //!
-//! The first three bytes of the input say how the rest is read. What a trace is, and which
-//! configuration is the best, is said here once more, from the program's `--help`.
+//! The first three bytes of the input decide how the rest is read. The format of a trace and the
+//! choice of the best configuration are written here a second time, from the program's `--help`.
 
 #![no_main]
 
@@ -17,25 +17,25 @@ use tierpool_tune::replay::{self, Candidate, Options, Outcome, Requests};
 use tierpool_tune::report::{self, Report};
 use tierpool_tune::trace::{self, Trace, TraceError};
 
-/// The column that is asked for.
+/// The name of the column with the sizes.
 const COLUMN: &str = "size";
-/// 1 KiB: what is longer is no size.
+/// 1 KiB: a longer field is no size.
 const FIELD_MAX: usize = 1024;
-/// 32 MiB: above, nothing is allocated.
+/// 32 MiB: no larger buffer is allocated.
 const CLASS_MAX: usize = 32 << 20;
-/// So many sizes are replayed, of however many there are. The statistics are looked at after
-/// each get of so few, and that is what takes the time.
+/// This many sizes of the trace are replayed. The statistics are checked after each get, and that
+/// takes the time.
 const REPLAYED_MAX: usize = 24;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const GZIP_MAGIC: &[u8] = b"\x1f\x8b";
 
 // ---- a plain reader ----
 
-/// What reading gives.
+/// The result of reading.
 #[derive(Debug, PartialEq)]
 struct Said {
     sizes: Vec<usize>,
-    /// All bad lines; of what is tested, the first 10.
+    /// All bad lines. The tested reader gives the first 10.
     bad: Vec<(u64, Bad)>,
     bad_count: u64,
     end: End,
@@ -49,7 +49,7 @@ enum Bad {
     NoColumn,
 }
 
-/// How it ends.
+/// How reading ends.
 #[derive(Debug, PartialEq)]
 enum End {
     Read,
@@ -113,7 +113,7 @@ impl Said {
         }
     }
 
-    /// Takes a text that may be a size, and, if it is a whole line, blank or a comment.
+    /// Takes a text that may be a size. If it is a whole line, it may also be blank or a comment.
     fn take(&mut self, line: u64, text: &[u8], whole: bool) {
         let is_long = text.len() > FIELD_MAX;
         let text = text[..text.len().min(FIELD_MAX)].trim_ascii();
@@ -127,7 +127,7 @@ impl Said {
         if digits.is_empty() || digits.contains(|digit: char| !digit.is_ascii_digit()) {
             return self.is_bad(line, Bad::NotASize);
         }
-        // All that fails is more than fits.
+        // Parsing fails only because the number is too large.
         match digits.parse::<u64>() {
             Ok(size) if size <= isize::MAX as u64 => self.sizes.push(size as usize),
             _ => self.is_bad(line, Bad::TooLarge),
@@ -149,8 +149,8 @@ impl Said {
 
 type Record = (u64, Vec<Vec<u8>>);
 
-/// The records of CSV, each with the number of its first line; and where one begins of which
-/// a quote is never closed.
+/// The records of CSV, each with the number of its first line. Also the line of a record with a
+/// quote that is never closed.
 fn records(text: &[u8]) -> (Vec<Record>, Option<u64>) {
     #[derive(PartialEq)]
     enum At {
@@ -179,7 +179,7 @@ fn records(text: &[u8]) -> (Vec<Record>, Option<u64>) {
             continue;
         }
         let Some((_, fields)) = records.last_mut() else {
-            unreachable!("a field is of a record");
+            unreachable!("a field belongs to a record");
         };
         let last = fields.len() - 1;
         at = match (at, byte) {
@@ -209,7 +209,7 @@ fn records(text: &[u8]) -> (Vec<Record>, Option<u64>) {
     }
 }
 
-// ---- what is tested ----
+// ---- the code under test ----
 
 /// Gives a few bytes at a time, and is interrupted now and then.
 struct Slowly<'a> {
@@ -249,7 +249,7 @@ fn read(input: impl Read, column: Option<&str>) -> Said {
                 TraceError::OpenQuote { line } => End::OpenQuote(line),
                 TraceError::Io { .. } => End::Corrupt,
                 TraceError::HeaderTooLong | TraceError::OutOfMemory { .. } => {
-                    panic!("of a small input: {error}")
+                    panic!("unexpected for a small input: {error}")
                 }
             }
         }
@@ -262,7 +262,7 @@ fn read(input: impl Read, column: Option<&str>) -> Said {
             said if said.starts_with("not a size: longer than 1024") => Bad::TooLong,
             said if said.starts_with("not a size: \"") => Bad::NotASize,
             said if said.starts_with("above 9223372036854775807 bytes") => Bad::TooLarge,
-            said if said.starts_with("it ends before the column") => Bad::NoColumn,
+            said if said.starts_with("the record ends before the column") => Bad::NoColumn,
             said => panic!("{said}"),
         };
         (bad.line, kind)
@@ -275,7 +275,7 @@ fn read(input: impl Read, column: Option<&str>) -> Said {
     }
 }
 
-/// In two parts, as `cat` makes of two files.
+/// In two members, as `cat` of two files gives.
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
     let (one, two) = text.split_at(text.len() / 2);
@@ -289,7 +289,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 
 // ---- the replay ----
 
-/// What replaying must give, by counting.
+/// The expected result of a replay, by counting.
 struct Counted {
     hits: u64,
     oversize: u64,
@@ -342,7 +342,7 @@ fn check_outcome(outcome: &Outcome, candidate: &Candidate, sizes: &[usize], outs
     assert_eq!(outcome.requested, requested);
     assert!(outcome.retained <= 64 << 20 && outcome.retained <= outcome.memory);
     assert!(outcome.hits <= counted.hits);
-    // Far from the budget, none is refused.
+    // Far below the budget, no buffer is refused.
     if counted.made <= 32 << 20 {
         assert_eq!((outcome.hits, outcome.refused), (counted.hits, 0));
         assert_eq!(outcome.retained, counted.made as u64);
@@ -353,7 +353,11 @@ fn check_candidates(requests: &Requests, candidates: &[Candidate], sizes: &[usiz
     let doubling: Vec<usize> = (9..=20).map(|bits| 1 << bits).collect();
     assert_eq!(candidates[0].classes, doubling);
     let classes: BTreeSet<&[usize]> = candidates.iter().map(|c| &c.classes[..]).collect();
-    assert_eq!(classes.len(), candidates.len(), "two are the same");
+    assert_eq!(
+        classes.len(),
+        candidates.len(),
+        "two candidates are the same"
+    );
     let small = || sizes.iter().copied().filter(|&size| size <= CLASS_MAX);
     let waste = |classes: &[usize]| -> u128 {
         let class = |size| classes.iter().copied().find(|&class| class >= size);
@@ -373,7 +377,8 @@ fn check_candidates(requests: &Requests, candidates: &[Candidate], sizes: &[usiz
     for pair in fitted.windows(2) {
         assert!(waste(pair[1]) <= waste(pair[0]), "more classes waste more");
     }
-    // No other so many are better, of those that `SizeClasses::fit` says it looks at.
+    // No other set of this many classes is better, among those that `SizeClasses::fit` promises to
+    // search.
     let cells = requests.classed.cells().map(|cell| cell.largest.max(1));
     let cells: Vec<usize> = BTreeSet::from_iter(cells).into_iter().collect();
     let cost = |to: usize| {
@@ -392,11 +397,11 @@ fn check_candidates(requests: &Requests, candidates: &[Candidate], sizes: &[usiz
     }
 }
 
-/// The least waste of so many classes of which the last is the largest cell, by trying all
-/// that may come before each. `costs` has, for each cell as a class, what it wastes of the
-/// sizes above nothing, above the first cell, and so on.
+/// The least waste of `classes` classes that include the largest cell, by trying all classes before
+/// each. `costs[cell]` has the waste of a class at `cell`, for the sizes above 0, above the first
+/// cell, and so on.
 fn least_waste(costs: &[Vec<u128>], classes: usize) -> u128 {
-    // By the index of the last class.
+    // Indexed by the last class.
     let mut least: Vec<u128> = costs.iter().map(|costs| costs[0]).collect();
     for _ in 1..classes {
         let with_one_more = costs.iter().enumerate().map(|(last, costs)| {
@@ -408,7 +413,7 @@ fn least_waste(costs: &[Vec<u128>], classes: usize) -> u128 {
     *least.last().expect("there is a size")
 }
 
-/// The best, by the four rules.
+/// The best candidate, by the four rules.
 fn best(candidates: &[Candidate], outcomes: &[Outcome]) -> usize {
     let rate = |outcome: &Outcome| match outcome.requested {
         0 => 0.0,
@@ -427,12 +432,12 @@ fn best(candidates: &[Candidate], outcomes: &[Outcome]) -> usize {
     left[0]
 }
 
-/// Of outcomes that no replay would give: four bytes each say what a choice depends on.
+/// Checks the choice among outcomes that no replay would give. Each is made of four bytes.
 fn check_choice(bytes: &[u8]) {
     let (mut candidates, mut outcomes) = (Vec::new(), Vec::new());
     for of in bytes.chunks_exact(4).take(8) {
         let &[hits, waste, memory, classes] = of else {
-            unreachable!("it has four bytes");
+            unreachable!("a chunk has four bytes");
         };
         candidates.push(Candidate {
             name: String::new(),
@@ -489,7 +494,7 @@ fn check_replay(sizes: &[usize], fitted: &[usize], outstanding: usize, plotted: 
     let (candidates, notes) = replay::candidates(&requests, fitted);
     check_candidates(&requests, &candidates, sizes);
 
-    // One and a half times, so that a trace begins again.
+    // One and a half times the sizes, so that the trace starts again.
     let gets = sizes.len() as u64 * 3 / 2;
     let outcomes = candidates.iter().map(|candidate| {
         let pool = candidate.pool().expect("it is valid");
@@ -532,7 +537,7 @@ fn check_replay(sizes: &[usize], fitted: &[usize], outstanding: usize, plotted: 
         let svg = svg.expect("any trace can be drawn");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-        // One line for each class of the best, and one in the legend.
+        // One line for each class of the best candidate, and one in the legend.
         let lines = svg.matches("stroke=\"#C83C14\"").count();
         let classes = candidates[chosen].classes.len();
         match candidates[chosen].options {
@@ -562,7 +567,7 @@ fuzz_target!(|data: &[u8]| {
         most: usize::from(*most).max(1),
         interrupted: false,
     };
-    // A text that only begins as if it were packed is told from what was unpacked of it.
+    // A text that begins like gzip without being compressed is read differently.
     if is_packed || !text.starts_with(GZIP_MAGIC) {
         assert_eq!(read(slowly, column), said, "given slowly");
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
@@ -576,7 +581,7 @@ fuzz_target!(|data: &[u8]| {
     let sizes = &said.sizes[..said.sizes.len().min(REPLAYED_MAX)];
     if flag(2) && !sizes.is_empty() {
         let outstanding = usize::from(how >> 5) + 1;
-        // With as many as there are sizes there is nothing to choose: few are asked for.
+        // With as many classes as sizes there is no choice, so fewer are requested.
         let more = match classes {
             255 => 128,
             few => 3 + usize::from(few % 8),

@@ -1,10 +1,10 @@
-//! A limit on what is retained: room is leased before anything is put there.
+//! A limit on retained weight: room is leased before an item is put there.
 //!
-//! Owns one number and its limit. Knows nothing of what is leased, or to whom.
+//! Owns one number and its limit. Knows nothing of the items, or of who leases.
 //!
-//! Thread caches lease room for several items at once, and a magazine takes its lease along from
-//! level to level. So a get or a drop in a thread's own cache leases nothing. The retained weight
-//! is never above the leased weight, and the leased weight never above the limit.
+//! Thread caches lease room for several items at once. A magazine takes its lease along from level
+//! to level. So a get or a drop in a thread's own cache leases nothing. The retained weight is
+//! never above the leased weight, and the leased weight never above the limit.
 
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -25,14 +25,14 @@ impl Account {
         }
     }
 
-    /// Leases `count` times `weight`, or as often as there is room. Returns how often.
+    /// Leases room for `count` items of `weight`, or for as many as fit. Returns how many that is.
     pub(super) fn lease(&self, weight: usize, count: usize) -> usize {
         if self.limit == UNLIMITED {
             return count; // not even counted
         }
         let mut granted = 0;
         // Acquire: pairs with the Release in `give_back`: an item that ended is gone before another
-        // takes its place. Relaxed: on failure nothing is put anywhere.
+        // takes its place. Relaxed: if the exchange fails, no item is put anywhere.
         let _ = self
             .leased
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, |leased| {
@@ -42,9 +42,9 @@ impl Account {
         granted
     }
 
-    /// How often there is room for `weight`; a hint.
+    /// How many items of `weight` there is room for; a hint.
     pub(super) fn room_for(&self, weight: usize) -> usize {
-        // Relaxed: a hint, as said.
+        // Relaxed: a hint.
         match self.limit {
             UNLIMITED => usize::MAX,
             limit => (limit - self.leased.load(Ordering::Relaxed)) / weight,
@@ -80,10 +80,14 @@ impl Account {
         }
     }
 
-    /// Fails if another number is leased, where it is counted.
+    /// Fails if the account counts leases, and has not leased exactly this weight.
     pub(super) fn assert_leased(&self, leased: usize) {
         if self.limit != UNLIMITED {
-            assert_eq!(self.leased(), leased, "leased, and what it is for");
+            assert_eq!(
+                self.leased(),
+                leased,
+                "leased weight, and weight of its holders"
+            );
         }
     }
 }
@@ -94,7 +98,7 @@ mod tests {
 
     // Which of two accounts is short decides which trim makes room.
     #[test]
-    fn an_account_is_short_where_what_is_leased_leaves_no_room_and_nothing_leased_would() {
+    fn an_account_is_short_of_a_weight_that_fits_the_limit_but_not_beside_the_leases() {
         for (limit, leased, weight, short) in [
             (10, 10, 1, true),
             (10, 9, 1, false),

@@ -1,14 +1,13 @@
 //! An asymmetric pair of memory barriers: free on the frequent side, costly on the rare one.
 //!
-//! Owns the decision how the pair is made on this machine. Knows nothing of caches.
+//! Owns the choice between the real barriers and plain fences. Knows nothing of caches.
 //!
-//! Two threads that each store to one place and then load the other's place
-//! need a full barrier between their store and their load, or both can miss the
-//! other's store. When one of the two does this millions of times a second and the other almost
-//! never, the cost can be moved. The frequent side runs [`light`], which only keeps the compiler
-//! from reordering. The rare side runs [`heavy`]: it asks the operating system to run a full
-//! barrier on every processor that runs a thread of this process. `seize` and Folly's hazard
-//! pointers use the same pair.
+//! Two threads that each store to one place and then load the other's place need a full barrier
+//! between their store and their load. Otherwise both can miss the other's store. If one of the two
+//! does this millions of times a second and the other almost never, the cost can be moved to the
+//! rare side. The frequent side runs [`light`], which only keeps the compiler from reordering. The
+//! rare side runs [`heavy`]: it asks the operating system to run a full barrier on every processor
+//! that runs a thread of this process. `seize` and Folly's hazard pointers use the same pair.
 //!
 //! | system | `light` | `heavy` |
 //! |---|---|---|
@@ -27,7 +26,7 @@ const ASKS_THE_SYSTEM: bool = system::MAY_BE_ASKED && !MODELLED;
 /// `false` to `true`, inside [`prepare`].
 static ASYMMETRIC: StaticBool = StaticBool::new(false);
 
-/// Decides, once in the life of the process, how the pair is made.
+/// Decides, once in the life of the process, which barriers the two sides run.
 ///
 /// Must have returned before anything else here is used.
 pub(super) fn prepare() {
@@ -51,8 +50,8 @@ pub(super) fn light_is_enough() -> bool {
 /// The frequent side: the caller's earlier stores come before its later loads,
 /// as seen by any thread that runs [`heavy`].
 ///
-/// Orders nothing unless [`light_is_enough`]. It does not check that, so as to cost nothing: the
-/// caller must, before it relies on it.
+/// Orders nothing unless [`light_is_enough`]. It does not check that, to save the time: the caller
+/// must check before it relies on the order.
 #[inline(always)]
 pub(super) fn light() {
     if ASKS_THE_SYSTEM {
@@ -71,10 +70,11 @@ pub(super) fn full() {
     fence(Ordering::SeqCst);
 }
 
-/// The rare side: as [`light`], and every thread's `light` counts as a full barrier against it.
+/// The rare side: as [`light`], and pairs with every thread's `light` as a full barrier.
 ///
 /// Takes about a microsecond where the system does it, so run one for many caches. Returns `false`
-/// if the system did it once and refuses now, as in a sandbox that the process has entered since.
+/// if the system ran such barriers before and refuses now, for example in a sandbox that the
+/// process entered since.
 #[must_use]
 pub(super) fn heavy() -> bool {
     // SeqCst: pairs with the fence in `full`; and orders this thread's own
@@ -136,7 +136,7 @@ mod system {
     }
 
     pub(super) fn barrier_on_all_threads() -> bool {
-        unreachable!("`register` said that there is no such barrier")
+        unreachable!("`register` reported no such barrier")
     }
 }
 
@@ -147,16 +147,17 @@ mod tests {
     use std::env;
     use std::process::Command;
 
-    /// Set for the process that decides under the eyes of the test.
+    /// Set for the process that the test starts, to see it decide.
     const ALONE: &str = "TIERPOOL_BARRIER_ALONE";
 
-    // Until the system has promised barriers, and where it does not, the frequent side must
-    // make its own: a process that took the other way would fail once in a very long time.
+    // Until the system has promised the heavy barrier, and where it never does, the frequent side
+    // must run a full barrier itself. A process that relied on the light one would fail once in a
+    // very long time.
     #[test]
-    fn the_light_barrier_is_enough_from_when_the_system_has_promised_the_heavy_one() {
+    fn the_light_barrier_is_enough_once_the_system_has_promised_the_heavy_one() {
         if env::var_os(ALONE).is_none() {
             // Other tests of this process have decided already.
-            let name = "the_light_barrier_is_enough_from_when";
+            let name = "the_light_barrier_is_enough_once";
             let own = env::current_exe().expect("a test has a path");
             let ran = Command::new(own).arg(name).env(ALONE, "1").output();
             let ran = ran.expect("a test binary can be run");

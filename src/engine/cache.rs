@@ -6,18 +6,17 @@
 //!
 //! # The protocol
 //!
-//! The owner enters by storing `busy`, running the light barrier and then
-//! loading `owner`; it goes on only if it reads its own token. Whoever claims
-//! the cache marks `owner` first, runs the heavy barrier and then waits until
-//! `busy` is clear. Each stores before it loads, and the barriers pair, so at
-//! least one of them sees the other: either the owner sees that the cache is
-//! claimed and leaves without touching an item, or the claimer sees `busy` and
-//! waits. The owner's side has no lock and no atomic read-modify-write, and the owner never
-//! waits.
+//! The owner enters by storing `busy`, running the light barrier and then loading `owner`. It goes
+//! on only if it reads its own token. A claimer marks `owner` first, runs the heavy barrier, and
+//! then waits until `busy` is clear.
 //!
-//! One thread claims at a time, under a lock of the engine's (`trim.rs`). It
-//! ends a claim by taking its mark off again. A cache of a closed engine stays
-//! claimed for good.
+//! Each stores before it loads, and the barriers pair. So at least one of them sees the other.
+//! Either the owner sees the claim, and leaves without touching an item. Or the claimer sees
+//! `busy`, and waits. The owner's side has no lock and no atomic read-modify-write, and the owner
+//! never waits.
+//!
+//! One thread claims at a time, under a lock of the engine (`trim.rs`). It ends the claim by
+//! removing its mark. A cache of a closed engine stays claimed for good.
 
 use super::account::Account;
 use super::barrier;
@@ -35,8 +34,8 @@ const OWNER_WAIT: Duration = Duration::from_micros(100);
 
 /// How long a claimer waits for an owner that is in the middle of a push or a pop.
 ///
-/// These take some nanoseconds, unless the system stops the owner's thread just there. Then
-/// they take until that thread runs again.
+/// A push or a pop takes some nanoseconds, unless the system stops the owner's thread there.
+/// Then it takes until that thread runs again.
 #[derive(Debug)]
 pub(super) enum Patience {
     /// Some microseconds: as long as a get or a drop may wait.
@@ -48,8 +47,8 @@ pub(super) enum Patience {
 }
 
 impl Patience {
-    /// Waits a little, the longer the more often it has waited before. Returns `false` once
-    /// it waits no more.
+    /// Waits a little, the longer the more often it has waited before. Returns `false` once it has
+    /// used up its patience.
     fn wait(&mut self, waited: u32) -> bool {
         const SPINS: u32 = 64;
         if MODELLED {
@@ -74,13 +73,13 @@ impl Patience {
 
 /// `owner` of a cache that no thread uses.
 const FREE: usize = 0;
-/// Added to the token in `owner` where the light barrier is not enough: the comparison on the fast
-/// path then fails, and the owner runs a full barrier.
+/// Added to the token in `owner` where the light barrier is not enough. The comparison on the fast
+/// path fails then, and the owner runs a full barrier.
 const FENCED: usize = 1;
-/// Added to `owner`, whoever that is, while another thread has the cache.
+/// Added to `owner`, whatever its value, while another thread has the cache.
 const CLAIMED: usize = 2;
 
-// No token has a bit of these, and none is `FREE`.
+// No token has one of these bits set, and none is `FREE`.
 const _: () = assert!(Token::LEAST > FREE && Token::STEP > (FENCED | CLAIMED));
 const _: () = assert!(Token::LEAST % Token::STEP == 0 && Token::STEP.is_power_of_two());
 
@@ -95,12 +94,12 @@ pub(super) struct Thread<N> {
 }
 
 /// One thread's cache of one size class.
-// 128: two cache lines, since processors fetch them in pairs, and two threads' caches must
-// not share one. What a get and a drop use is in the first 64.
+// 128: two cache lines, since processors fetch them in pairs, and two threads' caches must not
+// share one. The fields that a get and a drop use are in the first 64 bytes.
 #[repr(C, align(128))]
 pub(super) struct Cache<T: Item> {
-    /// [`FREE`], or the token of the thread that may enter, plus [`FENCED`] if
-    /// need be; and [`CLAIMED`].
+    /// [`FREE`], or the token of the thread that may enter, plus [`FENCED`] where its light barrier
+    /// is not enough. In addition, [`CLAIMED`].
     owner: AtomicUsize,
     /// Set while the owner works on `rounds`.
     busy: AtomicBool,
@@ -111,7 +110,7 @@ pub(super) struct Cache<T: Item> {
     pub(super) depot_hits: Counter,
     /// Items that the owner outgrew.
     pub(super) growths: Counter,
-    /// Returned items that the owner had asked for, as far as samples have counted them.
+    /// Returned items that the owner had asked for by size, as far as samples have counted them.
     pub(super) requests: Counter,
     class: ClassIndex,
     // Never changes. Atomic only so that the cache may go from thread to thread.
@@ -120,7 +119,7 @@ pub(super) struct Cache<T: Item> {
 
 const _: () = assert!(
     3 * size_of::<usize>() + ARRAY_AT <= 64 || MODELLED,
-    "what every get and drop uses is in one cache line"
+    "the fields of every get and drop are in one cache line"
 );
 
 impl<T: Item> Cache<T> {
@@ -149,8 +148,7 @@ impl<T: Item> Cache<T> {
 
     // ---- for the owner ----
 
-    /// Takes the item that came last, if the cache is `me`'s and holds one that
-    /// is not resting.
+    /// Takes the latest item, if the cache is `me`'s and holds one that is not resting.
     #[inline(always)]
     pub(super) fn pop(&self, me: Token) -> Option<T> {
         let item = self.enter(me)?.pop();
@@ -158,7 +156,7 @@ impl<T: Item> Cache<T> {
         item
     }
 
-    /// Takes the item that came last, if the cache is `me`'s and holds any.
+    /// Takes the latest item, resting or not, if the cache is `me`'s and holds any.
     pub(super) fn pop_resting(&self, me: Token) -> Option<T> {
         self.inside(me, |alone| alone.pop_any())?
     }
@@ -168,10 +166,9 @@ impl<T: Item> Cache<T> {
     ///
     /// # Safety
     ///
-    /// - `me` is the calling thread's.
     /// - `this` is alive at the call. Once it has kept the item, it need not be: another thread may
-    ///   free the item, which may have kept `this` alive. So `this` is a pointer and not a
-    ///   reference.
+    ///   free the item, and the item may be the last thing that keeps `this` alive. So `this` is a
+    ///   pointer and not a reference.
     #[inline(always)]
     pub(super) unsafe fn push<const LOOKED_AT: bool>(
         this: NonNull<Self>,
@@ -180,7 +177,7 @@ impl<T: Item> Cache<T> {
     ) -> Result<(), T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
-        debug_assert_eq!(item.weight(), cache.unit, "else `levels` would lie");
+        debug_assert_eq!(item.weight(), cache.unit, "otherwise `levels` is wrong");
         if !LOOKED_AT && cache.rounds.sample_is_due() {
             return Err(item);
         }
@@ -191,20 +188,20 @@ impl<T: Item> Cache<T> {
             true => alone.push_looked_at(item),
             false => alone.push(item),
         };
-        // What `leave` does, but not a call of it: no call has a reference to the whole when the
-        // store lets another thread free it, and nothing here uses one afterwards. Release: as
-        // in `leave`.
+        // As `leave`, but not a call of it. A call would hold a reference to the whole cache while
+        // the store lets another thread free it. Nothing here uses the cache after the store.
+        // Release: as in `leave`.
         cache.busy.store(false, Ordering::Release);
         kept
     }
 
-    /// What is here; `None` if the cache is not `me`'s to enter.
+    /// How many items the cache holds, and its room; `None` if `me` may not enter.
     pub(super) fn look(&self, me: Token) -> Option<Seen> {
         self.inside(me, |alone| alone.look())
     }
 
-    /// Moves a magazine's items in, as far as there is room, after making room
-    /// for `more` as [`add_room`](Self::add_room) does.
+    /// Moves a magazine's items in, as far as there is room, after making room for `more` items as
+    /// [`add_room`](Self::add_room) does.
     pub(super) fn refill(&self, me: Token, magazine: &mut Magazine<T>, more: usize) -> usize {
         let refilled = self.inside(me, |alone| {
             let added = alone.widen(more);
@@ -214,13 +211,13 @@ impl<T: Item> Cache<T> {
         refilled.unwrap_or(0)
     }
 
-    /// Makes room for `more` items, which are leased. Returns for how many: none if the cache is
-    /// not `me`'s to enter, and fewer if it would have too much room.
+    /// Makes room for `more` items, which are leased. Returns for how many: fewer if the cache
+    /// reaches its limit, and none if `me` may not enter.
     pub(super) fn add_room(&self, me: Token, more: usize) -> usize {
         self.inside(me, |alone| alone.widen(more)).unwrap_or(0)
     }
 
-    /// Gives up the room that holds nothing. Returns for how many items that was.
+    /// Gives up the empty room. Returns for how many items that was.
     pub(super) fn cut_room(&self, me: Token) -> usize {
         self.inside(me, |alone| alone.cut_room()).unwrap_or(0)
     }
@@ -239,13 +236,13 @@ impl<T: Item> Cache<T> {
 
     /// Makes a free cache `me`'s.
     pub(super) fn own(&self, me: Token) {
-        // Acquire: what the last owner did to the items; pairs with the
-        // Release in `disown`. What a claimer did is acquired by `enter`.
+        // Acquire: sees the last owner's work on the items; pairs with the Release in `disown`.
+        // `enter` acquires a claimer's work.
         let before = self.owner.fetch_or(owner_value(me), Ordering::Acquire);
         debug_assert_eq!(before & !CLAIMED, FREE, "one owner at a time");
     }
 
-    /// Makes this thread's cache free, for the next thread, with whatever it holds.
+    /// Leaves this thread's cache to the next thread, with the items in it.
     pub(super) fn disown(&self) {
         // Release: publishes what this thread did to the items; pairs with
         // the Acquire in `own` and in `claim`.
@@ -264,10 +261,9 @@ impl<T: Item> Cache<T> {
         // Relaxed: the light barrier orders it before the load below.
         self.busy.store(true, Ordering::Relaxed);
         barrier::light();
-        // Acquire: what the last claimer did, if the cache was claimed since we
-        // were here; pairs with the Release in `unclaim`. It may be stale; then
-        // whoever claims runs its heavy barrier after this load, sees `busy`,
-        // and waits.
+        // Acquire: sees the last claimer's work, if the cache was claimed since this thread was
+        // here; pairs with the Release in `unclaim`. The value may be stale. Then the claimer runs
+        // its heavy barrier after this load, sees `busy`, and waits.
         if self.owner.load(Ordering::Acquire) == me.get() || self.enter_fenced(me) {
             // SAFETY: the cache is this thread's, and not claimed, until `leave`.
             return Some(unsafe { self.rounds.alone() });
@@ -295,8 +291,8 @@ impl<T: Item> Cache<T> {
         self.busy.store(false, Ordering::Release);
     }
 
-    /// Enters, as a push or a pop does, and stays there until `end` is called: as if the
-    /// system had stopped the owner's thread.
+    /// Enters, as a push or a pop does, and stays inside until the result is called: like an owner
+    /// whose thread the system has stopped.
     #[cfg(test)]
     pub(super) fn stop_inside(&self, me: Token) -> impl FnOnce() {
         assert!(self.enter(me).is_some());
@@ -308,15 +304,15 @@ impl<T: Item> Cache<T> {
     /// Keeps the owner out, once a heavy barrier has run. One thread at a time
     /// does this.
     pub(super) fn claim(&self) {
-        // Acquire: what an owner that has ended did; pairs with `disown`. The
-        // heavy barrier orders the rest.
+        // Acquire: sees the work of an owner that has left; pairs with `disown`. The heavy barrier
+        // orders the rest.
         let before = self.owner.fetch_or(CLAIMED, Ordering::Acquire);
         debug_assert_eq!(before & CLAIMED, 0, "one claimer at a time");
     }
 
     /// Lets the owner in again.
     pub(super) fn unclaim(&self) {
-        // Release: what the claimer did; pairs with the Acquire in `enter`.
+        // Release: publishes the claimer's work; pairs with the Acquire in `enter`.
         self.owner.fetch_and(!CLAIMED, Ordering::Release);
     }
 
@@ -337,14 +333,14 @@ impl<T: Item> Cache<T> {
             }
             waited = waited.saturating_add(1);
         }
-        // SAFETY: the owner is out, as was just seen, and cannot come back in:
+        // SAFETY: the owner is out, as the loop has seen, and cannot come back in:
         // it would load `owner` after the heavy barrier and find it claimed.
         // No other thread claims at the same time.
         let mut alone = unsafe { self.rounds.alone() };
         Some(alone.take_idle(idle))
     }
 
-    // ---- for all; exact for the owner, except while the cache is claimed ----
+    // ---- for every thread; exact for the owner, except while the cache is claimed ----
 
     /// Weight of every item here.
     #[inline(always)]
@@ -382,7 +378,7 @@ impl<T: Item> Cache<T> {
         &self.thread().account
     }
 
-    /// Whether another thread has it now.
+    /// Whether a claimer has it now.
     pub(super) fn is_claimed(&self) -> bool {
         // Relaxed: a hint.
         self.owner.load(Ordering::Relaxed) & CLAIMED != 0
@@ -433,7 +429,7 @@ mod tests {
     struct Owned {
         cache: Cache<Seen>,
         me: Token,
-        /// After the cache, which has its address. In a vector, as those of threads are.
+        /// After the cache, which has its address. In a vector, as in `ThreadCaches`.
         _thread: Vec<Thread<()>>,
         end: Arc<()>,
     }
@@ -498,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_ends_frees_what_it_holds_resting_or_not() {
+    fn a_cache_that_ends_frees_its_items_resting_or_not() {
         let owned = Owned::new();
         let cache = &owned.cache;
         owned.put(5);
@@ -517,13 +513,13 @@ mod tests {
         assert_eq!(Arc::strong_count(&end), 1);
     }
 
-    // Failed once: it was counted in naps, and each took as long as the processor was busy.
+    // Failed once: patience was counted in naps, and a nap on a busy processor takes much longer.
     #[test]
     fn patience_ends_after_the_time_that_was_waited() {
         const ALL: Duration = Duration::from_millis(2);
         let mut patience = Patience::Naps(ALL);
         assert!(patience.wait(1000));
-        // As long as it took, which is always longer than was asked for.
+        // As long as the nap took, which is always longer than was asked for.
         assert!(matches!(patience, Patience::Naps(left) if ALL - left > OWNER_WAIT));
         let waits = (0..).take_while(|&waited| patience.wait(waited + 1000));
         let most = ALL.as_micros() / OWNER_WAIT.as_micros();
@@ -537,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_lets_nobody_in_but_its_owner() {
+    fn a_cache_lets_only_its_owner_in() {
         let owned = Owned::new();
         owned.put(2);
         let cache = &owned.cache;
@@ -565,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refill_of_a_cache_that_holds_some_stops_where_its_room_does() {
+    fn a_refill_stops_when_the_room_of_the_cache_is_full() {
         let owned = Owned::new();
         owned.put(3);
         let mut magazine = owned.magazine(7);
@@ -579,7 +575,7 @@ mod tests {
         assert_eq!(owned.cache.refill(owned.me, &mut magazine, 0), 0);
         assert_eq!((owned.cache.rounds().held(), magazine.len()), (5, 5));
         drop(magazine);
-        assert_eq!(owned.alive(), 5, "what is in a magazine ends with it");
+        assert_eq!(owned.alive(), 5, "a magazine that ends frees its items");
     }
 
     #[test]
@@ -589,7 +585,7 @@ mod tests {
         owned.put(held);
         for (out, before) in [
             (0, 0),
-            (MAGAZINE_ROUNDS + 1, 0), // more than a magazine takes
+            (MAGAZINE_ROUNDS + 1, 0), // more items than fit in a magazine
             (2, 1),                   // a magazine that is not empty
         ] {
             let mut magazine = owned.magazine(before);
@@ -611,7 +607,7 @@ mod tests {
             (2, 11)
         );
         assert_eq!(magazine.len(), MAGAZINE_ROUNDS);
-        // More than there are.
+        // More than the cache holds.
         let mut magazine = Magazine::new();
         assert!(!owned.cache.flush(owned.me, 3, 9, &mut magazine));
         assert_eq!(

@@ -11,18 +11,18 @@ use crate::sync::{Ordering, fence, lock};
 impl<T: Item> Engine<T> {
     /// Frees everything that is idle, in all threads' caches, and keeps nothing from now on.
     ///
-    /// Waits for a trim that is going on, and for a thread that is in the middle of a push
-    /// or a pop, however long that thread is stopped there: what its cache holds could not be
-    /// freed later. A second call does nothing.
+    /// Waits for a trim that is going on. Also waits for a thread that is in the middle of a push
+    /// or a pop, however long the system stops that thread there: the items in its cache could not
+    /// be freed later. A second call does nothing.
     ///
     /// `free` ends an idle item, and waits for no other thread.
     pub(crate) fn close(&self, free: impl Fn(T)) {
-        let mut round = lock(&self.trims.round); // kept: no claim but these
+        let mut round = lock(&self.trims.round); // held to the end: no other thread claims
         if self.is_closed() {
             return;
         }
         self.end_freeing(&mut round);
-        // Relaxed: the fences order it.
+        // Relaxed: the fences below order it.
         self.closed.store(true, Ordering::Relaxed);
         // SeqCst: pairs with the fence in `join`. The store above comes before the load of the list
         // of threads. So each thread that joins is in that list, or finds the engine closed.
@@ -33,10 +33,10 @@ impl<T: Item> Engine<T> {
             threads.flat_map(|thread| self.depots.iter().zip(thread.caches()))
         };
         for (_, cache) in caches() {
-            cache.claim(); // for good
+            cache.claim(); // for good: never unclaimed
         }
         // One barrier for all of them: no thread takes from this pool now. If the system refuses
-        // it, their items are leaked: to look would be a race.
+        // the barrier, the items in the caches are leaked: touching them would be a race.
         if barrier::heavy() {
             for (depot, cache) in caches() {
                 // SAFETY: claimed above, before the barrier.

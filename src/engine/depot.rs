@@ -11,7 +11,7 @@ use super::reclaims::Reclaims;
 use super::store::Store;
 use crate::sync::{AtomicUsize, Counter, Ordering};
 
-/// The magazines that a depot has room for at first: 512 buffers at most, in less than 5 KiB.
+/// The magazines that a depot has room for at first: at most 512 buffers, in less than 5 KiB.
 const MAGAZINES_FIRST: usize = 16;
 /// The loose items that a depot has room for at first.
 const LOOSE_FIRST: usize = 64;
@@ -29,11 +29,11 @@ pub(super) struct Depot<T> {
     pub(super) reclaims: Reclaims,
     /// Loose items handed to a caller.
     pub(super) hits: Counter,
-    /// The most local hits of all caches that a snapshot has shown.
+    /// The most local hits of all caches together that a snapshot has shown.
     pub(super) local_hits_shown: Counter,
     /// Loose items that a caller gave back.
     pub(super) returns: Counter,
-    /// The most returns that were ever shown.
+    /// The most returns that a snapshot has shown.
     pub(super) returns_shown: Counter,
     /// Idle items freed, on whichever level they were.
     pub(super) trimmed: Counter,
@@ -74,7 +74,8 @@ impl<T: Item> Depot<T> {
         match self.limits.magazine_rounds {
             0 => self.loose.reserve(items),
             rounds => {
-                // Those that trims keep may come one by one, from as many threads' caches.
+                // The items that trims keep idle may arrive one by one, from as many threads'
+                // caches.
                 let loose = self.limits.keep_idle.max(1);
                 let reserved = self.loose.reserve(loose);
                 self.magazines.reserve(items.div_ceil(rounds)) && reserved
@@ -86,7 +87,7 @@ impl<T: Item> Depot<T> {
     #[inline]
     pub(super) fn push(&self, magazine: Magazine<T>) -> Result<(), Magazine<T>> {
         let full = self.limits.magazine_rounds;
-        debug_assert_eq!(magazine.len(), full, "else `idle` would lie");
+        debug_assert_eq!(magazine.len(), full, "otherwise `idle` is wrong");
         self.magazines.push(magazine)
     }
 
@@ -103,7 +104,7 @@ impl<T: Item> Depot<T> {
 
     fn add_loose(&self, item: T, push: fn(&Store<T>, T) -> Result<(), T>) -> Result<(), T> {
         let weight = item.weight();
-        // Relaxed: for `Stats`. Before the push, so as not to fall below zero.
+        // Relaxed: for `Stats`. Counted before the push, so that the sum never falls below zero.
         self.loose_weight.fetch_add(weight, Ordering::Relaxed);
         let stored = push(&self.loose, item);
         if stored.is_err() {

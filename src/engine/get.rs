@@ -1,7 +1,7 @@
 //! The way in: an item for a get, from this thread's cache, from the depot, or from the idle items
 //! of other threads' caches.
 //!
-//! Knows nothing of what the caller does if there is none.
+//! Knows nothing of how the caller makes an item if there is none.
 
 use super::Engine;
 use super::depot::Depot;
@@ -21,8 +21,8 @@ impl<T: Item> Engine<T> {
     }
 
     /// Takes an item from this thread's cache, from the depot, or from the idle items of other
-    /// threads' caches. Returns also the cache that it may come back to. If there is no item, one
-    /// that the caller makes may come back there.
+    /// threads' caches. Returns also the cache that it may come back to. That holds also for an
+    /// item that the caller makes because there is none here.
     #[cold]
     #[inline(never)]
     pub(crate) fn get(&self, class: ClassIndex) -> (Option<T>, Origin<T>) {
@@ -38,7 +38,8 @@ impl<T: Item> Engine<T> {
         (item, local.origin(class))
     }
 
-    /// Takes an item from the depot, or else an idle one from another thread's cache.
+    /// Takes an item from the depot. If there is none, takes an idle one from another thread's
+    /// cache.
     fn get_shared(&self, class: ClassIndex, local: Option<&Local<'_, T>>) -> Option<T> {
         let mut item = self.get_from_depot(class, local);
         if item.is_none() && self.reclaim(class, local) {
@@ -57,7 +58,8 @@ impl<T: Item> Engine<T> {
         if depot.is_empty() {
             return None;
         }
-        // A magazine is broken up where there is no room for it: so a loose item comes first then.
+        // A magazine is broken up if the cache has no room for it. In that case, a loose item comes
+        // first.
         let half = depot.limits().magazine_rounds.div_ceil(2);
         let roomy = local.is_some_and(|local| {
             let cache = local.cache(class);
@@ -106,7 +108,7 @@ impl<T: Item> Engine<T> {
     fn refill(&self, local: &Local<'_, T>, class: ClassIndex, magazine: &mut Magazine<T>) {
         let (depot, cache) = (self.depot(class), local.cache(class));
         let came = depot.limits().magazine_rounds;
-        // Room for the item that was taken, too: it will come back.
+        // Includes room for the item that was taken: it will come back.
         let more = came
             .min(self.share(depot))
             .saturating_sub(cache.rounds().room());

@@ -1,6 +1,6 @@
 //! The items that the engine moves, and how many of them each level may hold.
 //!
-//! Owns the words that all files of the engine share. Knows nothing of how items are kept.
+//! Owns the terms that all files of the engine share. Knows nothing of how items are kept.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub(crate) struct Limits {
     /// Weight of all items in one thread's caches together.
     pub(crate) thread_weight: usize,
     /// The time after which the slow path of a get or a drop frees unneeded items; `None` if only
-    /// explicit trims do.
+    /// explicit trims do that.
     pub(crate) trim_interval: Option<Duration>,
     /// The most weight that the slow path of a get or a drop frees for a trim, or one item if
     /// that is heavier.
@@ -72,8 +72,8 @@ pub(crate) struct ClassLimits {
     pub(crate) cache_rounds: usize,
     /// Items in one magazine, at most half of [`CACHE_ROUNDS`].
     pub(crate) magazine_rounds: usize,
-    /// Weight of an ordinary item. The depot keeps any other item loose, so a thread's cache
-    /// need not look at what it hands out.
+    /// Weight of an ordinary item. The depot keeps an item of any other weight loose. So a thread's
+    /// cache need not check the weight of an item that it hands out.
     pub(crate) weight: usize,
     /// Items that trims leave idle in the depot.
     pub(crate) keep_idle: usize,

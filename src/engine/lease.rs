@@ -1,6 +1,6 @@
 //! Leases: room for an item, before it is put anywhere.
 //!
-//! Owns which accounts a lease is taken from. Knows nothing of what the room is for.
+//! Owns from which accounts a lease is taken. Knows nothing of the use of the room.
 
 use super::Engine;
 use super::account::Account;
@@ -17,8 +17,8 @@ impl<T: Item> Engine<T> {
         granted
     }
 
-    /// Ends the leases of `items` items of ordinary weight, in the account of `thread`, too, if one
-    /// is given.
+    /// Ends the leases of `items` items of ordinary weight. If a `thread` account is given, ends
+    /// them there as well.
     pub(super) fn end_leases(&self, depot: &Depot<T>, thread: Option<&Account>, items: usize) {
         let weight = items * depot.limits().weight;
         depot.account.give_back(items);
@@ -33,7 +33,7 @@ impl<T: Item> Engine<T> {
         self.account.give_back(weight);
     }
 
-    /// Asserts at the engine's end that each lease is for an item here or for room in a cache.
+    /// Asserts at the engine's end that each lease belongs to an item here or to room in a cache.
     /// Fails after a race that leaves a lease too many or too few.
     pub(super) fn assert_leases(&self) {
         let mut leased = 0_usize;
@@ -44,7 +44,7 @@ impl<T: Item> Engine<T> {
                 .sum();
             let (items, weight) = depot.idle();
             depot.account.assert_leased(rooms + items);
-            // Wrapping: without a limit it may be any number, and is not compared.
+            // Wrapping: without a limit the room may be any number, and is not compared.
             let in_caches = rooms.wrapping_mul(depot.limits().weight);
             leased = leased.wrapping_add(in_caches).wrapping_add(weight);
         }

@@ -5,9 +5,9 @@
 //!
 //! The memo has no destructor, so on most systems it can be read at any time, also while the thread
 //! is being torn down. (Where thread-locals are made of the system's keys, it may end and begin
-//! anew, empty. Only the fast path to the caches is lost with it.) The list of pools has a
-//! destructor. It empties the memo before it lets go of any cache. From then on the thread has no
-//! cache and is given none again.
+//! anew, empty. Then the thread only loses its fast path.) The list of pools has a destructor. It
+//! empties the memo before it lets go of any cache. From then on the thread has no cache, and gets
+//! none again.
 
 use crate::sync::{Ordering, StaticUsize, thread_local};
 use std::cell::{Cell, RefCell};
@@ -22,14 +22,14 @@ pub(super) struct EngineId(u64);
 impl EngineId {
     /// The id in a place of a memo that remembers nothing.
     const NONE: EngineId = EngineId(0);
-    /// No engine's, and in no memo.
+    /// An id that belongs to no engine and is in no memo.
     pub(super) const NOBODY: EngineId = EngineId(u64::MAX);
 
     /// A new id. It shares its place in the memos with as few living engines as possible.
     pub(super) fn next() -> EngineId {
         let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         let least = (0..RECENT).min_by_key(|&place| given.alive[place]);
-        let place = least.expect("there are some");
+        let place = least.expect("there is at least one place");
         given.alive[place] += 1;
         given.last += 1;
         EngineId(given.last * RECENT as u64 + place as u64)
@@ -66,15 +66,15 @@ static GIVEN: Mutex<Given> = Mutex::new(Given {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     number: usize,
-    /// Not `Send`: to have a token is to be its thread, or to have asked.
+    /// Not `Send`: only the thread itself may have its token, or code that has checked it.
     _this_thread: PhantomData<*const ()>,
 }
 
 impl Token {
-    /// The first thread's. Lower numbers name no thread and no owner.
+    /// The first thread's token. Lower numbers name no thread and no owner.
     pub(super) const LEAST: usize = 3 * Self::STEP;
-    /// From one thread's to the next. The bits between hold what an owner of a cache, and
-    /// the holder of an origin, note in their copies.
+    /// The step from one thread's token to the next. The bits between are for marks, which the
+    /// owner of a cache and the holder of an origin add to their copies.
     pub(super) const STEP: usize = 64;
     /// The token of a thread that owns no cache, now or ever.
     const NONE: Token = Token::new(Self::STEP);
@@ -93,8 +93,8 @@ impl Token {
         self.number
     }
 
-    /// The token with these bits set, which are below [`STEP`](Self::STEP). With any of them, it is
-    /// no thread's.
+    /// The token with these bits set, which are below [`STEP`](Self::STEP). With any of them set,
+    /// it is no thread's token.
     #[inline(always)]
     pub(super) fn with(self, bits: usize) -> Self {
         Token::new(self.number | bits)
@@ -127,8 +127,8 @@ impl Token {
         })
     }
 
-    /// `None` if there are no more. Where `usize` has 32 bits, a thread after some 60 million
-    /// others goes without a cache.
+    /// `None` if no number is left. Where `usize` has 32 bits, that happens after some 60 million
+    /// threads: later ones have no cache.
     fn next() -> Option<Token> {
         static NEXT: StaticUsize = StaticUsize::new(Token::LEAST);
         let after = |next: usize| next.checked_add(Token::STEP);
@@ -138,7 +138,7 @@ impl Token {
     }
 }
 
-// So `Origin::is_none` can compare with one number, marks or not.
+// So `Origin::is_none` can compare with one number, whether there are marks or not.
 const _: () = assert!(Token::NOBODY.number + Token::STEP <= Token::LEAST);
 
 /// Called when a thread that has a cache ends.
@@ -152,8 +152,8 @@ pub(super) trait ThreadExit: Send + Sync {
 struct Memo {
     /// Engines that this thread used lately. An engine's place is given by its id.
     recent: [Cell<EngineId>; RECENT],
-    /// Where this thread's caches in these are. Not beside them: arrays of
-    /// single words are indexed in one instruction.
+    /// Where this thread's caches in these engines are. A separate array: arrays of single words
+    /// are indexed in one instruction.
     caches: [Cell<*const ()>; RECENT],
     token: Cell<Token>,
     /// Set once the thread has let go of its caches for good.
@@ -169,16 +169,17 @@ struct Attached {
     id: EngineId,
     engine: Weak<dyn ThreadExit>,
     caches: *const (),
-    /// The token under which it has them. Kept here as well, since the memo may be gone first.
+    /// The token under which the thread has caches there. Kept here as well, since the memo may be
+    /// gone first.
     token: Token,
 }
 
 /// The pools in which this thread has caches, and some that are gone.
 struct AllAttached {
     /// By ascending id. Most are attached in that order.
-    // A vector: a map cannot be asked for room beforehand.
+    // A vector, since a map cannot reserve room for entries.
     pools: RefCell<Vec<Attached>>,
-    /// How many entries make it worth looking for pools that are gone.
+    /// How many entries there must be before pools that are gone are looked for.
     look_at: Cell<usize>,
 }
 
@@ -263,7 +264,8 @@ pub(super) fn reserve() -> bool {
         let mut pools = all.pools.borrow_mut();
         if pools.len() >= all.look_at.get() {
             pools.retain(|attached| attached.engine.strong_count() > 0);
-            // Twice the living pools: looking through them costs constant time per pool attached.
+            // Twice the living pools: so the search for pools that are gone costs constant time per
+            // pool.
             all.look_at.set(4.max(2 * pools.len()));
             // Shrinks a list that many pools at once have left, if the heap has a smaller one.
             let enough = all.look_at.get();
@@ -280,8 +282,8 @@ pub(super) fn reserve() -> bool {
 /// Makes [`find`] find `engine`, and notifies `engine` when this thread ends. Allocates nothing
 /// after [`reserve`] found room.
 ///
-/// A pool that is gone takes a few words here. There are at most twice as many entries as pools
-/// were alive at the last look, or four.
+/// A pool that is gone takes a few words here, until its entry is removed. There are at most twice
+/// as many entries as pools were alive at the last search, or four.
 ///
 /// # Panics
 ///
@@ -306,10 +308,10 @@ pub(super) fn attach(token: Token, id: EngineId, engine: Weak<dyn ThreadExit>, c
 mod tests {
     use super::*;
 
-    // Else they would forget each other, and each get after the other take the slow path.
+    // Otherwise they would push each other out of the memo, and each get would take the slow path.
     #[test]
-    fn pools_that_live_at_once_have_places_of_their_own() {
-        // Other tests of this process have pools, too: a few.
+    fn pools_that_live_at_once_have_different_places() {
+        // Other tests of this process have a few pools, too.
         const MOST: usize = RECENT / 2;
         let mut living = Vec::new();
         for round in 0..10 {

@@ -1,11 +1,11 @@
 //! A batch of items of one size class that moves whole between levels.
 //!
-//! Owns the items in it. Knows nothing of where it comes from or goes.
+//! Owns the items in it. Knows nothing of the levels that it moves between.
 
 use super::item::MAGAZINE_ROUNDS;
 use std::mem::{self, MaybeUninit};
 
-/// Moves rounds, initialised or not, to as many other places.
+/// Moves rounds, initialised or not, to the same number of other places.
 #[inline]
 fn move_rounds<T>(from: &mut [MaybeUninit<T>], to: &mut [MaybeUninit<T>]) {
     for (from, to) in from.iter_mut().zip(to) {
@@ -13,12 +13,12 @@ fn move_rounds<T>(from: &mut [MaybeUninit<T>], to: &mut [MaybeUninit<T>]) {
     }
 }
 
-/// Moves all but the first `out` rounds down to the beginning, after those have been taken.
+/// Moves all but the first `out` rounds down to the beginning. The first ones were taken before.
 #[inline]
 pub(super) fn close_gap<T>(rounds: &mut [MaybeUninit<T>], out: usize) {
     let (taken, rest) = rounds.split_at_mut(out);
     match rest.len() <= taken.len() {
-        true => move_rounds(rest, taken), // cheaper, and what is usual
+        true => move_rounds(rest, taken), // cheaper, and the usual case
         false => rounds.rotate_left(out),
     }
 }
@@ -57,7 +57,7 @@ impl<T> Magazine<T> {
     /// - If the magazine would hold more than [`MAGAZINE_ROUNDS`].
     #[inline]
     pub(super) fn add(&mut self, items: impl ExactSizeIterator<Item = T>) {
-        let mut added = 0; // not `self.len`: so this is a copy of memory where `items` are
+        let mut added = 0; // not `self.len`: so the compiler copies memory at once where it can
         let rounds = &mut self.rounds[self.len..][..items.len()];
         for (round, item) in rounds.iter_mut().zip(items) {
             round.write(item);
@@ -68,7 +68,8 @@ impl<T> Magazine<T> {
 
     /// Moves the first items here to `rounds`, as many as there are places. Returns how many.
     ///
-    /// What is moved is initialised there from now on. What was there is forgotten.
+    /// The moved items are initialised there from now on. Earlier contents of `rounds` are not
+    /// dropped.
     #[inline]
     pub(super) fn move_to(&mut self, rounds: &mut [MaybeUninit<T>]) -> usize {
         let moved = self.len.min(rounds.len());

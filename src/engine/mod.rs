@@ -1,21 +1,25 @@
 //! Acquires and releases items: the thread caches, the depots and the budget of one pool.
 //!
-//! Knows nothing of bytes, of size classes beyond their index, or of the heap: it serves the items
-//! it holds, and the caller makes and frees them.
+//! Serves the items that it holds. The caller makes and frees them. Knows nothing of bytes, of the
+//! heap, or of size classes beyond their index.
 //!
 //! ```text
 //! get:  this thread's cache -> depot -> None, and the caller makes one
 //! put:  this thread's cache -> depot -> Err, and the caller frees it
 //! ```
 //!
-//! Each level leases room for its items: by the item where it is loose, by the magazine in the
-//! depot, by the room in a thread cache. An item that moves takes its lease along.
+//! Each level leases room for its items: per item for loose items, per magazine in the depot, and
+//! for its whole room in a thread cache. An item that moves takes its lease along.
 //!
-//! From top to bottom: `get` and `put` decide between the levels; `trim` and `close` empty
-//! them; `reclaim` moves items from one thread's cache to where another finds them; `lease` asks
-//! the accounts. Below these: `threads`, `origin`, `cache`, `rounds` and `sampler` for a
-//! thread's items; `depot`, `reclaims`, `store`, `ring` and `magazine` for those of all;
-//! `account`, `local`, `barrier` and `item`.
+//! The files from top to bottom:
+//!
+//! - `get` and `put` decide between the levels.
+//! - `trim` and `close` empty them.
+//! - `reclaim` moves items from one thread's cache to where another thread finds them.
+//! - `lease` leases room from the accounts.
+//! - `threads`, `origin`, `cache`, `rounds` and `sampler` are for one thread's items.
+//! - `depot`, `reclaims`, `store`, `ring` and `magazine` are for the shared items.
+//! - `account`, `local`, `barrier` and `item` are for all of the above.
 
 mod account;
 mod barrier;
@@ -60,7 +64,7 @@ pub(crate) struct Engine<T: Item> {
     thread_weight: usize,
     trims: Trims<T>,
     closed: AtomicBool,
-    /// The way back here, for threads that end.
+    /// The reference by which a thread that ends finds this engine.
     home: Arc<dyn ThreadExit>,
 }
 
@@ -70,7 +74,7 @@ pub(crate) trait HasEngine: Send + Sync + 'static {
     fn engine(&self) -> &Engine<Self::Item>;
 }
 
-/// What a thread keeps of an engine. Small, since the thread may keep it for some time after the
+/// A thread's reference to an engine. Small, since the thread may keep it for some time after the
 /// engine is gone.
 struct Home<H>(Weak<H>);
 
@@ -136,7 +140,7 @@ impl<T: Item> Engine<T> {
             return None;
         }
         let me = Token::of_this_thread()?;
-        // First the steps that may be refused, so that none must be undone.
+        // The steps that the heap may refuse come first, so that none must be undone.
         if !local::reserve() {
             return None;
         }
@@ -176,7 +180,7 @@ impl<T: Item> Engine<T> {
         self.closed.load(Ordering::Relaxed)
     }
 
-    // ---- what can be seen ----
+    // ---- counts ----
 
     /// The notes of each thread for the items' owner.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &T::Notes> {
@@ -215,8 +219,8 @@ impl<T: Item> Engine<T> {
             sum.idle_items += cache.idle_items;
             sum.idle_weight += cache.idle_weight;
         }
-        // Never less than was shown before: a cache that is at work shows too
-        // few, and a count must not fall.
+        // Never less than was shown before: the count of a cache that is at work may be low for a
+        // moment, and a count must not fall.
         sum.local_hits = depot.local_hits_shown.raise_to(sum.local_hits);
         sum.returns = depot.returns_shown.raise_to(sum.returns);
         sum
@@ -257,11 +261,11 @@ mod tests {
     thread_local! {
         /// Things that this thread freed.
         static FREED: Cell<usize> = const { Cell::new(0) };
-        /// Which parts of things it released.
+        /// Which parts of things this thread gave back.
         static RELEASED: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// An item without contents: only their number counts.
+    /// An item without contents: only the number of such items matters.
     pub(super) struct Thing;
 
     impl Thing {
@@ -343,7 +347,7 @@ mod tests {
 
     #[test]
     #[cfg(debug_assertions)]
-    fn an_engine_that_ends_with_a_lease_for_nothing_says_so() {
+    fn an_engine_that_ends_with_a_lease_for_no_item_panics() {
         type Lease = fn(&Engine<Thing>) -> usize;
         let leases: [Lease; 4] = [
             |engine| engine.account.lease(Thing::WEIGHT, 1),
@@ -369,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_magazine_that_goes_for_less_room_than_it_had_gives_the_threads_leases_back() {
+    fn a_flush_to_a_smaller_room_ends_the_leases_of_the_rest() {
         for more in 0..=CACHE / 2 {
             let home = engine_of((CACHE + more) * Thing::WEIGHT, 1000 * Thing::WEIGHT);
             let kept = (0..2 * CACHE).filter(|_| home.engine.put(CLASS, Thing).is_ok());

@@ -1,7 +1,7 @@
 //! The thread cache that an item came from, as the holder of the item remembers it.
 //!
-//! Owns the fast way back, and the marks by which a holder refuses it. Knows nothing of the
-//! engine behind the cache.
+//! Owns the fast path of a return, and the marks by which a holder rules it out. Knows nothing of
+//! the engine behind the cache.
 
 use super::cache::Cache;
 use super::item::{ClassIndex, Item};
@@ -9,9 +9,9 @@ use super::local::{self, Token};
 use std::ptr::NonNull;
 
 /// The thread cache that an item may come back to, and whose it was.
-// The order of the fields, here and in the guard, keeps the two addresses of a
-// guard apart: next to each other, the compiler writes them through a vector
-// register, which costs more than it saves (`docs/design.md`).
+// The order of the fields, here and in the guard, keeps the two addresses of a guard apart. Next to
+// each other, the compiler would write them through a vector register, which costs more than it
+// saves (`docs/design.md`).
 #[repr(C)]
 pub(crate) struct Origin<T: Item> {
     owner: Token,
@@ -19,19 +19,19 @@ pub(crate) struct Origin<T: Item> {
     cache: NonNull<Cache<T>>,
 }
 
-// SAFETY: all that follows the address demands that the calling thread is the one
-// that `owner` names, on whichever thread the origin is.
+// SAFETY: every method that follows the address demands that the calling thread is the one that
+// `owner` names, on whichever thread the origin is.
 unsafe impl<T: Item> Send for Origin<T> {}
-// SAFETY: as above; nothing here changes behind a shared reference.
+// SAFETY: as above; no field changes behind a shared reference.
 unsafe impl<T: Item> Sync for Origin<T> {}
 
 /// The marks that the holder of an item may note in the item's origin.
 ///
-/// A marked origin is no thread's: [`Origin::here`] is `None`, so the item does not
-/// go back without a look at it.
+/// A marked origin is no thread's: [`Origin::here`] is `None`. So the item does not take the fast
+/// path back, and its return examines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The item was lent out as a whole. It may be another one now.
+    /// The item was lent out as a whole. A different one may be in its place now.
     Lent = 1,
     /// The item was lent out to be written to.
     Unseen = 2,
@@ -41,7 +41,7 @@ pub(crate) enum Mark {
     Unasked = 8,
     /// Others may hold the item, too.
     Shared = 16,
-    /// Something is known of the item's contents that its return is to keep.
+    /// Something is known of the item's contents, and the item's return must keep that knowledge.
     Known = 32,
 }
 
@@ -57,7 +57,7 @@ impl<T: Item> Clone for Origin<T> {
 impl<T: Item> Copy for Origin<T> {}
 
 impl<T: Item> Origin<T> {
-    /// No thread's cache.
+    /// The origin of an item from no thread's cache.
     pub(crate) const NONE: Self = Origin {
         cache: NonNull::dangling(),
         owner: Token::NOBODY,
@@ -71,7 +71,7 @@ impl<T: Item> Origin<T> {
         }
     }
 
-    /// Whether it is [`Origin::NONE`], marked or not.
+    /// Whether this is [`Origin::NONE`], marked or not.
     #[inline(always)]
     pub(crate) fn is_none(&self) -> bool {
         self.owner.get() < Token::LEAST
@@ -103,8 +103,8 @@ impl<T: Item> Origin<T> {
     ///
     /// # Safety
     ///
-    /// - The engine is alive as long as the result is used. An item that is pushed to the
-    ///   result may be what keeps it alive.
+    /// - The engine is alive as long as the result is used. An item that is pushed to the result
+    ///   may be the last thing that keeps the engine alive.
     #[inline(always)]
     pub(crate) unsafe fn here(&self) -> Option<Here<T>> {
         local::is_this_thread(self.owner).then_some(Here {
@@ -114,7 +114,7 @@ impl<T: Item> Origin<T> {
     }
 }
 
-/// A cache of the calling thread's in an engine that is alive.
+/// A cache of the calling thread in an engine that is alive.
 pub(crate) struct Here<T: Item> {
     me: Token,
     cache: NonNull<Cache<T>>,
@@ -123,13 +123,13 @@ pub(crate) struct Here<T: Item> {
 impl<T: Item> Here<T> {
     #[inline(always)]
     fn cache(&self) -> &Cache<T> {
-        // SAFETY: the caches live as long as the engine, and that is alive: who made this has
-        // promised it. The address does not dangle, as no thread has the
-        // token of `Origin::NONE`.
+        // SAFETY: the caches live as long as the engine. The engine is alive: whoever called
+        // `Origin::here` has promised it. The address does not dangle: only `Origin::NONE` has a
+        // dangling one, and its token is no thread's.
         unsafe { self.cache.as_ref() }
     }
 
-    /// Weight of the items that it takes.
+    /// Weight of the items that it keeps.
     #[inline(always)]
     pub(crate) fn unit(&self) -> usize {
         self.cache().unit()
@@ -147,7 +147,7 @@ impl<T: Item> Here<T> {
         self.cache().rounds().sample(interval)
     }
 
-    /// The class of the items that it takes.
+    /// The class of the items that it keeps.
     #[inline]
     pub(crate) fn class(&self) -> ClassIndex {
         self.cache().class()
@@ -159,7 +159,7 @@ impl<T: Item> Here<T> {
         &self.cache().thread().notes
     }
 
-    /// Counts returned items that were asked for.
+    /// Counts returned items that were asked for by size.
     #[inline]
     pub(crate) fn count_requests(&self, requests: usize) {
         self.cache().requests.add_by_owner(requests);
@@ -174,8 +174,8 @@ impl<T: Item> Here<T> {
     /// Keeps an item, or hands it back if there is no room for it here. Unless the item was
     /// `LOOKED_AT`, hands it back also if a sample is due.
     ///
-    /// The item's weight must be [`unit`](Self::unit). Once this has kept it,
-    /// another thread may close the engine and end it.
+    /// The item's weight must be [`unit`](Self::unit). Once this has kept the item, another thread
+    /// may close the engine and free the cache.
     #[inline(always)]
     pub(crate) fn push<const LOOKED_AT: bool>(self, item: T) -> Result<(), T> {
         // SAFETY: as in `cache`, at the call; the token is this thread's.

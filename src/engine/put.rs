@@ -1,6 +1,6 @@
 //! The way out: an item that comes back, to this thread's cache or to the depot.
 //!
-//! Knows nothing of what the caller does if there is no room.
+//! Knows nothing of how the caller frees an item if there is no room.
 
 use super::Engine;
 use super::cache::Cache;
@@ -13,18 +13,18 @@ use super::rounds::Seen;
 use super::threads::Local;
 use crate::sync::{Ordering, fence};
 
-/// How many times its present items a depot makes room for, up to the limits.
+/// A depot makes room for this many times its present items, up to the limits.
 ///
-/// 8: room made later lies higher on the heap, and pins the freed memory below it. The last room
-/// lies above a sixteenth of the budget at most, since a store doubles.
+/// 8: room made later lies higher on the heap, and pins the freed memory below it. With 8, the last
+/// growth comes at a sixteenth of the budget at most, since a store doubles.
 const RESERVE_AHEAD: usize = 8;
-/// The most magazines that it makes room for beyond the present ones: a megabyte.
+/// The most magazines that a depot makes room for beyond the present ones: a megabyte.
 const RESERVE_AHEAD_MAGAZINES: usize = 4096;
 
 impl<T: Item> Engine<T> {
-    /// Whether a cache of the calling thread's in this engine has room for an item of `weight`, or
-    /// can be given some: by leasing more, or by a flush to the depot. `false` for an item of
-    /// another weight than the class's.
+    /// Whether this cache of the calling thread, in this engine, has room for an item of `weight`
+    /// or can get some: by leasing more, or by a flush to the depot. `false` for an item of another
+    /// weight than the class's.
     #[inline]
     pub(crate) fn has_place(&self, cache: &Here<T>, weight: usize) -> bool {
         weight == cache.unit() && (cache.has_room() || self.make_room(cache.class()))
@@ -48,7 +48,7 @@ impl<T: Item> Engine<T> {
     /// there is none, or the engine is closed.
     pub(crate) fn lease_loose(&self, class: ClassIndex, weight: usize) -> bool {
         if self.is_closed() {
-            return false; // a hint that saves work: see `settle`
+            return false; // a hint that saves work; `settle` makes sure
         }
         let depot = self.depot(class);
         let leased = self.lease(depot, weight, 1) > 0;
@@ -59,7 +59,7 @@ impl<T: Item> Engine<T> {
     }
 
     /// Keeps an item, which has its lease, loose in the depot. Hands it back if the heap has no
-    /// room for the queue.
+    /// room for a longer queue.
     pub(crate) fn put_loose(&self, class: ClassIndex, item: T) -> Result<(), T> {
         let depot = self.depot(class);
         depot.push_loose(item).inspect_err(|item| {
@@ -70,8 +70,8 @@ impl<T: Item> Engine<T> {
         Ok(())
     }
 
-    /// Leases more room for this thread's cache of a class: as much again as it
-    /// has, since it has been too little. Returns whether there is more now.
+    /// Leases more room for this thread's cache of a class: as much again as it has. Returns
+    /// whether it has more now.
     fn widen(&self, local: &Local<'_, T>, class: ClassIndex, share: usize, room: usize) -> bool {
         let (depot, cache) = (self.depot(class), local.cache(class));
         if room >= share {
@@ -93,12 +93,11 @@ impl<T: Item> Engine<T> {
         widened > 0
     }
 
-    /// Moves the items that came first from this thread's full cache to the depot: a
-    /// magazine, or half of its items if these are fewer. Returns whether there is room in
-    /// the cache now.
+    /// Moves the oldest items from this thread's full cache to the depot: a magazine, or half of
+    /// the cache's items if that is fewer. Returns whether there is room in the cache now.
     fn flush_full(&self, local: &Local<'_, T>, class: ClassIndex, share: usize) -> bool {
         let (depot, cache) = (self.depot(class), local.cache(class));
-        // Looked at again: a larger lease may have taken the resting items.
+        // Checked again: a larger lease may have taken room from the resting items.
         let Some(Seen { held, room }) = cache.look(local.me) else {
             return false; // claimed meanwhile
         };
@@ -112,10 +111,10 @@ impl<T: Item> Engine<T> {
             true => full,
             false => held.div_ceil(2).max(above).min(held),
         };
-        // The items take their leases along. These are for the items that come instead.
+        // The items take their leases along. The new leases are for the items that come next.
         let more = self.lease(depot, cache.unit(), out.saturating_sub(above));
         if more == 0 && above == 0 {
-            return false; // the depot has its part of the limit
+            return false; // the depot has used its part of the limit
         }
         let mut magazine = Magazine::new();
         if !cache.flush(local.me, out, more, &mut magazine) {
@@ -148,7 +147,7 @@ impl<T: Item> Engine<T> {
             match depot.push_loose(item) {
                 Ok(()) => stored += 1,
                 Err(item) => {
-                    // The heap has no room for the queue: idle, and freed.
+                    // The heap has no room for a longer queue, so this idle item is freed.
                     item.free();
                     self.end_loose_lease(depot, weight);
                     self.note_freed(depot, 1, weight);
@@ -172,8 +171,8 @@ impl<T: Item> Engine<T> {
     }
 
     /// Moves the items that this thread has not needed since the last trim to the depot, and ends
-    /// the leases of its empty room. That makes room for another class when the limit on one
-    /// thread's caches is reached.
+    /// the leases of its empty room. When the limit on one thread's caches is reached, this makes
+    /// room for another class.
     fn hand_on_unneeded(&self, local: &Local<'_, T>) {
         for (class, depot) in self.classes() {
             let cache = local.cache(class);
@@ -191,8 +190,8 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    /// Moves all that this thread caches of a class to the depot, and ends the leases of
-    /// its room there, so that the next return takes the slow path.
+    /// Moves all items of a class that this thread caches to the depot, and ends the leases of its
+    /// room there. So the next return takes the slow path.
     pub(crate) fn give_up(&self, class: ClassIndex) {
         if let Some(local) = self.threads.find() {
             let cache = local.cache(class);
@@ -205,11 +204,12 @@ impl<T: Item> Engine<T> {
     pub(super) fn hand_on(&self, me: Token, cache: &Cache<T>, depot: &Depot<T>, mut count: usize) {
         let full = depot.limits().magazine_rounds;
         while count > 0 {
-            // Items that fill no magazine go loose, not as a short magazine: see `Depot::idle`.
+            // Items that do not fill a magazine are kept loose, not as a short magazine: see
+            // `Depot::idle`.
             let out = count.min(full);
             let mut magazine = Magazine::new();
             if !cache.flush(me, out, 0, &mut magazine) {
-                break; // claimed: left to whoever comes next
+                break; // claimed: left to the claimer
             }
             cache.account().give_back(out * cache.unit());
             self.keep_in_depot(depot, magazine);
@@ -231,7 +231,7 @@ impl<T: Item> Engine<T> {
     ) -> usize {
         let depot = self.depot(class);
         let limits = depot.limits();
-        // As magazines where a cache can take these.
+        // As magazines, if a thread's cache can take a whole one.
         let batch = if limits.cache_rounds > 0 {
             limits.magazine_rounds
         } else {
@@ -253,8 +253,8 @@ impl<T: Item> Engine<T> {
         stocked
     }
 
-    /// Makes room in the depot for items of a class that are to be made: `items` in all, and more
-    /// to come, as far as the heap has it. Returns `false` if it has not.
+    /// Makes room in the depot for items of a class before they are made: for `items` in all, and
+    /// for later ones as far as the heap allows. Returns `false` if the heap refuses.
     pub(crate) fn reserve(&self, class: ClassIndex, items: usize) -> bool {
         let depot = self.depot(class);
         let limits = depot.limits();
@@ -268,10 +268,11 @@ impl<T: Item> Engine<T> {
 
 #[cfg(test)]
 impl<T: Item> Engine<T> {
-    /// Keeps an item, as the byte pool does it. Hands it back if there is no room.
+    /// Keeps an item in the order of steps that the byte pool uses. Hands it back if there is no
+    /// room.
     pub(crate) fn put(&self, class: ClassIndex, mut item: T) -> Result<(), T> {
         let origin = self.origin(class);
-        // SAFETY: the caller keeps it alive.
+        // SAFETY: the caller keeps the engine alive.
         let cache = origin.and_then(|origin| unsafe { origin.here() });
         if let Some(place) = cache.filter(|cache| self.has_place(cache, item.weight())) {
             match place.push::<true>(item) {

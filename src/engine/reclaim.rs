@@ -1,14 +1,14 @@
 //! Moves idle items from other threads' caches to the depot, for a get that would miss.
 //!
-//! Owns when that is worth while. Knows nothing of bytes, or of how a get is served.
+//! Owns when a reclaim is worth while. Knows nothing of bytes, or of how a get is served.
 //!
 //! While there is room, the caller makes an item for a get that finds none. Once the limit is
-//! reached, idle items in other threads' caches must serve it. Otherwise the caches of threads that
-//! sleep, or that only give back, would fill the limit and serve no one.
+//! reached, idle items in other threads' caches must serve it. Otherwise the limit could be filled
+//! by the caches of threads that sleep, or that only return items. They serve no one.
 //!
 //! A reclaim visits some caches of one class, with one barrier. It moves the items that rest there
 //! (not used since the last visit of a reclaim or a trim), and ends the leases of empty room. The
-//! other items rest from then on. So a thread at work keeps the items it works with, and one that
+//! other items rest from then on. So a thread at work keeps the items it works with. A thread that
 //! does nothing gives up everything at the second visit. This is the second chance that the CLOCK
 //! algorithm gives to pages (Corbato, 1968).
 
@@ -21,9 +21,9 @@ use super::threads::Local;
 use super::trim::CLAIMED_AT_ONCE;
 use crate::sync::try_lock;
 
-/// How many threads a reclaim looks at, for caches that are worth a visit.
+/// How many threads a reclaim looks at, to find caches that are worth a visit.
 ///
-/// 64: with a visit of each, these are four barriers, and 20 to 40 us in all.
+/// 64: if it visits all of them, that takes four barriers, and 20 to 40 us in all.
 const THREADS_MOST: usize = 64;
 
 impl<T: Item> Engine<T> {
@@ -46,14 +46,14 @@ impl<T: Item> Engine<T> {
         share.min(budget / (2 * threads * self.depots.len()))
     }
 
-    /// Whether no more items of a class may be kept, now or just before.
+    /// Whether no more items of a class may be kept, now or shortly before.
     fn is_short(&self, depot: &Depot<T>) -> bool {
         depot.reclaims.is_refused()
             || depot.account.is_short_of(1)
             || self.account.is_short_of(depot.limits().weight)
     }
 
-    /// Notes that an item was refused, if less that is idle would have made room for it.
+    /// Notes that an item was refused, if freeing idle items would have made room for it.
     pub(super) fn note_refused(&self, depot: &Depot<T>, weight: usize) {
         if depot.account.is_short_of(1) {
             depot.reclaims.note_refused(Refused::ByClass);
@@ -62,7 +62,7 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    /// Notes a miss, which a larger budget might have spared.
+    /// Notes a miss, and whether a larger budget would have avoided it.
     pub(super) fn note_miss(&self, depot: &Depot<T>) {
         if depot.reclaims.note_miss() {
             self.trims.note_shortage();
@@ -75,12 +75,13 @@ impl<T: Item> Engine<T> {
     /// Visits at most [`THREADS_MOST`] caches, and waits for no thread.
     pub(super) fn reclaim(&self, class: ClassIndex, local: Option<&Local<'_, T>>) -> bool {
         let depot = self.depot(class);
-        // More caches than its own: a thread that has ended may have left some items, too.
+        // This thread's own cache is not enough: a thread that has ended may have left some items,
+        // too.
         if self.threads.made() <= 1 || !self.is_short(depot) {
             return false;
         }
         if let Some(local) = local {
-            // A thread that misses gives up its empty room, which threads that give back may need.
+            // A thread that misses gives up its empty room: threads that return items may need it.
             let cache = local.cache(class);
             let room = cache.cut_room(local.me);
             self.end_leases(depot, Some(cache.account()), room);
@@ -92,7 +93,7 @@ impl<T: Item> Engine<T> {
             return false;
         };
         if self.is_closed() {
-            return false; // its caches are claimed for good
+            return false; // the caches of a closed engine are claimed for good
         }
         let (mut items, mut rounds) = (0, 0);
         let mut threads = THREADS_MOST.min(self.threads.made());
@@ -114,7 +115,7 @@ impl<T: Item> Engine<T> {
         }
         depot.reclaims.backoff.note(rounds > 0);
         if rounds > 0 {
-            // Threads that cache items that others need are to cache less.
+            // Threads that cache items which others need must cache less.
             depot.reclaims.tighten();
         }
         items > 0
@@ -131,7 +132,7 @@ impl<T: Item> Engine<T> {
         let mut found = [None; CLAIMED_AT_ONCE];
         let mut free = found.iter_mut();
         let first = depot.reclaims.next();
-        // From there on, and then from the beginning.
+        // From there to the end, and then from the beginning.
         let mut from = self.threads.iter().skip(first).chain(self.threads.iter());
         let mut looked_at = 0;
         while looked_at < *left {

@@ -1,4 +1,4 @@
-//! What a class remembers of refused returns and of its reclaims.
+//! The record that a class keeps of refused returns and of its reclaims.
 //!
 //! Owns when a miss is worth a reclaim. Knows nothing of items or of caches.
 
@@ -21,7 +21,7 @@ pub(super) enum Refused {
     ByBudget,
 }
 
-/// What a class remembers of returns that were refused, and of its reclaims.
+/// The record that a class keeps of returns that were refused, and of its reclaims.
 pub(super) struct Reclaims {
     /// A [`Refused`], as a number.
     refused: Hint,
@@ -58,7 +58,7 @@ impl Reclaims {
             return false;
         }
         self.refused.set(Refused::No as usize);
-        // The refused item would have served now: threads' caches hold too much of the class.
+        // The refused item would have served this get: threads' caches hold too much of the class.
         self.tighten();
         refused == Refused::ByBudget as usize
     }

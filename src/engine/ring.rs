@@ -33,23 +33,23 @@
 //! index, and position 0 with index 0 follows. Laps and stamps wrap with the positions.
 //! Whether a stamp is older or newer than another is read off their wrapping difference.
 //!
-//! One thing must not happen: a thread finds the right stamp, is stopped, and moves the end on
-//! when the same position has come round again. The place could have any stamp by then. For
-//! that, the thread would have to be stopped between these two steps for exactly as many pushes
-//! as there are positions. There are 2^64 on every machine that has 64-bit atomics, and most
-//! 32-bit machines have them, so it would take centuries. On a machine without them there are
-//! 2^32.
+//! One case must not happen: a thread finds the right stamp, is stopped, and moves the end on when
+//! the same position has come round again. The place could have any stamp by then. For that, the
+//! thread would have to be stopped between these two steps for exactly as many pushes as there are
+//! positions. Machines with 64-bit atomics have 2^64 positions, so it would take centuries. Most
+//! 32-bit machines have such atomics. A machine without them has 2^32 positions.
 
 use crate::sync::{AtomicPosition, Exclusive, MODELLED, Ordering, Position};
 use crate::system;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 
-/// The stamp of a free place is the lap and this.
+/// The stamp of a free place is the lap plus this.
 const FREE: Position = 0;
-/// The stamp of a place that holds an item is the lap and this.
+/// The stamp of a place that holds an item is the lap plus this.
 const FULL: Position = 1;
-/// The fewest places. A single one, when full, would have the stamp of a free one of the next lap.
+/// The fewest places. With a single place, its stamp when full would be that of a free place in the
+/// next lap.
 const LEN_LEAST: usize = 2;
 
 /// First in, first out.
@@ -62,7 +62,7 @@ pub(crate) struct Ring<T> {
     places: Box<[Place<T>]>,
 }
 
-/// A value that other threads write than those that use its neighbours.
+/// A value that other threads write than the threads that use its neighbours.
 // 128: two cache lines, since processors fetch them in pairs.
 #[repr(align(128))]
 struct Apart<T>(T);
@@ -113,16 +113,16 @@ impl<T> Ring<T> {
         Ok(())
     }
 
-    /// Takes the item that was pushed first. `None` if the ring is empty, or if another thread
-    /// is in the middle of a push at the next place.
+    /// Takes the oldest item. `None` if the ring is empty, or if another thread is in the middle of
+    /// a push at the next place.
     ///
-    /// Two loads if the ring is empty.
+    /// An empty ring takes two loads.
     #[inline]
     pub(crate) fn pop(&self) -> Option<T> {
         let (place, stamp) = self.claim(&self.head.0, FULL)?;
         place.alone.touch();
-        // SAFETY: as in `push`. The stamp is that of a full place, so the item is initialised.
-        // The next stamp is that of a free place, so the item is not read again.
+        // SAFETY: as in `push`. The stamp is that of a full place, so the item is initialised. The
+        // next stamp is that of a free place, so no thread reads the item again.
         let item = unsafe { (*place.item.get()).assume_init_read() };
         let next_lap = stamp.wrapping_add(self.places.len() as Position - FULL);
         // Release: the item has gone before the next one is written; pairs with the Acquire
@@ -131,12 +131,12 @@ impl<T> Ring<T> {
         Some(item)
     }
 
-    /// Claims the next place at one end, if its stamp is the lap and `turn`. Returns the place
-    /// and that stamp.
+    /// Claims the next place at one end, if its stamp is the lap plus `turn`. Returns the place and
+    /// that stamp.
     #[inline]
     fn claim(&self, end: &AtomicPosition, turn: Position) -> Option<(&Place<T>, Position)> {
         let mask = self.places.len() - 1;
-        // Relaxed, each load of the end here: it only gives the place to look at. The stamp
+        // Relaxed, for each load of the end here: it only selects the place to look at. The stamp
         // there orders the item.
         let mut position = end.load(Ordering::Relaxed);
         loop {
@@ -147,7 +147,7 @@ impl<T> Ring<T> {
             let stamp = place.stamp.load(Ordering::Acquire);
             if stamp == wanted {
                 let next = position.wrapping_add(1);
-                // Release: for `len` alone; pairs with the Acquire there. Relaxed: as above.
+                // Release: only for `len`; pairs with the Acquire there. Relaxed: as above.
                 match end.compare_exchange_weak(
                     position,
                     next,
@@ -167,8 +167,8 @@ impl<T> Ring<T> {
         }
     }
 
-    /// The number of positions that a push has claimed and no pop: as it was at one moment of
-    /// this call. A thread that counts an item here sees what its pusher did before.
+    /// The number of positions that a push has claimed and no pop, at one moment during this call.
+    /// A thread that counts an item here sees everything that its pusher did before.
     pub(crate) fn len(&self) -> usize {
         // Acquire, here and below: pairs with the Release in `claim`.
         let mut tail = self.tail.0.load(Ordering::Acquire);
@@ -198,7 +198,7 @@ impl<T> Place<T> {
             return Some(places.into_boxed_slice());
         }
         let zeroed = system::zeroed_slice::<Self>(len)?;
-        const { assert!(FREE == 0, "else zeroed memory is no free place") };
+        const { assert!(FREE == 0, "zeroed memory must be a free place") };
         // SAFETY: all bytes are zero. So each stamp is that of a free place in lap 0. The item
         // may be any bytes, and `alone` has none without a checker.
         Some(unsafe { zeroed.assume_init() })
@@ -221,7 +221,7 @@ mod tests {
 
     /// A ring as it is after pushes and pops at all positions below `start`.
     fn at<T>(start: Position, len: usize) -> Ring<T> {
-        let ring = Ring::new(len).expect("so much there is");
+        let ring = Ring::new(len).expect("the heap has room");
         ring.head.0.store(start, Ordering::Relaxed);
         ring.tail.0.store(start, Ordering::Relaxed);
         for (index, place) in (0..).zip(&ring.places) {
@@ -241,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_what_a_queue_of_its_length_holds_wherever_positions_are() {
+    fn it_acts_as_a_queue_of_its_length_at_every_position() {
         for len in [2, 4, 8] {
-            let new = Ring::new(len).expect("so much there is");
+            let new = Ring::new(len).expect("the heap has room");
             for ring in starts(len).map(|start| at(start, len)).chain([new]) {
                 let mut queue = VecDeque::new();
                 for step in 0..10 * len {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn full_and_empty_are_told_apart_at_every_position_of_a_lap() {
+    fn full_and_empty_differ_at_every_position_of_a_lap() {
         for len in [2, 4, 16] {
             for start in starts(len) {
                 let ring = at(start, len);
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    // As a thread that the system has stopped there.
+    // A thread that the system has stopped in the middle of its push.
     #[test]
     fn a_pop_does_not_wait_for_a_push_that_has_only_claimed_its_place() {
         for start in starts(4) {
@@ -293,7 +293,7 @@ mod tests {
             let (place, stamp) = ring.claim(&ring.tail.0, FREE).expect("it is free");
             assert_eq!(ring.push(3), Ok(()), "another place is free");
             assert_eq!(ring.pop(), Some(1));
-            assert_eq!(ring.pop(), None, "what comes next is not there yet");
+            assert_eq!(ring.pop(), None, "the next item is not written yet");
             assert_eq!(ring.push(4), Ok(()));
             assert_eq!(ring.push(5), Ok(()));
             assert_eq!(ring.push(6), Err(6), "four places are claimed");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_dropped_once_with_the_ring() {
+    fn a_dropped_ring_drops_each_of_its_items_once() {
         for start in starts(4) {
             let item = Arc::new(());
             let ring = at(start, 4);
@@ -345,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_no_heap_can_give_is_none() {
+    fn a_ring_too_large_for_any_heap_is_none() {
         assert!(Ring::<[usize; 33]>::new(1 << (usize::BITS - 2)).is_none());
         assert!(Ring::<u8>::new(1 << (usize::BITS - 1)).is_none());
     }
 
     // Short, so that threads meet at its ends all the time.
     #[test]
-    fn threads_lose_nothing_get_nothing_twice_and_keep_each_ones_order() {
+    fn threads_get_each_item_once_and_in_the_order_of_its_pusher() {
         const PUSHERS: usize = 2;
         const POPPERS: usize = 2;
         let each = if crate::SLOW { 200 } else { 20_000 };

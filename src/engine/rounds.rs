@@ -1,15 +1,15 @@
 //! The items of one thread's cache: an array, filled from both ends.
 //!
 //! Owns the array, its room and the counts of items that came and went. Knows nothing of who may
-//! touch them: [`Alone`] stands for that, and `cache.rs` hands it out.
+//! touch them: an [`Alone`] is the proof of that, and `cache.rs` hands it out.
 //!
-//! # What no thread needed
+//! # Items that no thread needed
 //!
-//! The items that were here at the last trim, and not taken since, are *resting*. Their number is
-//! the cache's low-water mark: the fewest items it held since that trim. They lie apart, at the end
-//! of the array, so [`Alone::pop`] need not look where the mark is. When no other item is left, the
-//! thread takes its slow path, and [`Alone::pop_any`] takes one of them. A trim moves those
-//! that are left to the depot, and puts the others to rest.
+//! An item is *resting* if it was here at the last trim and has not been taken since. The number of
+//! resting items is the cache's low-water mark: the fewest items that it held since that trim. They
+//! lie apart, at the end of the array, so [`Alone::pop`] need not check the mark. When no other
+//! item is left, the thread takes its slow path, and [`Alone::pop_any`] takes a resting one. A trim
+//! moves the resting items to the depot, and puts the others to rest.
 //!
 //! ```text
 //! array:  [ 0 .. len: the last is taken first | .. limit: room | resting: the first is taken first ]
@@ -22,18 +22,18 @@ use crate::sync::{AtomicUsize, Counter, Exclusive, Hint, Ordering, fence, load_u
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 
-/// One cache's items. Each number is written by the thread that is alone, and read by any.
-// What a get and a drop use comes first: see `Cache`.
+/// One cache's items. Only the thread that is alone writes these numbers; any thread reads them.
+// The fields that a get and a drop use come first: see `Cache`.
 #[repr(C)]
 pub(super) struct Rounds<T> {
-    /// How many places of the array may be used from its start. With `resting`, as many as
-    /// are leased, and at most [`CACHE_ROUNDS`].
+    /// How many places of the array may be used from its start. Together with `resting`, this is
+    /// the number of leases, at most [`CACHE_ROUNDS`].
     limit: AtomicUsize,
     /// How many places are initialised from the start.
     len: AtomicUsize,
     /// Items that the owner gave back.
     returns: Counter,
-    /// How many these are when the next one is a sample. The owner's own.
+    /// The value of `returns` at which the next return is a sample. Used by the owner only.
     sample_at: Hint,
     /// How many places are initialised at the end.
     resting: AtomicUsize,
@@ -51,8 +51,8 @@ pub(super) struct Rounds<T> {
 /// Where the array lies, for a check of the layout.
 pub(super) const ARRAY_AT: usize = std::mem::offset_of!(Rounds<()>, array);
 
-// SAFETY: `array` needs the argument. It is touched only through an `Alone`, and whoever makes one
-// promises that no two exist at once. Items cross threads that way, so `T: Send`.
+// SAFETY: `array` needs the argument. It is touched only through an `Alone`, and the caller of
+// `alone` promises that no two exist at once. Items cross threads that way, so `T: Send`.
 unsafe impl<T: Send> Sync for Rounds<T> {}
 
 /// Proof that the calling thread has some rounds to itself.
@@ -61,7 +61,7 @@ pub(super) struct Alone<'a, T>(&'a Rounds<T>);
 /// The items and room that a claimer took out of a cache.
 pub(super) struct Taken<T> {
     pub(super) items: [Magazine<T>; 2],
-    /// The leases that the cache needs no more, these items' included.
+    /// How many leases the cache no longer needs, including those of these items.
     pub(super) rounds: usize,
 }
 
@@ -104,27 +104,27 @@ impl<T> Rounds<T> {
         Alone(self)
     }
 
-    // ---- what can be seen from outside; exact for the owner, except while it is claimed ----
+    // ---- what other threads can see; exact for the owner, except while the cache is claimed ----
 
     /// How many items are here.
     pub(super) fn held(&self) -> usize {
         self.len() + self.resting()
     }
 
-    /// For how many items there is room, those that are here included.
+    /// For how many items there is room, including the items here.
     pub(super) fn room(&self) -> usize {
         self.limit() + self.resting()
     }
 
-    /// Whether an item would find room in front.
+    /// Whether `push` would find room.
     pub(super) fn has_room(&self) -> bool {
         self.len() < self.limit()
     }
 
     /// How many items were here at the last trim and have not been taken since.
     pub(super) fn resting(&self) -> usize {
-        // Relaxed: written by the thread that is alone, and the next one has acquired it; or
-        // only looked at. So for `len` and `limit`.
+        // Relaxed: the thread that is alone writes it, and the next such thread has acquired it.
+        // For others it is a hint. The same holds for `len` and `limit`.
         self.resting.load(Ordering::Relaxed)
     }
 
@@ -145,8 +145,8 @@ impl<T> Rounds<T> {
         self.returns.get() as usize == self.sample_at.get()
     }
 
-    /// Takes the sample, if it is due. Returns how many returns it stands for. `interval` names
-    /// the present interval of whoever learns from it.
+    /// Takes the sample, if it is due. Returns how many returns it stands for. `interval` names the
+    /// learner's present interval.
     pub(super) fn sample(&self, interval: usize) -> Option<usize> {
         if !self.sample_is_due() {
             return None;
@@ -170,20 +170,20 @@ impl<T> Rounds<T> {
         self.sample_at.set(now);
     }
 
-    /// Counts the items here, of weight `unit`, and those that were served.
+    /// Counts the items here, of weight `unit`, and the items that were served.
     ///
     /// Exact while no thread works here. Never more hits or returns than there were.
     pub(super) fn levels(&self, unit: usize) -> Levels {
-        // Items that came, did not go to the depot and are not here were handed out: the difference
-        // saves the hot path a store. Arrivals are read first, and written after the length.
-        // Departures are read last, and written before it. So each counted arrival is in the length
-        // or has departed, and the difference is never too large.
+        // Local hits are a difference: items that came, less those that went to the depot or are
+        // here. That saves the hot path a store. Arrivals are read first, and written after the
+        // length. Departures are read last, and written before it. So each counted arrival is in
+        // the length or has departed, and the difference is never too large.
         let returns = self.returns.get();
         let came = returns.wrapping_add(self.refilled.get());
         // Acquire: pairs with the Release in `Counter::add_by_owner`.
         fence(Ordering::Acquire);
-        // Acquire: pairs with the Release in `set_len` and `set_resting`. Items put to rest are
-        // written there first, and read last.
+        // Acquire: pairs with the Release in `set_len` and `set_resting`. A trim that puts items to
+        // rest writes `resting` first, so it is read last.
         let len = self.len.load(Ordering::Acquire);
         let idle_items = len + self.resting.load(Ordering::Acquire);
         let went = self.flushed.get().wrapping_add(idle_items as u64);
@@ -212,19 +212,19 @@ impl<T> Rounds<T> {
     fn set_limit(&self, limit: usize) {
         assert!(
             limit + self.resting() <= CACHE_ROUNDS && limit >= self.len(),
-            "what is initialised lies before the limit, or rests behind it"
+            "items lie before the limit, or rest behind it"
         );
         // Relaxed: only the thread that is alone uses it, and the next one has acquired it.
         self.limit.store(limit, Ordering::Relaxed);
     }
 }
 
-/// What a thread has seen while it was alone.
+/// The numbers that a thread has read while it was alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     /// How many items are there.
     pub(super) held: usize,
-    /// For how many items there is room, those included.
+    /// For how many items there is room, including the items there.
     pub(super) room: usize,
 }
 
@@ -241,8 +241,8 @@ impl<T> Alone<'_, T> {
     #[inline(always)]
     fn places(&mut self) -> &mut [MaybeUninit<T>; CACHE_ROUNDS] {
         self.0.exclusive.touch();
-        // SAFETY: `self` proves that no other thread has a reference to the array. This one has
-        // no other, since it has `self` to itself as long as the result.
+        // SAFETY: `self` proves that no other thread has a reference to the array. This thread has
+        // no other one, since the result borrows `self` exclusively.
         unsafe { &mut *self.0.array.get() }
     }
 
@@ -254,7 +254,7 @@ impl<T> Alone<'_, T> {
         }
     }
 
-    /// Takes the item that came last of those that are not resting.
+    /// Takes the latest item that is not resting.
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<T> {
         let last = self.load(&self.0.len).checked_sub(1)?;
@@ -265,12 +265,12 @@ impl<T> Alone<'_, T> {
         Some(item)
     }
 
-    /// Takes the item that came last, resting or not.
+    /// Takes the latest item, resting or not.
     pub(super) fn pop_any(&mut self) -> Option<T> {
         let rounds = self.0;
         let (len, resting) = (rounds.len(), rounds.resting());
         if len == 0 && resting > 0 {
-            // It rests no more, and keeps its room.
+            // It no longer rests, and keeps its room.
             self.places().swap(0, CACHE_ROUNDS - resting);
             rounds.set_resting(resting - 1);
             rounds.set_limit(rounds.limit() + 1);
@@ -295,15 +295,15 @@ impl<T> Alone<'_, T> {
         Ok(())
     }
 
-    /// As [`push`](Self::push), for an item that was looked at: the next sample comes after as many
-    /// other returns as before.
+    /// As [`push`](Self::push), for an item whose return is a sample: the distance to the next
+    /// sample is not changed by it.
     pub(super) fn push_looked_at(&mut self, item: T) -> Result<(), T> {
         self.push(item)?;
         self.0.sample_after(1);
         Ok(())
     }
 
-    /// Makes room for `more` items, which are leased, or for fewer if it would be too much.
+    /// Makes room for `more` items, which are leased, or for fewer if that would pass the limit.
     /// Returns for how many.
     pub(super) fn widen(&self, more: usize) -> usize {
         let rounds = self.0;
@@ -312,7 +312,7 @@ impl<T> Alone<'_, T> {
         added
     }
 
-    /// Gives up the room that holds nothing. Returns for how many items that was.
+    /// Gives up the empty room. Returns for how many items that was.
     pub(super) fn cut_room(&self) -> usize {
         let cut = self.0.limit() - self.0.len();
         self.0.set_limit(self.0.len());
@@ -328,9 +328,9 @@ impl<T> Alone<'_, T> {
         rounds.refilled.add_by_owner(refilled); // after the length: see `levels`
     }
 
-    /// Moves the `out` items that came first to an empty magazine, with their room, and makes room
-    /// for `more`. Returns `false`, and moves nothing, if the cache holds fewer items, if a
-    /// magazine has fewer places, or if the magazine is not empty.
+    /// Moves the `out` oldest items to an empty magazine, with their room, and makes room for
+    /// `more`. Returns `false`, and moves nothing, if the cache holds fewer items, if a magazine
+    /// has fewer places, or if the magazine is not empty.
     pub(super) fn flush(&mut self, out: usize, more: usize, magazine: &mut Magazine<T>) -> bool {
         let may = out > 0 && out <= MAGAZINE_ROUNDS.min(self.0.held()) && magazine.len() == 0;
         if may {
@@ -340,8 +340,7 @@ impl<T> Alone<'_, T> {
         may
     }
 
-    /// Takes the idle items out, and all room that holds nothing. Puts the items that are left to
-    /// rest.
+    /// Takes the idle items out, and all empty room. Puts the items that stay to rest.
     pub(super) fn take_idle(&mut self, idle: Idle) -> Taken<T> {
         let rounds = self.0;
         let out = match idle {
@@ -360,8 +359,8 @@ impl<T> Alone<'_, T> {
         }
     }
 
-    /// Moves the `out` items that came first to an empty magazine, and gives up
-    /// their room. Those that are resting came before all others.
+    /// Moves the `out` oldest items to an empty magazine, and gives up their room. The resting
+    /// items are the oldest.
     ///
     /// # Panics
     ///
@@ -376,9 +375,10 @@ impl<T> Alone<'_, T> {
         let places = self.places();
         for part in [CACHE_ROUNDS - rested..CACHE_ROUNDS, 0..others] {
             let taken = places[part].iter();
-            // SAFETY: the last `resting` and the first `len` places are initialised, and the parts
-            // are some of these. The new numbers exclude them, so no thread reads them again:
-            // nothing panics before, as the magazine has room for them.
+            // SAFETY: the last `resting` and the first `len` places are initialised, and the taken
+            // places are among them. The new numbers exclude them, so no thread reads them again.
+            // Nothing panics before the numbers are stored, as the magazine has room for these
+            // items.
             magazine.add(taken.map(|place| unsafe { place.assume_init_read() }));
         }
         if rested > 0 {
@@ -390,11 +390,11 @@ impl<T> Alone<'_, T> {
         rounds.set_limit(rounds.limit() - others);
     }
 
-    /// Puts all items to rest, and gives up the room that holds nothing.
+    /// Puts all items to rest, and gives up the empty room.
     ///
     /// # Panics
     ///
-    /// - If one rests already.
+    /// - If an item rests already.
     fn put_to_rest(&mut self) {
         let rounds = self.0;
         let len = rounds.len();
@@ -407,7 +407,7 @@ impl<T> Alone<'_, T> {
 }
 
 impl<T> Drop for Rounds<T> {
-    /// For items that do not keep the engine alive; those that do were taken out.
+    /// For items that do not keep the engine alive. Items that do were taken out before.
     fn drop(&mut self) {
         let mut alone = Alone(self); // `&mut self` proves it
         while alone.pop_any().is_some() {}

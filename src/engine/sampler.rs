@@ -1,25 +1,25 @@
-//! Which returns are looked at: one in a few, at random.
+//! Which returns are samples: one in a few, at random.
 //!
-//! Owns the distance from one look to the next, for one thread's cache. Knows nothing of
-//! items, or of what is learned from a look.
+//! Owns the distance from one sample to the next, for one thread's cache. Knows nothing of items,
+//! or of the use of a sample.
 //!
-//! The cache counts the returns on the fast path. The next look (*sample*) is due when that count
-//! reaches the number drawn for it. A sample stands for itself and for the returns before it. The
-//! next distance is drawn when a sample is taken, before the returns that it spans have come. So no
-//! period of the program can hide from the samples, and what they show is right on average.
+//! The cache counts the returns on the fast path. The next sample is due when that count reaches
+//! the number drawn for it. A sample stands for itself and for the returns before it. The next
+//! distance is drawn when a sample is taken, before the returns that it spans have come. So no
+//! period of the program can hide from the samples, and they are right on average.
 
 use crate::sync::{Hint, MODELLED, Ordering, StaticUsize};
 
 /// The mean distance of a cache that is used much.
 ///
-/// 64: the looks cost some 6 % of a local get and drop then (13.0 ns and not 12.2, AMD EPYC, shared),
+/// 64: samples cost some 6 % of a local get and drop then (13.0 ns and not 12.2, AMD EPYC, shared),
 /// and 42,000 returns give some 800 samples.
 const APART_MOST: usize = 64;
 
-/// A cache that had `n` returns in the present interval is looked at after `n` divided by this, on
-/// average.
+/// A cache that had `n` returns in the present interval has its next sample after `n` divided by
+/// this, on average.
 ///
-/// 32: each of the first 64 returns is looked at, and 1000 returns give 150 samples. So a size that
+/// 32: each of the first 64 returns is a sample, and 1000 returns give 150 samples. So a size that
 /// has 5 % of a quiet program's returns is missed by all samples once in some 2000 calibrations.
 const PART: usize = 32;
 
@@ -28,7 +28,7 @@ const PART: usize = 32;
 pub(super) struct Drawn {
     /// How many returns the sample stands for.
     pub(super) stands_for: usize,
-    /// How many returns pass before the next one.
+    /// How many returns pass before the next sample.
     pub(super) pass: usize,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Sampler {
     stands_for: Hint,
     /// Returns in the present interval, as far as samples have counted them.
     lately: Hint,
-    /// The interval that these came in.
+    /// The interval that `lately` counts in.
     interval: Hint,
     /// The state of the generator; not 0.
     random: Hint,
@@ -46,7 +46,7 @@ pub(super) struct Sampler {
 
 impl Sampler {
     pub(super) fn new() -> Self {
-        // Another state for each cache, and the same one for each run of a model.
+        // A different state for each cache, and the same states in each run of a model.
         static NEXT: StaticUsize = StaticUsize::new(1);
         let seed = match MODELLED {
             true => 1,
@@ -57,7 +57,7 @@ impl Sampler {
     }
 
     fn seeded(seed: usize) -> Self {
-        // Knuth's multiplicative hash: seeds that follow each other give states far apart.
+        // Knuth's multiplicative hash: consecutive seeds give states that are far apart.
         let state = (seed as u32).wrapping_mul(0x9e37_79b1) | 1;
         Sampler {
             stands_for: Hint::new(1),
@@ -69,8 +69,8 @@ impl Sampler {
 
     /// Takes the sample that is due, and draws when the next one is.
     ///
-    /// `interval` names the present interval: with a new one, the samples begin anew with
-    /// each return.
+    /// `interval` names the present interval. In a new interval, each return is a sample again at
+    /// first.
     pub(super) fn take(&self, interval: usize) -> Drawn {
         let stands_for = self.stands_for.get();
         let before = match self.interval.get() == interval {
@@ -81,10 +81,10 @@ impl Sampler {
         let lately = before.saturating_add(stands_for);
         self.lately.set(lately);
         let apart = (lately / PART).clamp(1, APART_MOST);
-        // Half of it is certain: samples that stand for very few or very many returns would show
-        // less together.
+        // Half of the distance is fixed. Samples that stand for very few or very many returns would
+        // be less exact together.
         let pass = match MODELLED {
-            true => 2, // so that a model has both ways back
+            true => 2, // so that a model takes both paths of a return
             false => (apart - 1) / 2 + self.below(apart),
         };
         self.stands_for.set(pass + 1);
@@ -115,7 +115,7 @@ mod tests {
     const SEEDS: usize = if crate::SLOW { 3 } else { 20 };
     const RETURNS: usize = 100_000;
 
-    /// Each value's share of the returns in thousandths: by the samples, and in truth.
+    /// Each value's share of the returns in thousandths: by the samples, and the true one.
     fn shares(seed: usize, value: impl Fn(usize) -> usize) -> ([f64; 4], [f64; 4]) {
         let sampler = Sampler::seeded(seed);
         let (mut said, mut is) = ([0_usize; 4], [0_usize; 4]);
@@ -170,7 +170,7 @@ mod tests {
         assert!((APART_MOST - 8..APART_MOST + 8).contains(&mean), "{mean}");
     }
 
-    // What chance moves in one run, it does not move on average.
+    // Chance moves the shares in one run, but not on average.
     #[test]
     fn the_shares_of_four_sizes_are_right_on_average() {
         let mut off = [0.0; 4];
@@ -194,7 +194,7 @@ mod tests {
         assert!(off.iter().all(|off| off.abs() < most), "{off:?}");
     }
 
-    // A fixed distance would see one of the values only.
+    // Samples at a fixed distance would see only one of the values.
     #[test]
     fn no_period_of_the_program_hides_from_the_samples() {
         for period in [2, 16, 64, 100] {

@@ -17,8 +17,8 @@ const SEGMENTS: usize = 24;
 ///
 /// It never shrinks: its segments are freed with it.
 pub(super) struct Store<T> {
-    /// Each made once; the first two have `first` places, each after these
-    /// twice as many as the one before.
+    /// Each is made once. The first two have `first` places; each one after these has twice as many
+    /// as the one before.
     segments: [OnceLock<Box<Ring<T>>>; SEGMENTS],
     first: usize,
     /// Fewest items held since the last [`reset_low`](Self::reset_low).
@@ -37,8 +37,8 @@ impl<T> Store<T> {
 
     /// Makes room for `len` items in all, as far as the heap has it.
     ///
-    /// A store that grew when a burst comes home would lie above the burst's buffers on the heap,
-    /// and pin them there after they are freed. So call this before an item is made.
+    /// A store that grows while a burst comes home lies above the burst's buffers on the heap, and
+    /// pins their memory after they are freed. So call this before an item is made.
     ///
     /// Returns `false` if the heap refuses a part of that.
     pub(super) fn reserve(&self, len: usize) -> bool {
@@ -48,8 +48,8 @@ impl<T> Store<T> {
         self.segments[last].get().is_some() || (0..=last).all(|at| self.segment(at).is_some())
     }
 
-    /// The last of the segments that have room for `len` items together, or the last that
-    /// there may be.
+    /// The last of the segments that together have room for `len` items, or the last possible
+    /// segment.
     fn last_of(&self, len: usize) -> Option<usize> {
         let last = match len.checked_sub(1)? / self.first {
             0 => 0,
@@ -71,7 +71,7 @@ impl<T> Store<T> {
     fn grow(&self, at: usize) -> Option<&Ring<T>> {
         let len = self.first << at.saturating_sub(1);
         let made = system::boxed(Ring::new(len)?).ok()?;
-        // Or another thread's, if that was first.
+        // Or the segment that another thread has made first.
         Some(self.segments[at].get_or_init(|| made))
     }
 
@@ -101,19 +101,19 @@ impl<T> Store<T> {
         Err(item)
     }
 
-    /// Takes the item that has been in its segment longest; `None` if no segment gives one.
+    /// Takes the oldest item of the first segment that has one; `None` if no segment gives one.
     #[inline]
     pub(super) fn pop(&self) -> Option<T> {
         let item = self.pop_unmarked();
         if item.is_some() {
             self.lower();
         }
-        item // returned as it came: a magazine is a lot to copy
+        item // returned without a move: copying a magazine is slow
     }
 
     fn lower(&self) {
-        // Relaxed, here and below: the mark orders nothing. Looked at first:
-        // it falls seldom, and then stays down.
+        // Relaxed, here and below: the mark orders nothing. Loaded before it is changed: it falls
+        // seldom, and then stays down.
         let low = self.low.load(Ordering::Relaxed);
         if low > 0 {
             let len = self.len();
@@ -126,8 +126,8 @@ impl<T> Store<T> {
     /// Takes an item that has not been needed since the last
     /// [`reset_low`](Self::reset_low), if there is one.
     pub(super) fn pop_idle(&self) -> Option<T> {
-        // Relaxed: one exchange promises one item to one caller; what orders the item is
-        // the segment that it is popped from.
+        // Relaxed: one exchange promises one item to one caller. The segment that the item is
+        // popped from orders it.
         let lower = |low: usize| low.checked_sub(1);
         self.low
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower)
@@ -146,7 +146,7 @@ impl<T> Store<T> {
         None
     }
 
-    /// Makes [`pop_idle`](Self::pop_idle) find `more` more items.
+    /// Lets [`pop_idle`](Self::pop_idle) take `more` more items.
     pub(super) fn raise_low(&self, more: usize) {
         if more > 0 {
             // Relaxed: see `reset_low`.
@@ -154,10 +154,10 @@ impl<T> Store<T> {
         }
     }
 
-    /// Makes [`pop_idle`](Self::pop_idle) find the items that are not needed from now on.
+    /// Lets [`pop_idle`](Self::pop_idle) take the items that are not needed from now on.
     pub(super) fn reset_low(&self) {
         // Relaxed: the mark orders nothing. An item that is popped meanwhile may be promised once
-        // more: `pop_idle` finds none then, or a later one.
+        // more. Then `pop_idle` finds no item, or a later one.
         self.low.store(self.len(), Ordering::Relaxed);
     }
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_has_room_in_as_few_segments_as_can_be() {
+    fn reserve_makes_as_few_segments_as_possible() {
         for first in [2, 4, 16] {
             for len in 0..=10 * first {
                 let store = Store::new(first);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_has_so_many_segments_and_no_more() {
+    fn a_store_never_has_more_than_its_segments() {
         let store = Store::<u8>::new(16);
         let most = 16 << (SEGMENTS - 1);
         for (len, last) in [
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn to_reserve_less_than_there_is_changes_nothing() {
+    fn reserving_less_than_the_present_room_changes_nothing() {
         let store = Store::new(4);
         store.reserve(9);
         assert_eq!(room(&store), 16);

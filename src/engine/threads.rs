@@ -3,9 +3,9 @@
 //! Owns the list of all threads' caches, and the handle to the calling thread's. Knows nothing
 //! of depots.
 //!
-//! The list only grows, by one entry for each thread that uses the engine at once. A thread
-//! that ends leaves its entry to the next one. So no thread waits for a lock here, and any may
-//! look through the list at any time.
+//! The list only grows: it has one entry for each thread that used the engine at the same time. A
+//! thread that ends leaves its entry to the next one. So no thread waits for a lock here, and any
+//! thread may walk through the list at any time.
 
 use super::account::Account;
 use super::cache::{Cache, Thread};
@@ -21,15 +21,15 @@ use std::sync::Weak;
 
 /// All threads' caches, the latest first.
 pub(super) struct Threads<T: Item> {
-    /// The engine's. Under it, threads remember where their caches in this list are.
+    /// The engine's id. Under it, threads remember where their caches in this list are.
     id: EngineId,
-    /// The same, or an id that no thread remembers.
+    /// The same, or an id that no thread remembers (without `quick`).
     quick: EngineId,
     first: AtomicPtr<ThreadCaches<T>>,
-    /// Looks at the list, and threads that came and went. Each sees what the ones before it did: so
-    /// what it sees of a cache from outside is not older than they are.
+    /// Counts walks through the list, and threads that came and went. Each of them sees the work of
+    /// the ones before it. So it never sees an older state of a cache than they did.
     visits: AtomicUsize,
-    /// How many there are, and how many of them a thread has now.
+    /// How many entries there are, and how many of them a thread has now.
     made: Hint,
     in_use: Hint,
 }
@@ -39,7 +39,7 @@ pub(super) struct Threads<T: Item> {
 pub(super) struct Cursor<T: Item>(StaticPtr<ThreadCaches<T>>);
 
 impl<T: Item> Cursor<T> {
-    /// At the end of any list.
+    /// A cursor at the end of any list.
     pub(super) fn at_end() -> Self {
         Cursor(StaticPtr::new(ptr::null_mut()))
     }
@@ -50,9 +50,9 @@ pub(super) struct ThreadCaches<T: Item> {
     // Vectors: room can be reserved beforehand, and a vector that is moved does not touch its
     // elements.
     caches: Vec<Cache<T>>,
-    /// One. After the caches, which have its address, so that it ends last.
+    /// One element. After the caches, which have its address, so that it ends last.
     thread: Vec<Thread<T::Notes>>,
-    /// Changes only before the list has this one: so a model need not look at it.
+    /// Does not change once the entry is in the list. So a model need not check it.
     next: StaticPtr<ThreadCaches<T>>,
 }
 
@@ -95,7 +95,7 @@ impl<T: Item> ThreadCaches<T> {
 }
 
 impl<T: Item> Threads<T> {
-    /// An empty list. Unless `quick`, [`recall_quick`](Self::recall_quick) finds nothing.
+    /// An empty list. Unless `quick`, [`recall_quick`](Self::recall_quick) finds no caches.
     pub(super) fn new(quick: bool) -> Self {
         let id = EngineId::next();
         Threads {
@@ -108,17 +108,17 @@ impl<T: Item> Threads<T> {
         }
     }
 
-    /// All that there are, the latest first.
+    /// All entries, the latest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &ThreadCaches<T>> {
         iter::successors(self.at(self.latest()), |thread| self.after(thread))
     }
 
-    /// A cursor at the latest.
+    /// A cursor at the latest entry.
     pub(super) fn begin(&self) -> Cursor<T> {
         Cursor(StaticPtr::new(self.latest()))
     }
 
-    /// Those from a cursor of this list on.
+    /// The entries from a cursor of this list on.
     pub(super) fn from<'a>(
         &'a self,
         cursor: &Cursor<T>,
@@ -149,25 +149,25 @@ impl<T: Item> Threads<T> {
     }
 
     fn after(&self, thread: &ThreadCaches<T>) -> Option<&ThreadCaches<T>> {
-        // Relaxed: it was there before the list had `thread`.
+        // Relaxed: it was stored before `thread` was in the list.
         self.at(thread.next.load(Ordering::Relaxed))
     }
 
     /// The entry at an address that `add` has made, or that `latest` or an entry has given out.
     fn at(&self, address: *mut ThreadCaches<T>) -> Option<&ThreadCaches<T>> {
-        // SAFETY: null, or made by `add`, which puts it into the list. It is only read, and alive,
-        // until the list is dropped, which `&self` excludes. No place outside of this file has an
-        // address.
+        // SAFETY: null, or made by `add`, which puts it into the list. It is only read, and stays
+        // alive until the list is dropped, which `&self` excludes. No code outside of this file has
+        // an address.
         unsafe { address.as_ref() }
     }
 
-    /// The caches of a thread that has ended, now in use, if there are any.
+    /// The caches of a thread that has ended, if there are any. From now on they are in use.
     pub(super) fn inherit(&self) -> Option<&ThreadCaches<T>> {
-        // Acquire: what the last owner did; pairs with the Release in `leave`. Relaxed: on
+        // Acquire: sees the last owner's work; pairs with the Release in `leave`. Relaxed: on
         // failure nothing is read.
         let inherits = |thread: &&ThreadCaches<T>| {
             let in_use = &thread.thread().in_use;
-            !in_use.load(Ordering::Relaxed) // Relaxed: a look, to spare the exchange
+            !in_use.load(Ordering::Relaxed) // Relaxed: a look that saves the exchange
                 && in_use
                     .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
@@ -180,7 +180,7 @@ impl<T: Item> Threads<T> {
     pub(super) fn add(&self, thread: Box<ThreadCaches<T>>) -> &ThreadCaches<T> {
         let added = Box::into_raw(thread);
         let thread = self.at(added).expect("a box is not null");
-        // Relaxed: what is read here is only compared and stored.
+        // Relaxed: the address is only compared and stored here.
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
             // Relaxed: the exchange publishes it.
@@ -226,7 +226,7 @@ impl<T: Item> Threads<T> {
         local::recall(self.id).map(|(me, caches)| self.local(me, caches))
     }
 
-    /// As [`recall`](Self::recall), or none where this was not made `quick`.
+    /// As [`recall`](Self::recall), but finds none if the list was made without `quick`.
     #[inline(always)]
     pub(super) fn recall_quick(&self) -> Option<Local<'_, T>> {
         local::recall(self.quick).map(|(me, caches)| self.local(me, caches))
@@ -249,7 +249,7 @@ impl<T: Item> Threads<T> {
         Some(self.local(me, caches))
     }
 
-    /// The calling thread's caches, which [`attach`](Self::attach) had at this address.
+    /// The calling thread's caches, at the address that [`attach`](Self::attach) remembered.
     #[inline(always)]
     pub(super) fn local(&self, me: Token, caches: *const ()) -> Local<'_, T> {
         Local {

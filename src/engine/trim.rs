@@ -3,11 +3,11 @@
 //! Owns when a trim is due, and the claims of other threads' caches. Knows nothing of bytes.
 //!
 //! A trim has two parts. First it visits each thread's caches, and moves the items that were not
-//! needed since its last visit to the depot. Then it frees from each depot as many items as were
-//! not needed there. So the depot serves an item that is needed meanwhile.
+//! needed since its last visit to the depot. Then it frees as many items of each depot as were not
+//! needed there. So an item that a thread needs in between is served by the depot.
 //!
-//! A trim by time, or because the budget is short, is done on the slow path of gets and
-//! drops, in pieces of a limited size. None of these waits for the whole, or for a thread
+//! A trim that is due by time, or because the budget is short, is done on the slow path of gets and
+//! drops, in pieces of a limited size. No get or drop waits for the whole trim, or for a thread
 //! that the system has stopped.
 
 use super::Engine;
@@ -35,24 +35,25 @@ const GIVEN_BACK_ITEMS: usize = 4;
 /// caches of one class.
 const MOVED_EACH: usize = 64;
 
-/// How many caches are claimed at once: all of a thread's, where a pool has no more classes than
-/// that. The items taken out lie on the stack, half a kilobyte for each cache.
+/// How many caches are claimed at once: all of a thread's caches, in a pool of up to that many
+/// classes. The items taken out lie on the stack, half a kilobyte for each cache.
 pub(super) const CLAIMED_AT_ONCE: usize = 16;
 
 /// How long a trim or a clear waits in all for owners that the system has stopped in the
 /// middle of a push or a pop. Then it leaves their caches to the next trim.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// A trim is due after this many misses that more room would have avoided.
+/// A trim is due after this many misses that a larger budget would have avoided.
 ///
-/// At first after one, which begins the interval; then after 8. With fewer, the budget follows the
-/// program sooner, but an item must be needed within a shorter time to be kept. While trims free
-/// nothing, the number doubles each time: all that is retained is in use then.
+/// First after one such miss, which begins the interval; then after 8. With a smaller number, the
+/// budget follows the program sooner, but an item is kept only if it is needed within a shorter
+/// time. While trims free nothing, the number doubles each time: then all that is retained is
+/// needed.
 const SHORTAGES_FIRST: usize = 1;
 const SHORTAGES_LEAST: usize = 8;
 const SHORTAGES_MOST: usize = 256;
 
-/// For how many trims the budget counts as short after one that was due for shortages.
+/// For how many trims the budget counts as short, after a trim that was due for shortages.
 ///
 /// 8: a trim by time comes every ten seconds, and a program that is short again pays with 8
 /// misses.
@@ -60,11 +61,11 @@ const SHORT_FOR: usize = 8;
 
 /// When to trim, and how far the present trim has got.
 pub(super) struct Trims<T: Item> {
-    /// Held by the one thread that claims caches. A get or a drop tries at most.
+    /// Held by the one thread that claims caches. A get or a drop only tries to lock it.
     pub(super) round: Mutex<Round<T>>,
     timer: Option<Timer>,
     shortages: Hint,
-    /// How many of these make a trim due.
+    /// How many shortages make a trim due.
     shortages_limit: Hint,
     /// For how many more trims the budget counts as short.
     short: Hint,
@@ -77,18 +78,17 @@ pub(super) struct Round<T: Item> {
     running: bool,
     /// The thread whose caches are visited next.
     threads: Cursor<T>,
-    /// Whose depots are yet to be visited.
+    /// The classes whose depots are yet to be visited.
     depots: Range<usize>,
-    /// Whether all items in the first of these are marked to be freed.
+    /// Whether the idle items in the first of these depots are marked to be freed.
     marked: bool,
-    /// Whether it has freed an item, or room that held none.
+    /// Whether it has freed an item, or empty room.
     freed_any: bool,
-    /// An item of the first of `depots` that is freed in pieces, and how much of its weight is
-    /// left.
+    /// An item of the first of `depots` that is freed in parts, and how much of its weight is left.
     freeing: Option<(T, usize)>,
 }
 
-/// How much a piece of a trim may yet do.
+/// How much more a piece of a trim may do.
 struct Allowance {
     items: usize,
     weight: usize,
@@ -162,7 +162,7 @@ impl<T: Item> Trims<T> {
         self.short.get() > 0
     }
 
-    /// Notes a miss that a larger budget would have spared.
+    /// Notes a miss that a larger budget would have avoided.
     pub(super) fn note_shortage(&self) {
         self.shortages.add(1);
     }
@@ -220,7 +220,7 @@ impl<T: Item> Engine<T> {
         freed
     }
 
-    /// Does a piece of a trim, if one is due and no other thread does it.
+    /// Does a piece of a trim, if one is due and no other thread is doing one.
     pub(crate) fn trim_if_due(&self) {
         if self.trims.is_due() {
             self.trim_piece();
@@ -236,8 +236,8 @@ impl<T: Item> Engine<T> {
             return;
         }
         if !round.running {
-            // Looked at again: it may have been done since. One more would free
-            // what was not needed in no time at all.
+            // Checked again: another thread may have done the trim since. A second one right after
+            // it would free items that had no time to be needed.
             if !self.trims.is_due() {
                 return;
             }
@@ -271,8 +271,8 @@ impl<T: Item> Engine<T> {
         };
     }
 
-    /// Visits one thread's caches, or frees from one depot as far as is allowed. `None` at
-    /// the end.
+    /// Visits one thread's caches, or frees from one depot as far as is allowed. `None` at the end
+    /// of the trim.
     fn free_piece(
         &self,
         round: &mut Round<T>,
@@ -288,7 +288,7 @@ impl<T: Item> Engine<T> {
         } else {
             let depot = self.depots[round.depots.clone()].first()?;
             if idle == Idle::All && !round.marked {
-                // Only the items here now: more may come in meanwhile, without end.
+                // Only the items that are here now: more may come in meanwhile, without end.
                 depot.reset_low();
                 round.marked = true;
             }
@@ -298,7 +298,7 @@ impl<T: Item> Engine<T> {
                 round.depots.start += 1;
                 round.marked = false;
             }
-            allowance.use_up(1, 0); // the look counts, too
+            allowance.use_up(1, 0); // a visit of a depot counts, too
             freed
         };
         round.freed_any |= freed.items > 0;
@@ -306,7 +306,8 @@ impl<T: Item> Engine<T> {
     }
 
     /// Moves a thread's idle items to the depots, and ends the leases of its empty room. Returns
-    /// what it freed because a depot's queues are full, and whether it has moved or ended anything.
+    /// the items that it freed because a depot's queues are full, and whether it has moved or ended
+    /// anything.
     fn empty_caches(
         &self,
         caches: &[Cache<T>],
@@ -336,11 +337,11 @@ impl<T: Item> Engine<T> {
         (freed, any)
     }
 
-    /// Takes the idle items out of other threads' caches, with one barrier for all of
-    /// them. `None` where there is no cache, or its owner is in the middle of a push or a pop
-    /// for too long.
+    /// Takes the idle items out of other threads' caches, with one barrier for all of them. `None`
+    /// where there is no cache, or where its owner stays in the middle of a push or a pop for too
+    /// long.
     ///
-    /// The lock of the round is the caller's.
+    /// The caller holds the lock of the round.
     pub(super) fn take_idle(
         &self,
         caches: [Option<&Cache<T>>; CLAIMED_AT_ONCE],
@@ -354,10 +355,11 @@ impl<T: Item> Engine<T> {
         for cache in claimed.iter().flatten() {
             cache.claim();
         }
-        // If the system refuses it, the caches stay as they are: to look would be a race.
+        // If the system refuses it, the caches stay as they are: touching them would be a race.
         let alone = barrier::heavy();
         let mut taken = [const { None }; CLAIMED_AT_ONCE];
-        // At first without patience, so that one stopped owner keeps no other from its cache.
+        // First without patience, so that one stopped owner does not keep the others from their
+        // caches.
         for patience in [&mut Patience::Brief, patience] {
             for (claim, taken) in claimed.iter_mut().zip(&mut taken) {
                 if let Some(cache) = claim {
@@ -384,8 +386,8 @@ impl<T: Item> Engine<T> {
         self.end_leases(depot, Some(cache.account()), taken.rounds - items);
     }
 
-    /// Moves items that were not needed in a cache to the depot. Frees those for which its queues
-    /// have no place, as far as is allowed, and returns what it freed. The queues grow only for
+    /// Moves items that were not needed in a cache to the depot. Frees the items that find no place
+    /// in its queues, as far as is allowed, and returns what it freed. The queues grow only for
     /// items beyond that.
     fn store_unneeded(
         &self,
@@ -494,8 +496,8 @@ impl<T: Item> Engine<T> {
         freeing: &mut Option<(T, usize)>,
     ) -> Freed {
         let weight = item.weight();
-        // From the end on. A heap that has collected many free items may give all of their
-        // memory back in the course of one `free`: it is to find little to do then.
+        // From the end to the beginning. A heap that has collected many free items may give all of
+        // their memory back during one `free`: it should find little to do then.
         let still_left = match weight > self.trims.piece_weight {
             true => left.saturating_sub(allowance.weight),
             false => 0,
@@ -545,7 +547,7 @@ mod tests {
     use std::sync::{Arc, Barrier};
     use std::thread;
 
-    /// Threads that have each cached `items` and go on until the scope is over.
+    /// Threads that have each cached `items` and run until the scope is over.
     fn threads_with(home: &Arc<Home>, threads: usize, items: usize, with_them: impl FnOnce()) {
         let all_have_some = Barrier::new(threads + 1);
         let over = Barrier::new(threads + 1);
@@ -565,7 +567,7 @@ mod tests {
         });
     }
 
-    /// Waits at a barrier when it ends, by a panic or not.
+    /// Waits at a barrier when it is dropped, also by a panic.
     struct WaitAtEnd<'a>(&'a Barrier);
 
     impl Drop for WaitAtEnd<'_> {
@@ -574,7 +576,7 @@ mod tests {
         }
     }
 
-    /// How many threads' caches hold something that is not resting.
+    /// How many threads' caches hold an item that is not resting.
     fn not_resting(home: &Home) -> usize {
         let threads = home.engine.threads.iter();
         let rounds = threads.map(|thread| thread.caches()[CLASS.get()].rounds());
@@ -602,9 +604,9 @@ mod tests {
         });
     }
 
-    // Failed once: it was counted in items alone, and 64 buffers of 64 MiB took 0.2 s.
+    // Failed once: the piece was limited in items only, and 64 buffers of 64 MiB took 0.2 s.
     #[test]
-    fn a_piece_of_a_trim_frees_as_much_weight_as_it_may_and_one_item_in_parts() {
+    fn a_piece_of_a_trim_frees_up_to_its_weight_and_a_heavier_item_in_parts() {
         const ITEMS: usize = 4;
         for (piece, at_once) in [(1, 0), (2, 0), (3, 1), (4, 2), (6, 2), (7, 3), (100, 4)] {
             let home = engine_in_pieces(UNLIMITED, UNLIMITED, piece);
@@ -621,7 +623,7 @@ mod tests {
                 let (freed, left) = (Thing::freed(), weight(&home));
                 make_due(&home);
                 home.engine.trim_if_due();
-                // An item that is half released is still there, until its end.
+                // An item that is freed in parts counts as idle until its end.
                 assert_eq!(
                     left - weight(&home),
                     (Thing::freed() - freed) * Thing::WEIGHT
@@ -633,7 +635,7 @@ mod tests {
                 pieces >= (ITEMS * Thing::WEIGHT).div_ceil(piece + Thing::WEIGHT),
                 "{piece}"
             );
-            // Each part of each item was released, once.
+            // Each part of each item was given back, once.
             let released = Thing::take_released();
             for at in 0..Thing::WEIGHT {
                 let times = released.iter().filter(|part| part.contains(&at)).count();
@@ -657,18 +659,18 @@ mod tests {
             assert!((1..=MOST).contains(&(left - now)), "{now} of {left}");
             left = now;
         }
-        // Not in pieces, it is one.
+        // Items that are not freed in parts are given back in one.
         assert_eq!(home.engine.stock(CLASS, ITEMS, || Thing), ITEMS);
         home.engine.trim();
         assert_eq!(home.engine.trim().items, ITEMS);
     }
 
-    // Failed once: items that found no place in the depot's queue were freed at once, whatever they
-    // weighed.
+    // Failed once: items that found no place in the depot's queue were freed at once, whatever
+    // their weight.
     #[test]
     fn a_piece_of_a_trim_frees_no_more_where_the_queue_of_the_depot_is_full() {
         const ITEMS: usize = 3; // too few for a magazine, so each takes one place
-        const THREADS: usize = 24; // more items than places, and no more room than there is
+        const THREADS: usize = 24; // more items than the queue has places
         // Two items, or a third of one.
         for piece in [2 * Thing::WEIGHT, 1] {
             let home = engine_in_pieces(UNLIMITED, UNLIMITED, piece);
@@ -681,15 +683,16 @@ mod tests {
                     let released: usize = Thing::take_released().iter().map(Range::len).sum();
                     assert!(released <= piece, "{released} in piece {pieces}");
                     pieces += 1;
-                    assert!(pieces < 10 * THREADS * ITEMS, "it goes on for ever");
+                    assert!(pieces < 10 * THREADS * ITEMS, "the trim does not end");
                 }
             });
         }
     }
 
-    // Failed once: the items of a cache that was left so served no other thread, if that was alone.
+    // Failed once: items in a cache that was left claimed served no other thread, if that was
+    // alone.
     #[test]
-    fn items_that_a_thread_left_at_its_end_serve_one_that_is_alone() {
+    fn items_left_by_an_ended_thread_serve_the_only_other_thread() {
         let home = engine_of(2 * Thing::WEIGHT, UNLIMITED);
         assert!(home.engine.get(CLASS).0.is_none()); // this thread has caches now
         let (has_some, claimed) = (Barrier::new(2), Barrier::new(2));
@@ -703,7 +706,7 @@ mod tests {
             });
             has_some.wait();
             let caches = home.engine.threads.iter().next().expect("its own").caches();
-            // As a trim does, which has not got further when the thread ends.
+            // As a trim does that is still going on when the thread ends.
             caches[CLASS.get()].claim();
             claimed.wait();
             thread.join().expect("it has kept two");
@@ -716,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_ends_what_a_piece_has_begun_to_free() {
+    fn a_trim_frees_the_rest_of_an_item_that_a_piece_has_begun_to_free() {
         for end in [Engine::trim, Engine::clear, |engine: &Engine<Thing>| {
             engine.close(Item::free);
             Freed::default()
@@ -755,19 +758,19 @@ mod tests {
                 let _end = WaitAtEnd(&over);
                 meanwhile();
             }
-            // Joined, so that its caches are at their end, too.
+            // Joined, so that the destructors of its caches have run.
             thread.join().expect("it has kept two");
         });
     }
 
-    // Failed once: it waited until the system let the other thread go on.
+    // Failed once: the call waited until the system let the other thread go on.
     #[test]
     fn a_get_or_a_drop_waits_for_no_thread_that_the_system_has_stopped() {
         let home = engine_of(3 * Thing::WEIGHT, UNLIMITED);
         while_a_thread_is_stopped(&home, || {
             for _ in 0..3 {
                 make_due(&home);
-                assert!(home.engine.get(CLASS).0.is_none()); // a trim, and a reclaim
+                assert!(home.engine.get(CLASS).0.is_none()); // a due trim, and a reclaim
                 make_due(&home);
                 assert!(home.engine.put(CLASS, Thing).is_ok());
                 assert!(home.engine.get(CLASS).0.is_some());
@@ -793,7 +796,7 @@ mod tests {
         let home = engine_of(UNLIMITED, UNLIMITED);
         let engine = &home.engine;
         let put = || assert!(engine.put(CLASS, Thing).is_ok());
-        // The limit after a trim that found it at `before`.
+        // The limit after a trim that begins with the limit `before`.
         let limit_after = |before| {
             engine.trims.shortages_limit.set(before);
             let freed = engine.trim().items;
@@ -809,7 +812,7 @@ mod tests {
         assert_eq!(limit_after(64), (1, SHORTAGES_LEAST));
         // In the depot, where a thread at its end leaves it.
         std::thread::scope(|scope| {
-            // Joined, so that its caches are at their end, too.
+            // Joined, so that the destructors of its caches have run.
             scope.spawn(put).join().expect("it has put one");
         });
         assert_eq!(limit_after(64), (0, 128));
@@ -818,8 +821,8 @@ mod tests {
         put();
         assert!(engine.get(CLASS).0.is_some());
         assert_eq!(limit_after(64), (0, SHORTAGES_LEAST));
-        assert_eq!(limit_after(64), (0, 128), "there is none left");
+        assert_eq!(limit_after(64), (0, 128), "no idle item is left");
         let freed = Thing::freed() - freed_before;
-        assert_eq!(freed, 2, "each in the way that is best for the heap");
+        assert_eq!(freed, 2, "each was freed by `Item::free`");
     }
 }

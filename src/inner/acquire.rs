@@ -7,13 +7,13 @@ use crate::system::CAPACITY_MAX;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// One in this many misses of a class makes the depot's queues longer, if needed.
+/// One in this many misses of a class makes the depot's queues longer, if they need it.
 const RESERVE_EACH: u64 = 16;
 
-/// Idle buffers are freed for a refused buffer of at most this many times their bytes.
+/// Idle buffers are freed for a refused buffer of at most this many times their total bytes.
 ///
-/// 16: the heap has less room than the refused buffer takes. The idle buffers make up for the
-/// difference in one of 16 cases at most.
+/// 16: the heap has less room than the refused buffer takes. Even so, the idle buffers can make up
+/// the difference in one of 16 cases at most.
 const CLEAR_FOR_TIMES: usize = 16;
 
 /// Why a buffer is taken.
@@ -21,7 +21,7 @@ const CLEAR_FOR_TIMES: usize = 16;
 enum Want {
     /// The program named its size.
     Request,
-    /// A guard has outgrown another one, by an append.
+    /// A guard has outgrown its buffer, by an append.
     Growth,
 }
 
@@ -72,7 +72,8 @@ impl Inner {
     /// As [`acquire`](Self::acquire), for a guard that an append has filled.
     pub(crate) fn acquire_to_grow(self: &Arc<Self>, request: usize) -> (BufferBox, BufferOrigin) {
         let class = self.classes.for_request(request);
-        // Not on the fast path if the class is retired: its drop must not take that, either.
+        // Not on the fast path if the class is retired: then its drop must not take the fast path,
+        // either.
         let local = match self.calibrator.is_retired(class) {
             true => None,
             false => self.engine.get_local(class),
@@ -83,7 +84,7 @@ impl Inner {
         (slot, origin)
     }
 
-    /// As [`acquire`](Self::acquire). If the buffer is new, it is zero, and the slot knows that.
+    /// As [`acquire`](Self::acquire). A new buffer is all zero, and its slot notes that.
     pub(crate) fn acquire_zeroed(self: &Arc<Self>, request: usize) -> (BufferBox, BufferOrigin) {
         let class = self.classes.for_request(request);
         let make = |capacity| -> Result<_, Infallible> {
@@ -100,7 +101,7 @@ impl Inner {
         })
     }
 
-    /// Local hit after all, depot hit, or else miss.
+    /// Acquires by a late local hit, a depot hit, or a miss.
     #[cold]
     #[inline(never)]
     fn acquire_slow(
@@ -134,7 +135,7 @@ impl Inner {
                 if cleared {
                     self.clear_within_get();
                 }
-                // Asked again in any case: another thread may have freed it just now.
+                // Tried again in any case: another thread may have freed memory since.
                 let made = make();
                 if cleared {
                     self.clears.note(made.is_some());
@@ -146,8 +147,8 @@ impl Inner {
         self.find_or_make(class, request, Want::Request, make)
     }
 
-    /// Whether to free all idle buffers after the heap refused one of `capacity` bytes: not if that
-    /// is far more than their bytes, or if it did not help lately.
+    /// Whether to free all idle buffers after the heap refused one of `capacity` bytes. `false` if
+    /// that is far more than their bytes, or if it did not help lately.
     fn may_clear_for(&self, capacity: usize) -> bool {
         let idle = match self.engine.leased() {
             UNLIMITED => {
@@ -178,8 +179,8 @@ impl Inner {
         let slot = match slot {
             Some(slot) => slot,
             None => {
-                // Before it is made: see `Store::reserve`. Not each time, since each call makes
-                // room for eight times as many.
+                // Before the buffer is made: see `Store::reserve`. Not at each miss, since each
+                // call makes room for eight times as many.
                 let misses = counters.misses.get();
                 if misses < RESERVE_EACH || misses % RESERVE_EACH == 0 {
                     self.reserve(class, 1);
@@ -194,12 +195,12 @@ impl Inner {
         }
         let retired = self.calibrator.is_retired(class);
         if retired {
-            // Gives up the items that came along from the depot: the next request must not take the
-            // fast path, which does not count it.
+            // Gives up the items that came along from the depot. Otherwise the next request would
+            // take the fast path, which does not count it.
             self.engine.give_up(class);
         }
         if self.zero_on_return || retired {
-            // Its drop must not take the fast path, past the wiping or the drop rule.
+            // Its drop must not take the fast path: that skips the wiping and the drop rule.
             return Ok((slot, BufferOrigin::NONE));
         }
         Ok((slot, origin))

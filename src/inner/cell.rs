@@ -1,11 +1,11 @@
 //! The heap cell that a slot lives in, and the ways to hold it.
 //!
-//! Owns the cell's memory. A [`SlotBox`] is the way to the slot: an idle buffer has one, and so has
-//! a guard. A [`Hold`] keeps the slot out, for a part that was cut from a guard's contents. Whoever
-//! is last has the `SlotBox`. Knows nothing of what is in a slot.
+//! Owns the cell's memory. A [`SlotBox`] gives access to the slot: an idle buffer has one, and so
+//! has a guard. A [`Hold`] keeps the slot outstanding, for a part that was cut from a guard's
+//! contents. The last holder gets the `SlotBox`. Knows nothing of the contents of a slot.
 //!
-//! A `Box` would not do: it claims all of the cell, and holds count there while a guard writes to
-//! the slot.
+//! A `Box` would not do: it would claim the whole cell for itself, but holders count in the cell
+//! while a guard writes to the slot.
 
 use super::holders::Holders;
 use super::slot::{Home, Slot};
@@ -19,7 +19,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 /// A slot and the number of those who hold it.
-#[repr(C)] // what the hot path uses of the slot comes first
+#[repr(C)] // the slot's fields for the hot path come first
 struct Cell<H: Home> {
     slot: Slot<H>,
     /// Behind the first cache line, where words have 64 bits: a part may be dropped while another
@@ -29,7 +29,7 @@ struct Cell<H: Home> {
 
 /// A slot, with the right to read and change it.
 ///
-/// There is one for each slot. Other holders may count themselves out meanwhile.
+/// There is one for each slot. Other holders may leave meanwhile.
 pub(crate) struct SlotBox<H: Home>(NonNull<Cell<H>>);
 
 // SAFETY: it gives what a `Box<Slot>` gives. The count beside the slot is atomic.
@@ -38,7 +38,7 @@ unsafe impl<H: Home> Send for SlotBox<H> {}
 unsafe impl<H: Home> Sync for SlotBox<H> {}
 
 impl<H: Home> SlotBox<H> {
-    /// A cell for a slot: in the block that its home has to spare, or in a new one.
+    /// A cell for a slot: in the spare block of its home, or in a new one.
     pub(super) fn new(slot: Slot<H>) -> Self {
         let block = slot.home().spare().take().or_else(Block::new);
         block.unwrap_or_else(|| Block::<H>::refused()).put(slot)
@@ -54,13 +54,13 @@ impl<H: Home> SlotBox<H> {
         ManuallyDrop::new(self).0
     }
 
-    /// A hold on the slot beside this one.
+    /// A new hold on this slot.
     pub(crate) fn hold(&self) -> Hold<H> {
         self.holders().join();
         Hold(self.0)
     }
 
-    /// The hold that this is, without the right to the slot.
+    /// Turns this into a hold, without access to the slot.
     pub(crate) fn into_hold(self) -> Hold<H> {
         Hold(self.into_cell())
     }
@@ -71,19 +71,19 @@ impl<H: Home> SlotBox<H> {
     }
 
     fn holders(&self) -> &Holders {
-        // SAFETY: the cell lives as long as one holds it. This reaches no byte of the slot.
+        // SAFETY: the cell lives as long as there is a holder. This reads no byte of the slot.
         unsafe { &(*self.0.as_ptr()).holders }
     }
 
-    /// Ends a slot whose buffer was taken out, and leaves its block to the next one. Returns
-    /// its hold on its home.
+    /// Ends a slot whose buffer was taken out, and leaves its block to the next slot. Returns its
+    /// reference to its home.
     fn end(self) -> Arc<H> {
         self.home().capacity_changes(self.capacity(), 0);
-        debug_assert_eq!(self.buf.capacity(), 0, "else it is leaked");
+        debug_assert_eq!(self.buf.capacity(), 0, "its buffer would leak");
         let block = Block(self.into_cell());
-        // SAFETY: nothing else holds the cell: an item is alone. The home is read once, and nothing
-        // of the slot is used after that: its `drop` does no more than the line above, and the
-        // other fields own nothing.
+        // SAFETY: nothing else holds the cell: an item is alone. The home is read once, and no
+        // field of the slot is used after that. The slot's `drop` would do no more than the line
+        // above, and its other fields own nothing.
         let home = unsafe { ptr::read((*block.0.as_ptr()).slot.home()) };
         home.spare().put(block);
         home
@@ -111,10 +111,10 @@ impl<H: Home> DerefMut for SlotBox<H> {
 
 impl<H: Home> Drop for SlotBox<H> {
     fn drop(&mut self) {
-        debug_assert!(self.is_alone(), "others still read its buffer");
+        debug_assert!(self.is_alone(), "other holders still read its buffer");
         let _freed_last = Block(self.0);
-        // SAFETY: a block has a cell from `put` to the end of its `SlotBox`, and no one else holds
-        // it.
+        // SAFETY: a block has a cell from `put` to the end of its `SlotBox`, and there is no other
+        // holder.
         unsafe { ptr::drop_in_place(self.0.as_ptr()) };
     }
 }
@@ -127,9 +127,9 @@ impl<H: Home> Item for SlotBox<H> {
         self.capacity()
     }
 
-    /// The cell first: freeing a buffer of 64 KiB or more makes glibc's heap join its small free
-    /// blocks with their neighbours. A cell that was freed later would stay unjoined, and pin all
-    /// memory below it.
+    /// The cell is freed first: freeing a buffer of 64 KiB or more makes glibc's heap join its
+    /// small free blocks with their neighbours. A cell that is freed later would stay unjoined, and
+    /// pin all memory below it.
     fn free(mut self) {
         let buf = mem::take(&mut self.buf);
         let home = self.end();
@@ -145,14 +145,14 @@ impl<H: Home> Item for SlotBox<H> {
 /// A hold on a slot, without access to it: the buffer stays where it is meanwhile.
 pub(crate) struct Hold<H: Home>(NonNull<Cell<H>>);
 
-// SAFETY: it counts itself out, which is atomic, and passes the slot on if it is the last one.
+// SAFETY: it only leaves, which is atomic, and passes the slot on if it is the last holder.
 unsafe impl<H: Home> Send for Hold<H> {}
-// SAFETY: as above; shared, it only counts.
+// SAFETY: as above; a shared `Hold` only counts.
 unsafe impl<H: Home> Sync for Hold<H> {}
 
 impl<H: Home> Hold<H> {
     fn holders(&self) -> &Holders {
-        // SAFETY: the cell lives as long as one holds it. This reaches no byte of the slot.
+        // SAFETY: the cell lives as long as there is a holder. This reads no byte of the slot.
         unsafe { &(*self.0.as_ptr()).holders }
     }
 
@@ -162,9 +162,9 @@ impl<H: Home> Hold<H> {
     }
 
     /// Gives the hold up. Returns the slot if it was the last one.
-    // A hold that is dropped instead keeps the slot out for ever.
+    // A hold that is forgotten instead keeps the slot outstanding for ever.
     pub(crate) fn leave(self) -> Option<SlotBox<H>> {
-        // Not `then_some`: that would make a second one, to drop it.
+        // Not `then_some`: that would make a second `SlotBox`, and drop it.
         self.holders().leave().then(|| SlotBox(self.0))
     }
 }
@@ -177,19 +177,19 @@ impl<H: Home> Clone for Hold<H> {
     }
 }
 
-/// Memory for a cell, without one.
+/// Memory for a cell, without a cell in it.
 struct Block<H: Home>(NonNull<Cell<H>>);
 
-// SAFETY: it is memory, and nothing else has its address.
+// SAFETY: it is memory, and no other value has its address.
 unsafe impl<H: Home> Send for Block<H> {}
 
 impl<H: Home> Block<H> {
-    /// Begins a cache line, so what the hot path uses of the slot is in one. It shares none with a
-    /// neighbour on the heap that another thread may use. And glibc's heap serves no aligned block
-    /// from the few that it keeps for a thread. So these stay low, and pin no memory of a burst.
+    /// The block begins a cache line, so the slot's fields for the hot path are in one line, shared
+    /// with no neighbour on the heap. And glibc's heap does not serve an aligned block from the few
+    /// blocks that it keeps for a thread. So cells stay low, and pin no memory of a burst.
     ///
-    /// As long as a cell, and not as two cache lines: 112 bytes and more pin memory of a burst again
-    /// (`docs/design.md`).
+    /// The size is that of a cell, not of two cache lines: blocks of 112 bytes and more pin memory
+    /// of a burst again (`docs/design.md`).
     const LAYOUT: Layout = match Layout::new::<Cell<H>>().align_to(64) {
         Ok(layout) => layout,
         Err(_) => panic!("64 is a power of two"),
@@ -226,11 +226,11 @@ impl<H: Home> Drop for Block<H> {
     }
 }
 
-/// The block of a cell that has ended, for the next one; or none.
+/// The block of a cell that has ended, for the next cell; or none.
 ///
 /// A heap takes longer for a cell than for many a buffer. While no buffer may be kept, each new
-/// slot finds here the block of the one before it.
-// One, since it pins all memory below it on the heap; and the lowest, so that this is little.
+/// slot reuses the block of the one before it.
+// Only one, since it pins all memory below it on the heap; and the lowest, to pin little.
 pub(crate) struct Spare<H: Home>(Mutex<Option<Block<H>>>);
 
 impl<H: Home> Spare<H> {
@@ -238,12 +238,12 @@ impl<H: Home> Spare<H> {
         Spare(Mutex::new(None))
     }
 
-    /// `None` also while another thread is here.
+    /// Returns `None` also while another thread is here.
     fn take(&self) -> Option<Block<H>> {
         try_lock(&self.0)?.take()
     }
 
-    /// Keeps whichever lies lower of this one and the one that is here, and frees the other.
+    /// Keeps this block or the present one, whichever lies lower, and frees the other.
     fn put(&self, block: Block<H>) {
         let Some(mut spare) = try_lock(&self.0) else {
             return;
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_holder_has_the_slot_whichever_that_is() {
+    fn the_last_holder_gets_the_slot_whether_guard_or_part() {
         let home = Arc::new(Nowhere(Spare::new()));
         let slot = Slot::with_capacity(1, Arc::clone(&home));
         assert!(slot.is_alone());
@@ -305,7 +305,7 @@ mod tests {
         assert!(third.is_alone());
         let slot = third.leave().expect("no one else holds it");
         assert!(slot.is_alone());
-        let slot = slot.into_hold().leave().expect("as before");
+        let slot = slot.into_hold().leave().expect("no one else holds it");
         assert_eq!(Arc::strong_count(&home), 2);
         drop(slot);
         assert_eq!(Arc::strong_count(&home), 1);

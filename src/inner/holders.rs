@@ -1,9 +1,9 @@
-//! How many hold one slot: its guard, and the parts that were cut from its contents.
+//! How many holders one slot has: its guard, and the parts that were cut from its contents.
 //!
-//! Owns the count, and the order in which holders see what the others did. Knows nothing of slots.
+//! Owns the count, and makes the last holder see the work of the others. Knows nothing of slots.
 //!
-//! It is the count of `std::sync::Arc`, except that it never ends: the last holder finds it at 1,
-//! as a slot at home has it.
+//! It works as the count of `std::sync::Arc`, except that it never ends: the last holder finds it
+//! at 1, the value that an idle slot has.
 
 use crate::sync::{AtomicUsize, Ordering};
 use std::process;
@@ -19,12 +19,12 @@ impl Holders {
     /// Counts one holder more. The caller is one of them.
     #[inline]
     pub(crate) fn join(&self) {
-        // Relaxed: the caller holds the slot, so it is not the last one. Whoever gives the new
-        // hold to another thread orders that.
+        // Relaxed: the caller holds the slot, so it is not the last one. If the new hold moves to
+        // another thread, that move orders it.
         let before = self.0.fetch_add(1, Ordering::Relaxed);
         if before > isize::MAX as usize {
-            // Only a program that forgets holds comes here. If the count wrapped, a slot that is
-            // in use would go home.
+            // Only a program that forgets holds gets here. If the count wrapped, a slot that is
+            // outstanding would go home.
             process::abort();
         }
     }
@@ -32,20 +32,20 @@ impl Holders {
     /// Whether the caller is the only holder. Stays true until the caller itself changes that.
     #[inline]
     pub(crate) fn is_alone(&self) -> bool {
-        // Acquire: pairs with the Release in `leave`. All that the others did with the slot comes
+        // Acquire: pairs with the Release in `leave`. The other holders' work on the slot comes
         // before this.
         self.0.load(Ordering::Acquire) == 1
     }
 
     /// Gives the caller's hold up. Returns `true` if it was the last one: then the caller has the
-    /// slot to itself, and holds it still.
+    /// slot to itself, and still holds it.
     #[inline]
     pub(crate) fn leave(&self) -> bool {
         if self.is_alone() {
             return true;
         }
-        // AcqRel: Release pairs with the Acquire in `is_alone`, and with that of the last one here.
-        // Acquire, so that what the others did comes before, if this is the last one.
+        // AcqRel: Release pairs with the Acquire in `is_alone`, and with that of the last holder
+        // here. Acquire makes the last holder see the others' work.
         if self.0.fetch_sub(1, Ordering::AcqRel) > 1 {
             return false;
         }

@@ -29,7 +29,7 @@ impl Inner {
         }
     }
 
-    /// For a thread that can have no caches: it is at its end, or the heap has no room for them.
+    /// For a thread that can have no caches, as it is at its end or the heap has no room for them.
     #[cold]
     pub(super) fn record_without_caches(&self, held: ClassIndex, used: Use) {
         if used.was_asked_for() {
@@ -79,7 +79,7 @@ impl Inner {
         self.after_calibration_if(calibrated);
     }
 
-    /// Chooses targets now, from the returns since that was done last.
+    /// Chooses targets now, from the returns since the last calibration.
     pub(crate) fn recalibrate(&self) {
         let returns = || self.returns();
         let calibrated = self
@@ -88,7 +88,7 @@ impl Inner {
         self.after_calibration_if(calibrated);
     }
 
-    /// How often buffers came back with contents of each step, from the beginning.
+    /// How often buffers came back with contents of each step, since the pool was made.
     fn returns(&self) -> Returns {
         let mut returns = self.calibrator.told(); // before the rest: see there
         for notes in self.engine.notes() {
@@ -97,7 +97,7 @@ impl Inner {
         returns
     }
 
-    /// How often each size class was asked for, from the beginning.
+    /// How often each size class was asked for, since the pool was made.
     fn requests(&self) -> impl Iterator<Item = u64> {
         self.classes.iter().map(|class| {
             let counters = self.counters(class);
@@ -112,7 +112,7 @@ impl Inner {
             return;
         }
         self.engine.restart_samples();
-        // Not only those that are retired just now: another thread may have done that before.
+        // Not only the newly retired classes: another thread may have retired some before.
         for class in self.classes.iter() {
             if self.calibrator.is_retired(class) {
                 self.engine.give_up(class);

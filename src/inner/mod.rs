@@ -1,7 +1,7 @@
 //! The state that all handles and all guards of one pool share.
 //!
-//! Owns the engine, the size classes and the rare counters. `acquire` is the way out to a user,
-//! `release` is the way back, and `learn` learns from returns. Knows nothing of how users hold
+//! Owns the engine, the size classes and the rare counters. `acquire` hands a buffer to a user,
+//! `release` takes it back, and `learn` learns from returns. Knows nothing of how users hold
 //! buffers.
 
 mod acquire;
@@ -29,26 +29,26 @@ use std::sync::Arc;
 use std::time::Duration;
 use surplus::Surplus;
 
-/// The fewest bytes for which the heap is asked to look for free pages.
+/// The fewest freed bytes for which the heap is asked to look for free pages.
 const MALLOC_TRIM_LEAST: usize = 1 << 20;
 
-/// The bytes that left all pools with `malloc_trim`, by any way, since the heap was last asked for
-/// free pages.
+/// The bytes that pools with `malloc_trim` have given to the heap, by any way, since it was last
+/// asked for free pages.
 ///
-/// One count for the process, as there is one heap: many pools that free little each are worth a
+/// One count for the process, as there is one heap: many pools that free little each are worth one
 /// call together.
 static GIVEN_TO_HEAP: StaticUsize = StaticUsize::new(0);
 
 /// A buffer of a pool, with its notes.
 pub(crate) type BufferSlot = Slot<Inner>;
 
-/// The way to such a buffer.
+/// Access to a pool's buffer.
 pub(crate) type BufferBox = SlotBox<Inner>;
 
-/// A hold on such a buffer.
+/// A hold on a pool's buffer.
 pub(crate) type BufferHold = Hold<Inner>;
 
-/// The thread cache that such a buffer came from.
+/// The thread cache that a pool's buffer came from.
 pub(crate) type BufferOrigin = Origin<BufferBox>;
 
 /// One pool, as its handles, its guards and its idle buffers see it.
@@ -62,21 +62,21 @@ pub(crate) struct Inner {
     malloc_trim: bool,
     /// The most bytes that are retained.
     budget: usize,
-    /// Which refusals of the heap pass without a clear.
+    /// Which refusals of the heap do not lead to a clear.
     clears: Backoff,
-    /// One per size class, and one for buffers of none.
+    /// One per size class, and one for buffers of no class.
     counters: Box<[Counters]>,
-    /// As many.
+    /// As many as `counters`.
     surplus: Box<[Surplus]>,
     /// How many bytes of a class are discarded in a row before the next discard is a surplus.
     surplus_after: usize,
     footprint: Footprint,
     spare: Spare<Inner>,
-    /// `Pool`s alive. The last one closes the engine.
+    /// The number of `Pool` handles. The last one closes the engine.
     handles: AtomicUsize,
-    /// How often the background thread trims the pool, if it is to do that.
+    /// How often the background thread trims the pool; `None` if it does not.
     background: Option<Duration>,
-    /// Called with what a trim or a clear freed.
+    /// Called with the buffers and bytes that a trim or a clear freed.
     on_trim: Option<Hook>,
 }
 
@@ -96,13 +96,13 @@ impl Task for Inner {
 }
 
 impl Home for Inner {
-    // Called when a buffer is made or ends, or another capacity is seen: never by a local
+    // Called when a buffer is made or ends, or when its capacity is found changed: never by a local
     // hit or a local return.
     #[inline]
     fn capacity_changes(&self, before: usize, after: usize) {
         self.footprint.changes(before, after);
         if self.malloc_trim && after < before {
-            // Relaxed: it decides when the heap is asked, and orders nothing.
+            // Relaxed: it decides when to ask the heap, and orders nothing.
             GIVEN_TO_HEAP.fetch_add(before - after, Ordering::Relaxed);
         }
         if !(self.is_ordinary(before) && self.is_ordinary(after)) {
@@ -147,7 +147,7 @@ impl Inner {
         })
     }
 
-    /// Has the background thread trim the pool, if it is to do that.
+    /// Registers the pool with the background thread, if that is to trim the pool.
     ///
     /// # Errors
     ///
@@ -163,12 +163,13 @@ impl Inner {
         self.zero_on_return
     }
 
-    /// Whether rooms may show what was written to them before.
+    /// Whether `fill` rooms may show bytes that were written to them before.
     pub(crate) fn reuse_initialised(&self) -> bool {
         self.reuse_initialised
     }
 
-    /// The contents that are worth a smaller buffer have fewer percent of the capacity.
+    /// Contents are worth a smaller buffer if they fill less than this many percent of the
+    /// capacity.
     pub(crate) fn compact_below(&self) -> u8 {
         self.compact_below
     }
@@ -180,15 +181,15 @@ impl Inner {
     // ---- handles ----
 
     pub(crate) fn add_handle(&self) {
-        // Relaxed: made from a handle that is alive, so the count is not 0,
-        // and nothing else is ordered by it.
+        // Relaxed: the new handle comes from one that is alive, so the count is not 0, and nothing
+        // else is ordered by it.
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends a handle; the last one frees all that the pool retains. If a thread trims the pool, the
     /// pages go back to the system, as after a trim.
     pub(crate) fn remove_handle(&self) {
-        // AcqRel: what other handles did comes before the last one closes.
+        // AcqRel: the work of other handles comes before the last one closes.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             let releases = self.background.is_some();
             self.engine.close(|mut slot: BufferBox| {
@@ -231,7 +232,7 @@ impl Inner {
 
     /// Asks the heap for its free pages, if the pool does that and enough has left the pools.
     fn ask_heap(&self) {
-        // Relaxed, both: see `capacity_changes`. The exchange has one of several threads ask.
+        // Relaxed, both: see `capacity_changes`. The exchange lets one of several threads ask.
         let is_enough = self.malloc_trim
             && GIVEN_TO_HEAP.load(Ordering::Relaxed) >= MALLOC_TRIM_LEAST
             && GIVEN_TO_HEAP.swap(0, Ordering::Relaxed) >= MALLOC_TRIM_LEAST;
@@ -263,8 +264,8 @@ impl Inner {
         made
     }
 
-    /// Makes the buffers that are to be kept idle. To be called before any other thread
-    /// has the pool.
+    /// Makes the buffers that are to be kept idle. Must be called before any other thread has the
+    /// pool.
     ///
     /// # Errors
     ///
@@ -288,7 +289,7 @@ impl Inner {
         if made.try_reserve_exact(count).is_err() {
             return false;
         }
-        // Before they are made: see `Store::reserve`.
+        // Before the buffers are made: see `Store::reserve`.
         if !self.reserve(class, count) {
             return false;
         }
@@ -298,13 +299,13 @@ impl Inner {
                 None => return false,
             }
         }
-        let next = || made.pop().expect("it is asked for `count` at most");
+        let next = || made.pop().expect("it is called `count` times at most");
         let stocked = self.engine.stock(class, count, next);
         self.counters(class).prefilled.add(stocked);
         self.engine.levels(class).idle_items == count
     }
 
-    // ---- what can be seen ----
+    // ---- counts ----
 
     /// The class in which a buffer counts as outstanding: that of its
     /// capacity, or unclassed.
@@ -324,8 +325,8 @@ impl Inner {
         }
     }
 
-    /// Whether a capacity is exactly a class's, or 0: then the number of buffers is enough to
-    /// know their bytes.
+    /// Whether a capacity is exactly a class's, or 0. For such buffers, their bytes follow from
+    /// their number.
     #[inline]
     fn is_ordinary(&self, capacity: usize) -> bool {
         capacity == 0 || self.classes.of_capacity(capacity).is_some()
@@ -353,7 +354,7 @@ impl Inner {
         self.counters(self.class_of(slot.capacity()))
     }
 
-    /// The rare counters of a class, or of buffers of none.
+    /// The rare counters of a class, or of buffers of no class.
     pub(crate) fn counters(&self, class: ClassIndex) -> &Counters {
         &self.counters[class.get()]
     }
@@ -374,9 +375,9 @@ impl Inner {
         let unclassed = self.counters(self.classes.unclassed());
         let mut stats = Stats::collect(classes, unclassed);
         let total = &mut stats.total;
-        // Read while buffers move, the sums may count some of them twice. The footprint and the
-        // leased bytes are one number each, and never below the retained bytes. The footprint comes
-        // last: an idle buffer that is freed meanwhile was never outstanding.
+        // If buffers move meanwhile, the sums may count some of them twice. The footprint and the
+        // leased bytes are one number each, and never below the retained bytes. The footprint is
+        // read last: an idle buffer that is freed meanwhile was never outstanding.
         let leased = u64::try_from(self.engine.leased()).unwrap_or(u64::MAX);
         let footprint = self.footprint.bytes();
         total.retained_bytes = total.retained_bytes.min(leased).min(footprint);

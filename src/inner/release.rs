@@ -1,7 +1,7 @@
 //! The way back: from a guard to the engine, or to the heap.
 //!
 //! ```text
-//! release_local   as it left, in its own thread, room in the cache: one push
+//! release_local   unchanged, in its own thread, room in the cache: one push
 //! release         the rest: record, make whole, keep or free
 //! ```
 
@@ -14,16 +14,15 @@ use std::sync::Arc;
 /// Why a buffer is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Came {
-    /// Its guard was dropped. Its use is recorded.
+    /// Its guard was dropped. The pool records its use.
     Back,
-    /// Its contents have gone on to a larger one, whose use will be recorded.
+    /// Its contents have moved to a larger buffer. The pool will record the use of that one.
     Outgrown,
 }
 
 impl Inner {
-    /// Keeps a buffer in the thread cache that it came from, if that is this
-    /// thread's, has room, and the buffer is as it left. Hands it back otherwise, and when a
-    /// sample is due.
+    /// Keeps a buffer in the thread cache that it came from, if that is this thread's and has room,
+    /// and the buffer is unchanged. Otherwise hands it back, also when a sample is due.
     #[inline(always)]
     pub(crate) fn release_local(
         mut slot: BufferBox,
@@ -38,8 +37,8 @@ impl Inner {
         }
     }
 
-    /// The cache that a buffer came from, if that is this thread's, and the buffer is what it
-    /// was then, except for its contents.
+    /// The cache that a buffer came from, if that is this thread's, and the buffer is unchanged
+    /// except for its contents.
     #[inline(always)]
     fn home_as_it_left(slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<BufferBox>> {
         let cache = Self::here(slot, origin)?;
@@ -49,8 +48,8 @@ impl Inner {
     /// The cache that is the origin of a buffer, if it is this thread's.
     #[inline(always)]
     fn here(_slot: &BufferSlot, origin: &BufferOrigin) -> Option<Here<BufferBox>> {
-        // SAFETY: the slot keeps its pool alive, and with it the engine that the origin is of.
-        // It is only given to the result.
+        // SAFETY: the slot keeps its pool alive, and with it the engine of this origin. The slot is
+        // given to nothing but the result.
         unsafe { origin.here() }
     }
 
@@ -59,8 +58,8 @@ impl Inner {
         Self::here(slot, &slot.home().engine.origin(class)?)
     }
 
-    /// Keeps a buffer that did not take the fast path, or frees it and counts why. If it is as it
-    /// left, the fast path has emptied it; `used` is how it was used before that.
+    /// Keeps a buffer that did not take the fast path, or frees it and counts why. If it is
+    /// unchanged, the fast path has emptied it; `used` is its use before that.
     #[cold]
     #[inline(never)]
     pub(crate) fn release(slot: BufferBox, origin: BufferOrigin, used: Use) {
@@ -83,7 +82,7 @@ impl Inner {
         if sample.is_none() {
             return Self::keep_or_free(slot, held, true, Came::Back, Some(cache));
         }
-        // A class that was retired just now has no room, either.
+        // A class that has been retired in between has no room, either.
         if let Err(slot) = cache.push::<true>(slot) {
             Self::keep_or_free(slot, held, true, Came::Back, None);
         }
@@ -109,7 +108,7 @@ impl Inner {
             origin.unmark(mark);
         }
         if origin.has(Mark::Lent) {
-            slot.forget_base(); // it may be another buffer: its return looks at it
+            slot.forget_base(); // it may be a different buffer, so its return checks it
         }
         slot.note_left(origin);
         slot.into_hold()
@@ -123,7 +122,8 @@ impl Inner {
         }
     }
 
-    /// For a buffer whose last part is gone: as a guard's drop, with the guard's origin.
+    /// For a buffer whose last part is gone: releases it as a guard's drop does, with the guard's
+    /// origin.
     #[inline(never)]
     fn release_last(mut slot: BufferBox) {
         let origin = slot.left();
@@ -137,13 +137,13 @@ impl Inner {
         }
     }
 
-    /// For a buffer that no one else holds.
+    /// For a buffer that has no other holder.
     #[inline]
     fn release_alone(mut slot: BufferBox, origin: BufferOrigin) {
         let pool = slot.home();
         let held = pool.class_of(slot.capacity());
         let used = match origin.has(Mark::Probed) {
-            // The probe has taken the number's place. A full buffer lends it.
+            // The probe has overwritten the number. Only a full buffer lends it.
             true => slot.full_use(origin.has(Mark::Unasked)),
             false => slot.use_so_far(),
         };
@@ -156,7 +156,7 @@ impl Inner {
         Self::keep_or_free(slot, held, whole, Came::Back, cache);
     }
 
-    /// Keeps a buffer whose contents have gone on to a larger one, or frees it and counts why.
+    /// Keeps a buffer whose contents have moved to a larger one, or frees it and counts why.
     pub(crate) fn release_outgrown(mut slot: BufferBox, origin: BufferOrigin) {
         let asked = match origin.has(Mark::Probed) {
             true => !origin.has(Mark::Unasked),
@@ -188,7 +188,7 @@ impl Inner {
     }
 
     /// Empties a buffer, makes it whole, and wipes it if the pool does that. Returns `false` if a
-    /// part of it is in use elsewhere.
+    /// part of it has another holder.
     fn make_whole(slot: &mut BufferSlot, origin: &BufferOrigin) -> bool {
         let wipe = match slot.home().zero_on_return {
             false => Wipe::Nothing,
@@ -198,7 +198,7 @@ impl Inner {
         let zeros_from = match wipe {
             Wipe::Nothing if origin.was_lent() => usize::MAX,
             Wipe::Nothing => slot.zeros_from(),
-            // All that is initialised in such a pool was written, and wiped.
+            // In such a pool, all initialised bytes were written, and wiped.
             Wipe::Used | Wipe::All => 0,
         };
         let whole = slot.make_whole(origin.has(Mark::Lent), wipe);
@@ -208,7 +208,7 @@ impl Inner {
     }
 
     /// Keeps an empty buffer, which counted as outstanding in the class `held`, or frees it.
-    /// `cache` is this thread's of that class, if that was found.
+    /// `cache` is this thread's cache of that class, if known.
     fn keep_or_free(
         slot: BufferBox,
         held: ClassIndex,
@@ -223,7 +223,7 @@ impl Inner {
         if pool.classes.of_capacity(slot.capacity()) != Some(held) {
             return Self::keep_or_free_unusual(slot, held, came);
         }
-        // As most are.
+        // Most buffers are.
         if pool.calibrator.is_retired(held) {
             return Self::discard_above_max(slot, held, came);
         }
@@ -233,7 +233,7 @@ impl Inner {
         }
     }
 
-    /// For a buffer that is of another capacity than its class has.
+    /// For a buffer whose capacity is not exactly its class's.
     #[cold]
     fn keep_or_free_unusual(mut slot: BufferBox, held: ClassIndex, came: Came) {
         let pool = slot.home();
@@ -257,8 +257,8 @@ impl Inner {
         Self::keep(slot, class, None);
     }
 
-    /// Keeps a buffer in a class, or frees it if there is no room. `cache` is this thread's of that
-    /// class, if that was found.
+    /// Keeps a buffer in a class, or frees it if there is no room. `cache` is this thread's cache
+    /// of that class, if known.
     fn keep(slot: BufferBox, class: ClassIndex, cache: Option<Here<BufferBox>>) {
         let cache = cache.or_else(|| Self::cache_of(&slot, class));
         let engine = &slot.home().engine;
@@ -271,7 +271,7 @@ impl Inner {
     /// Keeps a buffer in a cache that has room.
     fn keep_in(slot: BufferBox, class: ClassIndex, cache: Here<BufferBox>) {
         if let Err(slot) = cache.push::<true>(slot) {
-            Self::keep_loose(slot, class); // another thread has claimed the cache just now
+            Self::keep_loose(slot, class); // another thread has claimed the cache since
         }
     }
 
@@ -280,7 +280,7 @@ impl Inner {
         if !slot.home().engine.lease_loose(class, slot.capacity()) {
             return Self::discard(slot, class, Discard::Full);
         }
-        // Counted: the slot keeps its pool alive, but is given away here.
+        // Counted once more: the slot keeps its pool alive, but is given away here.
         let pool = Arc::clone(slot.home());
         if let Err(slot) = pool.engine.put_loose(class, slot) {
             Self::discard(slot, class, Discard::Full);
@@ -297,8 +297,8 @@ impl Inner {
         Self::free_discarded(slot, held);
     }
 
-    /// Frees an empty buffer. If many of its class were discarded in a row, its pages go back to the
-    /// system first: no trim will ever see them.
+    /// Frees an empty buffer. If many of its class were discarded in a row, gives its pages back to
+    /// the system first: no trim will ever see them.
     fn free_discarded(mut slot: BufferBox, held: ClassIndex) {
         let pool = slot.home();
         let (capacity, arrivals) = (slot.capacity(), pool.counters(held).arrivals());
@@ -312,7 +312,7 @@ impl Inner {
     fn discard(slot: BufferBox, held: ClassIndex, reason: Discard) {
         slot.home().counters(held).discards.of(reason).bump();
         match reason {
-            // The rest of it is in use elsewhere.
+            // Another holder has a part of it.
             Discard::Shared => slot.free(),
             _ => Self::free_discarded(slot, held),
         }

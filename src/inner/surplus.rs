@@ -4,18 +4,18 @@
 
 use crate::sync::Hint;
 
-/// How many bytes of a size class are discarded in a row before the next discard is a surplus, in
-/// a pool that a thread trims.
+/// How many bytes of a size class are discarded in a row before the next discard is a surplus, in a
+/// pool that the background thread trims.
 ///
-/// 512 KiB: as much as a thread caches of one class. So a program that takes and drops by turns
-/// keeps its pages.
+/// 512 KiB: as much as a thread caches of one class. So a program that takes and drops buffers in
+/// turn keeps its pages.
 const IN_A_ROW_RELEASING: usize = 512 << 10;
 
 /// The same for any other pool, where speed counts for more: a quarter of the budget, and at least
-/// this.
+/// this many bytes.
 ///
-/// 16 MiB: a quarter of the default budget. A program that takes and drops more than the budget and
-/// this in one go pays for its pages each time (`docs/memory.md`).
+/// 16 MiB: a quarter of the default budget. A program that takes and drops more than the budget
+/// plus 16 MiB at once pays for its pages each time (`docs/memory.md`).
 const IN_A_ROW_LEAST: usize = 16 << 20;
 const IN_A_ROW_OF_BUDGET: usize = 4;
 
@@ -27,13 +27,13 @@ pub(super) fn in_a_row(releasing: bool, retain_bytes: usize) -> usize {
     }
 }
 
-/// The discards of one size class, or of no class, less the buffers that came.
+/// The discards of one size class, or of no class, less the arrivals.
 #[derive(Default)]
 pub(super) struct Surplus {
     /// How many buffers had come at the last discard.
     arrivals: Hint,
-    /// The capacity of the row: of all that were discarded, less as many as came. At least 0, and at
-    /// most as much as makes the next discard a surplus.
+    /// The length of the row: the bytes that were discarded, less as many buffers as arrived. At
+    /// least 0, and at most as much as makes the next discard a surplus.
     bytes: Hint,
 }
 
@@ -41,11 +41,12 @@ impl Surplus {
     /// Notes a discard of `capacity` bytes, after `arrivals` buffers in all. Returns whether
     /// `in_a_row` bytes were discarded in a row before it.
     ///
-    /// A buffer that came takes one off the row, and does not end it: a load that ebbs while the
-    /// program takes some gives its pages back, too. The row is never longer than `in_a_row`. So
-    /// once the load is steady, each discard follows a buffer that came, and none is a surplus.
+    /// A buffer that arrives takes one off the row, and does not end it: so a falling load gives
+    /// its pages back even while the program takes some buffers. The row is never longer than
+    /// `in_a_row`. So once the load is steady, each discard follows an arrival, and none is a
+    /// surplus.
     pub(super) fn note(&self, capacity: usize, arrivals: u64, in_a_row: usize) -> bool {
-        let arrivals = arrivals as usize; // on 32 bits, it is as good a mark
+        let arrivals = arrivals as usize; // on 32 bits, the low bits serve as well
         // Wraps to a large number if another thread has seen a later count. That ends the row.
         let came = arrivals.wrapping_sub(self.arrivals.get());
         if came > 0 {
@@ -85,16 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_comes_takes_one_off_the_row() {
+    fn a_buffer_that_arrives_takes_one_off_the_row() {
         let surplus = Surplus::default();
         assert_eq!(surpluses(&surplus, 100, 10), 0);
-        // The load ebbs: two go for each that comes.
+        // The load falls: two buffers go for each that arrives.
         let ebbing = (101..201).map(|arrivals| surpluses(&surplus, arrivals, 2));
         assert_eq!(ebbing.sum::<usize>(), 100);
-        // It is steady from now on, one by one or ten by ten.
+        // The load is steady from now on, one by one or ten by ten.
         assert!((201..301).all(|arrivals| surpluses(&surplus, arrivals, 1) == 0));
         assert!((31..100).all(|tens| surpluses(&surplus, 10 * tens, 10) == 0));
-        // More than a row at a time is a surplus each time.
+        // More than a row at once is a surplus each time.
         assert!((100..200).all(|tens| surpluses(&surplus, 12 * tens, 12) == 2));
     }
 

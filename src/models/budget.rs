@@ -43,7 +43,7 @@ fn lease_races_lease_of_two_threads_caches() {
     });
 }
 
-/// A trim frees the last item there was room for: nothing comes in before it is gone.
+/// A trim frees the item that takes the last room. No item comes in before it is gone.
 fn lease_against_trim(limits: &Limits) {
     let limits = limits.clone();
     check(6, move || {

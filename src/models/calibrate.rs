@@ -1,4 +1,4 @@
-//! What is learned from returns and from requests, read and decided while they come.
+//! Returns and requests that threads record while others read them and calibrate.
 
 use super::{Begun, Pool, check, limits, spawn};
 use crate::config::Calibrating;
@@ -16,7 +16,7 @@ fn classes() -> SizeClasses {
     SizeClasses::doubling(64, 128).unwrap()
 }
 
-/// Calibrates when it is asked to.
+/// A calibrator for explicit calibrations only.
 fn calibrator() -> Arc<Calibrator> {
     let config = Calibrating {
         kept_idle: Box::default(),
@@ -28,14 +28,14 @@ fn calibrator() -> Arc<Calibrator> {
     Arc::new(Calibrator::new(config, &classes()))
 }
 
-/// All returns of a thread's, as a calibration reads them.
+/// All returns of one thread, as a calibration reads them.
 fn returns(calibrator: &Calibrator, samples: &Samples) -> usize {
     let mut returns = calibrator.told(); // first, as `Inner::returns` does
     returns.add(&samples.untold());
     returns.steps[STEP]
 }
 
-// One too many would be learned twice.
+// A return that is counted twice would be learned twice.
 #[test]
 pub(super) fn calibration_races_a_thread_that_tells() {
     check(3, || {
@@ -65,7 +65,7 @@ fn stats_race_counted_drops() {
     check(2, || {
         let pool = Pool::stocked(&limits(), 1);
         let (hits, returns) = (Begun::new(), Begun::new());
-        returns.one_more(); // the stock
+        returns.one_more(); // the stocked item
         let reader = {
             let pool = Arc::clone(&pool);
             let (hits, returns) = (hits.clone(), returns.clone());
@@ -77,7 +77,7 @@ fn stats_race_counted_drops() {
                 assert!(levels.idle_items <= 1, "more idle items than there are");
             })
         };
-        // On the fast path, except a sample.
+        // Four returns on the fast path, except for a sample.
         for _ in 0..4 {
             hits.one_more();
             let held = pool.get();
@@ -91,7 +91,7 @@ fn stats_race_counted_drops() {
     });
 }
 
-/// Calibrates from `came` empty buffers that no one asked for.
+/// Calibrates from the return of `came` empty buffers that no one asked for.
 fn calibrate(calibrator: &Calibrator, came: usize) {
     let mut returns = Returns::NONE;
     returns.steps[STEP] = came;
@@ -108,7 +108,7 @@ fn retired() -> Arc<Calibrator> {
     calibrator
 }
 
-/// As the byte pool does it.
+/// Requests in the order of steps that the byte pool uses.
 fn request(calibrator: &Calibrator) {
     calibrator.note_requests(LARGE, 1);
 }
@@ -125,7 +125,7 @@ fn request_races_request_of_a_retired_class() {
     });
 }
 
-// Which of the two is later is not promised; that the next requests count is.
+// It is not promised which of the two is later, but the next requests do count.
 #[test]
 fn requests_race_retirement() {
     check(4, || {

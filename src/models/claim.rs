@@ -1,4 +1,4 @@
-//! Claims against the cache's owner, against whoever looks, and against claims.
+//! Claims against the cache's owner, against readers of its counts, and against claims.
 
 use super::{
     Begun, CLASS, Held, Number, Pool, check, limits, limits_of_whole_magazines, put_local, spawn,
@@ -58,13 +58,13 @@ fn claim_races_get_without_a_light_barrier() {
     get_against_claims(4, pop);
 }
 
-// 2: a load there may return one of many old values, and each of them is tried.
+// 2: a load there may return one of many old values, and loom tries each of them.
 #[test]
 fn claim_races_the_slow_path_of_a_get() {
     get_against_claims(2, |pool| Some(pool.get()));
 }
 
-/// The fast path of a drop; an item that finds no room there is freed.
+/// The fast path of a drop. An item that finds no room is freed.
 fn push(held: Held) {
     let number = held.item.0.number;
     if put_local(held.item, held.origin).is_ok() {
@@ -147,7 +147,7 @@ fn claim_races_refill() {
         check(1, move || {
             let pool = Pool::stocked(&limits_of_whole_magazines(), 1);
             let one = pool.get();
-            // Room for one in the cache; a magazine brings two.
+            // The cache has room for one item; a magazine brings two.
             assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
             let other = Arc::clone(&pool);
             let claimer = spawn(move || {
@@ -162,7 +162,7 @@ fn claim_races_refill() {
     }
 }
 
-// An unneeded item is freed once, whoever finds it.
+// An unneeded item is freed once, whichever thread finds it.
 #[test]
 fn trim_races_trim() {
     check(6, || {
@@ -204,7 +204,7 @@ fn trim_on_the_slow_path_races_clear() {
         let (one, refused) = (pool.get(), pool.get());
         pool.put(one);
         pool.put(refused);
-        // The second is one that more room would have spared: a trim is due.
+        // The second miss is one that a larger budget would have avoided: a trim is due.
         let (one, missed) = (pool.get(), pool.get());
         pool.put(one);
         let other = Arc::clone(&pool);
@@ -220,7 +220,7 @@ fn trim_on_the_slow_path_races_clear() {
     });
 }
 
-// Freed or put to rest by another thread, an item is no hit.
+// An item that another thread frees or puts to rest is no hit.
 #[test]
 pub(super) fn stats_race_claim() {
     for (claim, resting) in CLAIMS {
@@ -235,7 +235,7 @@ pub(super) fn stats_race_claim() {
             });
             let levels = pool.engine.levels(CLASS);
             assert_eq!(levels.local_hits, 0, "more hits than there were");
-            // Put to rest meanwhile, it may be seen in both places.
+            // An item that is put to rest meanwhile may be counted in both places.
             assert!(levels.idle_items <= 4, "more idle items than can be");
             claimer.join().unwrap();
             assert_eq!(pool.engine.levels(CLASS).local_hits, 0);

@@ -16,7 +16,7 @@ fn assert_empty(pool: &Pool) {
     assert_eq!(super::alive(), 0);
 }
 
-// The thread has its caches before: `close_races_join` is about those.
+// The thread has its caches before: `close_races_join` is about a new thread.
 fn close_against_drop(limits: fn() -> Limits, puts: usize) {
     check(3, move || {
         let pool = Pool::new(&limits());
@@ -77,14 +77,14 @@ fn close_races_get() {
     });
 }
 
-// The item is all that keeps the pool alive: once it is in the cache, `close`
-// may free it, and with it the cache that it was pushed to.
+// The item is the last thing that keeps the pool alive. Once it is in the cache, `close` may free
+// it, and with it the cache that it was pushed to.
 #[test]
 fn end_of_the_pool_races_drop() {
     check(3, || {
         let pool = Handle(Pool::new(&limits()));
         let handle = pool.clone();
-        // Room in the cache, and one item out that keeps the pool alive.
+        // The cache has room, and one outstanding item keeps the pool alive.
         let held = handle.get();
         handle.put(held);
         let held = handle.get();
@@ -144,7 +144,7 @@ fn close_races_refill() {
         let pool = Pool::new(&limits_of_whole_magazines());
         assert_eq!(pool.engine.stock(CLASS, 2, Number::new), 2);
         let other = Arc::clone(&pool);
-        // Without its end, which would empty that cache.
+        // A thread that does not end, as its end would empty that cache.
         let user = spawn_endless(move || drop(other.get().item));
         close(&pool);
         user.join().unwrap();

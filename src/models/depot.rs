@@ -42,12 +42,12 @@ fn loose_items_race_trim() {
         let pool = Pool::new(&limits());
         let keep = |pool: &Pool| drop(pool.engine.put(CLASS, Number::of_weight(WEIGHT + 1)));
         keep(&pool);
-        // It was needed: there was nothing at the beginning.
+        // It was needed: the depot was empty for a moment.
         assert_eq!(pool.engine.trim().items, 0);
         let other = Arc::clone(&pool);
         let trimmer = spawn(move || {
             let freed = other.engine.trim().items;
-            assert!(freed <= 1, "freed what came after the last trim");
+            assert!(freed <= 1, "freed an item that came after the last trim");
         });
         keep(&pool);
         let held = pool.get();

@@ -34,7 +34,7 @@ fn inheriting_a_cache_races_its_claim() {
                 other.put(held);
             });
             first.join().unwrap();
-            // The cache is free now. Something in the depot, so that the heir has two items.
+            // The cache is free now. One item is in the depot, so that the heir has two.
             let other = Arc::clone(&pool);
             let heir = spawn(move || {
                 let held = other.get();
@@ -47,7 +47,7 @@ fn inheriting_a_cache_races_its_claim() {
     }
 }
 
-// The items that an ending thread cannot hand on, as its cache is claimed, are its heir's.
+// If its cache is claimed, an ending thread cannot hand its items on. They are its heir's.
 #[test]
 fn inheritance_races_the_claim_that_thread_exit_met() {
     check(1, || {
@@ -83,7 +83,7 @@ fn thread_exit_races_join() {
     });
 }
 
-// If nothing claims them, the items of the thread serve another one at once.
+// If no thread claims the cache, the items of an ended thread serve another one at once.
 #[test]
 fn thread_exit_comes_before_a_get() {
     for limits in [limits, limits_of_whole_magazines] {

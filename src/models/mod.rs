@@ -1,20 +1,20 @@
-//! Models of the races between threads, checked by loom: every order in which the
-//! threads' atomic operations can take effect, up to a number of preemptions.
+//! Models of the races between threads, checked by loom. It tries every order in which the threads'
+//! atomic operations can take effect, up to a number of preemptions.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom -C debug-assertions" cargo test --release -p tierpool --lib models
 //! ```
 //!
-//! Owns the numbered items and what is asserted of them. The code that runs is
-//! `src/engine`, `src/inner/holders.rs` and `src/sizing/calibrator.rs` themselves, with loom's atomics and locks
+//! Owns the numbered items and the assertions about them. The models run the code of `src/engine`,
+//! `src/inner/holders.rs` and `src/sizing/calibrator.rs`, with loom's atomics and locks
 //! (`src/sync`) and tiny limits; no part of it is copied. A test is named by its race.
 //!
-//! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. That is
-//! for `schedules.rs`, which is too large for loom; the rest comes along.
+//! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. The purpose is
+//! `schedules.rs`, which is too large for loom.
 //!
-//! # What is asserted
+//! # Assertions
 //!
-//! - No item is lost, taken twice, or used by two threads with nothing to order them.
+//! - No item is lost, taken twice, or used by two threads that no operation orders.
 //! - No thread touches the items of a cache while another thread may.
 //! - Nothing is freed while another thread may still write to it.
 //! - When the threads are done, the leases cover all idle items and stay within the limit.
@@ -23,64 +23,65 @@
 //! - A closed engine holds nothing.
 //! - A reader of busy threads' counts never finds too many hits or returns.
 //!
-//! # Which threads meet
+//! # Races and their models
 //!
 //! | threads | models |
 //! |---|---|
-//! | a claim (trim, clear) and the cache's owner in a get or a drop, quick or slow | `claim` |
+//! | a claim (trim, clear) and the cache's owner in a get or a drop, on the fast or the slow path | `claim` |
 //! | a claim and a claim | `claim`: `trim_races_trim`, `trim_races_clear`, `trim_on_the_slow_path_races_clear` |
-//! | a claim and a thread's end, or who inherits from it | `exit` |
+//! | a claim and a thread's end, or the thread that inherits from it | `exit` |
 //! | a reclaim and the cache's owner, a trim, another reclaim, closing, or a thread's end | `reclaim` |
-//! | closing and everything that puts something in, or claims, or ends | `close` |
+//! | closing and a thread that puts an item in, claims, or ends | `close` |
 //! | get, drop and trim at a depot | `depot` |
 //! | pushes and pops at one of the rings of a depot | `ring` |
-//! | a guard and the parts cut from it, who leave, clone, grow or write again | `parts` |
-//! | two who lease the last room, or one and who ends a lease | `budget` |
-//! | who reads counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
-//! | a thread that tells the calibrator, or asks for a retired class, and a calibration | `calibrate` |
+//! | a guard and the parts cut from it, which leave, clone, grow or write again | `parts` |
+//! | two leases of the last room, or a lease and the end of a lease | `budget` |
+//! | a reader of counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
+//! | a thread that records returns or asks for a retired class, and a calibration | `calibrate` |
 //! | all of these at once, in long runs | `schedules` |
-//! | a reset of the peaks, and buffers that are made | `schedules`, since loom takes `SeqCst` for less |
+//! | a reset of the peaks, and buffers that are made | `schedules`, since loom weakens `SeqCst` |
 //!
-//! Two races have no model. The last two handles: their count is one atomic number that reaches 0 once.
-//! `close` follows, and sees through its locks and barriers what other threads did, whatever the
-//! count orders. And the thread of `background.rs`, which meets others under one lock.
+//! Two races have no model. The first is that of the last two handles: their count is one atomic
+//! number that reaches 0 once. `close` follows, and its locks and barriers show it the work of
+//! other threads, whatever the count orders. The second is the thread of `background.rs`, which
+//! meets others under one lock.
 //!
-//! # What loom cannot see
+//! # Limits of loom
 //!
-//! - The real light barrier, which only holds the compiler, and the system call that makes up for
+//! - The real light barrier, which only stops the compiler, and the system call that makes up for
 //!   it. Here both sides run the fence that they run where there is no such call. The system
-//!   promises that the pair is as good as two fences. A barrier that the system refuses after it
-//!   was promised is not modelled either.
+//!   promises that the pair is as good as two fences. There is also no model of a system that
+//!   promises the barrier and refuses it later.
 //! - The inside of `OnceLock`, and so how a store grows.
-//! - Orders that need more preemptions than the bound, which is that of the model or
-//!   of `LOOM_MAX_PREEMPTIONS`; more than a handful of threads and items.
-//! - Loads that C11 lets return a value stored later in no order at all
-//!   ("out of thin air"), and machines that are weaker than C11.
+//! - Orders that need more preemptions than the model's bound, or than `LOOM_MAX_PREEMPTIONS`; more
+//!   than a handful of threads and items.
+//! - Loads that return a value that no order has stored yet, which C11 allows ("out of thin air"),
+//!   and machines that are weaker than C11.
 //! - Memory: reads through a dangling pointer, or of uninitialised bytes.
-//! - Clocks: a trim that is due by time is here one that is due by shortage.
+//! - Clocks: in the models, a trim is due by shortage instead of by time.
 //!
-//! # What shuttle cannot see
+//! # Limits of shuttle
 //!
-//! All of that, except long orders and many threads. Also whatever an ordering allows: to shuttle,
-//! each is `SeqCst`, a fence is nothing, and no load is old. So it finds mistakes in the steps of a
-//! protocol and in their order, and none in an ordering. It does not try all orders: a mistake that
-//! it has not found in some thousands may be there.
+//! All of the above, except long orders and many threads. Also the effects of weak orderings: for
+//! shuttle, each is `SeqCst`, a fence is nothing, and each load returns the latest value. So it
+//! finds mistakes in the steps of a protocol and in their order, and none in an ordering. It does
+//! not try all orders: a mistake may remain that it has not found in some thousands.
 //!
-//! # What must fail
+//! # Models that must fail
 //!
 //! `weakened.rs` takes one kind of ordering from one file of the engine, and runs a model that must
-//! fail then. This shows that the models see such mistakes.
+//! fail then. This shows that the models detect such mistakes.
 //!
-//! # What no model needs
+//! # Orderings that no model needs
 //!
-//! Weakened one at a time, these fail no model, since something else orders the same:
+//! If one of these is weakened alone, no model fails, since another operation orders the same:
 //!
 //! - The orderings of `Cache::own`, `disown` and `claim`: those of `Threads::leave` and `inherit`
-//!   lie between two owners, and the barriers between owner and claimer.
-//! - Either fence of `heavy`: without a system call between them one is enough, and without
-//!   both `claim_races_get` fails. With one, the first comes after the claim, and the
-//!   second before the look at `busy`.
-//! - The fence at the end of `close`: the heavy barrier before it is one, too.
+//!   lie between two owners, and the barriers lie between owner and claimer.
+//! - Either fence of `heavy`: without a system call between them one is enough, and without both
+//!   `claim_races_get` fails. With a system call, the first fence comes after the claim, and the
+//!   second before the load of `busy`.
+//! - The fence at the end of `close`: the heavy barrier before it is a fence, too.
 //! - `trim` of a closed engine: its caches have no room, so none is claimed again.
 //! - The orderings in `Account` (`lease`, `give_back`): no item is reached through a lease.
 
@@ -96,7 +97,7 @@ mod ring;
 /// Models that only shuttle can run.
 #[cfg(all(shuttle, not(loom)))]
 mod schedules;
-/// Models that must fail, which only loom can see.
+/// Models that must fail. Only loom can see that.
 #[cfg(loom)]
 mod weakened;
 
@@ -122,7 +123,7 @@ pub(super) fn whole(model: impl Fn() + Send + Sync + 'static) -> impl Fn() + Sen
     }
 }
 
-/// A thread that ends before it can be joined, with all that it does then.
+/// A thread that ends before it is joined, with its destructors.
 pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> model::JoinHandle<()> {
     spawn_endless(move || {
         work();
@@ -130,7 +131,7 @@ pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> model::JoinHandle<(
     })
 }
 
-/// A thread that leaves its caches as they are.
+/// A thread that leaves its caches as they are, without destructors.
 fn spawn_endless(work: impl FnOnce() + Send + 'static) -> model::JoinHandle<()> {
     model::spawn(work)
 }
@@ -142,7 +143,7 @@ const WEIGHT: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Out,
-    /// In the engine, for all that the thread that put it there knows.
+    /// In the engine, as far as the thread that put it there knows.
     Kept,
     Freed,
 }
@@ -152,7 +153,7 @@ struct Ledger {
     items: Vec<State>,
     /// How many the engine may hold.
     kept_max: usize,
-    /// If that matters: makes loom see that the order in which items come and go matters.
+    /// If it matters in which order items come and go: makes loom see that.
     order: Option<&'static AtomicUsize>,
 }
 
@@ -165,7 +166,7 @@ fn allow(items: usize) {
     });
 }
 
-/// To be called before an item is noted to be kept or freed.
+/// Must be called before an item is noted to be kept or freed.
 fn in_order() {
     if let Some(order) = ledger(|ledger| ledger.order) {
         order.fetch_add(1, Ordering::Relaxed);
@@ -183,7 +184,8 @@ impl Default for Ledger {
 }
 
 std::thread_local! {
-    /// Of the model that this test is running. All its threads run on the test's.
+    /// The ledger of the model that this test runs. All threads of the model run on the test's
+    /// thread.
     static LEDGER: RefCell<Ledger> = RefCell::default();
 }
 
@@ -199,14 +201,13 @@ pub(super) fn alive() -> usize {
     })
 }
 
-/// An item that knows whether it is used twice.
+/// An item that detects a second use.
 ///
-/// A reference, so that an engine gone wrong drops it twice and not a part of
-/// the heap; and small, as loom's threads have small stacks.
+/// It is a reference, so that a faulty engine drops it twice and not a part of the heap. It is
+/// small, as loom's threads have small stacks.
 pub(super) struct Number(&'static Numbered);
 
-/// What an item is. Never freed: it is a few words, and a model is run some
-/// thousand times.
+/// The state of an item. Never freed: it is a few words, and a model runs some thousand times.
 struct Numbered {
     number: usize,
     weight: usize,
@@ -215,7 +216,7 @@ struct Numbered {
     pool: RefCell<Option<Handle>>,
 }
 
-// SAFETY: used by the item's holder, and `alone` makes loom see that this is one thread.
+// SAFETY: only the item's holder uses it, and `alone` makes loom check that this is one thread.
 unsafe impl Send for Number {}
 
 impl Number {
@@ -304,7 +305,7 @@ impl Drop for Number {
     }
 }
 
-/// Counts events before they happen, where it orders nothing but itself.
+/// Counts events before they happen, with an atomic that orders nothing else.
 #[derive(Clone)]
 struct Begun(Arc<AtomicUsize>);
 
@@ -314,11 +315,11 @@ impl Begun {
     }
 
     fn one_more(&self) {
-        // Relaxed: so that no model passes because of it.
+        // Relaxed: so that the counter does not make a model pass.
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All that were counted up to now: an exchange sees the last.
+    /// The number of events so far. An exchange sees the last one.
     fn now(&self) -> usize {
         // Relaxed: as above.
         self.0.fetch_add(0, Ordering::Relaxed)
@@ -346,7 +347,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Limits by which a cache is exchanged whole.
+/// Limits with which a cache is exchanged whole.
 fn limits_of_whole_magazines() -> Limits {
     let mut limits = limits();
     limits.classes[0].magazine_rounds = 2;
@@ -377,7 +378,7 @@ impl HasEngine for Pool {
     }
 }
 
-/// An item in a caller's hands, and where it came from.
+/// An item in a caller's hands, and its origin.
 pub(super) struct Held {
     pub(super) item: Number,
     pub(super) origin: Origin<Number>,
@@ -425,7 +426,8 @@ impl Pool {
         self.put_to(CLASS, held);
     }
 
-    /// Puts an item back as the byte pool does it. Returns whether it was kept.
+    /// Puts an item back in the order of steps that the byte pool uses. Returns whether it was
+    /// kept.
     pub(super) fn put_to(&self, class: ClassIndex, held: Held) -> bool {
         let number = held.item.0.number;
         held.item.0.alone.touch();
@@ -450,7 +452,7 @@ impl Pool {
         self.engine.levels(CLASS).idle_items
     }
 
-    /// Asserts what must be so when no thread but the caller uses the pool.
+    /// Asserts what holds while no thread except the caller uses the pool.
     fn assert_accounted(&self, out: usize) {
         let levels = self.engine.levels(CLASS);
         assert_eq!(
@@ -464,22 +466,22 @@ impl Pool {
         self.engine.clear();
         assert_eq!(alive(), out, "`clear` left items");
         assert_eq!(self.idle(), 0);
-        assert_eq!(self.engine.leased(), 0, "leases that nobody has");
+        assert_eq!(self.engine.leased(), 0, "leases without an item");
     }
 
-    /// Asserts that this thread may cache as much as ever.
+    /// Asserts that this thread may still cache two items.
     fn assert_room_for_two(&self) {
         let held = [self.get(), self.get()];
         held.into_iter().for_each(|held| self.put(held));
         let held = [(); 2].map(|()| self.engine.get_local(CLASS));
         assert!(
             held.iter().all(Option::is_some),
-            "leases of this thread's that it does not have"
+            "this thread has leases without items"
         );
     }
 }
 
-/// The cache that an item came from, if that is this thread's.
+/// The cache that an item came from, if it is this thread's.
 fn home_as_it_left(item: &Number, origin: Origin<Number>) -> Option<Here<Number>> {
     // SAFETY: either the caller or the item keeps the pool alive.
     let cache = unsafe { origin.here() }?;
@@ -494,7 +496,7 @@ fn put_local(item: Number, origin: Origin<Number>) -> Result<(), Number> {
     }
 }
 
-/// What the slow path does first, with an item whose return may be a sample.
+/// The first step of the slow path, with an item whose return may be a sample.
 fn put_sample(item: Number, origin: Origin<Number>) -> Result<(), Number> {
     match home_as_it_left(&item, origin) {
         Some(cache) if cache.sample(0).is_some() && cache.has_room() => cache.push::<true>(item),
@@ -502,10 +504,10 @@ fn put_sample(item: Number, origin: Origin<Number>) -> Result<(), Number> {
     }
 }
 
-/// Keeps a pool alive where the last handle may go on any thread.
+/// Keeps a pool alive if any thread may drop the last handle.
 ///
-/// Loom does not see how the standard library's `Arc` orders what its owners
-/// did before it frees: this does the same where loom sees it.
+/// Loom does not see how the standard library's `Arc` orders its owners' work before it frees. This
+/// type does the same where loom sees it.
 struct Handle(Arc<Pool>);
 
 impl Clone for Handle {

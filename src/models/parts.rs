@@ -1,7 +1,7 @@
-//! The parts of a buffer and its guard, who leave it in any order.
+//! The parts of a buffer and its guard, which leave it in any order.
 //!
-//! The buffer is a row of cells here, one for each part and one for the guard's room. Whoever is
-//! last uses all of them, as the next user of the buffer would.
+//! The buffer is a row of cells here, one for each part and one for the guard's room. The last
+//! holder uses all of them, as the next user of the buffer would.
 
 use super::{check, model, spawn};
 use crate::inner::holders::Holders;
@@ -15,7 +15,7 @@ struct Buffer {
     came_home: AtomicUsize,
 }
 
-// SAFETY: loom fails the model if two threads touch a cell with nothing to order them.
+// SAFETY: loom fails the model if two threads touch a cell and no operation orders them.
 unsafe impl Sync for Buffer {}
 
 /// The cell of the guard's room.
@@ -39,7 +39,7 @@ impl Buffer {
         self.cells.iter().for_each(Exclusive::touch);
     }
 
-    /// A part with this cell on another thread, which reads it and is dropped.
+    /// Moves a part with this cell to another thread, which reads it and drops it.
     fn part(self: &Arc<Self>, cell: usize) -> model::JoinHandle<()> {
         self.holders.join();
         let part = Arc::clone(self);
@@ -49,11 +49,11 @@ impl Buffer {
         })
     }
 
-    /// Gives a hold up; the last one takes the buffer home.
+    /// Gives a hold up. The last holder takes the buffer home.
     fn leave(&self) {
         if self.holders.leave() {
             self.touch_all();
-            // Relaxed: read when all threads have ended.
+            // Relaxed: only read when all threads have ended.
             self.came_home.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn growth_races_last_drop() {
     });
 }
 
-// It cuts one part more, if it can go on in the same buffer.
+// It cuts off one more part, if it can stay in the same buffer.
 #[test]
 fn split_races_last_drop() {
     check(3, || {

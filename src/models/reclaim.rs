@@ -4,7 +4,7 @@ use super::{CLASS, Pool, check, limits, spawn, spawn_endless};
 use crate::engine::{Item, Limits};
 use std::sync::Arc;
 
-/// As many items of the class as one thread caches: then all are in its cache.
+/// As many items of the class as one thread caches: so all of them can be in its cache.
 fn short_limits() -> Limits {
     let mut limits = limits();
     limits.classes[0].items = 2;
@@ -18,7 +18,7 @@ fn resting() -> Arc<Pool> {
     pool
 }
 
-/// A get on another thread. All items rest in the cache of this thread.
+/// A get on another thread. All items rest in this thread's cache.
 fn get_elsewhere(pool: &Arc<Pool>) -> crate::sync::model::JoinHandle<()> {
     let other = Arc::clone(pool);
     spawn(move || {
@@ -76,7 +76,7 @@ fn reclaim_races_reclaim() {
     });
 }
 
-// This thread has its caches before: `close_races_join` is about those.
+// This thread has its caches before: `close_races_join` is about a new thread.
 #[test]
 fn reclaim_races_close() {
     check(2, || {

@@ -1,22 +1,22 @@
 //! A ring of a depot, by itself: its pushes and pops against each other.
 //!
-//! Loom runs two steps in both orders only where it sees that the order matters. It misses a
-//! load of one thread and a store of another if the other one has loaded in between. All stamps
-//! are used so. Therefore each push and each pop here begins with a step whose order matters to
-//! loom (`in_order`). Loom does not run a pop in the middle of a push, but it lets the pop see
-//! an old stamp, which is the same.
+//! Loom runs two steps in both orders only where it sees that the order matters. It misses a load
+//! of one thread and a store of another if the other one has loaded in between. All stamps are used
+//! that way. Therefore each push and each pop here begins with a step whose order matters to loom
+//! (`in_order`). Loom does not run a pop in the middle of a push. It lets the pop see an old stamp
+//! instead, which has the same effect.
 
 use super::{Number, allow, check, in_order, spawn};
 use crate::engine::ring::Ring;
 use std::sync::Arc;
 
-/// The fewest places that there may be: each push soon comes to where others pop.
+/// The fewest places that are allowed: each push soon reaches a place where another thread pops.
 const LEN: usize = 2;
 
 /// A ring with items in it, after some that have come and gone.
 fn ring(gone: usize, held: usize) -> Arc<Ring<Number>> {
     allow(LEN);
-    let ring = Ring::new(LEN).expect("so much there is");
+    let ring = Ring::new(LEN).expect("the heap has room");
     for _ in 0..gone {
         push(&ring).expect("room");
         pop(&ring).expect("an item");
@@ -25,7 +25,7 @@ fn ring(gone: usize, held: usize) -> Arc<Ring<Number>> {
     Arc::new(ring)
 }
 
-/// Pushes a new item, and returns its number; `None` if that was refused.
+/// Pushes a new item, and returns its number; `None` if the ring refuses it.
 fn push(ring: &Ring<Number>) -> Option<usize> {
     in_order();
     let item = Number::new();
@@ -33,7 +33,7 @@ fn push(ring: &Ring<Number>) -> Option<usize> {
     ring.push(item).ok().map(|()| number)
 }
 
-/// Pops an item, which is the caller's alone then. Returns its number.
+/// Pops an item, which belongs to the caller alone then. Returns its number.
 fn pop(ring: &Ring<Number>) -> Option<usize> {
     in_order();
     let item = ring.pop()?;
@@ -68,7 +68,7 @@ fn push_races_push_for_the_last_place() {
         let pusher = spawn(move || _ = push(&other));
         let mine = push(&ring).is_some();
         pusher.join().unwrap();
-        assert_eq!(ring.len(), 2, "one of them had it: {mine}");
+        assert_eq!(ring.len(), 2, "one push has taken the place: {mine}");
         assert_eq!([pop(&ring), pop(&ring)].iter().flatten().count(), 2);
     });
 }
@@ -94,7 +94,7 @@ pub(super) fn push_races_pop() {
             let ring = ring(gone, held);
             let other = Arc::clone(&ring);
             let pusher = spawn(move || {
-                // Both, so that one comes to a place that is popped from just now.
+                // Two, so that one push reaches a place that another thread is popping from.
                 (0..2).for_each(|_| _ = push(&other));
             });
             let popped = [pop(&ring), pop(&ring)];
@@ -111,7 +111,7 @@ pub(super) fn push_races_pop() {
     }
 }
 
-// An item that was there before both began is there for one of them, whatever the other does.
+// An item that was there before both pops is there for one of them, whatever the other does.
 #[test]
 fn pop_races_push_and_pop() {
     check(4, || {
@@ -133,7 +133,7 @@ fn pop_races_push_and_pop() {
     });
 }
 
-// Three threads at a ring of two, so that each end goes round while another thread is at it.
+// Three threads at a ring of two, so that each end goes round while another thread uses it.
 #[test]
 fn pushes_and_pops_race_round_the_ring() {
     check(2, || {
@@ -176,14 +176,14 @@ pub(super) fn len_races_push_and_pop() {
 }
 
 #[test]
-fn what_is_left_in_a_ring_ends_with_it() {
+fn items_left_in_a_ring_end_with_it() {
     check(3, || {
         let ring = ring(1, 0);
         let other = Arc::clone(&ring);
         let pusher = spawn(move || _ = push(&other));
         _ = push(&ring);
         pusher.join().unwrap();
-        drop(Arc::into_inner(ring).expect("it is the last"));
+        drop(Arc::into_inner(ring).expect("this is the last reference"));
         assert_eq!(super::alive(), 0);
     });
 }

@@ -1,14 +1,14 @@
-//! Schedules too long for loom: threads that do at random what threads do, on two pools
-//! of two size classes, with magazines of more than one item. And a reset of the peaks,
-//! whose orderings loom takes for weaker than they are.
+//! Schedules that are too long for loom: threads act at random on two pools of two size classes,
+//! with magazines of more than one item. And a reset of the peaks, because loom weakens its
+//! orderings.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg shuttle -C debug-assertions" cargo test --release --lib schedules
 //! ```
 //!
-//! What each thread does is drawn by shuttle, as the order is, so that an order that fails
-//! is run again with the same. See `check_many` in `src/sync/shuttle.rs` for how, and how to
-//! try more.
+//! Shuttle draws the acts of each thread as it draws the order. So an order that fails runs again
+//! with the same acts. `check_many` in `src/sync/shuttle.rs` tells how to do that, and how to try
+//! more orders.
 
 use super::{Held, Number, Pool, alive, spawn, whole};
 use crate::engine::{ClassIndex, ClassLimits, Item, Limits};
@@ -23,9 +23,9 @@ const CLASSES: [ClassIndex; 2] = [ClassIndex(0), ClassIndex(1)];
 const SEATS: usize = 4;
 /// How many threads have a seat, one after the other.
 const LIVES: usize = 2;
-/// How much each of these does.
+/// How many acts each of them does.
 const ACTS: usize = 10;
-/// The most items of a thread's at once.
+/// The most items that a thread holds at once.
 const HELD_MAX: usize = 6;
 
 /// Takes about 6 seconds on one processor.
@@ -41,17 +41,17 @@ fn limits() -> Limits {
     };
     Limits {
         classes: Box::new([class(10, 4, 2), class(6, 4, 3)]),
-        weight: 24, // less than the classes' items
+        weight: 24, // less than the limits of the classes together
         thread_weight: 11,
         trim_interval: None,
-        piece_weight: 8, // less than some pieces free
+        piece_weight: 8, // a limit that some pieces reach
     }
 }
 
-/// A pool, and what is known of it.
+/// A pool, and the known facts about it.
 struct Used {
     pool: Arc<Pool>,
-    /// Of the standard library's, and not kept over any operation of the pool's.
+    /// The standard library's mutex, never held during an operation of the pool.
     known: Mutex<Known>,
 }
 
@@ -62,13 +62,13 @@ struct Known {
     made: [u64; CLASSES.len()],
     kept: [u64; CLASSES.len()],
     stocked: [u64; CLASSES.len()],
-    /// Returns that were begun, per class.
+    /// Returns that have begun, per class.
     puts: [u64; CLASSES.len()],
     closing: bool,
     closed: bool,
 }
 
-/// An item that is out, with its pool and its class.
+/// An outstanding item, with its pool and its class.
 struct Out {
     of: usize,
     class: ClassIndex,
@@ -122,7 +122,7 @@ impl Used {
 
     fn stock(&self, class: ClassIndex) {
         if self.know(|known| known.closing) {
-            return; // the byte pool has a handle when it does this
+            return; // the byte pool has a handle when it stocks
         }
         let make = || Number::of_weight(weight(class));
         let stocked = self.pool.engine.stock(class, 1 + random(3), make) as u64;
@@ -186,9 +186,9 @@ impl Used {
         assert_eq!(
             alive_before - alive(),
             items,
-            "`clear` freed other than it held"
+            "`clear` must free exactly the idle items"
         );
-        assert_eq!(self.pool.engine.leased(), 0, "leases that nobody has");
+        assert_eq!(self.pool.engine.leased(), 0, "leases without an item");
     }
 }
 
@@ -213,7 +213,7 @@ impl World {
             }
             29..31 => self.passed.lock().unwrap().extend(mine.pop()),
             31 => {
-                // As a buffer that has grown.
+                // As for a buffer that has grown.
                 let origin = crate::engine::Origin::NONE;
                 let item = Number::of_weight(weight(class) + 1);
                 let closed = used.is_closed();
@@ -236,14 +236,14 @@ impl World {
     }
 }
 
-/// A thread, which has `mine`, and those that come after it.
+/// A thread, which has `mine`, and its successors.
 fn live(world: Arc<World>, mut mine: Vec<Out>, lives: usize) {
     let here = Arc::clone(&world);
     let thread = spawn(move || {
         for _ in 0..ACTS {
             here.act(&mut mine);
         }
-        // The next begins, and perhaps inherits, while this one ends.
+        // The next thread begins, and may inherit, while this one ends.
         match lives.checked_sub(1) {
             Some(lives) => live(here, mine, lives),
             None => mine.into_iter().for_each(|out| here.put(out)),
@@ -302,7 +302,7 @@ fn peaks_are_reset_while_buffers_are_made() {
         .into_iter()
         .for_each(|thread| thread.join().unwrap());
     assert_eq!(footprint.bytes(), 111);
-    // Or what it was just before, if a buffer was being made.
+    // Or the footprint before, if a buffer was being made.
     assert!((111..=2111).contains(&peak()), "{}", peak());
 }
 

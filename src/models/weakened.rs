@@ -3,8 +3,8 @@
 //! Owns the choice of a model for each kind and file. Knows nothing of where in the file the
 //! orderings are.
 //!
-//! A test here passes if its model fails, with the message that tells why. So the file needs
-//! such orderings, and the model sees a mistake in them. All of that kind in the file are
+//! A test here passes if its model fails, with the message that tells why. So the file needs such
+//! orderings, and the model detects a mistake in them. All orderings of that kind in the file are
 //! weakened at once: no test shows that each of them is needed. Two preemptions are enough for
 //! each; with `LOOM_MAX_PREEMPTIONS=1` some of the models pass.
 
@@ -166,9 +166,9 @@ fn len_races_push_and_pop_without_acquire() {
     fail_without(Ordering::Acquire, RING, ring::len_races_push_and_pop);
 }
 
-// ---- what is weakened ----
+// ---- the weakened file ----
 
-// Else the tests above would show nothing of the file that they name.
+// Otherwise the tests above would show nothing about the file that they name.
 #[test]
 #[should_panic(expected = "the models meet no Release in engine/cache.rs")]
 fn nothing_is_weakened_in_other_files() {

@@ -1,7 +1,9 @@
-//! What the crate uses where a checker runs it: the checker's atomics and locks, wrapped.
+//! The names that the crate uses where a model checker runs it: the checker's atomics and locks,
+//! wrapped.
 //!
-//! Owns what is the same for both checkers: atomics that see when they are freed too early, and
-//! variables of a thread. Knows nothing of how a model is run. `native.rs` has the same names.
+//! Owns the code that is the same for both checkers: atomics that detect a free that comes too
+//! early, and thread-local variables. Knows nothing of how a model is run. `native.rs` has the same
+//! names.
 
 #[cfg(test)]
 pub(crate) use super::checker::model;
@@ -21,7 +23,8 @@ pub(crate) const MODELLED: bool = true;
 
 macro_rules! atomic {
     ($name:ident, $value:ty $(, $modify:ident)*) => {
-        /// The checker's. Loom sees also when it is freed while a thread may still store to it.
+        /// The checker's atomic. Loom also detects a free while another thread may still store to
+        /// it.
         ///
         /// It has the operations that the crate uses. Each takes the ordering that [`weaken`]
         /// leaves.
@@ -60,7 +63,7 @@ macro_rules! atomic {
         impl Drop for $name {
             fn drop(&mut self) {
                 if !panicking() {
-                    // SAFETY: the checker looks.
+                    // SAFETY: the checker detects a race.
                     unsafe { checker::unsync_load!(self.0) };
                 }
             }
@@ -95,7 +98,7 @@ impl AtomicBool {
     }
 }
 
-/// As the others, for an address.
+/// As the other atomics, for an address.
 pub(crate) struct AtomicPtr<T>(checker::atomic::AtomicPtr<T>);
 
 impl<T> AtomicPtr<T> {
@@ -153,7 +156,7 @@ pub(crate) type Position = usize;
 #[track_caller]
 pub(crate) fn fence(ordering: Ordering) {
     match weaken::left(ordering) {
-        // Relaxed: what is left of a weakened fence, and that is none.
+        // Relaxed: the fence was weakened to none.
         Ordering::Relaxed => {}
         ordering => checker::fence(ordering),
     }
@@ -162,24 +165,24 @@ pub(crate) fn fence(ordering: Ordering) {
 impl Drop for Exclusive {
     fn drop(&mut self) {
         if !panicking() {
-            self.touch(); // to free it, too, takes being alone
+            self.touch(); // freeing it needs exclusive access, too
         }
     }
 }
 
-/// Loads a number that no other thread stores to meanwhile; loom fails the model if one may.
+/// Loads a number that no other thread stores to meanwhile. Loom fails the model if one may.
 ///
 /// # Safety
 ///
 /// - No other thread stores to it until the caller lets it.
 pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
-    // SAFETY: the checker looks.
+    // SAFETY: the checker detects a race.
     unsafe { checker::unsync_load!(number.0) }
 }
 
 /// A variable with one value for each of the model's threads, as `std::thread::LocalKey`. It ends
-/// in [`end_thread`]: loom itself ends a thread's variables after `join` has returned elsewhere,
-/// and a variable's destructor finds no other one.
+/// in [`end_thread`]. Loom itself ends a thread's variables after `join` has returned elsewhere,
+/// and a variable's destructor finds no other variable then.
 pub(crate) struct LocalKey<T: 'static>(pub(crate) &'static checker::LocalKey<Local<T>>);
 
 pub(crate) struct Local<T>(RefCell<Option<Rc<T>>>);
@@ -207,13 +210,13 @@ impl<T> LocalKey<T> {
 }
 
 impl<T> Drop for Local<T> {
-    /// Of a thread that does not end while the model runs.
+    /// For a thread that does not end while the model runs.
     fn drop(&mut self) {
         mem::forget(self.0.take());
     }
 }
 
-/// Does the same as the end of a thread. A model's threads call it last.
+/// Runs the destructors that the end of a thread runs. A model's threads call it last.
 #[cfg(test)]
 pub(crate) fn end_thread() {
     while let Some(end) = ENDS.with(|ends| ends.borrow_mut().pop()) {
@@ -225,14 +228,14 @@ std::thread_local! {
     static LIGHT_IS_A_FENCE: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Whether the light barrier is a fence. If not, it is nothing, as where the
-/// system has refused the heavy one.
+/// Whether the light barrier is a fence. If not, it is nothing, as on a system that has refused the
+/// heavy one.
 pub(crate) fn light_is_a_fence() -> bool {
     LIGHT_IS_A_FENCE.get()
 }
 
-/// Decides the above for the models that the calling test runs: all
-/// threads of a model run on the test's.
+/// Sets `light_is_a_fence` for the models that the calling test runs: all threads of a model run on
+/// the test's thread.
 #[cfg(test)]
 pub(crate) fn set_light_is_a_fence(is: bool) {
     LIGHT_IS_A_FENCE.set(is);

@@ -1,13 +1,13 @@
 //! Numbers that order nothing: hints, and counts of events.
 //!
-//! Owns their orderings. Knows nothing of what is counted.
+//! Owns their orderings. Knows nothing of the events.
 
 use super::{Count, Ordering, StaticUsize};
 
-/// A number that only decides when, or how far, to do what is right at any time.
+/// A number that only decides when, or how far, to do work that is correct at any time.
 ///
-/// Every access is `Relaxed`: a hint orders nothing, and may be lost to another thread's.
-/// So a model checker need not try which of its values each thread sees.
+/// Every access is `Relaxed`: a hint orders nothing, and another thread may overwrite it. So a
+/// model checker need not try which of its values each thread sees.
 #[derive(Debug, Default)]
 pub(crate) struct Hint(StaticUsize);
 
@@ -32,7 +32,7 @@ impl Hint {
         self.0.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
     }
 
-    /// As [`add`](Self::add), the other way.
+    /// As [`add`](Self::add), but subtracts.
     pub(crate) fn subtract(&self, less: usize) {
         // Relaxed: see `Hint`.
         self.0.fetch_sub(less, Ordering::Relaxed);
@@ -41,16 +41,15 @@ impl Hint {
 
 /// A number of events, for [`Stats`](crate::Stats) and the calibrator.
 ///
-/// Every access is `Relaxed`, unless it says otherwise: a counter orders nothing.
+/// Every access is `Relaxed`, unless its comment names another ordering: a counter orders nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(Count);
 
 impl Counter {
     /// Counts events where the calling thread is the only writer.
     ///
-    /// A plain load, add and store: no read-modify-write. `Release`, so that
-    /// whoever has read the count and then passed an `Acquire` fence sees what
-    /// was written before it.
+    /// A plain load, add and store: no read-modify-write. `Release`: a thread that has read the
+    /// count and then passed an `Acquire` fence sees everything that was written before the count.
     #[inline(always)]
     pub(crate) fn add_by_owner(&self, events: usize) {
         let count = self.0.load(Ordering::Relaxed);
@@ -91,7 +90,7 @@ mod tests {
 
     #[cfg(target_has_atomic = "64")]
     #[test]
-    fn a_counter_goes_on_beyond_what_32_bits_hold() {
+    fn a_counter_goes_on_beyond_32_bits() {
         let counter = Counter::default();
         let mut expected = u64::from(u32::MAX) - 2;
         assert_eq!(counter.raise_to(expected), expected);

@@ -1,9 +1,9 @@
 //! Loom's atomics, locks and threads, and how loom runs a model.
 //!
-//! Loom tries each order in which the threads' atomic operations can take effect, by the memory
+//! Loom tries each order in which the threads' atomic operations can take effect in the memory
 //! model of C11, up to a number of preemptions.
 //!
-//! Owns what only loom has. `shuttle.rs` has the same names. Knows nothing of the models.
+//! Owns the parts that only loom has. `shuttle.rs` has the same names. Knows nothing of the models.
 
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 pub(crate) use loom::sync::{Mutex, MutexGuard};
@@ -17,8 +17,8 @@ macro_rules! unsync {
 }
 pub(crate) use unsync as unsync_load;
 
-/// Shows loom that the caller has something to itself. Loom fails the model
-/// if two threads are there with nothing to order them.
+/// Shows loom that the caller has exclusive access to something. Loom fails the model if two
+/// threads have access and no operation orders them.
 pub(crate) struct Exclusive(loom::cell::UnsafeCell<()>);
 
 impl Exclusive {
@@ -38,11 +38,11 @@ pub(crate) mod model {
 
     use std::sync::{Arc, Mutex};
 
-    /// The stack that threads may use: 256 KiB. Enough to report a failure; that of the first
-    /// thread is not.
+    /// The stack size of a model's threads: 256 KiB. That is enough to report a failure; the first
+    /// thread's stack is not.
     const STACK_WORDS: usize = 32 * 1024;
 
-    /// Runs a model in every order that at most `preemptions` allow.
+    /// Runs a model in every order with at most `preemptions`.
     pub(crate) fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.max_branches = 20_000;

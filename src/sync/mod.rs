@@ -1,8 +1,8 @@
 //! Atomics, locks and threads for the rest of the crate.
 //!
-//! Owns the choice of where these come from: the standard library or, under `--cfg loom` or
-//! `--cfg shuttle`, that model checker. Knows nothing of what they are used for. Only the
-//! files in this folder name `std::sync::atomic`, loom or shuttle.
+//! Owns the choice of their source: the standard library or, under `--cfg loom` or `--cfg shuttle`,
+//! that model checker. Knows nothing of their use. Only the files in this folder name
+//! `std::sync::atomic`, loom or shuttle.
 
 mod counter;
 pub(crate) use counter::{Counter, Hint};
@@ -30,13 +30,13 @@ pub(crate) mod checker;
 
 use std::sync::{PoisonError, TryLockError};
 
-/// Locks a mutex. Nothing panics while one is held, except where the heap has no memory, and
-/// then what it guards is whole.
+/// Locks a mutex. No code panics while it holds one, except where the heap has no memory. The
+/// guarded data is whole then, too.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As [`lock`], unless another thread has it locked.
+/// As [`lock`]; `None` if another thread has it locked.
 pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),

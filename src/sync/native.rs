@@ -1,12 +1,12 @@
-//! What the crate uses where no checker runs it: the standard library's.
+//! The names that the crate uses where no model checker runs it: the standard library's.
 //!
-//! Owns the choice among the standard library's atomics. Knows nothing of what they are used
-//! for. `checked.rs` has the same names.
+//! Owns the choice among the standard library's atomics. Knows nothing of their use. `checked.rs`
+//! has the same names.
 
 pub(crate) use std::sync::atomic::AtomicPtr;
 #[allow(unused_imports)] // each system has its own barrier
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
-// For what is in a static: a checker's are made and forgotten with each run.
+// For statics: a checker's atomics are made and forgotten with each run.
 pub(crate) use std::sync::atomic::{
     AtomicBool as StaticBool, AtomicPtr as StaticPtr, AtomicUsize as StaticUsize,
 };
@@ -14,7 +14,7 @@ pub(crate) use std::sync::{Mutex, MutexGuard};
 pub(crate) use std::thread::yield_now;
 pub(crate) use std::thread_local;
 
-/// Shows a model checker that the caller has something to itself.
+/// Shows a model checker that the caller has exclusive access to something.
 pub(crate) struct Exclusive;
 
 impl Exclusive {
@@ -34,11 +34,11 @@ impl Exclusive {
 /// - No other thread stores to it until the caller lets it.
 #[inline(always)]
 pub(crate) unsafe fn load_unshared(number: &AtomicUsize) -> usize {
-    // SAFETY: valid, being a reference; the caller excludes stores.
+    // SAFETY: the pointer comes from a reference, so it is valid. The caller excludes stores.
     unsafe { number.as_ptr().read() }
 }
 
-/// Whether a checker runs this.
+/// Whether a model checker runs this code.
 pub(crate) const MODELLED: bool = false;
 
 /// Whether the light barrier is a fence where the system runs no barrier for other threads: always,

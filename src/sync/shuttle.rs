@@ -1,10 +1,10 @@
 //! Shuttle's atomics, locks and threads, and how shuttle runs a model.
 //!
 //! Shuttle tries some of the orders of threads, for models that have too many orders to try all.
-//! One thread runs at a time, and sees all that the others did before. What an ordering would
-//! allow beyond that is not tried.
+//! One thread runs at a time, and sees everything that the others did before. Shuttle does not try
+//! other effects that an ordering would allow.
 //!
-//! Owns what only shuttle has. `loom.rs` has the same names. Knows nothing of the models.
+//! Owns the parts that only shuttle has. `loom.rs` has the same names. Knows nothing of the models.
 
 pub(crate) use shuttle::sync::atomic::{Ordering, fence};
 pub(crate) use shuttle::sync::{Mutex, MutexGuard};
@@ -21,12 +21,12 @@ macro_rules! unsync {
 }
 pub(crate) use unsync as unsync_load;
 
-/// Lets other threads run, as each atomic operation does.
+/// Lets other threads run. Each atomic operation does this.
 fn switch() {
     shuttle::thread::sleep(Duration::ZERO);
 }
 
-/// Fails the model if two threads have the same to themselves at once.
+/// Fails the model if two threads have exclusive access at once.
 pub(crate) struct Exclusive(Cell<bool>);
 
 impl Exclusive {
@@ -35,7 +35,10 @@ impl Exclusive {
     }
 
     pub(crate) fn touch(&self) {
-        assert!(!self.0.replace(true), "two threads are there at once");
+        assert!(
+            !self.0.replace(true),
+            "two threads have exclusive access at once"
+        );
         switch();
         self.0.set(false);
     }
@@ -51,18 +54,18 @@ pub(crate) mod model {
     use std::env;
     use std::sync::{Arc, Mutex};
 
-    /// The stack that threads may use: 256 KiB.
+    /// The stack size of a model's threads: 256 KiB.
     const STACK_BYTES: usize = 256 * 1024;
 
-    /// Where the orders begin that are tried: a test that has passed passes again.
+    /// The seed of the orders: a test that has passed passes again.
     const SEED: u64 = 20;
 
-    /// The most moves of a preemption to another place, in half of the orders.
+    /// The most changes of priority in an order, in the half of the orders that have priorities.
     ///
     /// 3: more than most races need.
     const CHANGES_OF_PRIORITY: usize = 3;
 
-    /// How many orders are tried of a model that loom tries completely.
+    /// How many orders are tried of a model for which loom tries all.
     const FEW: usize = 200;
 
     /// Runs a model in some orders.
@@ -70,11 +73,11 @@ pub(crate) mod model {
         check_many(FEW, model);
     }
 
-    /// Runs a model in `orders` orders. In half of them each step is any thread's. In the other
-    /// half the thread of the highest priority runs, and priorities change seldom.
+    /// Runs a model in `orders` orders. In half of them, any thread may run the next step. In the
+    /// other half, the thread of the highest priority runs, and priorities change seldom.
     ///
-    /// `SHUTTLE_TIMES` multiplies their number, and `SHUTTLE_RANDOM_SEED` selects others. An order
-    /// that fails is printed. It is run again, alone, if it is given as `SHUTTLE_REPLAY`.
+    /// `SHUTTLE_TIMES` multiplies the number of orders, and `SHUTTLE_RANDOM_SEED` selects others.
+    /// An order that fails is printed. Give it as `SHUTTLE_REPLAY` to run it again, alone.
     pub(crate) fn check_many(orders: usize, model: impl Fn() + Send + Sync + 'static) {
         let times = env::var("SHUTTLE_TIMES").map_or(1, |times| times.parse().unwrap());
         let orders = orders * times;
@@ -93,7 +96,7 @@ pub(crate) mod model {
     fn run(scheduler: impl Scheduler + 'static, model: Arc<impl Fn() + Send + Sync + 'static>) {
         let mut config = shuttle::Config::new();
         config.stack_size = STACK_BYTES;
-        config.silence_warnings = true; // `src/models` lists what it does not see
+        config.silence_warnings = true; // `src/models` lists the cases that shuttle does not see
         let steps = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&steps);
         let orders = shuttle::Runner::new(scheduler, config).run(move || {
@@ -108,7 +111,7 @@ pub(crate) mod model {
         thread.spawn(work).expect("shuttle always has one")
     }
 
-    /// A number below another, as the order that is tried has it.
+    /// A number below `below`, which the present order determines.
     pub(crate) fn random(below: usize) -> usize {
         thread_rng().gen_range(0..below)
     }

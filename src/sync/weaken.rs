@@ -1,10 +1,10 @@
 //! Orderings that are weakened for a model that must fail without them.
 //!
-//! Owns which kind of ordering is weakened, and in which source file. Knows nothing of the
-//! models, or of what an ordering is for.
+//! Owns which kind of ordering is weakened, and in which source file. Knows nothing of the models,
+//! or of the purpose of an ordering.
 //!
-//! Each atomic operation and fence looks at the file that it is called from. The engine is
-//! compiled as it is, and does not know of this.
+//! Each atomic operation and fence looks at the file that it is called from. The engine is compiled
+//! without changes, and does not know of this.
 
 use super::Ordering;
 use std::cell::Cell;
@@ -17,7 +17,7 @@ struct Weak {
     /// The end of a source file's path.
     file: &'static str,
     kind: Ordering,
-    /// Whether an operation has met it.
+    /// Whether an operation has used a weakened ordering.
     met: bool,
 }
 
@@ -25,7 +25,7 @@ std::thread_local! {
     static WEAK: Cell<Option<Weak>> = const { Cell::new(None) };
 }
 
-/// The ordering that the checker runs for one that the calling file names.
+/// The ordering that the checker runs where the calling file names `named`.
 #[track_caller]
 pub(super) fn left(named: Ordering) -> Ordering {
     let Some(weak) = WEAK.get() else {
@@ -44,20 +44,20 @@ fn without(named: Ordering, kind: Ordering) -> Ordering {
         // AcqRel: the other half stays, Acquire or Release.
         (Ordering::AcqRel, Ordering::Acquire) => Ordering::Release,
         (Ordering::AcqRel, Ordering::Release) => Ordering::Acquire,
-        // Relaxed: nothing stays of what is weakened.
+        // Relaxed: the weakened ordering has no other half.
         _ if named == kind => Ordering::Relaxed,
         _ => named,
     }
 }
 
-/// Runs models with one kind of ordering weakened in one source file, until one fails.
+/// Runs models with one kind of ordering weakened in one source file, until a model fails.
 ///
-/// Weakens them for the rest of the calling test: all threads of a model run on the test's.
+/// Weakens it for the rest of the calling test: all threads of a model run on the test's thread.
 ///
 /// # Panics
 ///
 /// - If a model fails.
-/// - If all pass. The message tells whether they met such an ordering.
+/// - If all pass. The message tells whether they used such an ordering.
 #[allow(dead_code)] // shuttle sees no ordering
 pub(crate) fn fail_without(kind: Ordering, file: &'static str, models: impl FnOnce()) -> ! {
     let met = false;

@@ -1,8 +1,8 @@
-//! What must balance in a pool's counts.
+//! The balance of a pool's counts.
 
 use tierpool::Pool;
 
-/// All that must hold while no thread is inside the pool.
+/// Asserts everything that holds while no thread is inside the pool.
 pub fn assert_accounts_balance(pool: &Pool) {
     let stats = pool.stats();
     let total = stats.total;
@@ -29,8 +29,8 @@ pub fn assert_accounts_balance(pool: &Pool) {
     }
     for class in &stats.classes {
         let counts = &class.counts;
-        // A guard that was outgrown behind `DerefMut` may end in another class, but none has
-        // less than its class.
+        // A guard that outgrew its buffer behind `DerefMut` may be counted in another class when it
+        // ends. But no guard has less capacity than its class.
         let least = counts.outstanding * class.capacity as u64;
         assert!(counts.outstanding_bytes >= least, "{counts:?}");
         assert!(

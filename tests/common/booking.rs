@@ -1,20 +1,20 @@
-//! A global allocator that books each block to the ledger of the thread that
-//! asked for it, wherever the block is freed, and refuses what it is told to.
+//! A global allocator that books each block to the ledger of the thread that asked for it,
+//! whichever thread frees the block. It can refuse blocks.
 //!
-//! Owns the mark that each block carries. Knows nothing of what is booked.
+//! Owns the header of each block. Knows nothing of the ledgers' contents.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-/// What a test keeps of the blocks.
+/// A test's record of the blocks.
 pub trait Books {
-    /// Whether a thread of `ledger` that asks for a block does not get it.
+    /// Whether to refuse a block to a thread of `ledger` that asks for it.
     fn refuses(_ledger: usize, _layout: Layout) -> bool {
         false
     }
 
-    /// A thread of `ledger` has got a block.
+    /// A thread of `ledger` has received a block.
     fn allocated(ledger: usize, layout: Layout);
 
     /// A block that was booked to `ledger` is about to be freed.
@@ -25,8 +25,8 @@ thread_local! {
     static LEDGER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Books what the calling thread allocates from now on to `ledger`. At first it
-/// is 0.
+/// Books the calling thread's allocations from now on to `ledger`. Before the first call, that is
+/// ledger 0.
 pub fn join(ledger: usize) {
     LEDGER.set(ledger);
 }
@@ -40,7 +40,7 @@ impl<B> Booking<B> {
     }
 }
 
-/// What each block has in front: room for the number of its ledger.
+/// The size of a block's header, which holds the number of its ledger.
 fn header(layout: Layout) -> usize {
     layout.align().max(16)
 }
@@ -67,8 +67,8 @@ unsafe impl<B: Books> GlobalAlloc for Booking<B> {
             return start;
         }
         B::allocated(ledger, layout);
-        // SAFETY: the block begins with a header of at least 16 bytes, whose
-        // size is a multiple of 16, so its last word is aligned and ours.
+        // SAFETY: the block begins with a header of at least 16 bytes, whose size is a multiple of
+        // 16. So its last word is aligned and belongs to this allocator.
         unsafe {
             let block = start.add(header(layout));
             block.cast::<usize>().sub(1).write(ledger);
@@ -77,7 +77,7 @@ unsafe impl<B: Books> GlobalAlloc for Booking<B> {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let outer = with_header(layout).expect("the layout that `alloc` was asked for");
+        let outer = with_header(layout).expect("`alloc` was called with this layout");
         // SAFETY: `alloc` wrote the ledger in front of the block.
         B::freed(unsafe { block.cast::<usize>().sub(1).read() }, layout);
         // SAFETY: the block is one of `alloc`'s, which put it this far behind

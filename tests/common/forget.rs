@@ -1,8 +1,7 @@
 //! `mem::forget` that leak checkers do not count as a leak.
 //!
-//! Owns what was forgotten, in a static: Miri, AddressSanitizer and valgrind take what
-//! is reachable from there for not leaked, and go on looking at all the rest. Knows
-//! nothing of what it is.
+//! Owns the forgotten values, in a static. Miri, AddressSanitizer and valgrind count nothing that
+//! is reachable from a static as leaked, and still report other leaks. Knows nothing of the values.
 
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};

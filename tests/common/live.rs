@@ -1,11 +1,11 @@
-//! The bytes that are alive of what counted threads allocated, wherever it is freed.
+//! The number of live bytes that counted threads allocated, whichever thread frees them.
 
 use super::booking::{Booking, Books, join};
 use std::alloc::Layout;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 
-/// The ledger of counted threads. All others have 0.
+/// The ledger of counted threads. All other threads have ledger 0.
 const COUNTED: usize = 1;
 
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
@@ -33,17 +33,17 @@ pub fn live_bytes() -> i64 {
     LIVE_BYTES.load(Ordering::Relaxed)
 }
 
-/// Has the calling thread's allocations counted from now on.
+/// Counts the calling thread's allocations from now on.
 pub fn count_here() {
     join(COUNTED);
 }
 
-/// Runs `work` on a thread whose allocations are counted, to the end of its
+/// Runs `work` on a new thread and counts its allocations, up to the destructors of its
 /// thread-locals.
 ///
 /// # Panics
 ///
-/// - If the system has no thread to give.
+/// - If the system refuses the thread.
 pub fn counted<T: Send + 'static>(
     builder: thread::Builder,
     work: impl FnOnce() -> T + Send + 'static,
@@ -53,5 +53,5 @@ pub fn counted<T: Send + 'static>(
         work()
     };
     let thread = builder.spawn(counted);
-    thread.expect("the system lets a process have so many threads")
+    thread.expect("the system allows one more thread")
 }

@@ -1,4 +1,4 @@
-//! The scenarios of `tests/membarrier.rs`, each with what `docs/memory.md` says of it.
+//! The scenarios of `tests/membarrier.rs`, which check the promises of `docs/memory.md`.
 
 use super::accounts::assert_accounts_balance;
 use super::forget;
@@ -11,14 +11,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use tierpool::{Pool, PooledBuf};
 
-/// Which scenario a child process is to run.
+/// Names the scenario that a child process runs.
 const SCENARIO: &str = "TIERPOOL_MEMBARRIER_SCENARIO";
 
-/// Whether each step costs microseconds: under valgrind, for which
-/// `scripts/sanitize.sh` sets `--cfg slow`.
+/// Whether each step costs microseconds. It does under valgrind, where `scripts/sanitize.sh` sets
+/// `--cfg slow`.
 const SLOW: bool = cfg!(slow);
 
-/// A child's exit code if the scenario cannot be made here.
+/// A child's exit code if the scenario is not possible here.
 const CANNOT: u8 = 77;
 
 /// How a child is expected to end.
@@ -36,7 +36,7 @@ const SCENARIOS: [(&str, End, fn()); 5] = [
     ("refused from the start with ENOSYS", End::Well, || {
         refused_from_the_start(libc::ENOSYS);
     }),
-    // Or the two above would not show that it is not called.
+    // Otherwise the two scenarios above would not show that the pool never makes the call.
     (
         "a call that kills, after the first pool",
         End::BySigsys,
@@ -87,7 +87,7 @@ pub fn main() {
 
 // ---- the filter ----
 
-/// What happens to the two calls of `membarrier` that the pool makes, and to all others.
+/// The result of the two `membarrier` calls that the pool makes, and of all other calls.
 struct Filter {
     register: u32,
     others: u32,
@@ -103,10 +103,11 @@ impl Filter {
         libc::SECCOMP_RET_ERRNO | error as u32
     }
 
-    /// From now on, for all threads of this process; or ends it with [`CANNOT`].
+    /// Installs the filter for all threads of this process, for good. If that fails, ends the
+    /// process with [`CANNOT`].
     fn install(self) {
-        // Where `struct seccomp_data` has the call's number, and the low half of its
-        // first argument.
+        // Offsets in `struct seccomp_data`: the call's number, and the low half of its first
+        // argument.
         const NUMBER: u32 = 0;
         const COMMAND: u32 = if cfg!(target_endian = "little") {
             16
@@ -134,7 +135,7 @@ impl Filter {
         };
         // SAFETY: takes numbers only.
         let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0
-            // SAFETY: `program` and what it points to live as long as the call, which
+            // SAFETY: `program` and the filter that it points to live as long as the call, which
             // copies them.
             && unsafe {
                 libc::syscall(
@@ -173,7 +174,7 @@ fn cannot(why: &str) -> ! {
     std::process::exit(CANNOT.into());
 }
 
-/// A thread whose allocations are counted, wherever they are freed.
+/// A thread whose allocations are counted, whichever thread frees them.
 fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     live::counted(thread::Builder::new(), work)
 }
@@ -182,7 +183,7 @@ fn counted<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thre
 
 const CAPACITY: usize = 4096;
 
-/// What a magazine holds of this class, and a full cache.
+/// The buffers in a magazine of this class; a full cache holds `CACHE`.
 const MAGAZINE: usize = 32;
 const CACHE: usize = 64;
 
@@ -203,8 +204,7 @@ fn retained(pool: &Pool) -> u64 {
     pool.stats().total.retained_buffers
 }
 
-/// A thread that has done something and waits, with what it has in its caches, until it
-/// may end.
+/// A thread that has filled its caches and then waits until it may end.
 struct Resting {
     end: mpsc::Sender<()>,
     thread: thread::JoinHandle<()>,
@@ -229,9 +229,9 @@ impl Resting {
     }
 }
 
-// ---- everything at once ----
+// ---- all operations at once ----
 
-/// Whose contents show that nobody else wrote to it.
+/// A guard whose contents show that no other thread wrote to it.
 struct Stamped {
     buf: PooledBuf,
     stamp: u8,
@@ -250,11 +250,11 @@ impl Stamped {
     }
 }
 
-/// Threads that get, drop elsewhere, trim, clear and end, while others begin; and in each
-/// other round the last handle goes while they are at work.
+/// Threads get, drop elsewhere, trim, clear and end, while others begin. In every second round, the
+/// last handle is dropped while they run.
 ///
-/// If the last handle `leaks`, a guard of each pool is kept, from which a leak
-/// checker finds all that is leaked.
+/// If the last handle `leaks`, one guard of each pool is kept. Through it, a leak checker reaches
+/// all leaked buffers.
 fn everything_at_once(rounds: usize, leaks: bool) {
     const THREADS: usize = 4;
     const STEPS: usize = if SLOW { 40 } else { 1500 };
@@ -288,7 +288,7 @@ fn everything_at_once(rounds: usize, leaks: bool) {
                     _ => {}
                 }
             }
-            drop(pool); // the last one, perhaps
+            drop(pool); // may be the last handle
             held.into_iter().for_each(Stamped::verify);
         };
         let threads: Vec<_> = (0..THREADS)
@@ -296,7 +296,7 @@ fn everything_at_once(rounds: usize, leaks: bool) {
                 let (pool, mail) = (pool.clone(), Arc::clone(&mail));
                 counted(move || {
                     if thread == 0 {
-                        // Begins when this one ends.
+                        // The next thread begins when this one ends.
                         let (pool, mail) = (pool.clone(), Arc::clone(&mail));
                         let end = thread + THREADS;
                         work(pool.clone(), Arc::clone(&mail), thread);
@@ -324,9 +324,9 @@ fn everything_at_once(rounds: usize, leaks: bool) {
 
 // ---- from the start ----
 
-/// "If it is forbidden from the start, a slower way is taken": everything works.
+/// `membarrier` is forbidden from the start: everything works.
 fn refused_from_the_start(error: i32) {
-    // Registering is refused. Whoever calls the barrier all the same is killed.
+    // Registering is refused. A process that calls the barrier anyway is killed.
     let filter = Filter {
         register: Filter::refuse(error),
         others: libc::SECCOMP_RET_KILL_PROCESS,
@@ -342,13 +342,13 @@ fn refused_from_the_start(error: i32) {
         move || fill_cache(&pool, 20)
     });
     assert_eq!(retained(&pool), 23);
-    // As with `membarrier`: trims reach the caches of all threads.
+    // As on a system with `membarrier`: trims reach the caches of all threads.
     assert_eq!((pool.trim().buffers, pool.trim().buffers), (0, 23));
     assert_eq!(retained(&pool), 0);
     assert_accounts_balance(&pool);
     other.end();
 
-    // And the last handle those of a thread that is blocked.
+    // The last handle reaches the cache of a blocked thread as well.
     let before = live_bytes();
     let other = Resting::after({
         let pool = pool.clone();
@@ -364,9 +364,9 @@ fn refused_from_the_start(error: i32) {
     assert!(left < CAPACITY as i64, "{left} bytes are left");
     other.end();
 
-    // Not here: a thread keeps a few words of pools that are gone.
+    // On a new thread: a thread keeps a few words for pools that are gone.
     let all_at_once = || counted(|| everything_at_once(2, false)).join().unwrap();
-    all_at_once(); // the process's once-only things
+    all_at_once(); // allocates the process-wide data
     let before = live_bytes();
     for round in 0..if SLOW { 1 } else { 6 } {
         all_at_once();
@@ -376,22 +376,22 @@ fn refused_from_the_start(error: i32) {
 
 // ---- later ----
 
-/// "If a sandbox forbids it after the first pool was made, trims reach the depot only, and
-/// the last handle's drop leaks what thread caches hold."
+/// A sandbox forbids `membarrier` after the first pool was made: trims reach the depot only, and
+/// the last handle's drop leaks the buffers in thread caches.
 fn refused_later(error: i32) {
     let register = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
     if let Err(error) = membarrier(register) {
         let error = std::io::Error::from_raw_os_error(error);
         cannot(&format!("this kernel has no membarrier: {error}"));
     }
-    // From before, with caches in use, and one trim behind it.
+    // A pool from before the filter, with filled caches, after one trim.
     let old = pool();
     fill_cache(&old, 10);
     old.trim();
     let other = Resting::after({
         let pool = old.clone();
         move || {
-            fill_cache(&pool, CACHE + MAGAZINE); // one magazine is in the depot
+            fill_cache(&pool, CACHE + MAGAZINE); // one more magazine, which is in the depot
             drop(pool);
         }
     });
@@ -403,7 +403,7 @@ fn refused_later(error: i32) {
     let expedited = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED;
     assert_eq!(membarrier(expedited), Err(error), "the filter works");
 
-    // Trims, and clear, reach the depot only.
+    // Trims and clears reach the depot only.
     let in_caches = (10 + CACHE) as u64;
     assert_eq!(retained(&old), in_caches + MAGAZINE as u64);
     let trimmed = (old.trim().buffers, old.trim().buffers);
@@ -413,7 +413,7 @@ fn refused_later(error: i32) {
     );
     assert_eq!((old.trim().buffers, old.clear().buffers), (0, 0));
     assert_eq!(retained(&old), in_caches);
-    // The caches serve as before, and none has become another's.
+    // The caches serve as before, and no thread has got another one's cache.
     let misses = old.stats().total.misses;
     let all: Vec<_> = (0..10)
         .map(|at| Stamped::new(old.get(CAPACITY), at, CAPACITY))
@@ -421,18 +421,18 @@ fn refused_later(error: i32) {
     all.into_iter().for_each(Stamped::verify);
     assert_eq!(old.stats().total.misses, misses);
     assert_accounts_balance(&old);
-    // A thread that ends hands on what it cached, and from the depot it can go.
+    // A thread that ends moves its cached buffers to the depot, where a trim frees them.
     other.end();
     assert_eq!((old.clear().buffers, retained(&old)), (CACHE, 10));
     assert_accounts_balance(&old);
 
-    // A pool that is made now is as the others.
+    // A pool that is made now acts the same.
     let new = pool();
     fill_cache(&new, 5);
     assert_eq!((new.clear().buffers, retained(&new)), (0, 5));
 
-    // The last handle leaks what is in the caches, and nothing else: not what is in the
-    // depot or with a guard.
+    // The last handle leaks the buffers in the caches, and nothing else: no buffer in the depot,
+    // and none of a guard.
     for (pool, in_cache) in [(old, 10), (new, 5)] {
         let held: Vec<_> = (0..in_cache).map(|_| pool.get(CAPACITY)).collect();
         let other = Resting::after({
@@ -444,19 +444,19 @@ fn refused_later(error: i32) {
         });
         drop(held);
         let guard = Stamped::new(pool.get(CAPACITY), 7, CAPACITY);
-        // From here a leak checker finds what is leaked.
+        // From here a leak checker reaches the leaked buffers.
         forget::forget(pool.get(1));
         assert_eq!(retained(&pool), (CACHE + MAGAZINE + in_cache - 1) as u64);
         let before = live_bytes();
         drop(pool);
         let freed = before - live_bytes();
-        // The guard keeps the pool alive, and the pool one cell for the next buffer.
+        // The guard keeps the pool alive, and the pool keeps one cell for the next buffer.
         let depot = (MAGAZINE * (CAPACITY + 64) - 64) as i64;
         assert!(
             (depot..depot + CAPACITY as i64).contains(&freed),
             "{freed} bytes freed of the {depot} in the depot"
         );
-        // Its owner has it still; then it goes, and the thread does not touch its caches.
+        // The cache's owner still has it. Then the owner ends, and does not touch its caches.
         let before = live_bytes();
         guard.verify();
         let freed = before - live_bytes();

@@ -1,22 +1,22 @@
-//! A secret, and all ways to write it to a buffer of the pool and to let go of that.
+//! A secret, and all ways to write it to a buffer of the pool and to release the buffer.
 //!
-//! Owns the list, which `tests/it` goes through from within and `tests/wiped.rs` from
-//! the allocator. Knows nothing of who looks where.
+//! Owns the list. `tests/it` checks it through the pool's API, and `tests/wiped.rs` in the
+//! allocator. Knows nothing of these checks.
 
 use bytes::{Buf, BufMut, BytesMut};
 use std::io::Write as _;
 use tierpool::{Pool, PooledBuf};
 
-/// What each way expects of the empty buffer that it is given.
+/// The capacity of the empty buffer that each way receives.
 pub const CAPACITY: usize = 512;
 
-/// Like nothing else in memory, not even in part.
+/// Unlike anything else in memory, even in part.
 pub const SECRET: &[u8] = b"q7Zk!vN3x#Rw9@bTy5&Lm2^Hc8%Jf4*Pd6+Gs";
 
-/// Writes a secret to an empty buffer of the pool, and lets go of it.
+/// Writes a secret to an empty buffer of the pool, and releases the buffer.
 pub type Way = fn(&Pool, PooledBuf);
 
-/// All ways to write a secret and to let go of the buffer.
+/// All ways to write a secret and to release the buffer.
 pub const WAYS: [(&str, Way); 36] = [
     ("extend_from_slice", |_, mut buf| {
         buf.extend_from_slice(SECRET)
@@ -38,11 +38,11 @@ pub const WAYS: [(&str, Way); 36] = [
     }),
     ("chunk_mut and advance_mut", |_, mut buf| {
         buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
-        // SAFETY: these bytes were written by the line before.
+        // SAFETY: the line before wrote these bytes.
         unsafe { buf.advance_mut(SECRET.len()) };
     }),
-    // `tokio`'s `read_buf` writes to the chunk first and announces it later, or never, if
-    // the read fails half-way.
+    // `tokio`'s `read_buf` writes to the chunk first and announces the bytes later. If the read
+    // fails half-way, it never announces them.
     ("chunk_mut, and never announced", |_, mut buf| {
         buf.chunk_mut()[..SECRET.len()].copy_from_slice(SECRET);
     }),
@@ -59,12 +59,12 @@ pub const WAYS: [(&str, Way); 36] = [
         for (to, &byte) in buf.spare_capacity_mut().iter_mut().zip(SECRET) {
             to.write(byte);
         }
-        // SAFETY: these bytes were written by the lines before.
+        // SAFETY: the lines before wrote these bytes.
         unsafe { buf.set_len(SECRET.len()) };
     }),
     ("set_len to less", |_, mut buf| {
         buf.put_slice(SECRET);
-        // SAFETY: of no bytes, none must be initialised.
+        // SAFETY: a length of 0 needs no initialised bytes.
         unsafe { buf.set_len(0) };
     }),
     ("spare_capacity_mut, and never announced", |_, mut buf| {
@@ -108,7 +108,7 @@ pub const WAYS: [(&str, Way); 36] = [
             buf.put_bytes(1, CAPACITY - SECRET.len());
             buf.put_slice(SECRET);
             buf.advance(CAPACITY - SECRET.len());
-            // Copied to the front, for room; where it was, it still is.
+            // Copied to the front, for room. The old copy is still in the buffer.
             buf.put_bytes(2, 10);
             assert_eq!(buf.capacity(), CAPACITY);
         },

@@ -1,4 +1,4 @@
-//! How much a pool retains, whatever it is given.
+//! How much a pool retains, whatever buffers come back to it.
 
 use crate::{assert_accounts_balance, class, options, rounds, total};
 use bytes::BytesMut;
@@ -19,7 +19,7 @@ fn buffers_far_above_their_class_count_by_their_bytes_and_not_by_their_class() {
     let after = class(&pool, 512);
     assert_eq!((after.retained_buffers, after.discards.full), (8, 32));
     assert_eq!(after.retained_bytes, 8 * (LARGE as u64 - 1));
-    // What they leave of the budget is less than one of the smallest class.
+    // The rest of the budget is smaller than a buffer of the smallest class.
     drop(pool.adopt(BytesMut::with_capacity(512)));
     assert_eq!(class(&pool, 512).discards.full, 33);
     assert_eq!(pool.clear().buffers, 8);
@@ -39,13 +39,13 @@ fn buffers_far_above_their_class_count_by_their_bytes_and_not_by_their_class() {
     assert_accounts_balance(&pool);
 }
 
-// Failed once: each ending thread took a place for a whole magazine in the
-// depot with the one buffer that it had cached, and 128 of them filled it.
+// Failed once: each ending thread left a magazine with a single buffer in the depot, and 128 of
+// them filled it.
 #[test]
-fn short_threads_that_cache_a_buffer_each_do_not_fill_the_depot() {
+fn short_threads_that_each_cache_a_buffer_do_not_fill_the_depot() {
     const THREADS: usize = if crate::SLOW { 4 } else { 128 };
     const HELD: usize = if crate::SLOW { 200 } else { 2000 };
-    // The budget has room for these and for no more.
+    // The budget has room for these buffers and no more.
     let pool = options(&[512])
         .retain_bytes(512 * (HELD + THREADS))
         .build()
@@ -63,7 +63,7 @@ fn short_threads_that_cache_a_buffer_each_do_not_fill_the_depot() {
         })
         .collect();
     for thread in threads {
-        thread.join().unwrap(); // a scope would not wait for their destructors
+        thread.join().unwrap(); // a scope would not wait for the destructors
     }
     drop(held);
     let after = total(&pool);
@@ -72,7 +72,7 @@ fn short_threads_that_cache_a_buffer_each_do_not_fill_the_depot() {
 }
 
 #[test]
-fn the_budget_is_one_for_all_threads_and_classes() {
+fn all_threads_and_classes_share_one_budget() {
     const THREADS: usize = 3;
     const CLASSES: [usize; 3] = [512, 4096, 65_536];
     const BUDGET: usize = 200_000;
@@ -86,9 +86,9 @@ fn the_budget_is_one_for_all_threads_and_classes() {
                     let capacity = CLASSES[(at + round) % CLASSES.len()];
                     let held: Vec<PooledBuf> = (0..70).map(|_| pool.get(capacity)).collect();
                     step.wait();
-                    drop(held); // by all at once
+                    drop(held); // all threads at once
                     step.wait();
-                    step.wait(); // looked at
+                    step.wait(); // the test has checked
                 }
             })
         })
@@ -97,7 +97,7 @@ fn the_budget_is_one_for_all_threads_and_classes() {
         step.wait();
         step.wait();
         let stats = pool.stats();
-        // Not the total, which never shows more than is leased.
+        // Not the total, which never shows more than the leased bytes.
         let retained = stats
             .classes
             .iter()
@@ -116,7 +116,7 @@ fn the_budget_is_one_for_all_threads_and_classes() {
 #[test]
 fn no_class_keeps_more_buffers_than_its_limit_on_all_levels_together() {
     let pool = options(&[512, 2048]).max_per_class(10).build().unwrap();
-    // Of these, 5 are loose, 5 are cached here, and there is no room for others.
+    // Of these buffers, 5 are loose and 5 are cached here. There is no room for others.
     let longer: Vec<PooledBuf> = (0..5)
         .map(|_| pool.adopt(BytesMut::with_capacity(700)))
         .collect();
@@ -143,7 +143,7 @@ fn no_class_keeps_more_buffers_than_its_limit_on_all_levels_together() {
 }
 
 #[test]
-fn a_threads_caches_keep_so_many_bytes_together_and_hand_on_the_rest() {
+fn a_threads_caches_keep_thread_cache_bytes_together_and_flush_the_rest() {
     const CACHED: usize = 8 * 512;
     for (first, second) in [(512, 1024), (1024, 512)] {
         let pool = options(&[512, 1024])
@@ -155,7 +155,7 @@ fn a_threads_caches_keep_so_many_bytes_together_and_hand_on_the_rest() {
             drop(held);
         }
         assert_eq!(total(&pool).retained_buffers, 80);
-        // Another thread gets all of the depot's, and nothing of this one's.
+        // Another thread gets all buffers of the depot, and none of this thread's.
         let other = pool.clone();
         thread::spawn(move || {
             for capacity in [first, second] {
@@ -171,7 +171,7 @@ fn a_threads_caches_keep_so_many_bytes_together_and_hand_on_the_rest() {
         assert_eq!(
             class(&pool, second).retained_buffers,
             0,
-            "the first has it all"
+            "the first class has all of it"
         );
         assert_eq!((after.discards.total(), after.trimmed), (0, 0));
         assert_accounts_balance(&pool);

@@ -44,7 +44,7 @@ fn a_request_gets_the_smallest_class_that_holds_it() {
 }
 
 #[test]
-fn a_list_of_ones_own_is_taken_as_it_is() {
+fn a_custom_list_of_classes_is_used_unchanged() {
     let pool = pool_of(&[512, 2048, 65_536]);
     assert_eq!(pool.classes(), [512, 2048, 65_536]);
     for (request, capacity) in [(0, 512), (513, 2048), (2049, 65_536), (65_536, 65_536)] {
@@ -92,7 +92,7 @@ fn a_request_that_no_allocation_can_meet_panics_and_counts_nothing() {
 }
 
 #[test]
-fn a_return_goes_to_the_largest_class_that_its_capacity_fills() {
+fn a_return_joins_the_largest_class_that_is_not_above_its_capacity() {
     let pool = pool_of(&[512, 2048, 65_536]);
     for (capacity, home) in [
         (512, 512),
@@ -114,9 +114,9 @@ fn a_return_goes_to_the_largest_class_that_its_capacity_fills() {
     }
 }
 
-// The trap of rounding up: a 1500-byte buffer in the 2048-byte class.
+// A class that rounded capacities up could have a 1500-byte buffer in the 2048-byte class.
 #[test]
-fn a_get_never_has_less_room_than_its_class_whatever_was_returned() {
+fn a_get_never_has_less_room_than_its_class_after_any_return() {
     let pool = pool_of(&[512, 1024, 2048]);
     for capacity in (400..2048).step_by(97) {
         drop(pool.adopt(BytesMut::with_capacity(capacity)));
@@ -126,7 +126,7 @@ fn a_get_never_has_less_room_than_its_class_whatever_was_returned() {
         for buf in &held {
             assert!(buf.capacity() >= request);
         }
-        // Out for good, so that the next request meets what is left.
+        // Outstanding for good, so that the next request meets the remaining buffers.
         for buf in held {
             drop(buf.detach());
         }
@@ -172,7 +172,7 @@ fn a_detached_buffer_is_the_users_and_is_counted() {
 }
 
 #[test]
-fn each_class_keeps_to_itself() {
+fn a_request_never_takes_a_buffer_of_another_class() {
     let pool = pool_of(&[512, 2048, 65_536]);
     drop((pool.get(512), pool.get(2048), pool.get(65_536)));
     for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! What becomes of a buffer that its user changed: whole again, of another
-//! class, or freed and counted; never two owners of one memory.
+//! A buffer that its user has changed comes home whole, joins another class, or is freed and
+//! counted. Its memory never has two owners.
 
 use crate::{
     assert_accounts_balance, assert_disjoint, assert_idle_buffers_are_disjoint_and_whole, class,
@@ -23,7 +23,7 @@ fn filled(pool: &Pool) -> PooledBuf {
     buf
 }
 
-/// The one buffer that was taken is idle again, at its full capacity.
+/// Asserts that the one buffer is idle again, at its full capacity.
 #[track_caller]
 fn assert_came_home_whole(pool: &Pool, address: usize) {
     let before = total(pool);
@@ -38,7 +38,7 @@ fn assert_came_home_whole(pool: &Pool, address: usize) {
     assert_idle_buffers_are_disjoint_and_whole(pool);
 }
 
-/// The one buffer that was taken was freed, and counted as shared.
+/// Asserts that the one buffer was freed, and counted as shared.
 #[track_caller]
 fn assert_discarded_as_shared(pool: &Pool) {
     let after = total(pool);
@@ -48,8 +48,8 @@ fn assert_discarded_as_shared(pool: &Pool) {
     assert_accounts_balance(pool);
 }
 
-/// Says that buffers taken and filled now do not touch `part`.
-fn assert_nobody_writes_to(pool: &Pool, part: &[u8]) {
+/// Asserts that buffers taken and filled now do not touch `part`.
+fn assert_no_guard_writes_to(pool: &Pool, part: &[u8]) {
     let copy = part.to_vec();
     let mut held: Vec<PooledBuf> = (0..8).map(|_| pool.get(SMALL)).collect();
     for buf in &mut held {
@@ -98,7 +98,7 @@ fn a_buffer_that_was_advanced_behind_deref_mut_comes_home_whole() {
     assert_came_home_whole(&pool, address);
 }
 
-// ---- split, and the part given up ----
+// ---- split, and the part dropped ----
 
 #[test]
 fn a_buffer_that_was_split_comes_home_whole_once_its_parts_are_gone() {
@@ -160,7 +160,7 @@ fn a_buffer_that_took_in_its_own_head_comes_home_whole() {
 }
 
 #[test]
-fn a_buffer_that_comes_home_with_its_part_on_another_thread_gone_is_whole() {
+fn a_buffer_whose_part_was_dropped_on_another_thread_comes_home_whole() {
     let pool = pool();
     let mut buf = filled(&pool);
     let address = buf.as_ptr().addr();
@@ -175,7 +175,7 @@ fn a_buffer_that_comes_home_with_its_part_on_another_thread_gone_is_whole() {
 // ---- split, and a part kept ----
 
 #[test]
-fn a_buffer_of_which_its_bytes_mut_has_a_part_in_use_is_freed_and_counted() {
+fn a_buffer_with_a_bytes_mut_part_in_use_is_freed_and_counted() {
     let ways: [fn(&mut PooledBuf) -> BytesMut; 6] = [
         |buf| BytesMut::split(buf),
         |buf| BytesMut::split_to(buf, 100),
@@ -200,12 +200,12 @@ fn a_buffer_of_which_its_bytes_mut_has_a_part_in_use_is_freed_and_counted() {
         drop(buf);
         println!("way {way}");
         assert_discarded_as_shared(&pool);
-        assert_nobody_writes_to(&pool, &part);
+        assert_no_guard_writes_to(&pool, &part);
     }
 }
 
 #[test]
-fn a_buffer_of_which_its_bytes_mut_has_frozen_parts_in_use_is_freed_and_counted() {
+fn a_buffer_with_frozen_bytes_mut_parts_in_use_is_freed_and_counted() {
     let pool = pool();
     let mut buf = filled(&pool);
     let first = (*buf).copy_to_bytes(100);
@@ -214,11 +214,11 @@ fn a_buffer_of_which_its_bytes_mut_has_frozen_parts_in_use_is_freed_and_counted(
     drop((first, second));
     drop(buf);
     assert_discarded_as_shared(&pool);
-    assert_nobody_writes_to(&pool, &slice);
+    assert_no_guard_writes_to(&pool, &slice);
 }
 
 #[test]
-fn a_buffer_of_which_parts_are_in_use_comes_home_whole_with_the_last() {
+fn a_buffer_with_parts_in_use_comes_home_whole_with_the_last_part() {
     let pool = pool();
     let mut buf = filled(&pool);
     let address = buf.as_ptr().addr();
@@ -284,7 +284,7 @@ fn a_part_that_is_written_to_after_its_buffer_went_home_is_its_own() {
     let mut part = BytesMut::split_off(&mut buf, 200);
     drop(buf);
     part.clear();
-    part.put_bytes(b'p', 2000); // outgrows, and may take the allocation over
+    part.put_bytes(b'p', 2000); // outgrows its room, and may take the allocation over
     let mut again = pool.get(SMALL);
     again.put_bytes(b'X', SMALL);
     assert_eq!(part[..], [b'p'; 2000]);
@@ -297,7 +297,7 @@ fn a_part_that_is_written_to_after_its_buffer_went_home_is_its_own() {
 // ---- exchanged ----
 
 #[test]
-fn a_buffer_that_was_taken_out_is_the_users_and_counted_as_below_the_smallest() {
+fn a_buffer_that_was_taken_out_is_the_users_and_counts_as_below_the_smallest() {
     let pool = pool();
     let mut buf = filled(&pool);
     let mut own = mem::take(&mut *buf);
@@ -305,14 +305,14 @@ fn a_buffer_that_was_taken_out_is_the_users_and_counted_as_below_the_smallest() 
     let after = class(&pool, SMALL);
     assert_eq!((after.discards.below_min, after.discards.total()), (1, 1));
     assert_eq!((after.retained_buffers, after.outstanding), (0, 0));
-    assert_nobody_writes_to(&pool, &own);
+    assert_no_guard_writes_to(&pool, &own);
     own.put_bytes(b'b', 4000);
     assert_eq!(own[..400], [b'a'; 400]);
     assert_accounts_balance(&pool);
 }
 
 #[test]
-fn a_guard_whose_buffer_was_taken_out_can_be_used_on() {
+fn a_guard_whose_buffer_was_taken_out_can_still_be_used() {
     let pool = pool();
     let mut buf = filled(&pool);
     let own = mem::take(&mut *buf);
@@ -326,7 +326,7 @@ fn a_guard_whose_buffer_was_taken_out_can_be_used_on() {
 }
 
 #[test]
-fn buffers_that_were_swapped_come_home_to_the_classes_they_fill() {
+fn swapped_buffers_come_home_to_the_classes_of_their_capacities() {
     let pool = pool();
     let (mut small, mut large) = (pool.get(SMALL), pool.get(LARGE));
     small.extend_from_slice(b"small");
@@ -346,7 +346,7 @@ fn buffers_that_were_swapped_come_home_to_the_classes_they_fill() {
 }
 
 #[test]
-fn buffers_of_one_class_that_were_swapped_stay_two_buffers() {
+fn swapped_buffers_of_one_class_stay_two_buffers() {
     let pool = pool();
     let (mut first, mut second) = (pool.get(SMALL), pool.get(SMALL));
     mem::swap(&mut *first, &mut *second);
@@ -357,7 +357,7 @@ fn buffers_of_one_class_that_were_swapped_stay_two_buffers() {
 }
 
 #[test]
-fn a_foreign_buffer_put_in_a_guard_joins_the_class_it_fills_or_is_freed() {
+fn a_foreign_buffer_put_in_a_guard_joins_the_class_of_its_capacity_or_is_freed() {
     let foreign_buffer = |capacity| {
         let pool = pool();
         let mut buf = filled(&pool);
@@ -383,27 +383,27 @@ fn half_of_another_guards_buffer_put_in_a_guard_never_makes_two_owners() {
     let pool = pool();
     let (mut small, mut large) = (pool.get(SMALL), pool.get(LARGE));
     large.put_bytes(b'l', LARGE);
-    // As long as the small one's own, but of the large one's memory.
+    // It has the length of the small buffer, and is in the memory of the large one.
     *small = BytesMut::split_to(&mut large, SMALL);
     drop(small);
     assert_eq!(class(&pool, SMALL).discards.shared, 1);
-    assert_nobody_writes_to(&pool, &large);
-    drop(large); // alone now: its memory comes home, all of it
+    assert_no_guard_writes_to(&pool, &large);
+    drop(large); // alone now: all of its memory comes home
     assert_eq!(class(&pool, LARGE).retained_bytes, LARGE as u64);
     assert_idle_buffers_are_disjoint_and_whole(&pool);
     assert_accounts_balance(&pool);
 }
 
 #[test]
-fn a_part_put_back_in_place_of_its_whole_is_seen_for_what_it_is() {
+fn a_part_put_back_in_place_of_its_whole_is_not_taken_for_the_whole() {
     let pool = pool();
     let mut buf = filled(&pool);
     let mut own = mem::take(&mut *buf);
     let tail = own.split_off(200);
-    *buf = own; // begins where the whole began
+    *buf = own; // begins at the same address as the whole
     drop(buf);
     assert_discarded_as_shared(&pool);
-    assert_nobody_writes_to(&pool, &tail);
+    assert_no_guard_writes_to(&pool, &tail);
 }
 
 // ---- grown behind the pool's back ----
@@ -417,7 +417,7 @@ fn a_buffer_grown_by_bytes_mut_joins_the_class_of_its_new_capacity() {
     let capacity = buf.capacity() as u64;
     drop(buf);
     assert_eq!(total(&pool).growths, 0);
-    // Above the largest class even by a byte, it is freed.
+    // A buffer above the largest class, even by a byte, is freed.
     match capacity {
         2048 => assert_eq!(class(&pool, LARGE).retained_bytes, capacity),
         _ => assert_eq!(class(&pool, SMALL).discards.above_max, 1),
@@ -450,11 +450,11 @@ fn a_buffer_grown_by_bytes_mut_past_the_maximum_is_freed_and_counted() {
 }
 
 #[test]
-fn a_buffer_that_reserve_moved_off_its_shared_memory_comes_home_alone() {
+fn a_buffer_that_reserve_has_moved_from_shared_memory_comes_home() {
     let pool = pool();
     let mut buf = filled(&pool);
     let head = BytesMut::split_to(&mut buf, 300);
-    BytesMut::reserve(&mut buf, 600); // a fresh allocation of bytes' own
+    BytesMut::reserve(&mut buf, 600); // `bytes` makes a new allocation
     assert_disjoint([
         memory(&buf),
         head.as_ptr().addr()..head.as_ptr().addr() + 300,
@@ -462,7 +462,7 @@ fn a_buffer_that_reserve_moved_off_its_shared_memory_comes_home_alone() {
     drop(buf);
     assert_eq!(total(&pool).discards.shared, 0);
     assert_eq!(total(&pool).returns, 1);
-    assert_nobody_writes_to(&pool, &head);
+    assert_no_guard_writes_to(&pool, &head);
     assert_accounts_balance(&pool);
 }
 
@@ -481,7 +481,7 @@ fn halves_of_one_buffer_that_are_both_adopted_come_home_once() {
         drop(first);
         let after = total(&pool);
         assert_eq!((after.discards.shared, after.retained_buffers), (1, 0));
-        assert_nobody_writes_to(&pool, &second);
+        assert_no_guard_writes_to(&pool, &second);
         drop(second);
         let large = class(&pool, LARGE);
         assert_eq!(
@@ -502,7 +502,7 @@ fn a_part_split_off_a_guard_and_adopted_brings_the_whole_home() {
     drop(buf);
     assert_eq!(total(&pool).discards.shared, 1);
     assert_eq!(part[..], [b'a'; 100]);
-    drop(part); // the last part: the allocation is its own now
+    drop(part); // the last part: the allocation has one owner now
     let small = class(&pool, SMALL);
     assert_eq!(
         (small.retained_buffers, small.retained_bytes),
@@ -525,9 +525,9 @@ fn a_buffer_made_of_bytes_is_adopted_like_any_other() {
     let clone = bytes.clone();
     drop(pool.adopt(BytesMut::from(bytes))); // a copy, since the clone lives
     assert_eq!(class(&pool, SMALL).retained_buffers, 2);
-    assert_nobody_writes_to(&pool, &clone);
+    assert_no_guard_writes_to(&pool, &clone);
 
-    // Advanced before it was adopted: the room in front is found again.
+    // It was advanced before it was adopted. The pool regains the room before its contents.
     let mut own = BytesMut::zeroed(LARGE);
     own.advance(2000);
     drop(pool.adopt(own));
@@ -565,12 +565,12 @@ fn a_frozen_buffer_comes_home_whole_with_its_last_slice() {
     assert_eq!(frozen.len(), 300);
     drop((frozen, clone));
     assert_eq!((total(&pool).outstanding, total(&pool).returns), (1, 0));
-    assert_nobody_writes_to(&pool, &slice);
+    assert_no_guard_writes_to(&pool, &slice);
     let idle = total(&pool).retained_buffers;
     std::thread::spawn(move || drop(slice)).join().unwrap();
     assert_eq!(total(&pool).outstanding, 0);
     assert_eq!(total(&pool).retained_buffers, idle + 1);
-    // Somewhere among the idle ones, and whole.
+    // It is one of the idle buffers, and whole.
     let held: Vec<PooledBuf> = (0..=idle).map(|_| pool.get(SMALL)).collect();
     assert!(
         held.iter()
@@ -580,7 +580,7 @@ fn a_frozen_buffer_comes_home_whole_with_its_last_slice() {
 }
 
 #[test]
-fn a_buffer_that_became_bytes_is_never_made_mutable_under_the_pool() {
+fn a_buffer_that_became_bytes_is_never_made_mutable() {
     let pool = pool();
     let frozen = Bytes::from(filled(&pool));
     let frozen = frozen.try_into_mut().expect_err("the pool owns it");
@@ -588,7 +588,7 @@ fn a_buffer_that_became_bytes_is_never_made_mutable_under_the_pool() {
     let copy = BytesMut::from(frozen);
     assert_eq!(copy[..], [b'a'; 400]);
     assert_eq!((total(&pool).returns, total(&pool).outstanding), (1, 0));
-    assert_nobody_writes_to(&pool, &copy);
+    assert_no_guard_writes_to(&pool, &copy);
 }
 
 #[test]
@@ -611,10 +611,10 @@ fn a_frozen_buffer_that_is_alone_is_a_guard_again_and_comes_home() {
     assert_came_home_whole(&pool, address);
 }
 
-// ---- nothing of before is seen ----
+// ---- no earlier contents are shown ----
 
 #[test]
-fn the_next_guard_is_empty_and_shows_nothing_of_the_last() {
+fn the_next_guard_is_empty_and_shows_no_earlier_contents() {
     let pool = pool();
     drop(filled(&pool));
     let mut buf = pool.get(SMALL);
@@ -623,9 +623,9 @@ fn the_next_guard_is_empty_and_shows_nothing_of_the_last() {
     assert_eq!(buf[..], [0; 400]);
 }
 
-// Failed once, with debug assertions: it passed for a buffer of no size class.
+// Failed once, with debug assertions: it was taken for a buffer of no size class.
 #[test]
-fn an_oversize_buffer_cut_to_nothing_where_it_began_is_freed() {
+fn an_oversize_buffer_cut_to_no_capacity_is_freed() {
     let pool = pool_of(&[64]);
     drop(pool.get(1)); // this thread has a cache now
     let mut buf = pool.get(1000);

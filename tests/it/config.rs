@@ -1,4 +1,4 @@
-//! What `build` refuses, and what it says of it; what limits of 0 and without end mean.
+//! The options that `build` refuses, its error messages, and limits of 0 and without end.
 
 use crate::{assert_accounts_balance, class, options, total};
 use bytes::BytesMut;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tierpool::{Builder, ConfigError, Counts, Pool, PooledBuf};
 
 fn refusal(builder: Builder) -> ConfigError {
-    builder.build().expect_err("a configuration that cannot be")
+    builder.build().expect_err("the configuration is invalid")
 }
 
-/// What the error is, and what it prints.
+/// Asserts which error `build` returns, and its message.
 #[track_caller]
 fn assert_refused(builder: Builder, is: impl FnOnce(&ConfigError) -> bool, text: &str) {
     let error = refusal(builder);
@@ -82,7 +82,7 @@ fn a_class_of_0_is_refused_by_name() {
 }
 
 #[test]
-fn a_size_above_what_can_be_allocated_is_refused_with_its_value() {
+fn a_size_above_the_largest_allocation_is_refused_with_its_value() {
     let (value, most) = (isize::MAX as usize + 1, isize::MAX);
     let shown = match usize::BITS {
         64 => "8 EiB",
@@ -183,7 +183,7 @@ fn a_list_that_does_not_ascend_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_list_may_have_128_classes_and_no_more() {
+fn a_list_may_have_at_most_128_classes() {
     let pool = Pool::builder().classes(1..=128).build().unwrap();
     assert_eq!(pool.classes().len(), 128);
     assert_eq!(pool.get(77).capacity(), 77);
@@ -196,7 +196,7 @@ fn a_list_may_have_128_classes_and_no_more() {
 }
 
 #[test]
-fn a_list_that_never_ends_is_refused_and_not_walked() {
+fn an_endless_list_is_refused_and_not_walked() {
     assert_refused(
         Pool::builder().classes(1..),
         |error| matches!(error, ConfigError::TooManyClasses { max: 128, .. }),
@@ -379,7 +379,7 @@ fn a_percentile_from_0_to_1_builds() {
 }
 
 #[test]
-fn the_number_of_returns_to_calibrate_after_may_be_any() {
+fn any_number_of_returns_to_calibrate_after_builds() {
     for calls in [0, 1, u64::MAX] {
         let pool = options(&[512]).calibrate_after(calls).build().unwrap();
         drop((pool.get(1), pool.get(1)));
@@ -416,7 +416,7 @@ fn a_thread_that_trims_without_an_interval_is_refused() {
 }
 
 #[test]
-fn any_interval_above_0_builds_with_a_thread_that_trims_and_without() {
+fn any_interval_above_0_builds_with_and_without_a_thread_that_trims() {
     for interval in [Duration::from_nanos(1), Duration::MAX] {
         for background in [false, true] {
             let pool = Pool::builder()
@@ -428,7 +428,7 @@ fn any_interval_above_0_builds_with_a_thread_that_trims_and_without() {
             assert_eq!(total(&pool).outstanding, 0);
         }
     }
-    // The last call counts, as for every option.
+    // As for every option, the last call counts.
     let builder = Pool::builder().background_trim(true).background_trim(false);
     builder.trim_interval(None).build().unwrap();
 }
@@ -443,7 +443,7 @@ fn an_error_is_an_error_that_can_be_boxed_sent_and_compared() {
 }
 
 #[test]
-fn a_limit_that_is_not_set_gives_way_to_one_that_is() {
+fn an_unset_limit_adapts_to_a_set_one() {
     let pool = Pool::builder().max_size(100).build().unwrap();
     assert_eq!(pool.classes(), [100]);
     let pool = Pool::builder().min_size(3 << 20).build().unwrap();
@@ -471,8 +471,8 @@ fn the_widest_range_of_classes_builds_and_serves() {
     assert_eq!(pool.stats().total.retained_buffers, 3);
 }
 
-/// What becomes of 150 buffers of 1 MiB, taken and given back two times, and of
-/// one that is a little longer than its class.
+/// The counts after 150 buffers of 1 MiB were taken and returned twice, and a buffer that is a
+/// little longer than its class.
 fn after_150_mib(builder: Builder) -> Counts {
     let pool = builder.build().unwrap();
     for _ in 0..2 {
@@ -501,9 +501,9 @@ fn the_default_budget_is_64_mib() {
     }
 }
 
-// Failed once: without an error, none of these kept a buffer of its largest class.
+// Failed once: each of these pools was built, and kept no buffer of its largest class.
 #[test]
-fn a_budget_below_the_largest_class_is_refused_with_both_and_what_to_do() {
+fn a_budget_below_the_largest_class_is_refused_with_both_and_advice() {
     const LARGE: usize = 1 << 30;
     let text = |largest: &str, budget: &str, raise: &str, lower: &str| {
         format!(
@@ -558,7 +558,7 @@ fn a_budget_below_the_largest_class_is_refused_with_both_and_what_to_do() {
             ),
         ),
         (
-            // It is the maximum that is too large.
+            // Here the maximum is too large.
             Pool::builder().min_size(MIB).retain_bytes(MIB - 1),
             ("max_size", MIB, true),
             MIB - 1,
@@ -648,10 +648,10 @@ fn the_default_budget_holds_two_buffers_of_the_largest_class() {
         (Pool::builder().classes([512, LARGE]), 2),
         (Pool::builder().max_size(33 * MIB), 2),
         (Pool::builder().max_size(32 * MIB), 2),
-        // 64 MiB at least.
+        // At least 64 MiB.
         (Pool::builder().max_size(31 * MIB), 2),
         (Pool::builder().max_size(21 * MIB), 3),
-        // A budget that is set is as it is set.
+        // An explicit budget is not changed.
         (
             Pool::builder().retain_bytes(2 * LARGE - 1).max_size(LARGE),
             1,
@@ -696,7 +696,7 @@ fn a_budget_of_usize_max_keeps_everything() {
         assert_eq!((after.retained_buffers, after.discards.total()), (151, 0));
         assert_eq!((after.misses, after.hits()), (150, 150));
     }
-    // Of what no machine has, there is no sum that could overflow.
+    // No machine has such sizes, but no sum may overflow.
     let pool = Pool::builder()
         .classes([1, isize::MAX as usize])
         .retain_bytes(usize::MAX)
@@ -707,7 +707,7 @@ fn a_budget_of_usize_max_keeps_everything() {
 }
 
 #[test]
-fn max_per_class_counts_in_every_class_and_whatever_the_lengths() {
+fn max_per_class_holds_in_every_class_and_for_all_lengths() {
     let after = after_150_mib(options(&[MIB, 2 * MIB]).max_per_class(7));
     assert_eq!((after.retained_buffers, after.hits()), (7, 7));
     assert_eq!(after.discards.full, 2 * 143 + 1);
@@ -727,7 +727,7 @@ fn a_thread_cache_of_0_bytes_leaves_all_to_the_depot() {
     assert_eq!(served(0), (0, 150));
     assert_eq!(served(MIB - 1), (0, 150));
     assert_eq!(served(MIB), (1, 149));
-    // Of one class, it takes two at the most in any case.
+    // It caches at most two buffers of one class, whatever the limit.
     assert_eq!(served(2 * MIB), (2, 148));
     assert_eq!(served(usize::MAX), (2, 148));
 }

@@ -1,4 +1,4 @@
-//! What comes back above the calibrated maximum is freed, unless it is asked for.
+//! A buffer that comes back above the calibrated maximum is freed, unless its size is requested.
 
 use crate::{assert_accounts_balance, class, options, rounds, sizes, total};
 use bytes::{Buf, BufMut, BytesMut};
@@ -10,14 +10,14 @@ const SMALL: usize = 1024;
 const LARGE: usize = 262_144;
 const CLASSES: [usize; 5] = [64, SMALL, 16_384, LARGE, 1 << 20];
 
-/// Options for a pool that calibrates when it is told to.
+/// Options for a pool that calibrates only when the test calls `recalibrate`.
 fn by_hand() -> Builder {
     options(&CLASSES)
         .calibrate_after(u64::MAX)
         .calibrate_interval(None)
 }
 
-/// The same pool in some ways: with caches and without, and one that wipes.
+/// The same pool in several variants: with caches, without them, and wiping.
 fn pools() -> [(&'static str, Pool); 3] {
     [
         ("plain", by_hand()),
@@ -27,14 +27,14 @@ fn pools() -> [(&'static str, Pool); 3] {
     .map(|(name, builder)| (name, builder.build().unwrap()))
 }
 
-/// Returns of 1000 bytes, which make both targets 1024; and a calibration. Beside these, a few
-/// large ones are too rare to raise the maximum.
+/// Returns 1000 bytes many times, and calibrates, so that both targets are 1024. A few large
+/// returns are too rare to raise the maximum.
 fn calibrate_to_small(pool: &Pool) {
     (0..400).for_each(|_| pool.get(SMALL).put_bytes(7, 1000));
     assert_eq!(sizes(pool.recalibrate()), (SMALL, SMALL));
 }
 
-/// A guard that has grown into the large class, for which nobody asked.
+/// A guard that has grown into the large class. No caller asked for that size.
 fn grown(pool: &Pool) -> PooledBuf {
     let mut buf = pool.get(64);
     buf.put_bytes(7, 200_000);
@@ -42,14 +42,14 @@ fn grown(pool: &Pool) -> PooledBuf {
     buf
 }
 
-/// A guard of this capacity, for which nobody asked, and which holds little.
+/// An adopted guard of this capacity, with little in it. No caller asked for that size.
 fn adopted(pool: &Pool, capacity: usize) -> PooledBuf {
     let mut buf = pool.adopt(BytesMut::with_capacity(capacity));
     buf.put_bytes(7, 1000.min(capacity));
     buf
 }
 
-/// One of the large class that was asked for.
+/// A guard of the large class that was requested.
 fn requested(pool: &Pool) -> PooledBuf {
     let mut buf = pool.get(200_000);
     buf.put_bytes(7, 1000);
@@ -57,14 +57,14 @@ fn requested(pool: &Pool) -> PooledBuf {
     buf
 }
 
-/// Of the large class: how many were freed as above the maximum, and how many are idle.
+/// Counts of the large class: discards above the maximum, and idle buffers.
 fn large(pool: &Pool) -> (u64, u64) {
     let counts = class(pool, LARGE);
     (counts.discards.above_max, counts.retained_buffers)
 }
 
 #[test]
-fn before_the_first_calibration_all_up_to_the_largest_class_is_kept() {
+fn before_the_first_calibration_buffers_up_to_the_largest_class_are_kept() {
     for (name, pool) in pools() {
         drop(grown(&pool));
         drop(pool.get(1 << 20));
@@ -75,27 +75,27 @@ fn before_the_first_calibration_all_up_to_the_largest_class_is_kept() {
 }
 
 #[test]
-fn what_has_grown_above_the_maximum_is_freed() {
+fn a_buffer_that_has_grown_above_the_maximum_is_freed() {
     for (name, pool) in pools() {
         calibrate_to_small(&pool);
         for times in 1..=5 {
             drop(grown(&pool));
             assert_eq!(large(&pool), (times, 0), "{name}");
         }
-        // And where it lies between.
+        // Also a capacity between two classes.
         let mut buf = pool.get(64);
         buf.put_bytes(7, 10_000);
         assert_eq!(buf.capacity(), 16_384);
         drop(buf);
         let freed = class(&pool, 16_384).discards;
         assert_eq!((freed.above_max, freed.total()), (1, 1), "{name}");
-        // The contents have nothing to do with it.
+        // The length of the contents does not matter.
         let mut filled = grown(&pool);
         filled.put_bytes(7, 200_000);
         drop(filled);
         drop(grown(&pool).freeze());
         assert_eq!(large(&pool), (7, 0), "{name}");
-        // What is not above is kept as ever.
+        // Buffers that are not above the maximum are kept as before.
         let before = class(&pool, SMALL).misses;
         (0..10).for_each(|_| drop(pool.get(SMALL)));
         assert_eq!(class(&pool, SMALL).misses, before, "{name}");
@@ -105,7 +105,7 @@ fn what_has_grown_above_the_maximum_is_freed() {
 }
 
 #[test]
-fn the_return_that_makes_it_calibrate_is_itself_judged() {
+fn the_return_that_starts_a_calibration_is_judged_by_it() {
     for wipe in [false, true] {
         for threshold in [0, 1, 30, 99] {
             let pool = by_hand()
@@ -114,7 +114,7 @@ fn the_return_that_makes_it_calibrate_is_itself_judged() {
                 .build()
                 .unwrap();
             drop(pool.get(1).detach()); // the thread has caches, and nothing is recorded
-            // Each is in the large class, where nobody asked for it.
+            // Each is in the large class, which no caller has requested.
             for returns in 0..=threshold {
                 assert_eq!(large(&pool), (0, returns));
                 drop(adopted(&pool, LARGE));
@@ -127,7 +127,7 @@ fn the_return_that_makes_it_calibrate_is_itself_judged() {
 }
 
 #[test]
-fn what_was_asked_for_once_is_freed_and_what_was_asked_for_twice_is_kept() {
+fn a_size_requested_once_is_freed_and_one_requested_twice_is_kept() {
     for (name, pool) in pools() {
         calibrate_to_small(&pool);
         drop(requested(&pool));
@@ -139,19 +139,19 @@ fn what_was_asked_for_once_is_freed_and_what_was_asked_for_twice_is_kept() {
         let now = class(&pool, LARGE);
         assert_eq!((now.misses, now.hits()), (misses, 1), "{name}");
         assert_eq!(large(&pool), (1, 1), "{name}");
-        // Of this class alone: what is above and below is not asked for.
+        // Only this class is kept: the classes above and below were not requested.
         drop(pool.get(1 << 20));
         drop(pool.get(16_384));
         assert_eq!(class(&pool, 1 << 20).discards.above_max, 1, "{name}");
         assert_eq!(class(&pool, 16_384).discards.above_max, 1, "{name}");
-        // And now what grows so far is kept, too.
+        // Now a guard that grows into it is kept, too.
         drop(grown(&pool));
         assert_eq!(large(&pool), (1, 1), "{name}");
     }
 }
 
-// Failed once: the first had brought more of them from the depot to this thread's cache,
-// the second found one there, and nobody took note.
+// Failed once: the first request had moved more buffers from the depot to this thread's cache. The
+// second one took a buffer from there, and was not counted.
 #[test]
 fn the_second_request_counts_wherever_it_finds_a_buffer() {
     let grown = |pool: &Pool| {
@@ -177,7 +177,7 @@ fn the_second_request_counts_wherever_it_finds_a_buffer() {
 }
 
 #[test]
-fn the_second_request_keeps_the_first_ones_buffer_if_that_is_still_out() {
+fn the_second_request_keeps_the_first_buffer_if_it_is_still_outstanding() {
     for (name, pool) in pools() {
         calibrate_to_small(&pool);
         drop((requested(&pool), requested(&pool)));
@@ -194,14 +194,14 @@ fn the_two_requests_must_come_between_two_calibrations() {
             assert_eq!(large(&pool), (times, 0), "{name}");
             calibrate_to_small(&pool);
         }
-        // Two are enough for this interval and for the next.
+        // Two requests are enough for this interval and the next one.
         drop(requested(&pool));
         drop(requested(&pool));
         calibrate_to_small(&pool);
         assert_eq!(large(&pool), (5, 1), "{name}");
         drop(requested(&pool));
         assert_eq!(large(&pool), (5, 1), "{name}");
-        // But not for the one after.
+        // They are not enough for the interval after that.
         calibrate_to_small(&pool);
         drop(requested(&pool));
         assert_eq!(large(&pool).0, 6, "{name}");
@@ -213,8 +213,8 @@ fn two_requests_before_the_first_calibration_count_as_well() {
     for requests in [0, 1, 2, 3] {
         for (name, pool) in pools() {
             (0..requests).for_each(|_| drop(requested(&pool)));
-            // None of these is a request: the large one came by growing, and a calibration
-            // without returns is none.
+            // None of these is a request: the large one has grown, and a calibration without
+            // returns does not count.
             drop(grown(&pool));
             drop(grown(&pool));
             calibrate_to_small(&pool);
@@ -227,7 +227,7 @@ fn two_requests_before_the_first_calibration_count_as_well() {
 }
 
 #[test]
-fn a_program_that_asks_for_large_ones_in_3_percent_of_its_gets_keeps_them() {
+fn a_program_that_requests_large_buffers_in_3_percent_of_its_gets_keeps_them() {
     const GETS: usize = rounds(60_000, 700);
     for threshold in [200, rounds(2000, 300) as u64] {
         for wipe in [false, true] {
@@ -254,7 +254,7 @@ fn a_program_that_asks_for_large_ones_in_3_percent_of_its_gets_keeps_them() {
 }
 
 #[test]
-fn of_what_is_asked_for_at_times_one_is_freed_for_each_calibration_that_retired_it() {
+fn each_calibration_that_retires_an_occasional_size_frees_one_buffer() {
     for (name, pool) in pools() {
         let mut freed = 0;
         calibrate_to_small(&pool);
@@ -270,7 +270,7 @@ fn of_what_is_asked_for_at_times_one_is_freed_for_each_calibration_that_retired_
 }
 
 #[test]
-fn to_reserve_is_a_request_and_to_append_is_none() {
+fn reserve_is_a_request_and_append_is_none() {
     type Grow = fn(&mut PooledBuf);
     let ways: [(&str, bool, Grow); 6] = [
         ("reserve", true, |buf| buf.reserve(200_000)),
@@ -298,7 +298,7 @@ fn to_reserve_is_a_request_and_to_append_is_none() {
                 let freed = if is_request { 1 } else { times };
                 assert_eq!(large(&pool).0, freed, "{way}, {name}");
             }
-            // At a calibration, too: they were four.
+            // They also count at a calibration: there were four.
             calibrate_to_small(&pool);
             drop(grown(&pool));
             let freed = if is_request { 1 } else { 5 };
@@ -308,8 +308,8 @@ fn to_reserve_is_a_request_and_to_append_is_none() {
 }
 
 #[test]
-fn to_append_what_is_there_already_is_no_request_either() {
-    // The large one lies in this thread's cache, or in the depot.
+fn an_append_that_takes_an_idle_buffer_is_no_request() {
+    // The large buffer lies in this thread's cache, or in the depot.
     for (name, pool) in pools() {
         drop(requested(&pool)); // one request
         (0..5).for_each(|_| drop(grown(&pool)));
@@ -321,7 +321,7 @@ fn to_append_what_is_there_already_is_no_request_either() {
 }
 
 #[test]
-fn to_prefill_is_to_request_as_many() {
+fn prefill_counts_as_that_many_requests() {
     for (name, pool) in pools() {
         calibrate_to_small(&pool);
         assert_eq!(pool.prefill(LARGE, 2), 2);
@@ -331,22 +331,22 @@ fn to_prefill_is_to_request_as_many() {
         let (_, pool) = pools().into_iter().find(|of| of.0 == name).unwrap();
         calibrate_to_small(&pool);
         assert_eq!(pool.prefill(LARGE, 1), 1);
-        drop(grown(&pool)); // takes that one
-        assert_eq!(large(&pool), (1, 0), "{name}: one is not two");
+        drop(grown(&pool)); // takes the prefilled buffer
+        assert_eq!(large(&pool), (1, 0), "{name}: one request is not enough");
         drop(requested(&pool));
         assert_eq!(large(&pool), (1, 1), "{name}");
     }
 }
 
-// Failed once: only those of a class that was retired already were counted.
+// Failed once: prefill only counted for a class that was retired already.
 #[test]
-fn to_prefill_before_a_calibration_is_to_request_as_many() {
+fn prefill_before_a_calibration_counts_as_that_many_requests() {
     for (name, pool) in pools() {
         assert_eq!(pool.prefill(LARGE, 2), 2);
         calibrate_to_small(&pool);
         drop(grown(&pool));
         assert_eq!(large(&pool), (0, 2), "{name}");
-        // For this time.
+        // It counts for this interval only.
         calibrate_to_small(&pool);
         drop(grown(&pool));
         assert_eq!(large(&pool).0, 1, "{name}");
@@ -354,7 +354,7 @@ fn to_prefill_before_a_calibration_is_to_request_as_many() {
 }
 
 #[test]
-fn a_buffer_of_no_ordinary_capacity_counts_as_the_class_that_would_hold_it() {
+fn a_buffer_of_unusual_capacity_is_judged_by_the_class_above_it() {
     let adopt = |pool: &Pool, capacity: usize| {
         let before = total(pool);
         drop(pool.adopt(BytesMut::with_capacity(capacity)));
@@ -380,10 +380,10 @@ fn a_buffer_of_no_ordinary_capacity_counts_as_the_class_that_would_hold_it() {
         ] {
             assert_eq!(adopt(&pool, capacity), kept, "{name}, {capacity}");
         }
-        // It counts where it was outstanding.
+        // The discard counts in the class where it was outstanding.
         assert_eq!(class(&pool, SMALL).discards.above_max, 1, "{name}");
         assert_eq!(class(&pool, 16_384).discards.above_max, 2, "{name}");
-        // Asked for, the class takes all that it would hold.
+        // Once the class is requested, all buffers that fit it are kept.
         drop((pool.get(16_384), pool.get(16_384)));
         for (capacity, kept) in [(1025, true), (16_384, true), (16_385, false)] {
             assert_eq!(adopt(&pool, capacity), kept, "{name}, {capacity}");
@@ -393,7 +393,7 @@ fn a_buffer_of_no_ordinary_capacity_counts_as_the_class_that_would_hold_it() {
 }
 
 #[test]
-fn the_class_that_holds_the_maximum_is_kept() {
+fn the_class_that_serves_the_maximum_is_kept() {
     for (len, largest_kept) in [
         (50, 100),      // 64 bytes
         (100, 3000),    // 128
@@ -435,7 +435,7 @@ fn a_maximum_that_is_raised_brings_its_classes_back() {
         calibrate_to_small(&pool);
         drop(grown(&pool));
         assert_eq!(large(&pool), (1, 0), "{name}");
-        // As long as the large class holds, and asked for by nobody.
+        // Lengths of the large class, which no caller requests.
         for _ in 0..10 {
             let mut buf = pool.get(64);
             buf.put_bytes(7, 200_000);
@@ -463,14 +463,14 @@ fn without_calibration_nothing_is_freed_up_to_the_largest_class() {
     assert_eq!(total(&pool).discards.total(), 0);
     drop(pool.get((1 << 20) + 1));
     assert_eq!(total(&pool).discards.above_max, 1);
-    // But when it is asked to.
+    // Unless the program calls `recalibrate`.
     calibrate_to_small(&pool);
     drop(pool.get(1 << 20));
     assert_eq!(class(&pool, 1 << 20).discards.above_max, 1);
 }
 
 #[test]
-fn what_is_asked_for_is_kept_within_the_budget() {
+fn requested_sizes_are_kept_within_the_budget() {
     let up_to_large = CLASSES.into_iter().filter(|&class| class <= LARGE);
     let pool = by_hand()
         .classes(up_to_large)
@@ -487,11 +487,11 @@ fn what_is_asked_for_is_kept_within_the_budget() {
 }
 
 #[test]
-fn what_is_out_while_its_class_is_retired_is_freed_when_it_comes_back() {
+fn a_buffer_that_is_outstanding_while_its_class_is_retired_is_freed_on_return() {
     for (name, pool) in pools() {
         drop((requested(&pool), requested(&pool))); // room in this thread's cache
         let held: Vec<PooledBuf> = (0..3).map(|_| grown(&pool)).collect();
-        calibrate_to_small(&pool); // they were asked for
+        calibrate_to_small(&pool); // both were requested
         let more = [grown(&pool), grown(&pool)];
         assert_eq!(large(&pool), (0, 0), "{name}");
         calibrate_to_small(&pool);
@@ -503,7 +503,7 @@ fn what_is_out_while_its_class_is_retired_is_freed_when_it_comes_back() {
 }
 
 #[test]
-fn what_lies_idle_in_a_retired_class_is_handed_out_and_then_freed() {
+fn an_idle_buffer_of_a_retired_class_is_handed_out_and_then_freed() {
     for (name, pool) in pools() {
         drop([(); 5].map(|()| grown(&pool)));
         calibrate_to_small(&pool);
@@ -517,7 +517,7 @@ fn what_lies_idle_in_a_retired_class_is_handed_out_and_then_freed() {
 }
 
 #[test]
-fn what_lies_idle_in_a_retired_class_goes_with_the_second_trim() {
+fn the_second_trim_frees_the_idle_buffers_of_a_retired_class() {
     for (name, pool) in pools() {
         drop([(); 5].map(|()| grown(&pool)));
         calibrate_to_small(&pool);
@@ -528,18 +528,18 @@ fn what_lies_idle_in_a_retired_class_goes_with_the_second_trim() {
 }
 
 #[test]
-fn what_grows_into_a_class_that_another_thread_retired_is_freed() {
+fn a_buffer_that_grows_into_a_class_retired_by_another_thread_is_freed() {
     for (name, pool) in pools() {
-        // So often that returns take the fast path.
+        // Often enough that returns take the fast path.
         (0..40).for_each(|_| drop(grown(&pool)));
         drop((grown(&pool), grown(&pool)));
         let calibrate = || {
-            // So many that the large ones are a twentieth at most.
+            // So many that at most a twentieth is large.
             (0..1000).for_each(|_| pool.get(SMALL).put_bytes(7, 1000));
             calibrate_to_small(&pool);
         };
         thread::scope(|scope| scope.spawn(calibrate).join().unwrap());
-        // In this thread's cache, if it has one.
+        // The buffers are in this thread's cache, if it has one.
         assert_eq!(large(&pool), (0, 2), "{name}");
         drop(grown(&pool));
         assert_eq!(large(&pool), (1, 1), "{name}");
@@ -550,14 +550,14 @@ fn what_grows_into_a_class_that_another_thread_retired_is_freed() {
 }
 
 #[test]
-fn other_threads_caches_of_a_retired_class_go_with_trims() {
+fn trims_empty_other_threads_caches_of_a_retired_class() {
     let pool = by_hand().build().unwrap();
     let step = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| {
             drop([grown(&pool), grown(&pool)]);
             step.wait();
-            step.wait(); // asleep, while it is retired and trimmed
+            step.wait(); // asleep, while the class is retired and trimmed
             drop(grown(&pool));
             step.wait();
         });
@@ -569,14 +569,14 @@ fn other_threads_caches_of_a_retired_class_go_with_trims() {
         assert_eq!(large(&pool), (0, 0));
         step.wait();
         step.wait();
-        // It has no room there any more.
+        // The cache has no room left.
         assert_eq!(large(&pool), (1, 0));
     });
 }
 
-// Failed once: a thread that had used other pools since was taken for one without a cache.
+// Failed once: a thread that had used other pools since was treated as a thread without a cache.
 #[test]
-fn a_calibration_finds_its_threads_cache_whatever_else_the_thread_has_used() {
+fn a_calibration_finds_its_threads_cache_after_the_thread_has_used_other_pools() {
     let pool = by_hand().build().unwrap();
     drop([grown(&pool), grown(&pool)]);
     let held = [grown(&pool), grown(&pool)];
@@ -590,10 +590,9 @@ fn a_calibration_finds_its_threads_cache_whatever_else_the_thread_has_used() {
     assert_eq!(large(&pool), (2, 0));
 }
 
-// Its room there is left as it is, for what comes back the quick way: as it left, and
-// from a get.
+// The thread's room there stays, for an unchanged buffer from a get, which takes the fast path.
 #[test]
-fn another_threads_room_in_a_retired_class_takes_nothing_that_goes_the_slow_way() {
+fn another_threads_room_in_a_retired_class_takes_no_buffer_on_the_slow_path() {
     let pool = by_hand().build().unwrap();
     let step = Barrier::new(2);
     thread::scope(|scope| {
@@ -615,13 +614,13 @@ fn another_threads_room_in_a_retired_class_takes_nothing_that_goes_the_slow_way(
 }
 
 #[test]
-fn a_guard_that_comes_back_on_another_thread_is_judged_there() {
+fn a_guard_that_returns_on_another_thread_is_judged_there() {
     for (name, pool) in pools() {
         calibrate_to_small(&pool);
         let buf = grown(&pool);
         thread::spawn(move || drop(buf)).join().unwrap();
         assert_eq!(large(&pool), (1, 0), "{name}");
-        // And requests on several threads are as good as on one.
+        // Requests on several threads count together.
         let buf = requested(&pool);
         thread::scope(|scope| {
             scope.spawn(|| drop(requested(&pool))).join().unwrap();
@@ -634,11 +633,11 @@ fn a_guard_that_comes_back_on_another_thread_is_judged_there() {
 #[test]
 fn gets_of_the_default_are_requests() {
     for (name, pool) in pools() {
-        // So few that each return of this class is looked at.
+        // Few enough that each return of this class is a sample.
         (0..20).for_each(|_| pool.get(64).put_bytes(7, 5000));
         assert_eq!(pool.recalibrate().default_size, 8192, "{name}");
         drop((pool.get_default(), pool.get_default()));
-        // Not large any more, but asked for twice.
+        // No longer the default, but requested twice.
         (0..100).for_each(|_| pool.get(SMALL).put_bytes(7, 1000));
         assert_eq!(pool.recalibrate().max_size, SMALL, "{name}");
         drop(pool.adopt(BytesMut::with_capacity(16_384)));

@@ -1,4 +1,4 @@
-//! Rooms of initialised bytes: what they show, what becomes contents, and what they cost.
+//! Rooms of initialised bytes: their values, the bytes that become contents, and their cost.
 
 use crate::{assert_accounts_balance, memory, options, pool_of, total};
 use bytes::{BufMut, BytesMut};
@@ -29,7 +29,7 @@ fn lends_zeros(buf: &mut PooledBuf, room: usize) -> bool {
 }
 
 #[test]
-fn what_the_closure_wrote_is_appended() {
+fn the_bytes_that_the_closure_wrote_are_appended() {
     let pool = pool();
     let mut buf = pool.get(SIZE);
     buf.put_slice(b"head ");
@@ -76,9 +76,9 @@ fn nothing_is_appended_after_an_error_or_a_panic() {
     assert!(lends_zeros(&mut buf, 1000));
 }
 
-// Whatever was written to the memory before, announced or not, by whom ever.
+// Whoever wrote to the memory before, and whether the bytes were announced or not.
 #[test]
-fn no_room_shows_what_was_written_before() {
+fn no_room_shows_earlier_bytes() {
     type Write = fn(&mut PooledBuf);
     let ways: [Write; 10] = [
         |buf| buf.put_bytes(b's', SIZE),
@@ -87,7 +87,7 @@ fn no_room_shows_what_was_written_before() {
             buf.clear();
         },
         |buf| assert_eq!(buf.fill_with(SIZE, |room| Ok(room.len())).unwrap(), SIZE),
-        // More than it says.
+        // It writes more bytes than it announces.
         |buf| {
             buf.fill_with(SIZE, |room| {
                 room.fill(b's');
@@ -140,7 +140,7 @@ fn no_room_shows_what_was_written_before() {
                 assert!(lends_zeros(&mut pool.get(SIZE), 100), "{}", context());
                 let mut buf = get();
                 other(&mut buf);
-                // Within one guard, too.
+                // The same within one guard.
                 buf.clear();
                 assert!(lends_zeros(&mut buf, SIZE), "{}", context());
                 drop(buf);
@@ -171,7 +171,7 @@ fn a_full_guard_that_lent_its_probe_shows_no_byte_of_it() {
 }
 
 #[test]
-fn a_pool_that_reuses_shows_what_its_users_wrote_and_nothing_uninitialised() {
+fn a_pool_that_reuses_shows_earlier_bytes_and_no_uninitialised_ones() {
     let pool = options(&[SIZE]).reuse_initialised(true).build().unwrap();
     let mut buf = pool.get(SIZE);
     assert!(lends_zeros(&mut buf, SIZE), "fresh from the heap");
@@ -190,7 +190,7 @@ fn a_pool_that_reuses_shows_what_its_users_wrote_and_nothing_uninitialised() {
     // Memory that may have been left uninitialised is zeroed.
     buf.spare_capacity_mut()[7] = std::mem::MaybeUninit::uninit();
     assert!(lends_zeros(&mut buf, SIZE));
-    // What resize and get_zeroed give is zero in any case.
+    // `resize` and `get_zeroed` give zeros in any case.
     buf.put_bytes(b's', SIZE);
     buf.clear();
     buf.resize(SIZE, 0);
@@ -198,13 +198,13 @@ fn a_pool_that_reuses_shows_what_its_users_wrote_and_nothing_uninitialised() {
     buf.as_mut().fill(b's');
     drop(buf);
     assert!(zeros(&pool.get_zeroed(SIZE)));
-    // Another buffer at the guard's place.
+    // A different buffer in the guard.
     let mut buf = pool.get(SIZE);
     *buf = BytesMut::with_capacity(SIZE);
     assert!(lends_zeros(&mut buf, SIZE));
 }
 
-// The heap may give the same address again, for bytes that were never written since.
+// The heap may give the same address again, for bytes that were never written.
 #[test]
 fn another_buffer_at_the_old_address_is_zeroed() {
     let pool = options(&[SIZE]).reuse_initialised(true).build().unwrap();
@@ -266,7 +266,7 @@ fn a_datagram_is_appended_with_its_sender() {
         assert_eq!(buf[..], sent);
         assert!(lends_zeros(&mut buf, SIZE - len));
     }
-    // By the other kind of address, where the system has it.
+    // Also with the other kind of address, if the system has it.
     if let (Ok(here), Ok(there)) = (UdpSocket::bind("[::1]:0"), UdpSocket::bind("[::1]:0")) {
         there.send_to(b"ping", here.local_addr().unwrap()).unwrap();
         let mut buf = pool.get(SIZE);
@@ -283,7 +283,7 @@ fn a_datagram_is_appended_with_its_sender() {
 
 #[cfg(unix)]
 #[test]
-fn a_place_in_a_file_is_read() {
+fn read_at_reads_from_an_offset_of_a_file() {
     let path = std::env::temp_dir().join(format!("tierpool-read-at-{}", std::process::id()));
     std::fs::write(&path, b"0123456789").unwrap();
     let file = std::fs::File::open(&path).unwrap();
@@ -297,7 +297,7 @@ fn a_place_in_a_file_is_read() {
 }
 
 #[test]
-fn zeros_are_contents_of_the_length_that_was_asked_for() {
+fn get_zeroed_has_contents_of_the_requested_length() {
     let pool = pool();
     for size in [0, 1, 512, 513, 4 * SIZE, 4 * SIZE + 1] {
         for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! The size classes fitted to recorded requests, and what classes waste.
+//! The size classes fitted to recorded requests, and the bytes that classes waste.
 
 use crate::rounds;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn fit(histogram: &Histogram, k: usize) -> Vec<usize> {
         .to_vec()
 }
 
-/// What classes waste, in the plainest words: each size by itself.
+/// The bytes that classes waste, computed plainly: each size by itself.
 fn naive_wasted(sizes: &[usize], capacities: &[usize]) -> u128 {
     let wasted = sizes.iter().map(|&size| {
         let class = capacities.iter().find(|&&capacity| capacity >= size);
@@ -32,10 +32,10 @@ fn one_class_is_the_largest_size() {
     );
 }
 
-// For the sizes 10 (100 times), 20 (once) and 30 (10 times), two classes are {10, 30},
-// wasting 30 - 20 = 10 bytes, or {20, 30}, wasting 100 * 10 = 1000.
+// The sizes are 10 (100 times), 20 (once) and 30 (10 times). The two classes {10, 30} waste 30 - 20
+// = 10 bytes. The classes {20, 30} waste 100 * 10 = 1000.
 #[test]
-fn classes_follow_what_is_frequent() {
+fn classes_follow_the_frequent_sizes() {
     let mut histogram = Histogram::new();
     histogram.record_many(10, 100);
     histogram.record_many(20, 1);
@@ -44,19 +44,19 @@ fn classes_follow_what_is_frequent() {
     assert_eq!(fitted.capacities(), [10, 30]);
     assert_eq!(histogram.wasted_bytes(&fitted), 10);
 
-    // With 20 a thousand times, {20, 30} wastes 1000 and {10, 30} wastes 10,000.
+    // With the size 20 a thousand times, {20, 30} wastes 1000 and {10, 30} wastes 10,000.
     histogram.record_many(20, 999);
     let fitted = SizeClasses::fit(&histogram, 2).unwrap();
     assert_eq!(fitted.capacities(), [20, 30]);
     assert_eq!(histogram.wasted_bytes(&fitted), 1000);
 }
 
-// Two classes for 10, 20 and 30: {10, 30} wastes 10 bytes for the one of 20, and
-// {20, 30} wastes 10 for the one of 10.
+// Two classes for 10, 20 and 30: {10, 30} wastes 10 bytes for the request of 20, and {20, 30}
+// wastes 10 for the request of 10.
 #[test]
-fn of_classes_that_waste_as_little_the_smaller_are_chosen() {
+fn among_equally_good_classes_the_smaller_are_chosen() {
     assert_eq!(fit(&Histogram::from_iter([10, 20, 30]), 2), [10, 30]);
-    // Three of 10, 20, 30 and 40 always waste 10. The second largest decides first:
+    // Three classes for 10, 20, 30 and 40 always waste 10. The second largest class decides first:
     // 20, not 30.
     assert_eq!(
         fit(&Histogram::from_iter([10, 20, 30, 40]), 3),
@@ -65,7 +65,7 @@ fn of_classes_that_waste_as_little_the_smaller_are_chosen() {
 }
 
 #[test]
-fn with_as_many_classes_as_cells_each_has_its_own() {
+fn with_as_many_classes_as_cells_each_cell_has_a_class() {
     let histogram = Histogram::from_iter([3, 9, 1000, 1001, 1_000_000]);
     // 1000 and 1001 are in one cell.
     for k in [4, 5, 128] {
@@ -77,12 +77,12 @@ fn with_as_many_classes_as_cells_each_has_its_own() {
 #[test]
 fn a_class_is_a_size_that_was_recorded_to_the_byte() {
     let histogram = Histogram::from_iter([1441, 1460, 1500, 9001]);
-    // 1441..=1472 is a cell, and 1500 is in the next.
+    // The cell 1441..=1472 has two sizes, and 1500 is in the next cell.
     assert_eq!(fit(&histogram, 3), [1460, 1500, 9001]);
 }
 
 #[test]
-fn requests_of_0_bytes_are_held_by_the_smallest_class() {
+fn the_smallest_class_serves_requests_of_0_bytes() {
     let histogram = Histogram::from_iter([0, 0]);
     let fitted = SizeClasses::fit(&histogram, 3).unwrap();
     assert_eq!(fitted.capacities(), [1]);
@@ -90,7 +90,7 @@ fn requests_of_0_bytes_are_held_by_the_smallest_class() {
 }
 
 #[test]
-fn what_cannot_be_fitted_is_said() {
+fn a_fit_that_is_impossible_returns_an_error() {
     let one = Histogram::from_iter([1]);
     let empty = Histogram::new();
     assert_eq!(SizeClasses::fit(&empty, 1), Err(FitError::Empty));
@@ -104,7 +104,7 @@ fn what_cannot_be_fitted_is_said() {
 }
 
 #[test]
-fn errors_say_what_to_do() {
+fn errors_give_advice() {
     let says = |histogram, k| {
         let error: Box<dyn Error> = SizeClasses::fit(histogram, k).unwrap_err().into();
         error.to_string()
@@ -125,7 +125,7 @@ fn errors_say_what_to_do() {
 }
 
 #[test]
-fn a_pool_takes_fitted_classes_and_wastes_what_was_said() {
+fn a_pool_with_fitted_classes_wastes_the_predicted_bytes() {
     let requests = [100, 100, 120, 3000, 70_000];
     let histogram = Histogram::from_iter(requests);
     let fitted = SizeClasses::fit(&histogram, 3).unwrap();
@@ -140,7 +140,7 @@ fn a_pool_takes_fitted_classes_and_wastes_what_was_said() {
 }
 
 #[test]
-fn classes_print_their_capacities_alone() {
+fn classes_print_only_their_capacities() {
     let classes = SizeClasses::listed(&[512, 2048]).unwrap();
     assert_eq!(format!("{classes:?}"), "SizeClasses([512, 2048])");
 }
@@ -152,20 +152,20 @@ fn classes_are_iterated_ascending() {
     assert_eq!(classes.into_iter().collect::<Vec<_>>(), [5, 700, 9000]);
 }
 
-// 1000 and 1010 are in one cell (993..=1024), which the class 1005 divides.
+// 1000 and 1010 are in one cell (993..=1024). The class 1005 lies within that cell.
 #[test]
-fn a_cell_that_a_class_divides_counts_as_its_largest_size() {
+fn a_cell_with_a_class_inside_counts_as_its_largest_size() {
     let histogram = Histogram::from_iter([1000, 1010]);
     let wasted = |capacities: &[usize]| {
         let classes = SizeClasses::listed(capacities).unwrap();
         histogram.wasted_bytes(&classes)
     };
-    assert_eq!(wasted(&[1005, 2000]), 1000 + 990); // in truth 5 + 990
-    assert_eq!(wasted(&[1005]), 0); // both count as oversize; in truth 5 + 0
+    assert_eq!(wasted(&[1005, 2000]), 1000 + 990); // exact: 5 + 990
+    assert_eq!(wasted(&[1005]), 0); // both count as oversize; exact: 5 + 0
     assert_eq!(wasted(&[1010, 2000]), 10);
 }
 
-/// The best `k` of these capacities, of which the last is the largest, by trying all.
+/// The best `k` of these capacities, including the largest, by trying all.
 fn brute_force(sizes: &[usize], k: usize) -> Vec<usize> {
     let mut distinct: Vec<usize> = sizes.iter().map(|&size| size.max(1)).collect();
     distinct.sort();
@@ -181,7 +181,7 @@ fn brute_force(sizes: &[usize], k: usize) -> Vec<usize> {
         .filter(|ladder| ladder.len() <= k)
         .min_by_key(|ladder| {
             let from_the_top: Vec<usize> = ladder.iter().rev().copied().collect();
-            // As many classes as may be; and of ties, the one with smaller classes.
+            // As many classes as allowed; among ties, the smaller classes.
             (
                 naive_wasted(sizes, ladder),
                 Reverse(ladder.len()),
@@ -191,7 +191,7 @@ fn brute_force(sizes: &[usize], k: usize) -> Vec<usize> {
     best.unwrap()
 }
 
-/// The best `k` classes for the cells, by trying each start of each run.
+/// The best `k` classes for the cells, by trying each start of each run of cells.
 fn plain_dynamic_programming(histogram: &Histogram, k: usize) -> Vec<usize> {
     let cells: Vec<_> = histogram.cells().collect();
     // The bytes handed out for the first cells, and the classes from the top down.
@@ -222,7 +222,7 @@ fn plain_dynamic_programming(histogram: &Histogram, k: usize) -> Vec<usize> {
     classes
 }
 
-/// Sizes of every magnitude that can be requested, equally often.
+/// Sizes of every magnitude, equally often.
 fn any_size() -> impl Strategy<Value = usize> {
     (1..usize::BITS, any::<usize>()).prop_map(|(shift, bits)| bits >> shift)
 }
@@ -293,7 +293,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_wasted_is_the_sum_over_the_sizes(
+    fn the_wasted_bytes_are_the_sum_over_the_sizes(
         exact in prop::collection::vec(0_usize..=32, 1..100),
         list in prop::collection::btree_set(1_usize..=40, 1..10),
         sizes in prop::collection::vec(any_size(), 1..100),
@@ -305,7 +305,7 @@ proptest! {
         let listed = SizeClasses::listed(&list).unwrap();
         prop_assert_eq!(histogram.wasted_bytes(&listed), naive_wasted(&exact, &list));
 
-        // Powers of two and fitted classes, where a cell is many sizes.
+        // Powers of two and fitted classes, where a cell has many sizes.
         let histogram = Histogram::from_iter(sizes.iter().copied());
         for classes in [
             SizeClasses::doubling(32, 1 << 20).unwrap(),
@@ -319,8 +319,8 @@ proptest! {
     }
 }
 
-// Every cell, and as many calls in each as there can be: no number overflows, and
-// the largest problem there is gets done.
+// Every cell has the highest count. No number overflows, and the largest possible problem is
+// solved.
 #[test]
 fn the_fullest_histogram_is_fitted() {
     let above_32 = (5..usize::BITS - 1).flat_map(|bit| {

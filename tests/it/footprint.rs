@@ -1,4 +1,4 @@
-//! Bytes in use: what is outstanding, in all and by class, and the most that it was.
+//! Bytes in use: the outstanding bytes, in all and by class, and their maximum.
 
 use crate::{assert_accounts_balance, class, options, pool_of, rounds, total};
 use bytes::{Buf, BufMut, BytesMut};
@@ -8,7 +8,7 @@ use tierpool::{Peaks, Pool, PooledBuf, PooledBytes};
 
 const MIB: u64 = 1 << 20;
 
-/// Outstanding bytes in all, and in the line of buffers of no class.
+/// Outstanding bytes in all, and of buffers without a class.
 fn outstanding(pool: &Pool) -> (u64, u64) {
     assert_accounts_balance(pool);
     let stats = pool.stats();
@@ -22,7 +22,7 @@ fn peaks(pool: &Pool) -> Peaks {
 
 // ---- outstanding bytes ----
 
-// Failed once: the statistics showed the first 12,288 bytes alone.
+// Failed once: the statistics showed only the first 12,288 bytes.
 #[test]
 fn oversize_and_adopted_buffers_count_with_the_others() {
     let pool = Pool::builder().trim_interval(None).build().unwrap();
@@ -78,7 +78,7 @@ fn a_buffer_between_two_classes_counts_with_all_its_bytes() {
 }
 
 #[test]
-fn a_guard_counts_with_what_it_has_grown_to() {
+fn a_guard_counts_with_its_grown_capacity() {
     let pool = pool_of(&[512, 4096, 65_536]);
     let mut buf = pool.get(100);
     buf.put_bytes(1, 1000);
@@ -102,7 +102,7 @@ fn a_guard_counts_with_what_it_has_grown_to() {
     drop(buf);
     assert_eq!(outstanding(&pool), (0, 0));
     assert_eq!(total(&pool).discards.above_max, 1);
-    // One that was adopted below the smallest class, too.
+    // Also a buffer that was adopted below the smallest class.
     let mut buf = pool.adopt(BytesMut::with_capacity(10));
     buf.reserve(100_000);
     let capacity = buf.capacity() as u64;
@@ -113,7 +113,7 @@ fn a_guard_counts_with_what_it_has_grown_to() {
 fn growth_behind_deref_mut_counts_when_the_buffer_comes_home() {
     let pool = pool_of(&[512, 4096]);
     let mut buf = pool.get(512);
-    (*buf).reserve(3000); // on the heap, and not seen
+    (*buf).reserve(3000); // on the heap, unseen by the pool
     assert!(buf.capacity() >= 3000);
     assert_eq!(outstanding(&pool), (512, 0));
     let capacity = buf.capacity() as u64;
@@ -121,15 +121,15 @@ fn growth_behind_deref_mut_counts_when_the_buffer_comes_home() {
     assert_eq!(outstanding(&pool), (0, 0));
     assert_eq!(total(&pool).retained_bytes, capacity);
     assert_eq!(peaks(&pool).footprint_bytes, capacity);
-    // To another class: what it leaves and what it joins are both right.
+    // To another class: both its old class and its new one are right.
     let mut buf = pool.get(512);
     *buf = BytesMut::with_capacity(5000);
-    drop(buf); // above the largest, and freed
+    drop(buf); // above the largest class, and freed
     let mut buf = pool.get(512);
     *buf = BytesMut::with_capacity(4096);
     drop(buf);
     assert_eq!(class(&pool, 4096).retained_bytes, 4096);
-    // Nothing is left in its place.
+    // The buffer is taken out, with nothing left in its place.
     let mut buf = pool.get(512);
     let taken = std::mem::take(&mut *buf);
     drop(buf);
@@ -140,7 +140,7 @@ fn growth_behind_deref_mut_counts_when_the_buffer_comes_home() {
 }
 
 #[test]
-fn a_part_that_was_split_off_behind_deref_mut_counts_with_its_guard_and_not_after() {
+fn a_part_split_off_behind_deref_mut_counts_only_while_its_guard_lives() {
     for detached in [false, true] {
         let pool = pool_of(&[4096]);
         let mut buf = pool.get(4096);
@@ -149,7 +149,7 @@ fn a_part_that_was_split_off_behind_deref_mut_counts_with_its_guard_and_not_afte
         assert_eq!(outstanding(&pool), (4096, 0));
         match detached {
             true => drop(buf.detach()),
-            false => drop(buf), // shared, so freed with its last part
+            false => drop(buf), // shared, so it is freed with its last part
         }
         assert_eq!(outstanding(&pool), (0, 0));
         assert_eq!(total(&pool).retained_bytes, 0);
@@ -158,13 +158,13 @@ fn a_part_that_was_split_off_behind_deref_mut_counts_with_its_guard_and_not_afte
 }
 
 #[test]
-fn what_is_freed_for_any_reason_counts_no_more() {
+fn a_buffer_that_is_freed_for_any_reason_no_longer_counts() {
     let pool = options(&[512, 4096]).retain_bytes(4096).build().unwrap();
     let held = [pool.get(4096), pool.get(4096), pool.get(5000)];
     let small = pool.adopt(BytesMut::with_capacity(7));
     let footprint = || total(&pool).footprint_bytes();
     assert_eq!(footprint(), 4096 + 4096 + 5000 + 7);
-    drop((held, small)); // one is kept
+    drop((held, small)); // the pool keeps one of them
     let discards = total(&pool).discards;
     assert_eq!(
         (discards.full, discards.above_max, discards.below_min),
@@ -187,7 +187,7 @@ fn a_guard_that_is_forgotten_counts_for_ever() {
     drop(pool.get(512));
     pool.clear();
     assert_eq!(outstanding(&pool), (512, 0));
-    // For the leak checkers: this is as good.
+    // Dropped after all, for the leak checkers.
     // SAFETY: it is dropped once, here.
     unsafe { std::mem::ManuallyDrop::drop(&mut forgotten) };
 }
@@ -227,7 +227,7 @@ fn the_peak_of_the_footprint_misses_nothing_between_two_snapshots() {
     pool.clear();
     assert_eq!(total(&pool).footprint_bytes(), 0);
     assert_eq!(peaks(&pool).footprint_bytes, 10 * 4096 + MIB);
-    // What is idle is a part of it.
+    // Idle bytes are a part of it.
     pool.reset_peaks();
     assert_eq!(peaks(&pool), Peaks::default());
     pool.prefill(512, 4);
@@ -242,7 +242,7 @@ fn the_peak_of_the_footprint_misses_nothing_between_two_snapshots() {
 }
 
 #[test]
-fn peaks_begin_anew_with_what_the_pool_has() {
+fn reset_peaks_restart_from_the_present_bytes() {
     let pool = pool_of(&[512, 4096]);
     let held = [pool.get(512), pool.get(4096)];
     drop(pool.get(4096));
@@ -256,7 +256,7 @@ fn peaks_begin_anew_with_what_the_pool_has() {
     );
     drop(held);
     assert_eq!(peaks(&pool).footprint_bytes, 512 + 2 * 4096);
-    // What it had then counts though no snapshot sees it.
+    // The maximum counts though no snapshot was taken then.
     pool.reset_peaks();
     pool.clear();
     assert_eq!(peaks(&pool).footprint_bytes, 512 + 2 * 4096);
@@ -265,7 +265,7 @@ fn peaks_begin_anew_with_what_the_pool_has() {
 }
 
 #[test]
-fn the_other_peaks_are_the_most_that_a_snapshot_has_shown() {
+fn the_other_peaks_are_the_maximum_of_all_snapshots() {
     let pool = pool_of(&[4096]);
     let of = |pool: &Pool| {
         let peaks = peaks(pool);
@@ -281,14 +281,14 @@ fn the_other_peaks_are_the_most_that_a_snapshot_has_shown() {
     pool.reset_peaks();
     assert_eq!(of(&pool), (3, 2));
     drop(held);
-    // No snapshot sees these.
+    // No snapshot is taken while these are outstanding.
     drop(hold(4));
     assert_eq!(of(&pool), (3, 5));
     assert_eq!(peaks(&pool).footprint_bytes, 5 * 4096);
 }
 
 #[test]
-fn the_peak_of_many_threads_is_what_they_had_at_once() {
+fn the_peak_of_many_threads_is_their_sum_at_one_moment() {
     const THREADS: usize = rounds(8, 3);
     const EACH: usize = rounds(70, 5);
     let pool = pool_of(&[512, 4096]);
@@ -314,7 +314,7 @@ fn the_peak_of_many_threads_is_what_they_had_at_once() {
 }
 
 #[test]
-fn peaks_that_are_reset_while_threads_are_busy_are_never_below_what_there_is() {
+fn peaks_reset_while_threads_work_are_never_below_the_present_bytes() {
     const THREADS: usize = 4;
     let pool = options(&[512, 4096]).retain_bytes(8192).build().unwrap();
     for _ in 0..rounds(100, 3) {

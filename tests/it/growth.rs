@@ -1,5 +1,4 @@
-//! A guard that outgrows its buffer takes the next from the pool and gives the
-//! old one back.
+//! A guard that outgrows its buffer takes a larger one from the pool and returns the old one.
 
 use crate::{assert_accounts_balance, class, memory, pool_of, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -16,10 +15,10 @@ fn pool() -> Pool {
     pool_of(&CLASSES)
 }
 
-/// Appends bytes `at, at + 1, ...` in some way, at least one and at most 32.
+/// Appends bytes `at, at + 1, ...` in some way: at least one and at most 32.
 type Append = fn(&mut PooledBuf, at: usize);
 
-/// Asks for more than can be.
+/// Requests more than the largest capacity.
 type Overflow = fn(&mut PooledBuf);
 
 fn pattern(at: usize, len: usize) -> Vec<u8> {
@@ -69,7 +68,7 @@ fn every_method_that_appends_grows_through_the_pool() {
             let len = chunk.len().min(11);
             assert!(len > 0, "a chunk is never empty");
             chunk[..len].copy_from_slice(&pattern(at, len));
-            // SAFETY: these bytes were written by the line before.
+            // SAFETY: the line before wrote these bytes.
             unsafe { buf.advance_mut(len) };
         }),
         ("io::Write", |buf, at| {
@@ -92,7 +91,7 @@ fn every_method_that_appends_grows_through_the_pool() {
             buf.as_mut()[len - 2..].copy_from_slice(&pattern(at, 2));
         }),
         ("extend", |buf, at| buf.extend(pattern(at, 10))),
-        ("extend of an iterator that says nothing", |buf, at| {
+        ("extend of an iterator without a hint", |buf, at| {
             let mut left = pattern(at, 10);
             left.reverse();
             buf.extend(&std::iter::from_fn(|| left.pop()).collect::<Vec<u8>>());
@@ -109,7 +108,7 @@ fn every_method_that_appends_grows_through_the_pool() {
         }
         assert_eq!(buf[..], pattern(0, buf.len()), "{name}");
         assert_eq!(buf.capacity(), 4096, "{name}");
-        // The two that were outgrown are back, and whole.
+        // Both outgrown buffers are idle again, and whole.
         for outgrown in [64, 512] {
             let counts = class(&pool, outgrown);
             assert_eq!(counts.growths, 1, "{name}");
@@ -130,7 +129,7 @@ fn every_method_that_appends_grows_through_the_pool() {
 }
 
 #[test]
-fn the_next_guard_to_grow_takes_what_the_last_one_left() {
+fn the_next_guard_to_grow_takes_the_buffers_that_the_last_one_left() {
     let pool = pool();
     for _ in 0..3 {
         let mut buf = pool.get(1);
@@ -169,7 +168,7 @@ fn appending_more_than_eight_times_as_much_takes_the_class_that_holds_it() {
 }
 
 #[test]
-fn appending_stops_at_the_largest_class_while_that_holds_the_contents() {
+fn appending_stops_at_the_largest_class_while_the_contents_fit() {
     let pool = pool_of(&[512, 1024]);
     let mut buf = pool.get(512);
     buf.put_bytes(1, 513);
@@ -178,7 +177,7 @@ fn appending_stops_at_the_largest_class_while_that_holds_the_contents() {
 }
 
 #[test]
-fn what_just_fits_the_largest_class_is_not_oversize_where_twice_the_last_one_is() {
+fn contents_that_fit_the_largest_class_are_not_oversize_though_doubling_would_be() {
     let pool = pool_of(&[512, 768]);
     for grow in [(|buf| buf.reserve(256)) as fn(&mut PooledBuf), |buf| {
         buf.put_bytes(1, 256)
@@ -192,7 +191,7 @@ fn what_just_fits_the_largest_class_is_not_oversize_where_twice_the_last_one_is(
 }
 
 #[test]
-fn reserve_takes_the_smallest_class_that_holds_the_contents_and_what_was_asked() {
+fn reserve_takes_the_smallest_class_for_the_contents_and_the_request() {
     let pool = Pool::default();
     let mut buf = pool.get(512);
     buf.put_bytes(1, 500);
@@ -210,7 +209,7 @@ fn reserve_takes_the_smallest_class_that_holds_the_contents_and_what_was_asked()
     }
 }
 
-// Failed once: each step took the next class, and copied all there was.
+// Failed once: each step took the next class, and copied all contents.
 #[test]
 fn reserve_takes_at_least_one_and_a_half_times_the_capacity() {
     let classes: Vec<usize> = (10..=100).map(|class| 10 * class).collect();
@@ -229,12 +228,12 @@ fn reserve_takes_at_least_one_and_a_half_times_the_capacity() {
         assert_eq!(buf.capacity(), to, "from {from}");
         assert_eq!(buf[..], vec![1; from]);
     }
-    // More, if more is asked for.
+    // More, if the request is larger.
     let mut buf = pool.get(100);
     buf.put_bytes(1, 100);
     buf.reserve(75);
     assert_eq!(buf.capacity(), 180);
-    // From the largest, double.
+    // From the largest class on, it doubles.
     let mut buf = pool.get(1000);
     buf.put_bytes(1, 1000);
     buf.reserve(1);
@@ -242,7 +241,7 @@ fn reserve_takes_at_least_one_and_a_half_times_the_capacity() {
 }
 
 #[test]
-fn what_a_calibration_aims_at_is_not_less_than_one_and_a_half_times_the_capacity() {
+fn growth_to_a_calibrated_size_is_at_least_one_and_a_half_times_the_capacity() {
     let classes: Vec<usize> = (10..=128).map(|class| 10 * class).collect();
     let pool = pool_of(&classes);
     pool.get(100).put_bytes(1, 100);
@@ -278,7 +277,7 @@ fn room_before_the_contents_is_used_before_a_larger_buffer_is_taken() {
     assert_eq!(memory(&buf), address..address + 512);
     assert_eq!(total(&pool).growths, 0);
     assert_eq!((&buf[..100], &buf[100..]), (&[1; 100][..], &[2; 300][..]));
-    // The same where a part was split off and is gone.
+    // The same where a part was split off and dropped.
     drop(buf.copy_to_bytes(350));
     buf.put_bytes(3, 400);
     assert_eq!(memory(&buf), address..address + 512);
@@ -310,7 +309,7 @@ fn growth_while_a_part_is_in_use_leaves_the_part_alone() {
         (&[b'a'; 24][..], &[b'b'; 100][..])
     );
     assert_eq!(head[..], [b'a'; 40]);
-    // The guard has left the old buffer to its part.
+    // The guard has left the old buffer to the part.
     let old = class(&pool, 64);
     assert_eq!((old.growths, old.returns, old.outstanding), (1, 0, 1));
     assert_eq!(class(&pool, 512).outstanding, 1);
@@ -323,7 +322,7 @@ fn growth_while_a_part_is_in_use_leaves_the_part_alone() {
         (1, 0, 0)
     );
     assert_accounts_balance(&pool);
-    // A part of its `BytesMut`: what is left of the old buffer cannot come home.
+    // A part of its `BytesMut`: the rest of the old buffer cannot come home.
     let mut buf = pool.get(64);
     buf.put_bytes(b'a', 64);
     let head = BytesMut::split_to(&mut buf, 40);
@@ -370,7 +369,7 @@ fn growth_past_the_largest_class_is_an_oversize_get() {
 }
 
 #[test]
-fn a_request_far_past_the_largest_class_gets_what_it_asks() {
+fn a_request_far_above_the_largest_class_gets_exactly_its_size() {
     let pool = pool();
     let mut buf = pool.get(64);
     buf.put_bytes(1, 10);
@@ -431,7 +430,7 @@ fn a_guard_grows_after_its_pool_is_gone() {
     let pool = pool();
     let (mut first, mut second) = (pool.get(1), pool.get(1));
     first.put_bytes(1, 64);
-    drop(pool.get(512)); // idle, and gone with the pool
+    drop(pool.get(512)); // idle, and freed with the pool
     drop(pool);
     for len in 65..6000 {
         first.put_u8(1);
@@ -447,8 +446,9 @@ fn a_guard_grows_after_its_pool_is_gone() {
     .unwrap();
 }
 
-/// Guards of every sort with `here` in them: in a class, the largest, oversize, adopted, and
-/// each with its first byte consumed, or a part of it split off, which is kept or not.
+/// Guards of every kind, with `here` in them: in a class, in the largest, oversize, and adopted.
+/// Also each with its first byte consumed, or with a part of it split off, which is kept or
+/// dropped.
 fn guards_of_every_sort(pool: &Pool) -> Vec<(String, PooledBuf, Option<BytesMut>)> {
     type Change = fn(&mut PooledBuf) -> Option<BytesMut>;
     let changes: [(&str, Change); 5] = [
@@ -497,7 +497,7 @@ fn a_capacity_that_overflows_panics_with_the_sizes_and_loses_nothing() {
     const MOST: usize = isize::MAX as usize;
     let ways: [(&str, usize, Overflow); 10] = [
         ("reserve all", usize::MAX, |buf| buf.reserve(usize::MAX)),
-        // RUSTSEC-2026-0007: the sum of all in `bytes` wrapped.
+        // RUSTSEC-2026-0007: the sum wrapped in `bytes`.
         ("reserve less", usize::MAX - 50, |buf| {
             buf.reserve(usize::MAX - 50)
         }),
@@ -561,7 +561,7 @@ impl Buf for Endless {
 // ---- growth that may fail ----
 
 #[test]
-fn try_reserve_does_what_reserve_does() {
+fn try_reserve_grows_as_reserve_does() {
     let pools = [pool(), pool()];
     for (len, additional) in [
         (1, 10),
@@ -591,7 +591,7 @@ fn try_reserve_does_what_reserve_does() {
                 assert_eq!(buf[..], pattern(0, len)[consumed..]);
                 (buf.len(), buf.capacity())
             });
-            // Above the largest class `reserve` leaves what it has to the heap.
+            // Above the largest class, `reserve` grows on the heap.
             if len <= 4096 {
                 assert_eq!(asked, tried, "{len}, {additional}, {consumed}");
             }
@@ -638,9 +638,9 @@ fn try_reserve_above_all_sizes_is_too_large_and_changes_nothing() {
 }
 
 #[test]
-fn try_reserve_for_more_than_the_heap_has_is_out_of_memory_and_changes_nothing() {
+fn try_reserve_that_the_heap_refuses_is_out_of_memory_and_changes_nothing() {
     if cfg!(miri) {
-        return; // Miri's heap has no such limit to refuse at
+        return; // Miri's heap has no such limit
     }
     for zero in [false, true] {
         let options = crate::options(&CLASSES).zero_on_return(zero);
@@ -669,7 +669,7 @@ fn try_reserve_for_more_than_the_heap_has_is_out_of_memory_and_changes_nothing()
 }
 
 #[test]
-fn there_is_always_room_until_the_largest_allocation() {
+fn remaining_mut_is_the_room_up_to_the_largest_allocation() {
     let pool = pool();
     let mut buf = pool.get(64);
     assert_eq!(buf.remaining_mut(), isize::MAX as usize);
@@ -697,7 +697,7 @@ fn truncate_clear_and_a_shorter_resize_keep_the_buffer() {
     assert_eq!(memory(&buf), address);
 }
 
-/// Says that it has one byte, and shows a hundred.
+/// Its `remaining` is one byte, and its chunk has a hundred.
 struct Lying(bool);
 
 impl Buf for Lying {
@@ -716,7 +716,7 @@ impl Buf for Lying {
 
 // Failed once: the buffer grew on the heap, behind the pool's back.
 #[test]
-fn a_source_longer_than_it_says_grows_the_guard_through_the_pool() {
+fn a_source_longer_than_its_hint_grows_the_guard_through_the_pool() {
     let pool = pool_of(&[64, 1024]);
     let mut buf = pool.get(64);
     buf.put(Lying(false));
@@ -728,7 +728,7 @@ fn a_source_longer_than_it_says_grows_the_guard_through_the_pool() {
 
 // ---- reading to the end ----
 
-/// Reads as `read_buf` does: what fits in a chunk, and announces it.
+/// Reads as `read_buf` does: as many bytes as fit a chunk, which it announces.
 fn read(source: &mut &[u8], buf: &mut impl BufMut) -> usize {
     if !buf.has_remaining_mut() {
         return 0;
@@ -738,7 +738,7 @@ fn read(source: &mut &[u8], buf: &mut impl BufMut) -> usize {
     let count = chunk.len().min(source.len());
     chunk[..count].copy_from_slice(&source[..count]);
     *source = &source[count..];
-    // SAFETY: these bytes were written above.
+    // SAFETY: the lines above wrote these bytes.
     unsafe { buf.advance_mut(count) };
     count
 }
@@ -770,10 +770,10 @@ fn a_guard_that_a_reader_fills_to_the_last_byte_does_not_grow() {
         assert_eq!(
             total(&pool).discards.total(),
             1,
-            "the one above the largest class"
+            "only the buffer above the largest class"
         );
 
-        // Adopted, and of a class that is retired.
+        // The same for adopted buffers, and for a retired class.
         let mut buf = pool.adopt(BytesMut::with_capacity(100));
         read_to_end(&pattern(0, 100), &mut buf);
         assert_eq!((&buf[..], buf.capacity()), (&pattern(0, 100)[..], 100));
@@ -808,7 +808,7 @@ fn a_reader_that_has_more_takes_the_next_class_only() {
             read_to_end(&pattern(0, len), &mut buf);
             assert_eq!((&buf[..], buf.capacity()), (&pattern(0, len)[..], capacity));
         }
-        // Above the largest: double.
+        // Above the largest class, it doubles.
         let mut buf = pool.get(65_536);
         read_to_end(&pattern(0, 65_537), &mut buf);
         assert_eq!(buf[..], pattern(0, 65_537));
@@ -842,12 +842,12 @@ fn room_before_the_contents_is_lent_whole_before_a_larger_buffer_is_taken() {
         assert_eq!(buf.chunk_mut().len(), 400);
         assert_eq!((&buf[..], memory(&buf)), (&[1; 112][..], home.clone()));
         buf.put_bytes(2, 400);
-        // Split off, and gone.
+        // Split off, and dropped.
         drop(BytesMut::split_off(&mut buf, 100));
         assert_eq!((buf.len(), buf.capacity()), (100, 100));
         assert_eq!(buf.chunk_mut().len(), 412);
         assert_eq!((&buf[..], memory(&buf)), (&[1; 100][..], home.clone()));
-        // Consumed to its end.
+        // Consumed to the end.
         buf.put_bytes(3, 412);
         buf.advance(512);
         assert_eq!(buf.chunk_mut().len(), 512);
@@ -855,7 +855,7 @@ fn room_before_the_contents_is_lent_whole_before_a_larger_buffer_is_taken() {
         assert_eq!(total(&pool).growths, 0);
         drop(buf);
         assert_eq!(total(&pool).retained_bytes, 512);
-        // An adopted one: the pool does not know where it began.
+        // An adopted buffer: the pool does not know where it began.
         let mut own = BytesMut::zeroed(1000);
         drop(own.split_off(300));
         let mut buf = pool.adopt(own);
@@ -865,13 +865,13 @@ fn room_before_the_contents_is_lent_whole_before_a_larger_buffer_is_taken() {
 }
 
 #[test]
-fn a_part_of_a_bytes_mut_that_is_gone_while_its_guard_is_read_into_makes_room_for_what_was_read() {
+fn a_bytes_mut_part_dropped_during_a_read_makes_room_for_the_bytes() {
     let pool = pool();
     for announced in 1..=8 {
         let mut buf = pool.get(64);
         buf.extend_from_slice(&pattern(0, 64));
         let part = (*buf).copy_to_bytes(40);
-        // As the documentation of `BufMut::chunk_mut` writes to it: bit by bit.
+        // Written as the documentation of `BufMut::chunk_mut` does it: in small pieces.
         let chunk = buf.chunk_mut();
         assert_eq!(chunk.len(), 8, "no room while the part is in use");
         chunk[..3].copy_from_slice(&pattern(64, 3));
@@ -890,8 +890,8 @@ fn a_part_of_a_bytes_mut_that_is_gone_while_its_guard_is_read_into_makes_room_fo
 }
 
 #[test]
-fn what_is_read_into_a_full_guard_may_be_written_and_announced_bit_by_bit() {
-    // As a number that is less than the length, and one that is more.
+fn bytes_read_into_a_full_guard_may_be_announced_piece_by_piece() {
+    // As a number, the first bytes are less than the length, and the second ones more.
     for read in [[1, 0, 0, 0, 0, 0, 0, 0], [9; 8]] {
         for zero in [false, true] {
             let pool = crate::options(&CLASSES)
@@ -914,7 +914,7 @@ fn what_is_read_into_a_full_guard_may_be_written_and_announced_bit_by_bit() {
             unsafe { buf.advance_mut(0) };
             assert_eq!(buf.capacity(), 64);
             for count in [1, 3, 4] {
-                // SAFETY: as above; the last four are behind those announced before.
+                // SAFETY: as above; the last four follow those announced before.
                 unsafe { buf.advance_mut(count) };
             }
             assert_eq!((&buf[..64], &buf[64..]), (&[7; 64][..], &read[..]));
@@ -926,7 +926,7 @@ fn what_is_read_into_a_full_guard_may_be_written_and_announced_bit_by_bit() {
 }
 
 #[test]
-fn what_was_read_and_not_announced_is_no_contents_whatever_comes_after_it() {
+fn bytes_that_were_read_and_not_announced_never_become_contents() {
     let after: [(&str, Append); 8] = [
         ("put_slice", |buf, at| buf.put_slice(&pattern(at, 5))),
         ("put_bytes", |buf, at| buf.put_bytes(pattern(at, 1)[0], 1)),
@@ -956,7 +956,7 @@ fn what_was_read_and_not_announced_is_no_contents_whatever_comes_after_it() {
             assert!(buf.len() > 64, "{name}");
             assert_eq!(buf[..], pattern(0, buf.len()), "{name}");
             drop(buf);
-            // Nor of the next guard with the same buffer.
+            // They are not in the next guard with the same buffer, either.
             let mut buf = pool.get(64);
             buf.chunk_mut()[..8].copy_from_slice(b"unlikely");
             drop(buf);
@@ -1004,7 +1004,7 @@ fn more_than_a_chunk_cannot_be_announced() {
         assert_eq!(buf.chunk_mut().len(), lent);
         for too_many in [lent + 1, lent + 64, usize::MAX] {
             let message = message_of(|| {
-                // SAFETY: none is announced: it panics.
+                // SAFETY: it panics, so it announces no byte.
                 unsafe { buf.advance_mut(too_many) }
             });
             let said = format!(
@@ -1029,14 +1029,14 @@ fn a_limit_keeps_a_guard_from_growing() {
         let mut fixed = (&mut buf).limit(64);
         let mut source = &pattern(0, 100)[..];
         while read(&mut source, &mut fixed) > 0 {}
-        assert_eq!(source.len(), 36, "it is full");
+        assert_eq!(source.len(), 36, "the guard is full");
         assert!(!fixed.has_remaining_mut());
         let put = catch_unwind(AssertUnwindSafe(|| fixed.put_u8(1)));
         assert!(put.is_err());
         let mut writer = fixed.writer();
         assert_eq!(writer.write(b"more").unwrap(), 0);
         assert_eq!((&buf[..], memory(&buf)), (&pattern(0, 64)[..], home));
-        // A limit that is above the room lets it grow, and no farther than that.
+        // A limit above the room lets the guard grow, but no farther than the limit.
         let mut loose = (&mut buf).limit(10);
         while read(&mut source, &mut loose) > 0 {}
         assert_eq!((&buf[..], buf.capacity()), (&pattern(0, 74)[..], 512));
@@ -1057,16 +1057,16 @@ fn a_full_guard_in_a_chain_is_filled_first_and_grows() {
         (&first[..60], &first[60..]),
         (&[b'a'; 60][..], &[b'b'; 100][..])
     );
-    // Behind a limit, the second comes next.
+    // Behind a limit, the chain continues with the second guard.
     let mut first = pool.get(64);
     let mut both = (&mut first).limit(64).chain_mut(&mut second);
     read_to_end(&[b'c'; 100], &mut both);
     assert_eq!((first.len(), second.len()), (64, 36));
 }
 
-// ---- what growth costs ----
+// ---- the cost of growth ----
 
-/// A guard that is filled step by step, and what was copied for that.
+/// A guard that is filled step by step, and the bytes that were copied for it.
 struct Filled {
     buf: PooledBuf,
     written: usize,
@@ -1074,7 +1074,7 @@ struct Filled {
 }
 
 impl Filled {
-    /// Appends in some way, and adds up the contents that were moved by it.
+    /// Appends in some way, and counts the contents that this moved.
     fn append(&mut self, how: usize, step: usize) {
         let (at, len) = (self.buf.as_ptr().addr(), self.buf.len());
         let piece = vec![7; step];
@@ -1098,7 +1098,7 @@ impl Filled {
                     let chunk = self.buf.chunk_mut();
                     let count = chunk.len().min(left.len());
                     chunk[..count].copy_from_slice(&left[..count]);
-                    // SAFETY: these bytes were written by the line before.
+                    // SAFETY: the line before wrote these bytes.
                     unsafe { self.buf.advance_mut(count) };
                     left = &left[count..];
                     self.copied += if self.buf.as_ptr().addr() == at {
@@ -1120,7 +1120,7 @@ impl Filled {
     }
 }
 
-/// Some classes far apart, or many at equal distances, or as close as can be.
+/// Classes that are far apart, at equal distances, or as close as possible.
 fn any_classes() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![
         prop::collection::btree_set(1_usize..20_000, 1..20),
@@ -1131,21 +1131,21 @@ fn any_classes() -> impl Strategy<Value = Vec<usize>> {
     .prop_map(|classes| classes.into_iter().collect())
 }
 
-// Failed once: the bytes that were not announced lay where the pool knew of zeros.
+// Failed once: the unannounced bytes lay where the pool knew of zeros.
 #[test]
-fn what_is_read_beside_a_full_guard_and_not_announced_is_in_no_room_and_in_no_zeros() {
+fn unannounced_bytes_beside_a_full_guard_are_in_no_room_and_in_no_zeros() {
     for (zero, announced) in [(false, 1), (false, 7), (true, 1), (true, 7)] {
         let options = crate::options(&CLASSES).zero_on_return(zero);
         let pool = options.build().unwrap();
         let read = || {
-            // One of the next class. The pool knows that it is zero.
+            // A buffer of the next class. The pool knows that it is zero.
             drop(pool.get_zeroed(100));
             let mut buf = pool.get(64);
             buf.put_bytes(1, 64);
             let chunk = buf.chunk_mut();
             let len = chunk.len();
             chunk.copy_from_slice(&[9; 8][..len]);
-            // SAFETY: all of the chunk was written by the line before.
+            // SAFETY: the line before wrote the whole chunk.
             unsafe { buf.advance_mut(announced) };
             buf
         };
@@ -1194,9 +1194,9 @@ proptest! {
         prop_assert!(filled.buf.iter().all(|&byte| byte == 7));
     }
 
-    // As a queue: what is consumed makes room, or grows the buffer for good.
+    // Used as a queue: consumed bytes make room, or the buffer grows for good.
     #[test]
-    fn a_guard_that_is_filled_and_consumed_copies_in_proportion_to_what_is_written(
+    fn a_guard_used_as_a_queue_copies_in_proportion_to_the_bytes_written(
         classes in any_classes(),
         zero in any::<bool>(),
         hold in 1_usize..3000,

@@ -1,4 +1,4 @@
-//! Idle buffers serve whichever thread needs them, as long as the bounds hold enough.
+//! Idle buffers serve any thread that needs them, if the bounds allow enough buffers.
 
 use super::rounds;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,16 +19,16 @@ fn hit_rate(before: &Counts, after: &Counts) -> f64 {
     (after.hits() - before.hits()) as f64 / (after.gets - before.gets) as f64
 }
 
-/// How many buffers are out at once at most, except those in threads' hands.
+/// The threads, and the most buffers on their way between them.
 struct Threads {
     takers: usize,
     droppers: usize,
     in_flight: usize,
 }
 
-/// The hit rate, once warm, where threads take buffers and others drop them.
+/// The hit rate after a warm-up, where some threads take buffers and others drop them.
 fn handed_over(pool: &Pool, threads: &Threads, size: impl Fn(usize) -> usize + Sync) -> f64 {
-    // Each dropper's cache of each of 15 sizes is full before it gives any buffer back.
+    // Each dropper's caches of all 15 sizes are full before it flushes a buffer.
     let fills = 2 * 15 * 64 * threads.droppers;
     let (warm_up, measured) = (fills.max(rounds(40_000, 200)), rounds(20_000, 2000));
     let over = AtomicBool::new(false);
@@ -61,7 +61,7 @@ fn handed_over(pool: &Pool, threads: &Threads, size: impl Fn(usize) -> usize + S
         let after = pool.stats().total;
         over.store(true, Ordering::Relaxed);
         drop(channels);
-        // So that their caches are at their end, too.
+        // Joined, so that the destructors of their caches have run.
         running
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
@@ -69,7 +69,7 @@ fn handed_over(pool: &Pool, threads: &Threads, size: impl Fn(usize) -> usize + S
     })
 }
 
-// Failed once: the dropping thread's cache held all that may be kept, and served no one.
+// Failed once: the dropping thread's cache held all retained buffers, and served no one.
 #[test]
 fn a_thread_that_only_drops_serves_one_that_only_takes() {
     const IN_FLIGHT: usize = 8;
@@ -158,8 +158,8 @@ fn buffers_of_the_largest_class_are_kept_beside_many_threads_caches() {
     });
 }
 
-/// Threads that work in turn. Each takes as many buffers and drops them. Calls `between` after
-/// each turn.
+/// Threads work in turn. Each takes `buffers` buffers and drops them. Calls `between` after each
+/// turn.
 fn in_turns(pool: &Pool, threads: usize, turns: usize, buffers: usize, mut between: impl FnMut()) {
     let work = || drop((0..buffers).map(|_| pool.get(64 * KIB)).collect::<Vec<_>>());
     thread::scope(|scope| {
@@ -179,19 +179,19 @@ fn in_turns(pool: &Pool, threads: usize, turns: usize, buffers: usize, mut betwe
             .collect();
         for _ in 0..turns {
             for (_, turn) in &workers {
-                turn.wait(); // it begins
-                turn.wait(); // it is done
+                turn.wait(); // the turn begins
+                turn.wait(); // the turn is over
                 between();
             }
         }
-        // Joined, so that their caches are at their end, too.
+        // Joined, so that the destructors of their caches have run.
         for (worker, _) in workers {
             worker.join().unwrap();
         }
     });
 }
 
-// Failed once: the first eight threads' caches held the budget, and the others missed for ever.
+// Failed once: the first eight threads' caches held the budget, and the others always missed.
 #[test]
 fn threads_that_take_turns_share_the_budget() {
     const BUFFERS: usize = 8;
@@ -199,7 +199,7 @@ fn threads_that_take_turns_share_the_budget() {
         let pool = build(Pool::builder().retain_bytes(4 * MIB));
         in_turns(&pool, threads, rounds(20, 3), BUFFERS, || ());
         let total = pool.stats().total;
-        let first = (4 * MIB / (64 * KIB)) as u64; // while there is room, each thread gets its own
+        let first = (4 * MIB / (64 * KIB)) as u64; // new buffers while there is room
         let others = total.misses.saturating_sub(first);
         let rate = 1.0 - others as f64 / (total.gets - first) as f64;
         assert!(rate >= 0.95, "{rate}, {threads} threads: {total:?}");
@@ -217,7 +217,7 @@ fn threads_that_have_ended_hold_nothing() {
 }
 
 #[test]
-fn a_thread_at_work_keeps_what_it_works_with() {
+fn a_working_thread_keeps_the_buffers_it_works_with() {
     const WORKS_WITH: usize = 4;
     const BUFFERS: usize = 8;
     let pool = build(Pool::builder().retain_bytes(4 * MIB));
@@ -234,18 +234,18 @@ fn a_thread_at_work_keeps_what_it_works_with() {
         turns += 1;
         local_hits += work();
     });
-    // Others are short of memory all the time, and take what is idle from each other.
+    // The other threads are always short of buffers, and take idle ones from each other.
     let total = pool.stats().total;
     assert!(total.discards.full > 0, "{total:?}");
-    // Once or twice, it was found idle: a turn has several reclaims, and this thread none
-    // of that time.
+    // Now and then its buffers were found idle: one turn has several reclaims, and this thread may
+    // do nothing during them.
     let all = WORKS_WITH as u64 * turns;
     assert!(local_hits >= all - all / 50, "{local_hits} of {all}");
 }
 
-// Buffers of one class that no thread uses must make way for another class.
+// Idle buffers of one class must make way for another class.
 #[test]
-fn memory_that_one_class_does_not_use_serves_another() {
+fn unused_memory_of_one_class_serves_another() {
     let pool = build(Pool::builder().retain_bytes(4 * MIB));
     assert_eq!(pool.prefill(64 * KIB, 64), 64);
     assert_eq!(pool.stats().total.retained_bytes, 4 * MIB as u64);

@@ -1,4 +1,4 @@
-//! Buffers that are kept idle on purpose: made at the start, and left by every trim.
+//! `keep_idle`: buffers that are made at the start, and that every trim leaves idle.
 
 use crate::{assert_accounts_balance, class, options, rounds, total};
 use bytes::BufMut;
@@ -9,10 +9,10 @@ use tierpool::{Builder, ConfigError, Pool, PooledBuf};
 
 const CAPACITY: usize = 16_384;
 
-/// What the error is, and what it prints.
+/// Asserts which error `build` returns, and its message.
 #[track_caller]
 fn assert_refused(builder: Builder, is: impl FnOnce(&ConfigError) -> bool, text: &str) {
-    let error = builder.build().expect_err("a configuration that cannot be");
+    let error = builder.build().expect_err("the configuration is invalid");
     assert!(is(&error), "{error:?}");
     assert_eq!(error.to_string(), text);
 }
@@ -24,7 +24,7 @@ fn take(pool: &Pool, size: usize, count: usize) -> Vec<PooledBuf> {
 // ---- at the start ----
 
 #[test]
-fn they_are_there_when_the_pool_is_built() {
+fn the_buffers_are_idle_when_the_pool_is_built() {
     for builder in [
         options(&[512, CAPACITY]),
         options(&[512, CAPACITY]).thread_cache_bytes(0),
@@ -47,9 +47,9 @@ fn they_are_there_when_the_pool_is_built() {
     }
 }
 
-// Failed once: a trim freed those for which the depot's queue had no place.
+// Failed once: a trim freed the buffers for which the depot's queue had no place.
 #[test]
-fn trims_leave_those_in_the_caches_of_many_threads() {
+fn trims_keep_the_buffers_in_the_caches_of_many_threads() {
     const COUNT: usize = rounds(200, 20);
     let pool = options(&[CAPACITY]).keep_idle(1, COUNT).build().unwrap();
     thread::scope(|scope| {
@@ -70,7 +70,7 @@ fn trims_leave_those_in_the_caches_of_many_threads() {
         }
         for (wake, thread) in asleep {
             drop(wake);
-            thread.join().unwrap(); // so that its cache is at its end, too
+            thread.join().unwrap(); // so that the destructor of its cache has run
         }
     });
     assert_eq!(total(&pool).retained_buffers, COUNT as u64);
@@ -79,7 +79,7 @@ fn trims_leave_those_in_the_caches_of_many_threads() {
 }
 
 #[test]
-fn any_thread_gets_them() {
+fn any_thread_gets_the_buffers() {
     let pool = options(&[CAPACITY]).keep_idle(1, 10).build().unwrap();
     let other = pool.clone();
     thread::spawn(move || drop(take(&other, 1, 10)))
@@ -90,7 +90,7 @@ fn any_thread_gets_them() {
 }
 
 #[test]
-fn they_are_of_the_smallest_class_that_holds_the_size_and_calls_add_up() {
+fn the_buffers_are_of_the_smallest_class_for_the_size_and_calls_add_up() {
     let pool = options(&[64, 512, 4096])
         .keep_idle(0, 1)
         .keep_idle(65, 2)
@@ -110,7 +110,7 @@ fn they_are_of_the_smallest_class_that_holds_the_size_and_calls_add_up() {
 }
 
 #[test]
-fn what_they_hold_is_a_part_of_the_budget() {
+fn the_buffers_count_in_the_budget() {
     let pool = options(&[512, CAPACITY])
         .retain_bytes(3 * CAPACITY + 512)
         .keep_idle(CAPACITY, 3)
@@ -124,21 +124,20 @@ fn what_they_hold_is_a_part_of_the_budget() {
 }
 
 #[test]
-fn clear_frees_them_and_what_comes_back_is_kept_again() {
+fn clear_frees_the_buffers_and_later_returns_are_kept_again() {
     let pool = options(&[CAPACITY]).keep_idle(1, 5).build().unwrap();
     let held = take(&pool, 1, 2);
     let freed = pool.clear();
     assert_eq!((freed.buffers, freed.bytes), (3, 3 * CAPACITY));
-    assert_eq!(total(&pool).retained_buffers, 0, "none is made anew");
+    assert_eq!(total(&pool).retained_buffers, 0, "no new one is made");
     drop(held);
     assert_eq!(total(&pool).retained_buffers, 2);
     assert_accounts_balance(&pool);
 }
 
-// Failed once: the calibration found the class too large to be kept, and the first two
-// that came back were freed.
+// Failed once: the calibration retired the class, and the first two returns were freed.
 #[test]
-fn a_calibration_never_finds_their_class_too_large() {
+fn a_calibration_never_retires_their_class() {
     let pool = options(&[512, 4096, CAPACITY])
         .calibrate_after(u64::MAX)
         .calibrate_interval(None)
@@ -150,15 +149,15 @@ fn a_calibration_never_finds_their_class_too_large() {
             pool.get(100).put_bytes(7, 100);
         }
         assert_eq!(pool.recalibrate().max_size, 128);
-        drop(pool.get(CAPACITY)); // once between two calibrations
+        drop(pool.get(CAPACITY)); // one request between two calibrations
         drop(pool.get(4096));
         let kept = class(&pool, CAPACITY);
         assert_eq!((kept.retained_buffers, kept.misses), (3, 0));
         assert_eq!(kept.discards.above_max, 0);
-        // As it does with others.
+        // A calibration retires other classes.
         assert_eq!(class(&pool, 4096).discards.above_max, round);
     }
-    // Nor does a profile that says so.
+    // A profile that retires the class does not do it, either.
     let pool = options(&[512, 4096, CAPACITY])
         .profile(pool.profile())
         .keep_idle(CAPACITY, 3)
@@ -170,10 +169,10 @@ fn a_calibration_never_finds_their_class_too_large() {
     assert_eq!(total(&pool).discards.total(), 0);
 }
 
-// ---- what cannot be ----
+// ---- invalid options ----
 
 #[test]
-fn a_size_above_the_largest_class_is_refused_with_both_and_what_to_do() {
+fn a_size_above_the_largest_class_is_refused_with_both_and_advice() {
     for (builder, option, text) in [
         (
             Pool::builder(),
@@ -200,7 +199,7 @@ fn a_size_above_the_largest_class_is_refused_with_both_and_what_to_do() {
              are never kept; add a class of 2000000 bytes or more, or keep smaller buffers idle",
         ),
     ] {
-        // Whatever the count, and beside others that are valid.
+        // Whatever the count, and also beside valid calls.
         for count in [0, 1, usize::MAX] {
             assert_refused(
                 builder.clone().keep_idle(1, 1).keep_idle(2_000_000, count),
@@ -221,7 +220,7 @@ fn a_size_above_the_largest_class_is_refused_with_both_and_what_to_do() {
 }
 
 #[test]
-fn more_than_max_per_class_are_refused_with_both_and_what_to_do() {
+fn more_than_max_per_class_are_refused_with_both_and_advice() {
     let builder = || Pool::builder().max_per_class(10).keep_idle(CAPACITY, 7);
     assert_refused(
         builder().keep_idle(CAPACITY - 1, 4),
@@ -248,7 +247,7 @@ fn more_than_max_per_class_are_refused_with_both_and_what_to_do() {
         "keep_idle (1 buffer of 512 bytes) is above max_per_class (0): no more of one class are kept; \
          raise max_per_class to 1 or more, or keep fewer idle",
     );
-    // No sum of counts is taken for a small one.
+    // A sum of counts never wraps to a small number.
     assert_refused(
         builder().keep_idle(CAPACITY, usize::MAX),
         |error| {
@@ -269,7 +268,7 @@ fn more_than_max_per_class_are_refused_with_both_and_what_to_do() {
 }
 
 #[test]
-fn more_than_the_budget_in_all_calls_are_refused_with_both_and_what_to_do() {
+fn more_than_the_budget_in_all_calls_are_refused_with_both_and_advice() {
     const BUDGET: usize = 10 * CAPACITY;
     let builder = || {
         options(&[512, CAPACITY])
@@ -320,7 +319,7 @@ fn more_than_the_budget_in_all_calls_are_refused_with_both_and_what_to_do() {
 }
 
 #[test]
-fn more_than_any_memory_has_are_refused_where_there_is_no_budget() {
+fn more_bytes_than_any_memory_are_refused_without_a_budget() {
     let text = format!(
         "keep_idle ({} bytes) is above isize::MAX ({} bytes): no allocation can be that large; \
          lower keep_idle",
@@ -352,12 +351,12 @@ fn more_than_any_memory_has_are_refused_where_there_is_no_budget() {
 
 // ---- trims ----
 
-/// What only tells that trims have passed.
+/// A class that only shows that trims have passed.
 const OTHER: usize = 64;
 /// The most buffers of [`CAPACITY`] that move between the levels at once.
 const MAGAZINE: u64 = 16;
 
-/// Options with a class whose buffers are kept idle, and others.
+/// Options with a class of kept-idle buffers, and other classes.
 fn with_idle(count: usize) -> Builder {
     options(&[OTHER, 1024, CAPACITY]).keep_idle(CAPACITY, count)
 }
@@ -366,11 +365,10 @@ fn retained(pool: &Pool) -> u64 {
     class(pool, CAPACITY).retained_buffers
 }
 
-/// Waits until six trims have passed that come by time: a buffer that no one needs goes with
-/// the second.
+/// Waits for six trims by time: the second one frees a buffer that no one needs.
 ///
-/// Gives up after 60,000 looks, 1 ms each at least: only a pool that never trims can fail.
-/// `between` is done between two looks.
+/// Gives up after 60,000 looks, at least 1 ms apart: only a pool that never trims can fail. Calls
+/// `between` between two looks.
 #[track_caller]
 fn wait_for_six_trims(pool: &Pool, between: impl Fn()) {
     let trimmed = || class(pool, OTHER).trimmed;
@@ -386,7 +384,7 @@ fn wait_for_six_trims(pool: &Pool, between: impl Fn()) {
     }
 }
 
-/// Takes as many as are kept: none of them misses.
+/// Takes as many buffers as are kept idle. None of the gets misses.
 #[track_caller]
 fn assert_warm(pool: &Pool, count: usize) {
     let misses = class(pool, CAPACITY).misses;
@@ -398,7 +396,7 @@ fn assert_warm(pool: &Pool, count: usize) {
 
 // Failed once: 100 misses.
 #[test]
-fn after_six_quiet_intervals_all_of_them_are_there() {
+fn all_buffers_stay_through_six_quiet_intervals() {
     for builder in [
         with_idle(100),
         with_idle(100).thread_cache_bytes(0),
@@ -412,13 +410,13 @@ fn after_six_quiet_intervals_all_of_them_are_there() {
                 assert_eq!(retained(&pool), 100);
             }
             assert_warm(&pool, 100);
-            pool.trim(); // finds them in this thread's cache, and needed
+            pool.trim(); // finds the buffers in this thread's cache, and needed
         }
     }
 }
 
 #[test]
-fn a_thread_that_trims_leaves_all_of_them() {
+fn the_background_thread_keeps_all_of_the_buffers() {
     let pool = with_idle(100)
         .trim_interval(Duration::from_millis(1))
         .background_trim(true)
@@ -431,20 +429,20 @@ fn a_thread_that_trims_leaves_all_of_them() {
 }
 
 #[test]
-fn trims_by_gets_and_drops_leave_all_of_them() {
+fn trims_by_gets_and_drops_keep_all_of_the_buffers() {
     let pool = with_idle(100)
         .trim_interval(Duration::from_millis(1))
         .build()
         .unwrap();
     for _ in 0..2 {
-        // A miss each, which does a part of a trim that is due.
+        // Each miss does a part of a due trim.
         wait_for_six_trims(&pool, || drop(pool.get(1024).detach()));
         assert_warm(&pool, 100);
     }
 }
 
 #[test]
-fn those_in_caches_of_threads_that_wait_or_have_ended_are_there_for_others() {
+fn buffers_in_caches_of_waiting_or_ended_threads_serve_others() {
     for ends in [false, true] {
         let pool = with_idle(100).build().unwrap();
         let other = pool.clone();
@@ -478,14 +476,14 @@ fn those_in_caches_of_threads_that_wait_or_have_ended_are_there_for_others() {
 }
 
 #[test]
-fn those_that_were_in_use_count_with_those_that_were_not() {
+fn used_and_unused_buffers_count_together() {
     let pool = with_idle(50).build().unwrap();
     for used in [1, 20, 49, 50] {
         let held = take(&pool, CAPACITY, used);
         for _ in 0..6 {
             pool.trim();
         }
-        // What is out has left the others alone.
+        // The outstanding buffers do not change the others.
         assert_eq!(retained(&pool), 50 - used as u64);
         drop(held);
         for _ in 0..6 {
@@ -498,7 +496,7 @@ fn those_that_were_in_use_count_with_those_that_were_not() {
 }
 
 #[test]
-fn what_is_idle_above_the_count_goes() {
+fn idle_buffers_above_the_count_are_freed() {
     let pool = with_idle(50).build().unwrap();
     drop(take(&pool, CAPACITY, 500));
     pool.prefill(CAPACITY, 100);
@@ -513,26 +511,30 @@ fn what_is_idle_above_the_count_goes() {
 }
 
 #[test]
-fn trims_for_a_shortage_leave_all_of_them() {
+fn trims_for_a_shortage_keep_all_of_the_buffers() {
     const SMALL: usize = 100;
     let pool = with_idle(4)
         .retain_bytes(4 * CAPACITY + SMALL * OTHER)
         .build()
         .unwrap();
-    // The budget is full of what no one needs, and then too small for what is asked for.
+    // Unneeded buffers fill the budget. Then it is too small for the requests.
     assert_eq!(pool.prefill(OTHER, SMALL), SMALL);
     for _ in 0..100 {
         drop(take(&pool, 1024, 20));
         assert_eq!(retained(&pool), 4, "{}", pool.stats());
     }
-    assert_eq!(class(&pool, OTHER).trimmed, SMALL as u64, "it was trimmed");
+    assert_eq!(
+        class(&pool, OTHER).trimmed,
+        SMALL as u64,
+        "the other class was trimmed"
+    );
     let used = class(&pool, 1024);
     assert!(used.discards.full > 0 && used.hits() > 0, "{used:?}");
     assert_warm(&pool, 4);
 }
 
 #[test]
-fn after_a_clear_trims_leave_as_many_of_those_that_come_back() {
+fn after_a_clear_trims_keep_as_many_of_the_returned_buffers() {
     let pool = with_idle(20).build().unwrap();
     assert_eq!(pool.clear().buffers, 20);
     pool.trim();

@@ -1,4 +1,4 @@
-//! What the public interface promises, one module per promise.
+//! The promises of the public interface, one module per promise.
 
 #[path = "../common"]
 mod common {
@@ -38,8 +38,7 @@ mod zero_on_return;
 use common::accounts::assert_accounts_balance;
 use tierpool::{Builder, Counts, Pool, PooledBuf, Targets};
 
-/// Options for a pool that frees nothing by time, so that its counts are exact
-/// however slow the machine is.
+/// Options for a pool that frees nothing by time, so that counts are exact on any machine.
 fn options(classes: &[usize]) -> Builder {
     Pool::builder()
         .classes(classes.iter().copied())
@@ -76,7 +75,7 @@ fn memory(buf: &PooledBuf) -> std::ops::Range<usize> {
     start..start + buf.capacity()
 }
 
-/// No byte belongs to two of these.
+/// Asserts that no byte is in two of these ranges.
 fn assert_disjoint(ranges: impl IntoIterator<Item = std::ops::Range<usize>>) {
     let mut ranges: Vec<_> = ranges
         .into_iter()
@@ -88,9 +87,9 @@ fn assert_disjoint(ranges: impl IntoIterator<Item = std::ops::Range<usize>>) {
     }
 }
 
-/// Takes buffers until the pool makes one, and says that no two share memory.
+/// Takes buffers until the pool makes one, and asserts that no two share memory.
 ///
-/// Gives all of them back.
+/// Then returns all of them.
 fn assert_idle_buffers_are_disjoint_and_whole(pool: &Pool) {
     let mut held = Vec::new();
     for &capacity in pool.classes() {
@@ -105,7 +104,7 @@ fn assert_idle_buffers_are_disjoint_and_whole(pool: &Pool) {
     assert_disjoint(held.iter().map(memory));
 }
 
-/// Whether each step costs microseconds: under Miri, and under valgrind, for which
+/// Whether each step costs microseconds. It does under Miri, and under valgrind, where
 /// `scripts/sanitize.sh` sets `--cfg slow`.
 const SLOW: bool = cfg!(any(miri, slow));
 

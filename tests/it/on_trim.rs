@@ -1,4 +1,5 @@
-//! The program's own code after a trim: when it is called, with what, and what it may do.
+//! The program's hook after a trim: when it is called, its argument, and the calls that it may
+//! make.
 
 use crate::common::wait::wait_until;
 use crate::{assert_accounts_balance, total};
@@ -19,7 +20,7 @@ fn burst(pool: &Pool, buffers: usize) {
     drop((0..buffers).map(|_| pool.get(1)).collect::<Vec<_>>());
 }
 
-/// A pool that notes what its hook is called with.
+/// A pool that records the arguments of its hook.
 fn noting(builder: Builder) -> (Pool, Arc<Mutex<Vec<Freed>>>) {
     let noted = Arc::new(Mutex::new(Vec::new()));
     let to = Arc::clone(&noted);
@@ -28,7 +29,7 @@ fn noting(builder: Builder) -> (Pool, Arc<Mutex<Vec<Freed>>>) {
 }
 
 #[test]
-fn the_hook_is_called_with_what_a_trim_or_a_clear_freed() {
+fn the_hook_receives_the_buffers_and_bytes_that_a_trim_or_a_clear_freed() {
     let (pool, noted) = noting(builder());
     let take = || std::mem::take(&mut *noted.lock().unwrap());
     pool.trim();
@@ -52,7 +53,7 @@ fn the_hook_is_not_called_by_gets_and_drops_nor_by_the_last_handle() {
     burst(&pool, 10);
     wait_until("a trim by gets and drops", || {
         burst(&pool, 1);
-        // Adopted ones always leave the fast path.
+        // Adopted buffers always leave the fast path.
         drop(pool.adopt(bytes::BytesMut::with_capacity(2 * CAPACITY)));
         total(&pool).trimmed > 0
     });
@@ -70,12 +71,12 @@ fn the_hook_is_called_by_the_thread_that_trims() {
     assert_eq!(total(&pool).trimmed, 10);
 }
 
-// With a lock held or a cache claimed, it would never return.
+// If a lock were held or a cache claimed, this test would hang.
 #[test]
 fn the_hook_may_use_the_pool() {
     let own = Arc::new(OnceLock::<Pool>::new());
     let calls = Arc::new(AtomicUsize::new(0));
-    // Weak: a hook that owns its own pool keeps it.
+    // Weak: a hook that owns its own pool keeps that pool alive.
     let (of_hook, counted) = (Arc::downgrade(&own), Arc::clone(&calls));
     let hook = move |freed: Freed| {
         let own = of_hook.upgrade().unwrap();
@@ -83,13 +84,13 @@ fn the_hook_may_use_the_pool() {
         let misses = total(pool).misses;
         burst(pool, 3);
         assert_eq!(total(pool).misses, misses + 3, "all were freed");
-        // Another thread, too.
+        // The same on another thread.
         thread::scope(|scope| {
             scope.spawn(|| burst(pool, 2)).join().unwrap();
         });
         if counted.fetch_add(1, Ordering::Relaxed) < 5 {
             assert!(freed.buffers > 0);
-            assert!(pool.clear().buffers >= 3); // which calls this again
+            assert!(pool.clear().buffers >= 3); // which calls this hook again
         }
         drop((pool.trim(), pool.clone(), pool.stats()));
         drop(builder().background_trim(false).build().unwrap());
@@ -102,7 +103,7 @@ fn the_hook_may_use_the_pool() {
 }
 
 #[test]
-fn a_panic_of_the_hook_reaches_who_called_trim_or_clear_and_the_pool_goes_on() {
+fn a_panic_of_the_hook_reaches_the_caller_of_trim_or_clear_and_the_pool_goes_on() {
     let pool = builder().on_trim(|_| panic!("the hook's")).build().unwrap();
     for free in [Pool::clear, |pool: &Pool| {
         pool.trim();
@@ -121,12 +122,12 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        panic::resume_unwind(Box::new(())); // of no size, since no one can drop it
+        panic::resume_unwind(Box::new(())); // without a size, since no code can drop it
     }
 }
 
 #[test]
-fn a_panic_of_the_hook_ends_neither_its_own_pools_trims_nor_those_of_others() {
+fn a_panic_of_the_hook_ends_no_pools_trims() {
     let interval = Duration::from_millis(1);
     let builder = || builder().release_when_idle(interval);
     let calls = Arc::new(AtomicUsize::new(0));
@@ -148,7 +149,7 @@ fn a_panic_of_the_hook_ends_neither_its_own_pools_trims_nor_those_of_others() {
 }
 
 #[test]
-fn what_the_hook_owns_is_dropped_with_the_pool_and_a_builder_with_one_is_debug_and_clone() {
+fn the_hook_is_dropped_with_its_pool_and_its_builder_is_debug_and_clone() {
     let owned = Arc::new(());
     let held = Arc::clone(&owned);
     let builder = builder().on_trim(move |_| drop(Arc::clone(&held)));

@@ -1,9 +1,9 @@
-//! One huge request does not make the pool huge for ever (<https://go.dev/issue/23199>), and large
-//! buffers are reused all the same where all requests are large.
+//! One huge request does not make the pool huge for ever (<https://go.dev/issue/23199>). If all
+//! requests are large, their buffers are still reused.
 //!
-//! The scenarios of `examples/oversize_leak.rs`, which shows them over time beside a naive pool.
-//! What is held is looked at after each get and each drop. Trims come by count, so that no clock
-//! decides what is seen.
+//! The scenarios are those of `examples/oversize_leak.rs`, which shows them over time beside a
+//! naive pool. The tests check the held bytes after each get and each drop. Trims come by count, so
+//! the results depend on no clock.
 
 use crate::{assert_accounts_balance, rounds, total};
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ const MIB: usize = 1 << 20;
 /// Requests between two trims: as many as come at 20 a second in 10 seconds.
 const TRIM_EVERY: usize = rounds(200, 20);
 
-/// What a run has held at most, and served.
+/// The most bytes that a run has held, and its hits.
 #[derive(Debug, Default)]
 struct Seen {
     /// Idle and outstanding bytes together, after any get, drop or trim.
@@ -26,13 +26,13 @@ struct Seen {
     /// The same, from the second trim on.
     settled_max: usize,
     trims: usize,
-    /// Requests after the first tenth, and how many of these found an idle buffer.
+    /// Requests after the first tenth, and how many of them found an idle buffer.
     warm: usize,
     warm_hits: usize,
 }
 
 impl Seen {
-    /// Says how many gets were hits so far.
+    /// Notes the present bytes. Returns how many gets were hits so far.
     fn look(&mut self, pool: &Pool, outstanding: usize) -> u64 {
         let now = total(pool);
         let retained = now.retained_bytes as usize;
@@ -104,7 +104,7 @@ fn random(stream: u64, n: usize) -> u64 {
     z ^ (z >> 31)
 }
 
-// ---- (a) a few huge requests, then small ones for ever
+// ---- (a) a few huge requests, then only small ones
 
 const HUGE: usize = rounds(HUGE_MIB, 4) * MIB;
 // With 32 bits, twice ten of 256 MiB would be more than there are addresses.
@@ -126,7 +126,7 @@ fn serve_huge_then_small(pool: &Pool) -> Seen {
 
 #[test]
 fn huge_buffers_above_the_largest_class_are_never_retained() {
-    // With room for all of them: it is not the budget that refuses them.
+    // The budget has room for all of them, so it is not the reason.
     let pool = pool(Pool::builder().retain_bytes(2 * HUGE_COUNT * HUGE));
     let seen = serve_huge_then_small(&pool);
     assert!(seen.retained_max < MIB, "{seen:?}");
@@ -134,23 +134,24 @@ fn huge_buffers_above_the_largest_class_are_never_retained() {
 }
 
 #[test]
-fn huge_buffers_within_the_largest_class_are_gone_after_two_trims() {
+fn huge_buffers_within_the_largest_class_are_freed_by_two_trims() {
     let room = 2 * HUGE_COUNT * HUGE;
     let pool = pool(Pool::builder().max_size(HUGE).retain_bytes(room));
     let seen = serve_huge_then_small(&pool);
     assert!(seen.retained_max >= HUGE_COUNT * HUGE, "kept: {seen:?}");
-    assert!(seen.settled_max < MIB, "and given back: {seen:?}");
+    assert!(seen.settled_max < MIB, "and were freed: {seen:?}");
 }
 
-// ---- (b), (c) mostly small requests, large ones seldom but for ever
+// ---- (b), (c) mostly small requests, and a large one now and then
 
 const FOOTPRINT_MAX: usize = 16 * MIB;
 const SMALL_IN_FLIGHT: usize = rounds(64, 8);
 const LARGE: usize = 4 * MIB;
-/// One request of so many is large.
+/// One request in this many is large.
 const LARGE_ONE_IN: usize = rounds(1000, 50);
 
-/// At a random place in each thousand, so at most two within any thousand that follow each other.
+/// At a random place in each thousand, so at most two of any thousand consecutive requests are
+/// large.
 fn mostly_small(request: usize) -> usize {
     let (thousand, at) = (request / LARGE_ONE_IN, request % LARGE_ONE_IN);
     if random(1, thousand) % LARGE_ONE_IN as u64 == at as u64 {
@@ -183,10 +184,11 @@ fn seldom_large_requests_at_a_low_rate_leave_idle_and_outstanding_bytes_below_a_
     assert!(seen.warm_hit_percent() >= rounds(95, 50), "{seen:?}");
 }
 
-// The large ones have a size class here. Those that come home together may all stay, but none longer
-// than two trims; and small ones do not get one of them, as they do from a naive pool.
+// The large requests have a size class here. Large buffers that come home together may all stay,
+// but no longer than two trims. A small request never gets one of them, as it does from a naive
+// pool.
 #[test]
-fn seldom_large_requests_of_a_class_of_their_own_do_not_make_the_small_ones_large() {
+fn seldom_large_requests_with_a_class_do_not_make_small_requests_large() {
     let pool = pool(Pool::builder().max_size(LARGE));
     let seen = serve_mostly_small(&pool, rounds(20_000, 500), Some(TRIM_EVERY));
     assert!(seen.footprint_max < FOOTPRINT_MAX, "{seen:?}");
@@ -198,16 +200,16 @@ fn seldom_large_requests_of_a_class_of_their_own_do_not_make_the_small_ones_larg
 
 // ---- (d) all requests are large
 
-// Miri has no memory to spare for 30 MiB, so all of these are a thousandth there.
+// Miri has no memory for buffers of 30 MiB, so all sizes are a thousandth there.
 const UNIT: usize = rounds(KIB, 1);
 const ALWAYS_LARGE_MAX: usize = (32 << 10) * UNIT;
 const ALWAYS_LARGE_IN_FLIGHT: usize = 8;
 const ALWAYS_LARGE_REQUESTS: usize = rounds(20_000, 400);
-/// The budget that cannot be too small: of each class, at most as many are made as there are requests
-/// at once, and all classes below the largest are together as large as that one.
+/// A budget that is never too small. Of each class, there are at most as many buffers as requests
+/// at once. All classes below the largest are together as large as the largest.
 const ALWAYS_LARGE_BUDGET: usize = ALWAYS_LARGE_IN_FLIGHT * 2 * ALWAYS_LARGE_MAX;
 
-/// From 100 KiB to 30 MiB, each order of magnitude as often as any other.
+/// From 100 KiB to 30 MiB, each order of magnitude equally often.
 fn always_large(request: usize) -> usize {
     let (least, most) = ((100 * UNIT) as f64, (30 * KIB * UNIT) as f64);
     let part = random(3, request) as f64 / u64::MAX as f64;
@@ -231,17 +233,24 @@ fn buffers_that_are_always_large_are_reused() {
     assert!(seen.warm_hit_percent() >= 90, "{seen:?}");
     assert!(seen.retained_max <= ALWAYS_LARGE_BUDGET, "{seen:?}");
     assert_eq!(total(&pool).oversize, 0);
-    assert_eq!(total(&pool).discards.total(), 0, "the budget fits");
+    assert_eq!(
+        total(&pool).discards.total(),
+        0,
+        "the budget is large enough"
+    );
 }
 
 #[test]
-fn a_budget_that_is_too_small_for_large_buffers_is_kept_to() {
+fn a_budget_that_is_too_small_for_large_buffers_holds() {
     let fits = serve_always_large(&pool_for_always_large(ALWAYS_LARGE_BUDGET));
     let budget = fits.retained_max / 4;
-    assert!(budget >= ALWAYS_LARGE_MAX, "else none of these fits");
+    assert!(budget >= ALWAYS_LARGE_MAX, "otherwise no buffer fits");
     let pool = pool_for_always_large(budget);
     let seen = serve_always_large(&pool);
     assert!(seen.retained_max <= budget, "{budget}: {seen:?}");
     assert!(total(&pool).discards.full > 0, "the budget was reached");
-    assert!(seen.warm_hits > 0, "and what fits is reused: {seen:?}");
+    assert!(
+        seen.warm_hits > 0,
+        "and buffers that fit are reused: {seen:?}"
+    );
 }

@@ -1,7 +1,7 @@
-//! Code that the user hands in and that panics or lies, at every call of it; and threads
-//! that a panic ends.
+//! Code of the user that panics or returns wrong values, at each call of it. Also threads that a
+//! panic ends.
 //!
-//! A guard keeps what came before, comes home, and the pool works on.
+//! The guard keeps its earlier contents and comes home, and the pool works on.
 
 use crate::{
     assert_accounts_balance, assert_idle_buffers_are_disjoint_and_whole, options, pool_of, rounds,
@@ -19,7 +19,7 @@ use tierpool::{Histogram, Pool, PooledBuf, PooledBytes, SizeClasses};
 
 const CLASSES: [usize; 4] = [64, 100, 300, 1000];
 
-/// Panics at one call of code that the user handed in, whichever that is.
+/// Panics at one chosen call of code that the user passed in.
 #[derive(Debug)]
 struct Fuse(Cell<usize>);
 
@@ -28,7 +28,7 @@ impl Fuse {
         Fuse(Cell::new(calls))
     }
 
-    /// One call.
+    /// Counts a call of the user's code.
     fn burn(&self) {
         match self.0.get().checked_sub(1) {
             Some(left) => self.0.set(left),
@@ -36,7 +36,7 @@ impl Fuse {
         }
     }
 
-    /// The call of a destructor, which must not panic while the thread unwinds.
+    /// Counts a call of a destructor, which must not panic while the thread unwinds.
     fn burn_in_drop(&self) {
         if !thread::panicking() {
             self.burn();
@@ -44,23 +44,23 @@ impl Fuse {
     }
 }
 
-/// Runs `work` with a fuse for each call in turn that it makes, until none is left.
+/// Runs `work` once for each of its calls, and lets that call panic. Returns the number of calls.
 fn at_each_call(mut work: impl FnMut(&Fuse) -> thread::Result<()>) -> usize {
     for calls in 0.. {
         if work(&Fuse::new(calls)).is_ok() {
             return calls;
         }
     }
-    unreachable!("a call is the last")
+    unreachable!("the calls come to an end")
 }
 
-/// What a source gives at a place.
+/// The byte at a place of a source.
 fn byte(at: usize) -> u8 {
     (at * 31 % 251) as u8
 }
 
-/// Has `write` write to guards of several kinds, and sees that each holds what it
-/// held before and a beginning of the source, and works on.
+/// Lets `write` write to guards of several kinds. Asserts that each guard has its earlier contents
+/// and a beginning of the source, and works on.
 fn write_at_each_call(len: usize, write: impl Fn(&mut PooledBuf, &Fuse)) {
     for zero in [false, true] {
         let pool = options(&CLASSES).zero_on_return(zero).build().unwrap();
@@ -99,7 +99,7 @@ fn write_at_each_call(len: usize, write: impl Fn(&mut PooledBuf, &Fuse)) {
 
 // ---- iterators ----
 
-/// An iterator over what a source gives, that panics where the fuse says.
+/// An iterator over a source, which panics at the call that the fuse selects.
 struct Bytewise<'a> {
     fuse: &'a Fuse,
     at: usize,
@@ -140,7 +140,7 @@ impl Drop for Bytewise<'_> {
     }
 }
 
-/// What becomes such an iterator, or panics.
+/// Becomes such an iterator, or panics.
 struct Becomes<'a>(Bytewise<'a>);
 
 impl<'a> IntoIterator for Becomes<'a> {
@@ -159,7 +159,7 @@ fn an_iterator_may_panic_at_each_call_inside_extend() {
     write_at_each_call(LEN, |buf, fuse| {
         buf.extend(Becomes(Bytewise::new(fuse, LEN)));
     });
-    // With a hint that has the guard grow first, and one that is too low.
+    // One hint makes the guard grow first, and one is too low.
     for hint in [(LEN, Some(LEN)), (5, Some(6))] {
         write_at_each_call(LEN, |buf, fuse| {
             let mut bytes = Bytewise::new(fuse, LEN);
@@ -173,7 +173,7 @@ fn an_iterator_may_panic_at_each_call_inside_extend() {
     });
 }
 
-/// What `work` panics with.
+/// The message with which `work` panics.
 fn message_of(work: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(work)).expect_err("it panics");
     match payload.downcast::<String>() {
@@ -183,7 +183,7 @@ fn message_of(work: impl FnOnce()) -> String {
 }
 
 #[test]
-fn a_hint_that_no_capacity_can_meet_panics_as_a_vector_does_and_loses_nothing() {
+fn a_hint_above_all_capacities_panics_as_a_vector_does_and_loses_nothing() {
     let lying = |lower: usize| {
         let mut left = 3;
         let bytes = std::iter::from_fn(move || {
@@ -205,7 +205,7 @@ fn a_hint_that_no_capacity_can_meet_panics_as_a_vector_does_and_loses_nothing() 
             (self.lower, None)
         }
     }
-    // In a class, as large as the largest, above it, and adopted.
+    // In a class, in the largest, above it, and adopted.
     for size in [64, 1000, 5000, 0] {
         for lower in [usize::MAX, usize::MAX - 4, isize::MAX as usize + 1] {
             let pool = pool_of(&CLASSES);
@@ -234,7 +234,7 @@ fn a_hint_that_no_capacity_can_meet_panics_as_a_vector_does_and_loses_nothing() 
 
 // ---- sources ----
 
-/// A source in pieces, that panics where the fuse says.
+/// A source in pieces, which panics at the call that the fuse selects.
 struct Pieces<'a> {
     fuse: &'a Fuse,
     contents: &'a [u8],
@@ -286,7 +286,7 @@ fn a_source_may_panic_at_each_call_inside_put() {
             buf.put(Pieces::new(fuse, &contents, piece));
         });
     }
-    // Several, one behind the other, by the library's own adaptors.
+    // Several sources, chained by the library's adaptors.
     write_at_each_call(LEN, |buf, fuse| {
         let (front, back) = contents.split_at(200);
         let chain = Pieces::new(fuse, front, 90).chain(Pieces::new(fuse, back, 120));
@@ -294,7 +294,7 @@ fn a_source_may_panic_at_each_call_inside_put() {
     });
 }
 
-/// A source that says that more or less remains than does.
+/// A source whose `remaining` is too large or too small.
 struct Lying<'a> {
     contents: &'a [u8],
     says: isize,
@@ -315,7 +315,7 @@ impl Buf for Lying<'_> {
 }
 
 #[test]
-fn a_source_that_lies_about_what_remains_loses_nothing() {
+fn a_source_with_a_wrong_remaining_loses_nothing() {
     let contents: Vec<u8> = (0..500).map(byte).collect();
     for (says, panics) in [
         (-500, None),
@@ -373,7 +373,7 @@ fn an_owner_of_foreign_bytes_may_panic_when_it_ends() {
     let foreign = Bytes::from_owner(Owner(b"foreign", Arc::clone(&ended)));
     catch_unwind(AssertUnwindSafe(|| buf.put(foreign))).unwrap_err();
     assert_eq!((&buf[..], *ended.lock().unwrap()), (&b"<foreign"[..], 1));
-    // Made a buffer of, and taken in.
+    // Turned into a buffer, and adopted.
     let foreign = Bytes::from_owner(Owner(b"foreign", Arc::clone(&ended)));
     catch_unwind(AssertUnwindSafe(|| drop(pool.adopt(foreign.into())))).unwrap_err();
     assert_eq!(*ended.lock().unwrap(), 2);
@@ -382,9 +382,9 @@ fn an_owner_of_foreign_bytes_may_panic_when_it_ends() {
     assert_accounts_balance(&pool);
 }
 
-// ---- what is printed, and where ----
+// ---- printing ----
 
-/// Prints what a source gives, piece by piece, and panics where the fuse says.
+/// Prints a source piece by piece, and panics at the call that the fuse selects.
 struct Printed<'a>(&'a Fuse, usize);
 
 impl fmt::Display for Printed<'_> {
@@ -399,7 +399,7 @@ impl fmt::Display for Printed<'_> {
 }
 
 #[test]
-fn what_is_printed_to_a_guard_may_panic() {
+fn a_value_that_is_printed_to_a_guard_may_panic() {
     const LEN: usize = 200;
     let pool = pool_of(&CLASSES);
     let text: String = (0..LEN)
@@ -422,7 +422,7 @@ fn what_is_printed_to_a_guard_may_panic() {
     assert_accounts_balance(&pool);
 }
 
-/// Takes so much text, and then fails or panics.
+/// Takes this many bytes of text, and then fails or panics.
 struct Sink {
     room: usize,
     panics: bool,
@@ -443,7 +443,7 @@ impl fmt::Write for Sink {
 }
 
 #[test]
-fn what_prints_a_pool_may_fail_or_panic_at_each_place() {
+fn the_sink_that_a_pool_is_printed_to_may_fail_or_panic_at_each_place() {
     let pool = pool_of(&CLASSES);
     let mut buf = pool.get(64);
     buf.put_slice(b"held\0");
@@ -487,7 +487,7 @@ fn what_prints_a_pool_may_fail_or_panic_at_each_place() {
             }
         }
     }
-    assert_eq!(pool.stats(), stats, "to look changes nothing");
+    assert_eq!(pool.stats(), stats, "printing changes nothing");
     drop(buf);
     assert_accounts_balance(&pool);
 }
@@ -495,7 +495,7 @@ fn what_prints_a_pool_may_fail_or_panic_at_each_place() {
 // ---- readers and writers that borrow a guard ----
 
 #[test]
-fn what_borrows_a_guard_may_panic_while_it_has_it() {
+fn code_that_borrows_a_guard_may_panic() {
     type Borrow = fn(&mut PooledBuf);
     let ways: [(&str, &[u8], Borrow); 6] = [
         ("room asked for", b"before", |buf| {
@@ -504,7 +504,7 @@ fn what_borrows_a_guard_may_panic_while_it_has_it() {
         }),
         ("room filled", b"beforeabc", |buf| {
             buf.chunk_mut()[..3].copy_from_slice(b"abc");
-            // SAFETY: the three bytes were written just now.
+            // SAFETY: the line before wrote these three bytes.
             unsafe { buf.advance_mut(3) };
         }),
         ("grown behind the guard", b"before", |buf| {
@@ -613,7 +613,7 @@ fn an_iterator_may_panic_at_each_call_inside_the_options() {
 }
 
 #[test]
-fn an_iterator_that_panics_inside_a_histogram_leaves_what_it_gave() {
+fn a_histogram_keeps_the_sizes_before_a_panic_of_the_iterator() {
     let all = [1_usize, 100, 100, 4000, usize::MAX];
     for panics_at in 0..all.len() {
         let sizes = || {
@@ -633,7 +633,7 @@ fn an_iterator_that_panics_inside_a_histogram_leaves_what_it_gave() {
 
 #[cfg(feature = "serde")]
 #[test]
-fn what_saves_or_reads_a_profile_may_fail_or_panic_at_each_place() {
+fn a_reader_or_writer_of_a_profile_may_fail_or_panic_at_each_place() {
     struct Slow<'a> {
         saved: &'a mut Vec<u8>,
         room: usize,
@@ -702,7 +702,7 @@ fn what_saves_or_reads_a_profile_may_fail_or_panic_at_each_place() {
 
 // ---- threads that a panic ends ----
 
-/// A source whose last piece is a panic.
+/// A source that panics after its last piece.
 fn panicking_source(contents: &[u8]) -> impl Buf + '_ {
     struct End;
     impl Buf for End {
@@ -717,22 +717,22 @@ fn panicking_source(contents: &[u8]) -> impl Buf + '_ {
     Buf::chain(contents, End)
 }
 
-/// Ends the thread by a panic, in one of several places, with much in its hands.
+/// Ends the thread by a panic, at one of several places, while it holds many buffers.
 fn die(pool: Pool, place: usize) {
     let other = pool.clone();
     let mut held: Vec<PooledBuf> = (0..40).map(|at| pool.get(at * 30)).collect();
     held.iter_mut().for_each(|buf| buf.put_bytes(1, 20));
     let frozen: Vec<PooledBytes> = held.drain(..10).map(PooledBuf::freeze).collect();
     let parts: Vec<PooledBytes> = frozen.iter().map(|all| all.slice(3..9)).collect();
-    drop(held.drain(..10)); // in its cache
+    drop(held.drain(..10)); // into its cache
     let mut growing = pool.get(64);
     let fuse = Fuse::new(120);
     match place % 5 {
         0 => (),
-        1 => growing.put(panicking_source(&[2; 700])), // as it has grown
+        1 => growing.put(panicking_source(&[2; 700])), // after it has grown
         2 => growing.extend(Bytewise::new(&fuse, 500)), // between two pieces
         3 => {
-            drop((pool, other)); // the handles first
+            drop((pool, other)); // the handles are dropped first
             growing.put(panicking_source(&[2; 90]));
         }
         _ => {
@@ -746,7 +746,7 @@ fn die(pool: Pool, place: usize) {
 }
 
 #[test]
-fn threads_that_a_panic_ends_leave_all_they_had_to_others() {
+fn threads_that_a_panic_ends_leave_their_buffers_to_others() {
     for threads in [1, 2, 4] {
         let pool = pool_of(&CLASSES);
         for round in 0..rounds(10, 1) {
@@ -771,7 +771,7 @@ fn threads_that_a_panic_ends_leave_all_they_had_to_others() {
         let after = total(&pool);
         assert!(after.retained_buffers > 0);
         assert_idle_buffers_are_disjoint_and_whole(&pool);
-        // The next thread inherits, and this one goes on.
+        // The next thread inherits the caches and goes on.
         thread::scope(|scope| {
             scope.spawn(|| drop(pool.get(64))).join().unwrap();
         });
@@ -805,7 +805,7 @@ fn a_thread_that_a_panic_ends_may_have_had_the_last_handle() {
 }
 
 #[test]
-fn a_scope_that_a_panic_ends_has_its_guards_home() {
+fn a_scope_that_a_panic_ends_returns_its_guards() {
     let pool = pool_of(&CLASSES);
     let caught = catch_unwind(AssertUnwindSafe(|| {
         thread::scope(|scope| {

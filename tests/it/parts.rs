@@ -1,5 +1,5 @@
-//! Parts that share a guard's buffer: which bytes they show, and that the buffer comes home whole,
-//! once, when the guard and all parts are gone.
+//! Parts that share a guard's buffer: the bytes they show, and that the buffer comes home whole,
+//! once, after the guard and all parts are gone.
 
 use crate::{assert_accounts_balance, class, memory, options, pool_of, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -27,7 +27,7 @@ fn filled(pool: &Pool, len: usize) -> PooledBuf {
     buf
 }
 
-/// All that was taken is home again, and nothing was freed.
+/// Asserts that all buffers are home again, and none was freed.
 #[track_caller]
 fn assert_all_home(pool: &Pool) {
     let total = total(pool);
@@ -53,9 +53,9 @@ fn panic_message<R>(act: impl FnOnce() -> R) -> String {
 }
 
 #[test]
-fn the_buffer_comes_home_with_the_last_part_whichever_that_is() {
+fn the_buffer_comes_home_with_its_last_holder() {
     let pool = pool();
-    // The guard is the first, the second or the last to go.
+    // The guard is dropped first, second or last.
     for order in [
         [0, 1, 2],
         [1, 0, 2],
@@ -87,7 +87,7 @@ fn the_buffer_comes_home_with_the_last_part_whichever_that_is() {
 }
 
 #[test]
-fn the_last_part_may_go_on_another_thread_and_after_the_pool() {
+fn the_last_part_may_be_dropped_on_another_thread_and_after_the_pool() {
     let pool = pool();
     let mut buf = filled(&pool, 2000);
     let part = buf.split_to(500);
@@ -143,7 +143,7 @@ fn a_full_guard_takes_a_fresh_buffer_and_leaves_the_old_one_to_its_parts() {
         let part = buf.split_to(4000);
         grow(&mut buf);
         assert!(!old.contains(&memory(&buf).start), "a fresh one");
-        assert_eq!(memory(&buf).len(), SIZE, "as large");
+        assert_eq!(memory(&buf).len(), SIZE, "of the same size");
         assert_eq!(buf[..96], pattern(SIZE)[4000..]);
         assert_eq!(part, pattern(SIZE)[..4000]);
         assert_eq!(total(&pool).outstanding, 2);
@@ -155,17 +155,17 @@ fn a_full_guard_takes_a_fresh_buffer_and_leaves_the_old_one_to_its_parts() {
     }
 }
 
-// Read by `read_buf`, as by a reader at its end.
+// Read by `read_buf`, as a reader does at its end.
 #[test]
-fn a_look_for_the_end_takes_no_fresh_buffer() {
+fn a_read_at_the_end_takes_no_fresh_buffer() {
     let pool = pool();
     let mut buf = filled(&pool, SIZE);
     let header = buf.split_to(4);
     assert_eq!(buf.chunk_mut().len(), size_of::<usize>());
     assert_eq!((total(&pool).gets, memory(&buf).len()), (1, SIZE - 4));
-    // It was not at its end.
+    // The reader was not at its end.
     buf.chunk_mut().write_byte(0, b'm');
-    // SAFETY: written by the line above.
+    // SAFETY: the line above wrote it.
     unsafe { buf.advance_mut(1) };
     assert_eq!(
         (&buf[..SIZE - 4], buf[SIZE - 4]),
@@ -173,7 +173,7 @@ fn a_look_for_the_end_takes_no_fresh_buffer() {
     );
     assert_eq!(header, pattern(4));
     assert_eq!((total(&pool).gets, total(&pool).growths), (2, 1));
-    // What was beside it is no zero.
+    // The bytes beside the buffer are not known to be zero.
     let len = buf.len();
     buf.resize(len + 16, 0);
     assert_eq!(buf[len..], [0; 16]);
@@ -181,9 +181,9 @@ fn a_look_for_the_end_takes_no_fresh_buffer() {
     assert_all_home(&pool);
 }
 
-// A class that the program names is kept, and one that guards only grow to is not.
+// A class that the program requests is kept. A class that guards only grow into is not.
 #[test]
-fn what_a_guard_with_parts_moves_to_counts_as_asked_for_if_it_was_reserved() {
+fn the_fresh_buffer_of_a_guard_with_parts_counts_as_requested_if_it_was_reserved() {
     for (reserve, kept) in [(false, 0), (true, 1)] {
         let pool = options(&[512, SIZE, 16 * SIZE]).build().unwrap();
         let work = |large: bool| {
@@ -225,7 +225,7 @@ fn a_guard_alone_again_uses_the_space_before_its_contents() {
 }
 
 #[test]
-fn a_guard_that_outgrows_its_class_while_parts_are_out_takes_a_larger_one() {
+fn a_guard_that_outgrows_its_class_while_parts_are_outstanding_takes_a_larger_one() {
     let pool = pool();
     let mut buf = filled(&pool, SIZE);
     let part = buf.split_to(10);
@@ -260,10 +260,10 @@ fn a_refused_growth_leaves_guard_and_parts_as_they_are() {
 }
 
 #[test]
-fn to_lend_the_buffer_moves_the_guard_away_from_its_parts() {
+fn lending_the_bytes_mut_moves_the_guard_away_from_its_parts() {
     type Lend = fn(PooledBuf) -> Option<PooledBuf>;
     let ways: [Lend; 5] = [
-        // What regains the space before the contents, if it may.
+        // Calls that would regain the space before the contents.
         |mut buf| {
             BytesMut::reserve(&mut buf, SIZE);
             Some(buf)
@@ -293,7 +293,7 @@ fn to_lend_the_buffer_moves_the_guard_away_from_its_parts() {
         let mut buf = filled(&pool, 2000);
         let parts = [buf.split_to(1000), buf.split_to(10)];
         let buf = lend(buf);
-        pool.get(SIZE).put_bytes(b'y', SIZE); // no part's memory is in the pool
+        pool.get(SIZE).put_bytes(b'y', SIZE); // the pool has no memory of a part
         assert_eq!(parts[0], pattern(2000)[..1000]);
         assert_eq!(parts[1], pattern(2000)[1000..1010]);
         drop(buf);
@@ -319,7 +319,7 @@ fn split_off_gives_the_tail_and_the_guard_can_grow() {
 }
 
 #[test]
-fn what_is_out_of_bounds_panics_and_changes_nothing() {
+fn an_out_of_bounds_position_panics_and_changes_nothing() {
     let pool = pool();
     let mut buf = filled(&pool, 10);
     assert_eq!(
@@ -369,7 +369,7 @@ fn what_is_out_of_bounds_panics_and_changes_nothing() {
 }
 
 #[test]
-fn nothing_to_split_off_holds_no_buffer() {
+fn an_empty_part_holds_no_buffer() {
     let pool = pool();
     let mut buf = filled(&pool, 10);
     let (front, back) = (buf.split_to(0), buf.split_off(10));
@@ -396,7 +396,7 @@ fn nothing_to_split_off_holds_no_buffer() {
 }
 
 #[test]
-fn parts_of_parts_show_what_bytes_shows() {
+fn parts_of_parts_show_the_same_bytes_as_bytes_does() {
     let pool = pool();
     let buf = filled(&pool, 1000);
     let mut same = Bytes::copy_from_slice(&buf);
@@ -498,7 +498,7 @@ fn a_part_becomes_bytes_and_brings_its_buffer_home() {
 }
 
 #[test]
-fn a_part_that_is_alone_can_be_written_to_again() {
+fn a_part_without_other_holders_can_be_written_again() {
     let pool = pool();
     let mut buf = filled(&pool, 1000);
     let address = memory(&buf).start;
@@ -507,7 +507,7 @@ fn a_part_that_is_alone_can_be_written_to_again() {
     let rest = buf.freeze();
     let first = first.try_into_mut().unwrap_err();
     drop((first, rest));
-    // Its bytes are in the middle, and the guard that knew has gone.
+    // Its bytes are in the middle of the buffer, and the guard that knew it is gone.
     let mut again = second.try_into_mut().unwrap();
     assert_eq!(again[..], pattern(1000)[100..300]);
     assert_eq!(memory(&again), address + 100..address + SIZE);
@@ -523,9 +523,9 @@ fn a_part_that_is_alone_can_be_written_to_again() {
 }
 
 #[test]
-fn a_part_of_any_buffer_can_be_asked_to_be_written_to() {
+fn try_into_mut_may_be_called_on_a_part_of_any_buffer() {
     let pool = pool();
-    // A guard that was cleared, consumed or dropped meanwhile; an adopted and a lent buffer.
+    // The guard was cleared, consumed or dropped meanwhile; the buffer was adopted or lent.
     let adopted = || {
         let mut buf = pool.adopt(BytesMut::with_capacity(SIZE));
         buf.extend_from_slice(&pattern(1000));
@@ -563,7 +563,7 @@ fn a_part_of_any_buffer_can_be_asked_to_be_written_to() {
 }
 
 #[test]
-fn a_large_buffer_is_not_kept_out_for_a_few_bytes() {
+fn freeze_compact_does_not_keep_a_large_buffer_for_a_few_bytes() {
     let pool = Pool::default();
     let kept: Vec<_> = (0..2000)
         .map(|_| {
@@ -580,7 +580,7 @@ fn a_large_buffer_is_not_kept_out_for_a_few_bytes() {
 }
 
 #[test]
-fn compact_below_says_which_contents_move() {
+fn compact_below_decides_which_contents_move() {
     for (percent, len, capacity) in [
         (0, 1, SIZE),
         (50, SIZE / 2 - 48, 4 * 512),
@@ -609,7 +609,7 @@ fn compact_below_says_which_contents_move() {
 }
 
 #[test]
-fn shrink_to_fit_moves_the_contents_to_the_class_that_holds_them() {
+fn shrink_to_fit_moves_the_contents_to_the_smallest_class_for_them() {
     let pool = pool();
     let mut buf = filled(&pool, 500);
     let part = buf.split_to(100);
@@ -622,9 +622,9 @@ fn shrink_to_fit_moves_the_contents_to_the_class_that_holds_them() {
     assert_all_home(&pool);
 }
 
-// Wiping waits for the last part, and covers what every part held.
+// Wiping waits for the last part, and covers the bytes of all parts.
 #[test]
-fn a_pool_that_wipes_wipes_what_parts_held() {
+fn a_pool_that_wipes_wipes_the_bytes_of_parts() {
     let pool = options(&[SIZE]).zero_on_return(true).build().unwrap();
     let mut buf = filled(&pool, 3000);
     let parts = [buf.split_to(1000), buf.split_to(500)];
@@ -634,14 +634,14 @@ fn a_pool_that_wipes_wipes_what_parts_held() {
     let mut again = pool.get(SIZE);
     assert_eq!(total(&pool).local_hits, 1);
     let spare = again.spare_capacity_mut();
-    // SAFETY: all of it was written, by the contents or by the wiping, or is read as far as that.
+    // SAFETY: the contents or the wiping wrote all bytes of this range.
     let written = unsafe { &*(std::ptr::from_mut(&mut spare[..3000]) as *const [u8]) };
     assert!(written.iter().all(|&byte| byte == 0));
 }
 
-// Its length when the guard left it is what counts, and not that of a part.
+// The length when the guard left the buffer counts, and not that of a part.
 #[test]
-fn what_a_shared_buffer_held_is_learned() {
+fn the_length_of_a_shared_buffer_is_learned() {
     let pool = Pool::default();
     for _ in 0..200 {
         let mut buf = pool.get(64 << 10);

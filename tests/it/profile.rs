@@ -1,4 +1,4 @@
-//! What a pool has learned goes on with another pool, and lasts where it is saved.
+//! A pool's learned state can be given to another pool, and can be saved.
 
 use crate::{class, options, sizes};
 use bytes::{BufMut, BytesMut};
@@ -17,10 +17,10 @@ fn pool_with(profile: Profile) -> Pool {
     by_hand().profile(profile).build().unwrap()
 }
 
-/// A pool that has learned 256 and 2048 bytes from 100 returns, and was asked for
-/// some of 262,144 bytes.
+/// A pool that has learned 256 and 2048 bytes from 100 returns. Some requests were of 262,144
+/// bytes.
 fn learned() -> Pool {
-    // It looks at each return, since none takes the fast path.
+    // Each return is a sample, since none takes the fast path.
     let pool = by_hand().thread_cache_bytes(0).build().unwrap();
     (0..90).for_each(|_| pool.get(64).put_bytes(7, 200));
     (0..8).for_each(|_| pool.get(64).put_bytes(7, 2000));
@@ -29,10 +29,10 @@ fn learned() -> Pool {
     pool
 }
 
-/// What it has learned: `default_size` and `max_size`.
+/// The learned targets: `default_size` and `max_size`.
 const LEARNED: (usize, usize) = (256, 2048);
 
-/// Whether a buffer of this capacity that nobody asked for is kept.
+/// Whether a buffer of this capacity is kept, though no caller asked for the size.
 fn keeps(pool: &Pool, capacity: usize) -> bool {
     let freed = || class(pool, capacity).discards.above_max;
     let before = freed();
@@ -47,7 +47,7 @@ fn a_pool_that_has_learned_nothing_has_an_empty_profile() {
     let profile = pool.profile();
     assert_eq!(profile, Profile::default());
     assert_eq!((profile.targets(), profile.calls()), (None, 0));
-    // And a pool that begins with it is one without.
+    // A pool that begins with it is like a pool without a profile.
     let pool = pool_with(profile);
     assert_eq!(pool.profile().calls(), 0);
     assert_eq!(pool.targets().default_size, 4096);
@@ -56,14 +56,14 @@ fn a_pool_that_has_learned_nothing_has_an_empty_profile() {
 }
 
 #[test]
-fn a_profile_says_the_targets_and_from_how_many_returns_they_were_made() {
+fn a_profile_has_the_targets_and_the_number_of_their_returns() {
     let profile = learned().profile();
     assert_eq!(profile.targets().map(sizes), Some(LEARNED));
     assert_eq!(profile.calls(), 100);
 }
 
 #[test]
-fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile() {
+fn a_profile_gives_a_pool_its_targets_growth_and_kept_classes() {
     let pool = pool_with(learned().profile());
     assert_eq!(
         (sizes(pool.targets()), pool.profile().calls()),
@@ -73,7 +73,7 @@ fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile()
     assert_eq!(pool.stats().calibrations, 0, "nothing came back here");
     assert_eq!(pool.profile(), learned().profile());
     assert_eq!(pool.get_default().capacity(), 1024);
-    // Grown by eight, to the maximum, and by 32.
+    // It grows eightfold, to the maximum, and by a factor of 32.
     let mut buf = pool.get(64);
     let mut capacities = Vec::new();
     for len in [65, 1025, 16_385] {
@@ -83,7 +83,7 @@ fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile()
     }
     drop(buf.detach());
     assert_eq!(capacities, [1024, 16_384, 1 << 20]);
-    // The one that holds the maximum, and the one that was asked for.
+    // The class of the maximum is kept, and the class that was requested.
     for (capacity, kept) in [
         (64, true),
         (1024, true),
@@ -93,20 +93,20 @@ fn a_pool_begins_with_the_targets_the_growth_and_the_kept_classes_of_a_profile()
     ] {
         assert_eq!(keeps(&pool, capacity), kept, "{capacity}");
     }
-    // From then on as any other: two requests bring it back, none let it go.
+    // From then on as any other class: two requests bring it back, and none retires it.
     drop((pool.get(1 << 20), pool.get(1 << 20)));
     assert!(keeps(&pool, 1 << 20));
     (0..10).for_each(|_| pool.get(64).put_bytes(7, 200));
     pool.recalibrate();
     assert_eq!(pool.stats().calibrations, 1);
-    assert!(!keeps(&pool, 262_144), "not asked for here");
+    assert!(!keeps(&pool, 262_144), "it was not requested here");
     assert!(keeps(&pool, 1 << 20));
 }
 
 #[test]
-fn what_a_profile_says_gives_way_as_what_was_learned_here() {
+fn the_targets_of_a_profile_change_as_learned_targets_do() {
     let pool = pool_with(learned().profile());
-    // 55 of 100 are no clear lead over 45, and 3 % keep the maximum: so it is held.
+    // 55 of 100 are no clear lead over 45, and 3 % keep the maximum, so the targets stay.
     (0..43).for_each(|_| pool.get(64).put_bytes(7, 200));
     (0..53).for_each(|_| pool.get(64).put_bytes(7, 100));
     (0..4).for_each(|_| pool.get(64).put_bytes(7, 2000));
@@ -114,9 +114,9 @@ fn what_a_profile_says_gives_way_as_what_was_learned_here() {
 }
 
 #[test]
-fn a_profile_is_for_pools_of_other_classes_too() {
+fn a_profile_also_serves_pools_of_other_classes() {
     for (classes, kept) in [
-        // The class that holds the 262,144 bytes asked for, which holds more.
+        // The class for the requested 262,144 bytes, which is larger.
         (vec![4096, 300_000, 400_000], vec![4096, 300_000]),
         (vec![4096, 8192, 262_144], vec![4096, 262_144]),
         (vec![100_000], vec![100_000]),
@@ -137,7 +137,7 @@ fn a_profile_is_for_pools_of_other_classes_too() {
 }
 
 #[test]
-fn a_profile_holds_where_the_pool_does_not_learn() {
+fn a_profile_also_serves_a_pool_that_does_not_learn() {
     let builder = options(&CLASSES).learn_sizes(false).calibrate_after(0);
     let pool = builder.profile(learned().profile()).build().unwrap();
     (0..300).for_each(|_| pool.get(10).put_bytes(7, 10));
@@ -163,8 +163,8 @@ mod saved {
     use serde::de::value::SeqDeserializer;
     use tierpool::{Pool, Profile};
 
-    /// The format of version 1. It must be read for ever: whoever changes it makes a
-    /// version 2, and another test.
+    /// The format of version 1. It must be readable for ever. A change of the format needs a
+    /// version 2, and a new test.
     const VERSION_1: &str =
         r#"{"version":1,"default_size":256,"max_size":2048,"calls":100,"kept":[262144]}"#;
     const VERSION_1_EMPTY: &str =
@@ -178,13 +178,13 @@ mod saved {
     fn assert_unusable(saved: &str, says: &str) {
         let error = read(saved).expect_err(saved);
         assert!(error.contains(says), "{saved}: {error}");
-        // And a program that goes on has the defaults.
+        // A program that goes on without it has the defaults.
         let profile: Profile = serde_json::from_str(saved).unwrap_or_default();
         assert_eq!(profile, Profile::default());
     }
 
     #[test]
-    fn version_1_is_written_as_it_was_and_read_as_it_was() {
+    fn version_1_is_written_and_read_without_a_change() {
         let profile = learned().profile();
         assert_eq!(serde_json::to_string(&profile).unwrap(), VERSION_1);
         assert_eq!(read(VERSION_1).unwrap(), profile);
@@ -195,7 +195,7 @@ mod saved {
     }
 
     #[test]
-    fn it_is_read_in_any_order_with_fields_unknown_and_without_those_that_are_null() {
+    fn fields_may_be_in_any_order_unknown_or_null() {
         let same = [
             r#"{"kept":[262144],"calls":100,"max_size":2048,"default_size":256,"version":1}"#,
             r#"{"version":1,"default_size":256,"max_size":2048,"calls":100,"kept":[262144],
@@ -206,7 +206,7 @@ mod saved {
         }
         let empty = r#"{"version":1,"calls":0,"kept":[]}"#;
         assert_eq!(read(empty).unwrap(), Profile::default());
-        // Where the steps end, and where one class is all that is kept.
+        // The largest step, and a single kept class.
         let largest = format!(
             r#"{{"version":1,"default_size":64,"max_size":64,"calls":1,"kept":[{}]}}"#,
             isize::MAX
@@ -225,9 +225,9 @@ mod saved {
         }
     }
 
-    // As by a format that does not name what it has.
+    // As from a format without field names.
     #[test]
-    fn it_is_read_from_a_sequence() {
+    fn a_profile_is_read_from_a_sequence() {
         let all = (VERSION_1, learned().profile());
         for (saved, profile) in [all, (VERSION_1_EMPTY, Profile::default())] {
             let value: serde_json::Value = serde_json::from_str(saved).unwrap();
@@ -256,7 +256,7 @@ mod saved {
             assert_unusable(&saved, says);
         }
         assert_unusable("{}", "tierpool profile: version is missing");
-        // Whatever else there is, or is missing.
+        // Whatever other fields there are, or are missing.
         let newer = r#"{"version":7,"sizes":{"default":[1,2]},"calls":3}"#;
         assert_unusable(
             newer,
@@ -265,7 +265,7 @@ mod saved {
     }
 
     #[test]
-    fn what_is_missing_is_an_error_that_names_it() {
+    fn a_missing_field_is_an_error_that_names_it() {
         for (field, says) in [
             ("\"default_size\":256,", "default_size is missing"),
             ("\"max_size\":2048,", "max_size is missing"),
@@ -287,7 +287,7 @@ mod saved {
     }
 
     #[test]
-    fn what_contradicts_itself_is_an_error_that_says_how() {
+    fn a_contradiction_is_an_error_that_explains_it() {
         let with = |default: &str, max: &str, calls: &str, kept: &str| {
             format!(
                 r#"{{"version":1,"default_size":{default},"max_size":{max},"calls":{calls},"kept":{kept}}}"#
@@ -337,7 +337,7 @@ mod saved {
     }
 
     #[test]
-    fn what_is_of_another_type_or_too_large_is_an_error() {
+    fn a_value_of_another_type_or_too_large_is_an_error() {
         for value in [
             "-1",
             "1.5",
@@ -352,7 +352,7 @@ mod saved {
             for field in ["version", "default_size", "max_size", "calls", "kept"] {
                 let mut saved: serde_json::Map<String, _> =
                     serde_json::from_str(VERSION_1).unwrap();
-                // As text: these may be more than a number of serde's holds.
+                // As text: the value may be too large for serde's numbers.
                 saved.remove(field);
                 let rest = serde_json::to_string(&saved).unwrap();
                 let saved = rest.replacen('{', &format!("{{\"{field}\":{value},"), 1);
@@ -380,14 +380,14 @@ mod saved {
     }
 
     #[test]
-    fn what_is_cut_off_anywhere_is_an_error() {
+    fn a_text_that_is_cut_off_anywhere_is_an_error() {
         for end in 0..VERSION_1.len() {
             assert_unusable(&VERSION_1[..end], "");
         }
     }
 
     #[test]
-    fn what_is_changed_in_any_byte_is_an_error_or_a_profile_that_a_pool_can_begin_with() {
+    fn a_text_with_any_byte_changed_is_an_error_or_a_valid_profile() {
         let mut read_anyway = 0;
         for at in (0..VERSION_1.len()).step_by(rounds(1, 7)) {
             for byte in (0..=u8::MAX).step_by(rounds(1, 3)) {
@@ -414,7 +414,7 @@ mod saved {
         })]
 
         #[test]
-        fn what_any_pool_has_learned_is_read_as_it_was_saved(
+        fn any_learned_profile_is_read_without_a_change(
             uses in prop::collection::vec((0_usize..2 << 20, 0_usize..20_000, any::<bool>()), 0..40),
             calibrations in 0..3,
         ) {
@@ -433,7 +433,7 @@ mod saved {
             prop_assert_eq!(&read(&saved).unwrap(), &profile);
             let pretty = serde_json::to_vec_pretty(&profile).unwrap();
             prop_assert_eq!(&serde_json::from_slice::<Profile>(&pretty).unwrap(), &profile);
-            // And a pool that begins with it has learned the same.
+            // A pool that begins with it has the same state.
             let again = Pool::builder().profile(profile.clone()).build().unwrap();
             prop_assert_eq!(again.profile(), profile);
             prop_assert_eq!(again.targets(), pool.targets());

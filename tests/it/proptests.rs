@@ -6,7 +6,7 @@ use crate::{options, total};
 use proptest::prelude::*;
 use tierpool::Counts;
 
-/// None, some that are met now and then, some that are met at once, and 0.
+/// No bounds, bounds that are reached now and then, bounds that are reached at once, and 0.
 fn any_bounds() -> impl Strategy<Value = Bounds> {
     let retain_bytes = prop_oneof![
         4 => Just(usize::MAX),
@@ -41,12 +41,12 @@ fn any_size() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// What is written is filled byte by byte, so it stays small.
+/// Contents are filled byte by byte, so lengths are small.
 fn any_len() -> impl Strategy<Value = usize> {
     prop_oneof![6 => 0_usize..200, 2 => 200_usize..3000, 1 => Just(0_usize)]
 }
 
-/// None, few, and so many that it is the quick way that counts most of them.
+/// No calibrations by count; after few returns; or after enough to use the fast path.
 fn any_threshold() -> impl Strategy<Value = u64> {
     prop_oneof![3 => Just(u64::MAX), 2 => 0_u64..10, 2 => 10_u64..60]
 }
@@ -131,7 +131,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Two pools, the second of which wipes what is returned.
+/// Two pools. The second one wipes returned buffers.
 fn two(bounds: [Bounds; 2], thresholds: [u64; 2]) -> [Options; 2] {
     [0, 1].map(|pool| Options {
         bounds: bounds[pool],
@@ -191,7 +191,7 @@ proptest! {
         ops in prop::collection::vec(any_op(), 1..if crate::SLOW { 30 } else { 200 }),
     ) {
         let mut model = Model::new(&two(bounds, thresholds));
-        // More handles, so that most runs are not over early.
+        // Two more handles each, so that most runs do not end a pool early.
         for pool in [0, 0, 1, 1] {
             model.apply(&Op::NewHandle { pool });
         }
@@ -218,9 +218,9 @@ proptest! {
         model.finish();
     }
 
-    // As the fuzz target does it.
+    // As the fuzz target `ops` does it.
     #[test]
-    fn what_any_byte_string_stands_for_agrees_with_the_model(
+    fn the_run_of_any_byte_string_agrees_with_the_model(
         bytes in prop::collection::vec(any::<u8>(), 0..if crate::SLOW { 100 } else { 800 }),
     ) {
         let (options, ops) = model::bytes::run(&bytes);
@@ -232,7 +232,7 @@ proptest! {
         model.finish();
     }
 
-    // Where no buffer changes its level: the cache holds all of them, or none.
+    // No buffer changes its level here: the cache holds all of them, or none.
     #[test]
     fn a_trim_frees_the_fewest_that_were_idle_at_any_time_since_the_last(
         cached in any::<bool>(),
@@ -262,7 +262,7 @@ proptest! {
     }
 }
 
-/// What each pool has done before all that is left is dropped.
+/// The counts of each pool before the remaining guards are dropped.
 fn run(bounds: Bounds, ops: &[Op]) -> [Counts; 2] {
     let mut model = Model::new(&two([bounds; 2], [u64::MAX; 2]));
     for op in ops {
@@ -284,7 +284,7 @@ fn get_many(pool: usize, size: usize, count: usize) -> Op {
 
 const DROP_ALL: Op = Op::DropMany { count: 1000 };
 
-// What random operations reach seldom: each level at its limit, and empty again.
+// Random operations seldom reach this: each level at its limit, and empty again.
 #[test]
 fn the_model_and_the_pool_agree_at_the_limits_of_every_class() {
     let some_bounds = [
@@ -329,13 +329,13 @@ fn the_model_and_the_pool_agree_at_the_limits_of_every_class() {
                         many,
                     ],
                 );
-                // And of those that are longer than their class.
+                // The same with buffers that are longer than their class.
                 let adopted = Op::Adopt {
                     pool,
                     capacity: size + 1,
                     len: 0,
                 };
-                // Few of the large ones, all of which one of the pools wipes.
+                // Few of the large ones, since one of the pools wipes them all.
                 let count = if size > 10_000 { 10 } else { 140 };
                 let mut loose = vec![adopted; count];
                 let some = get_many(pool, size, count / 3);
@@ -347,8 +347,8 @@ fn the_model_and_the_pool_agree_at_the_limits_of_every_class() {
     }
 }
 
-// Seldom, too: the budget is full of what is not needed, and it takes nine misses
-// until that makes way.
+// Random operations seldom reach this: unneeded buffers fill the budget, and it takes nine misses
+// until they make way.
 #[test]
 fn the_model_and_the_pool_agree_while_a_short_budget_goes_from_one_class_to_another() {
     let bounds = Bounds {
@@ -356,8 +356,8 @@ fn the_model_and_the_pool_agree_while_a_short_budget_goes_from_one_class_to_anot
         ..Bounds::NONE
     };
     for pool in [0, 1] {
-        // In the depot, or first in the cache as far as there is room; and as many as the cache
-        // holds, or one less.
+        // The first buffers are in the depot, or in the cache as far as it has room. In the last
+        // cases, they fill the cache, or all but one place of it.
         for (cached, needed_most) in [(0, 2), (150, 2), (64, 0), (63, 0)] {
             let prefill = Op::Prefill {
                 pool,
@@ -366,23 +366,26 @@ fn the_model_and_the_pool_agree_while_a_short_budget_goes_from_one_class_to_anot
             };
             let mut ops = vec![get_many(pool, 64, cached), DROP_ALL, prefill];
             for cycle in 0..30 {
-                // Some are needed while the trim goes on, part by part.
+                // Some are needed while the trim goes on in parts.
                 let needed = get_many(pool, 64, cycle % (needed_most + 1));
                 ops.extend([get(pool, 1024), Op::Drop { guard: 0 }, needed, DROP_ALL]);
             }
             let total = run(bounds, &ops)[pool];
             assert!(total.discards.full >= 8, "{total:?}");
             assert!(total.trimmed >= 47, "{total:?}");
-            assert!(total.local_hits >= 18, "it has made way: {total:?}");
+            assert!(
+                total.local_hits >= 18,
+                "the first class has made way: {total:?}"
+            );
         }
     }
 }
 
-// Seldom, too: trims that free nothing come ever more rarely.
+// Random operations seldom reach this: trims that free nothing become rarer each time.
 #[test]
 fn the_model_and_the_pool_agree_while_all_of_a_short_budget_is_in_use() {
     const CYCLES: usize = if crate::SLOW { 40 } else { 900 };
-    // By then, a trim comes after so many misses at most.
+    // By then, a trim comes after at most this many misses.
     const FEWEST_TRIMS: usize = if crate::SLOW { 64 } else { 256 };
     let bounds = Bounds {
         retain_bytes: 200,
@@ -398,13 +401,13 @@ fn the_model_and_the_pool_agree_while_all_of_a_short_budget_is_in_use() {
         }
         let total = run(bounds, &ops)[pool];
         assert_eq!((total.trimmed, total.misses), (0, 1 + CYCLES as u64));
-        // Not in use any more, it goes at the second trim from now.
+        // Now that no buffer is outstanding, the second trim from now frees them all.
         for _ in 0..2 * FEWEST_TRIMS {
             ops.extend(refused.clone());
         }
         let total = run(bounds, &ops)[pool];
         assert_eq!((total.trimmed, total.retained_bytes), (1, 64));
-        // And since that trim freed something, the next come soon: after 8, and 16.
+        // That trim has freed something, so the next ones come soon: after 8 and 16 misses.
         for _ in 0..8 + 16 + 2 {
             ops.extend([get(pool, 200), drop_it.clone()]);
         }
@@ -413,7 +416,7 @@ fn the_model_and_the_pool_agree_while_all_of_a_short_budget_is_in_use() {
     }
 }
 
-// Seldom, too: room is leased that holds nothing, and the next buffer wants it.
+// Random operations seldom reach this: the next buffer needs leased room that is empty.
 #[test]
 fn the_model_and_the_pool_agree_while_the_room_that_a_cache_leases_doubles() {
     const MOST: usize = 70 * 64;
@@ -452,7 +455,7 @@ fn the_model_and_the_pool_agree_while_the_room_that_a_cache_leases_doubles() {
     }
 }
 
-// Seldom, too: all that a thread may cache is of another class.
+// Random operations seldom reach this: all buffers that a thread may cache are of another class.
 #[test]
 fn the_model_and_the_pool_agree_while_a_threads_cache_goes_from_one_class_to_another() {
     let bounds = Bounds {
@@ -482,9 +485,9 @@ fn the_model_and_the_pool_agree_while_a_threads_cache_goes_from_one_class_to_ano
     }
 }
 
-// Seldom, too: an empty part has no bytes, but it holds the allocation.
+// Random operations seldom reach this: an empty part has no bytes, but holds the allocation.
 #[test]
-fn the_model_and_the_pool_agree_on_a_long_buffer_of_which_an_empty_part_is_kept() {
+fn the_model_and_the_pool_agree_on_a_long_buffer_with_a_kept_empty_part() {
     for pool in [0, 1] {
         for split in [
             Op::SplitTo {
@@ -516,10 +519,10 @@ fn the_model_and_the_pool_agree_on_a_long_buffer_of_which_an_empty_part_is_kept(
     }
 }
 
-// Seldom, too: a class is found to be too large on one thread while another caches it,
-// takes it from there, and gives it back, each without asking.
+// Random operations seldom reach this: a calibration on one thread retires a class that another
+// thread caches. That thread takes a buffer from its cache, and returns it, on the fast path.
 #[test]
-fn the_model_and_the_pool_agree_while_another_thread_caches_what_is_too_large() {
+fn the_model_and_the_pool_agree_while_another_thread_caches_a_retired_class() {
     let on = |thread| Op::On { thread };
     let (calibrate, drop_one) = (Op::Calibrate { pool: 0 }, Op::Drop { guard: 2 });
     for asked in [0, 1, 40] {
@@ -527,8 +530,8 @@ fn the_model_and_the_pool_agree_while_another_thread_caches_what_is_too_large() 
         for _ in 0..6 {
             ops.extend([get_many(0, 1024, 60), DROP_ALL]);
         }
-        // Two are the first thread's. The second calibration finds that nobody asks for
-        // these.
+        // The first thread has two buffers. The second calibration retires their class, as no
+        // caller requests it.
         ops.extend([on(0), get_many(0, 1024, 2)]);
         for _ in 0..2 {
             ops.extend([get_many(0, 64, 60), Op::DropMany { count: 60 }]);
@@ -538,18 +541,20 @@ fn the_model_and_the_pool_agree_while_another_thread_caches_what_is_too_large() 
         for _ in 0..asked {
             ops.extend([get(0, 1024), drop_one.clone()]);
         }
-        // Another calibration, on the thread that caches them, if they are still too large.
+        // Another calibration, on the thread that caches the buffers, if the class is still
+        // retired.
         ops.extend([DROP_ALL, get(0, 64), DROP_ALL, calibrate.clone()]);
         ops.extend([get(0, 1024), DROP_ALL, Op::EndThread { thread: 1 }]);
         ops.extend([on(2), get_many(0, 1024, 3), DROP_ALL]);
         let total = run(Bounds::NONE, &ops)[0];
-        // If the pool looks at two of many returns, the class is back.
+        // If the pool samples two of many returns, the class is back.
         assert!(asked > 1 || total.discards.above_max >= 2, "{total:?}");
         assert!(total.depot_hits > 0, "{total:?}");
     }
 }
 
-// Seldom, too: a trim goes from thread to thread in parts, and each of them goes on.
+// Random operations seldom reach this: a trim visits the threads in parts, and each thread
+// continues it.
 #[test]
 fn the_model_and_the_pool_agree_while_a_trim_in_parts_visits_several_threads() {
     let bounds = Bounds {
@@ -575,10 +580,10 @@ fn the_model_and_the_pool_agree_while_a_trim_in_parts_visits_several_threads() {
     assert!(total.local_hits >= 60, "{total:?}");
 }
 
-// Failed once, about the model: a thread that is at its limit makes room by handing on what other
-// classes have. It takes no more of the room than the pool had before that.
+// Failed once, in the model: a thread at its limit makes room by giving up room of other classes.
+// Even so, it leases only the room that the pool had before.
 #[test]
-fn a_thread_at_its_limit_leases_what_the_pool_had_before_it_made_way() {
+fn a_thread_at_its_limit_leases_only_the_room_that_the_pool_had_before() {
     let [mut first, second] = two([Bounds::NONE, Bounds::NONE], [u64::MAX; 2]);
     first.bounds = Bounds {
         retain_bytes: 1824,

@@ -1,4 +1,4 @@
-//! What the pool says it did.
+//! The pool's statistics.
 
 use crate::{assert_accounts_balance, class, options, pool_of, rounds, total};
 use bytes::{Buf, BufMut, BytesMut};
@@ -36,7 +36,7 @@ fn a_get_is_counted_at_the_level_that_served_it() {
     assert_eq!(counts(&pool), (1, 1, 0, 0));
     drop(pool.get(513));
     assert_eq!(counts(&pool), (1, 1, 0, 1));
-    // A thread that ends leaves what it cached to the depot.
+    // A thread that ends flushes its cached buffers to the depot.
     let other = pool.clone();
     std::thread::spawn(move || drop((other.get(1), other.get(1))))
         .join()
@@ -56,7 +56,7 @@ fn a_get_is_counted_at_the_level_that_served_it() {
 fn a_get_takes_from_the_heap_only_when_nothing_of_its_class_is_idle() {
     let pool = pool_of(&[512, 2048]);
     let mut held: Vec<PooledBuf> = (0..200).map(|_| pool.get(512)).collect();
-    // Some that are not as long as their class, and so are kept another way.
+    // Some buffers are longer than their class, so they are kept loose.
     held.push(pool.adopt(BytesMut::with_capacity(700)));
     held.push(pool.adopt(BytesMut::with_capacity(900)));
     drop(held);
@@ -76,7 +76,7 @@ fn a_get_takes_from_the_heap_only_when_nothing_of_its_class_is_idle() {
 }
 
 #[test]
-fn what_finds_the_budget_reached_is_freed_and_counted() {
+fn a_return_that_finds_the_budget_reached_is_freed_and_counted() {
     for (capacity, kept) in [(512, 20), (4096, 7), (3 << 20, 1)] {
         let pool = options(&[capacity])
             .retain_bytes(kept * capacity + capacity - 1)
@@ -97,7 +97,7 @@ fn what_finds_the_budget_reached_is_freed_and_counted() {
 }
 
 #[test]
-fn what_is_prefilled_and_what_is_trimmed_is_counted_in_its_class() {
+fn prefilled_and_trimmed_buffers_are_counted_in_their_class() {
     let pool = pool_of(&[512, 2048]);
     let counts = |capacity| {
         let counts = class(&pool, capacity);
@@ -106,7 +106,7 @@ fn what_is_prefilled_and_what_is_trimmed_is_counted_in_its_class() {
     assert_eq!(pool.prefill(600, 40), 40);
     drop((pool.get(1), pool.get(1)));
     assert_eq!((counts(512), counts(2048)), ((0, 0, 2), (40, 0, 40)));
-    pool.trim(); // from here on it is seen what is needed
+    pool.trim(); // from here on, needed buffers are noted
     drop(pool.get(1));
     assert_eq!(pool.trim().buffers, 41);
     assert_eq!((counts(512), counts(2048)), ((0, 1, 1), (40, 40, 0)));
@@ -119,7 +119,7 @@ fn what_is_prefilled_and_what_is_trimmed_is_counted_in_its_class() {
 }
 
 #[test]
-fn all_sums_hold_in_every_line_after_a_bit_of_everything() {
+fn all_sums_hold_in_every_line_after_mixed_use() {
     let pool = pool_of(&[64, 512, 4096]);
     for round in 0..5_usize {
         drop((pool.get(1), pool.get(64), pool.get(600), pool.get(5000)));
@@ -157,8 +157,8 @@ fn all_sums_hold_in_every_line_after_a_bit_of_everything() {
     );
     assert_accounts_balance(&pool);
     let stats = pool.stats();
-    // No guard changed its class between beginning and end, so the second sum
-    // holds in each class by itself.
+    // No guard changed its class between its beginning and end, so the second sum holds in each
+    // class separately.
     for counts in stats
         .classes
         .iter()
@@ -229,7 +229,7 @@ fn the_total_is_the_sum_of_all_lines() {
 }
 
 #[test]
-fn a_guard_that_ends_in_another_class_is_outstanding_in_none() {
+fn a_guard_that_ends_in_another_class_is_outstanding_in_neither() {
     let pool = pool_of(&[64, 512]);
     let mut buf = pool.get(64);
     *buf = BytesMut::with_capacity(512);
@@ -250,7 +250,7 @@ fn a_guard_that_ends_in_another_class_is_outstanding_in_none() {
 }
 
 #[test]
-fn the_table_has_a_line_for_each_class_that_was_used_and_the_sum() {
+fn the_table_has_a_line_for_each_used_class_and_for_the_sum() {
     let pool = pool_of(&[512, 2048, 65_536]);
     let _out = pool.get(2000);
     for _ in 0..3 {
@@ -284,7 +284,7 @@ footprint 2.5 KiB, 130.5 KiB at its peak"
     );
 }
 
-/// Where each word of a line ends.
+/// The column at which each word of a line ends.
 fn word_ends(line: &str) -> Vec<usize> {
     let bytes = line.as_bytes();
     let ends = (1..=bytes.len())
@@ -293,7 +293,7 @@ fn word_ends(line: &str) -> Vec<usize> {
 }
 
 #[test]
-fn the_tables_columns_line_up_whatever_the_numbers() {
+fn the_columns_of_the_table_align_for_all_numbers() {
     let pool = Pool::default();
     for (at, &capacity) in pool.classes().iter().enumerate() {
         for _ in 0..10_usize.pow(at as u32 % 4) {

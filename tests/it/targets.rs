@@ -1,4 +1,4 @@
-//! What a histogram records, and the targets that the calibrator chooses from it.
+//! The counts of a histogram, and the targets that the calibrator chooses from them.
 
 use proptest::prelude::*;
 use std::cmp::Reverse;
@@ -43,7 +43,7 @@ fn a_single_size_is_both_targets_rounded_up_to_its_step() {
         ((1 << 20) + 1, 2 << 20),
         ((16 << 20) + 1, 32 << 20),
         (32 << 20, 32 << 20),
-        ((32 << 20) + 1, 32 << 20), // the last step has all that is above
+        ((32 << 20) + 1, 32 << 20), // the last step has all larger sizes
         (usize::MAX, 32 << 20),
     ] {
         for percentile in [0.0, PERCENTILE, 1.0] {
@@ -57,29 +57,29 @@ fn a_single_size_is_both_targets_rounded_up_to_its_step() {
     }
 }
 
-// floor(0.95 * 1000) = 950. The first step is walked with 0 calls summed; the
-// second if those of the first, 951 or 940, are not more than 950.
+// floor(0.95 * 1000) = 950. The first step is walked with a sum of 0. The second step is walked if
+// the sum of the first, 951 or 940, is not more than 950.
 #[test]
-fn big_ones_count_with_6_percent_of_the_calls_and_not_with_4_9() {
+fn large_sizes_count_with_6_percent_of_the_calls_and_not_with_4_9() {
     let small_and_big = |small, big| targets(&[(1024, small), (65_536, big)], PERCENTILE);
     assert_eq!(small_and_big(951, 49), Some((1024, 1024)));
     assert_eq!(small_and_big(940, 60), Some((1024, 65_536)));
 }
 
-// floor(0.95 * 1000) = 950, and 950 summed are not more. With one big one less,
-// floor(0.95 * 999) = floor(949.05) = 949, and 950 are more. With one small one
-// more, floor(0.95 * 1001) = floor(950.95) = 950, and 951 are more.
+// floor(0.95 * 1000) = 950, and the sum 950 is not more. With one large call less, floor(0.95 *
+// 999) = floor(949.05) = 949, and 950 is more. With one small call more, floor(0.95 * 1001) =
+// floor(950.95) = 950, and 951 is more.
 #[test]
-fn exactly_the_percentile_walks_on_and_one_call_less_of_the_big_does_not() {
+fn a_sum_at_the_percentile_walks_on_and_one_large_call_less_does_not() {
     let small_and_big = |small, big| targets(&[(1024, small), (65_536, big)], PERCENTILE);
     assert_eq!(small_and_big(950, 50), Some((1024, 65_536)));
     assert_eq!(small_and_big(950, 49), Some((1024, 1024)));
     assert_eq!(small_and_big(951, 50), Some((1024, 1024)));
 }
 
-// From the most calls to the fewest: 256 (60), 4096 (30), 64 (6), 1 MiB (4). With
-// 0.95 of 100: 0, 60 and 90 are not more than 95, but 96 is, so three are walked. The
-// largest of these is 4096, met before the last one walked.
+// From the most calls to the fewest: 256 (60), 4096 (30), 64 (6), 1 MiB (4). With 0.95 of 100, the
+// sums 0, 60 and 90 are not more than 95, but 96 is. So three steps are walked. The largest of them
+// is 4096, which comes before the last one.
 #[test]
 fn the_maximum_is_the_largest_step_walked_and_not_the_last() {
     let calls = [(64, 6), (256, 60), (4096, 30), (1 << 20, 4)];
@@ -90,8 +90,8 @@ fn the_maximum_is_the_largest_step_walked_and_not_the_last() {
 }
 
 #[test]
-fn of_two_steps_with_as_many_calls_the_smaller_is_the_default() {
-    // 10 summed are not more than floor(0.95 * 20) = 19, so both are walked.
+fn among_two_steps_with_equal_calls_the_smaller_is_the_default() {
+    // The sum 10 is not more than floor(0.95 * 20) = 19, so both are walked.
     assert_eq!(
         targets(&[(64, 10), (4096, 10)], PERCENTILE),
         Some((64, 4096))
@@ -100,22 +100,22 @@ fn of_two_steps_with_as_many_calls_the_smaller_is_the_default() {
         targets(&[(4096, 10), (64, 10)], PERCENTILE),
         Some((64, 4096))
     );
-    // 10 are more than floor(0.45 * 20) = 9: the smaller one is walked alone.
+    // 10 is more than floor(0.45 * 20) = 9, so only the smaller one is walked.
     assert_eq!(targets(&[(4096, 10), (64, 10)], 0.45), Some((64, 64)));
 }
 
-// 80 and 10 and 5 and 5. With 0.94: 90 are not more than 94, but 95 are. So one of
-// the two with 5 is walked: the smaller.
+// The calls are 80, 10, 5 and 5. With 0.94, the sum 90 is not more than 94, but 95 is. So one of
+// the two steps with 5 is walked: the smaller one.
 #[test]
-fn of_two_steps_with_as_many_calls_at_the_percentile_the_smaller_is_walked() {
+fn among_two_steps_with_equal_calls_at_the_percentile_the_smaller_is_walked() {
     let calls = [(1024, 80), (2048, 10), (65_536, 5), (16_384, 5)];
     assert_eq!(targets(&calls, 0.94), Some((1024, 16_384)));
     assert_eq!(targets(&calls, 0.95), Some((1024, 65_536)));
 }
 
 #[test]
-fn the_percentile_is_taken_from_none_to_all() {
-    // 1 of 1,000,001 calls is less than any percentile below 1 can see here.
+fn the_percentile_is_limited_to_the_range_from_0_to_1() {
+    // Here, 1 of 1,000,001 calls is less than any percentile below 1 can leave out.
     let calls = [(1024, 600_000), (4096, 400_000), (1 << 20, 1)];
     for none in [0.0, -0.0, -1.0, f64::NEG_INFINITY, f64::NAN] {
         assert_eq!(targets(&calls, none), Some((1024, 1024)), "{none}");
@@ -127,10 +127,10 @@ fn the_percentile_is_taken_from_none_to_all() {
     }
 }
 
-// u64::MAX / 20 = 922337203685477580 in each of 20 steps: in all 2^64 - 16, which
-// floating point rounds to 2^64. Its 0.95 is a little less than 0.95, so the limit
-// is 17524406870024073216. 19 steps have 17524406870024074020 calls, which is more:
-// the last step is not walked. (In whole numbers they were exactly 95 %.)
+// u64::MAX / 20 = 922337203685477580 in each of 20 steps: in all 2^64 - 16, which floating point
+// rounds to 2^64. The floating-point 0.95 is a little below 0.95, so the limit is
+// 17524406870024073216. 19 steps have 17524406870024074020 calls, which is more, so the last step
+// is not walked. (Whole numbers would give exactly 95 %.)
 #[test]
 fn counts_that_fill_64_bits_overflow_nothing() {
     let calls: Vec<_> = (0..20).map(|step| (64 << step, u64::MAX / 20)).collect();
@@ -139,14 +139,14 @@ fn counts_that_fill_64_bits_overflow_nothing() {
     assert_eq!(full.steps(), [u64::MAX / 20; 20]);
     assert_eq!(targets(&calls, PERCENTILE), Some((64, 16 << 20)));
     assert_eq!(targets(&calls, 1.0), Some((64, 32 << 20)));
-    // 10 of 20 are not more than half, so the eleventh is walked: 64 << 10. The half
-    // is 2^63, and ten steps have 8 calls less.
+    // 10 of 20 steps are not more than half of the calls, so the eleventh is walked: 64 << 10. The
+    // half is 2^63, and ten steps have 8 calls less.
     assert_eq!(targets(&calls, 0.5), Some((64, 64 << 10)));
     assert_eq!(targets(&calls, 0.0), Some((64, 64)));
 }
 
 #[test]
-fn a_full_histogram_counts_no_more() {
+fn a_full_histogram_stops_counting() {
     let mut full = Histogram::new();
     full.record_many(100, u64::MAX - 1);
     full.record_many(5000, 3); // one of these
@@ -228,7 +228,7 @@ fn any_size() -> impl Strategy<Value = usize> {
     (0..usize::BITS, any::<usize>()).prop_map(|(shift, bits)| bits >> shift)
 }
 
-/// Sizes that mostly share a step with others. So there are ties, and shares near any percentile.
+/// Sizes that mostly share a step with others, for ties and for shares near any percentile.
 fn any_sizes() -> impl Strategy<Value = Vec<usize>> {
     let size = prop_oneof![
         1 => any_size(),
@@ -237,7 +237,7 @@ fn any_sizes() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(size, 0..120)
 }
 
-/// The calibrator in the plainest words.
+/// The calibrator, written plainly.
 fn naive(sizes: &[usize], percentile: f64) -> Option<(usize, usize)> {
     let step = |size: usize| {
         let step = std::iter::successors(Some(64), |step| Some(2 * step));
@@ -336,13 +336,13 @@ proptest! {
     }
 
     #[test]
-    fn cells_hold_exactly_what_was_recorded(sizes in any_sizes()) {
+    fn cells_hold_exactly_the_recorded_sizes(sizes in any_sizes()) {
         let histogram = Histogram::from_iter(sizes.iter().copied());
         prop_assert_eq!(histogram.calls(), sizes.len() as u64);
         let mut calls = 0;
         let mut above = None;
         for cell in histogram.cells() {
-            prop_assert!(above < Some(cell.from), "ascending, and none twice");
+            prop_assert!(above < Some(cell.from), "ascending without repeats");
             above = Some(cell.to);
             let here: Vec<usize> = sizes
                 .iter()

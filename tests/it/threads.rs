@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-/// A guard and what its owner wrote to all of it.
+/// A guard, and the byte that its owner wrote to all of it.
 struct Stamped {
     buf: PooledBuf,
     stamp: u64,
@@ -40,7 +40,7 @@ impl Stamped {
         Stamped { buf, stamp }
     }
 
-    /// Nobody else wrote to it.
+    /// Asserts that no other thread wrote to it.
     fn verify(&self) {
         for word in self.buf.chunks_exact(8) {
             let found = u64::from_be_bytes(word.try_into().unwrap());
@@ -49,8 +49,7 @@ impl Stamped {
     }
 }
 
-/// Every idle buffer was made once, and every one that was made and is not idle
-/// was counted when it was freed.
+/// Asserts that every buffer is idle once, or was counted when it was freed.
 fn assert_nothing_lost(pool: &Pool) {
     let total = total(pool);
     assert_eq!(total.outstanding, 0);
@@ -86,7 +85,7 @@ fn every_buffer_has_one_owner_and_none_is_lost() {
                         }
                         6 if !held.is_empty() => {
                             let one = held.swap_remove(random.below(held.len()));
-                            // Full: it comes back, and is dropped here.
+                            // If the queue is full, the guard comes back and is dropped here.
                             if let Err(one) = queue.push(one) {
                                 one.verify();
                             }
@@ -125,7 +124,7 @@ fn every_buffer_has_one_owner_and_none_is_lost() {
     assert_nothing_lost(&pool);
 }
 
-/// The memory of all guards that are out, by its start.
+/// The memory of all outstanding guards, by its start.
 #[derive(Default)]
 struct Registry(Mutex<BTreeMap<usize, usize>>);
 
@@ -175,7 +174,7 @@ fn no_two_guards_overlap_in_memory() {
                         let buf = held.swap_remove(random.below(held.len()));
                         match random.below(3) {
                             0 => {
-                                // Another thread drops it.
+                                // Another thread drops the guard.
                                 if let Some(other) = queue.force_push(buf) {
                                     registry.leave(&other);
                                 }
@@ -207,10 +206,10 @@ fn no_two_guards_overlap_in_memory() {
 }
 
 #[test]
-fn a_producer_lives_on_what_its_consumer_drops() {
+fn a_producer_is_served_by_the_buffers_that_its_consumer_drops() {
     const QUEUE: usize = 64;
     const CACHE: u64 = 64; // the most that the consumer's cache may keep back
-    const MAGAZINE: u64 = 32; // and what may be on its way at any moment
+    const MAGAZINE: u64 = 32; // and the most that are on their way
     let buffers = rounds(20_000, 500);
     let pool = pool_of(&[1024]);
     let (send, receive) = mpsc::sync_channel::<PooledBuf>(QUEUE);
@@ -311,7 +310,7 @@ fn pools_made_and_dropped_on_many_threads_keep_apart() {
                     let mut text = second.get(1);
                     text.put_u64(stamp);
                     drop((pool.get(10), second.get(10), pool.get(4096)));
-                    // Another thread drops them, when both pools may be gone.
+                    // Another thread drops them, perhaps after both pools are gone.
                     if let Some((other, text)) = mailbox.force_push((mine, text.freeze())) {
                         other.verify();
                         assert_eq!(text[..], other.stamp.to_be_bytes());
@@ -320,7 +319,7 @@ fn pools_made_and_dropped_on_many_threads_keep_apart() {
                     assert_eq!(
                         total(&second).misses,
                         2,
-                        "one out while the other was taken"
+                        "one outstanding while the other was taken"
                     );
                 }
             })
@@ -389,8 +388,8 @@ fn stats_may_be_read_while_threads_work() {
     let mut last = counted(total(&pool));
     for _ in 0..rounds(60_000, 5) {
         let now = counted(total(&pool));
-        // Counters may lag behind one another, but none goes back. (Failed
-        // once: hits are a difference, and fell during an exchange.)
+        // Counters may lag behind one another, but none goes back. (Failed once: hits are a
+        // difference, and fell during an exchange.)
         let fell = now.iter().zip(last).any(|(&now, last)| now < last);
         assert!(!fell, "from {last:?} to {now:?}");
         last = now;

@@ -1,4 +1,4 @@
-//! What a guard and a handle are to the rest of the language.
+//! The traits of a guard and of a handle.
 
 use crate::{pool_of, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -58,7 +58,7 @@ const _: () = {
     assert_guard::<PooledBuf>();
 };
 
-// Three words: it is moved on every get, every drop and every hand-over.
+// Three words, since each get, drop and hand-over moves a guard.
 const _: () = assert!(size_of::<PooledBuf>() <= 24);
 const _: () = assert!(size_of::<Option<PooledBuf>>() <= 24);
 const _: () = assert!(size_of::<Pool>() == size_of::<usize>());
@@ -142,7 +142,7 @@ fn tokio_reads_into_a_guard_and_writes_from_it() {
             let mut buf = pool.get(2000);
             buf.extend_from_slice(&sent);
             near.write_all_buf(&mut buf).await.unwrap();
-            assert!(buf.is_empty(), "what was written is advanced over");
+            assert!(buf.is_empty(), "written bytes are consumed");
             drop(near);
         };
         let read = async {
@@ -200,7 +200,7 @@ fn a_guard_whose_length_is_set_shows_the_bytes_that_were_written() {
     for (at, byte) in buf.spare_capacity_mut().iter_mut().enumerate() {
         byte.write(at as u8);
     }
-    // SAFETY: all bytes were written by the lines before.
+    // SAFETY: the lines before wrote all bytes.
     unsafe { buf.set_len(5) };
     assert_eq!(&buf[..], b"abc\x00\x01");
     assert_eq!(buf.spare_capacity_mut().len(), 59);
@@ -208,7 +208,7 @@ fn a_guard_whose_length_is_set_shows_the_bytes_that_were_written() {
     unsafe { buf.set_len(64) };
     assert!(buf.spare_capacity_mut().is_empty());
     assert_eq!((buf[2], buf[63]), (b'c', 60));
-    // SAFETY: of no bytes, none must be written.
+    // SAFETY: a length of 0 needs no initialised bytes.
     unsafe { buf.set_len(0) };
     assert!(buf.is_empty());
 }

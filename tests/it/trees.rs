@@ -1,6 +1,6 @@
-//! Parts of parts, on threads that run at once, against shared bytes in plain vectors.
+//! Parts of parts, on threads that run at once, compared with shared bytes in plain vectors.
 //!
-//! What each operation counts is for the model (`tests/common/model`), where threads take turns.
+//! The model checks the counts of each operation (`tests/common/model`), where threads take turns.
 
 use crate::{assert_accounts_balance, options, rounds, total};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -17,7 +17,7 @@ enum Real {
     Bytes(Bytes),
 }
 
-/// Something that holds a buffer, and the bytes that it must show.
+/// A holder of a buffer, and the bytes that it must show.
 struct Node {
     real: Real,
     bytes: Vec<u8>,
@@ -42,7 +42,7 @@ impl Drop for Node {
     }
 }
 
-/// One step of one thread: which node, what, how much.
+/// One step of one thread: the node, the operation, the number of bytes.
 type Step = (usize, u8, usize);
 
 struct Worker {
@@ -97,7 +97,7 @@ impl Worker {
                 }
                 5 => {
                     let read = buf.fill_with(count, |room| {
-                        assert!(room.iter().all(|&byte| byte == 0), "a room is zero");
+                        assert!(room.iter().all(|&byte| byte == 0), "a room is zeroed");
                         room.fill(stamp);
                         Ok(count / 2)
                     });
@@ -134,7 +134,7 @@ impl Worker {
         self.nodes.iter().for_each(Node::verify);
     }
 
-    /// Freezes a guard now and again, and makes a part that is alone a guard.
+    /// Freezes a guard now and then, and turns a part without other holders into a guard.
     fn turn(&mut self, place: usize, what: u8) {
         if what % 4 > 0 {
             return;
@@ -189,7 +189,7 @@ proptest! {
                     })
                 })
                 .collect();
-            // To the end of their thread-locals.
+            // Up to the destructors of their thread-locals.
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         drop(senders);

@@ -1,5 +1,5 @@
-//! Memory is given back: what a trim frees and what it leaves, whom it reaches,
-//! and who frees when nobody asks.
+//! Trims: the buffers they free and leave, the threads they reach, and who runs them without an
+//! explicit call.
 
 use crate::common::wait::wait_until;
 use crate::{assert_accounts_balance, class, pool_of, rounds, total};
@@ -13,7 +13,7 @@ use tierpool::{Builder, Pool, PooledBuf};
 
 const CAPACITY: usize = 4096;
 
-/// A pool of one class that is trimmed by calls alone.
+/// A pool of one class that only explicit calls trim.
 fn pool() -> Pool {
     builder().build().unwrap()
 }
@@ -26,7 +26,7 @@ fn take(pool: &Pool, buffers: usize) -> Vec<PooledBuf> {
     (0..buffers).map(|_| pool.get(CAPACITY)).collect()
 }
 
-/// Has the pool make `buffers`, and gives them back.
+/// Makes the pool make `buffers` buffers, and returns them.
 fn burst(pool: &Pool, buffers: usize) {
     drop(take(pool, buffers));
 }
@@ -35,7 +35,7 @@ fn retained(pool: &Pool) -> u64 {
     total(pool).retained_buffers
 }
 
-/// What must hold while the program is quiet, of idle buffers too.
+/// Asserts what holds while the program is quiet, including idle buffers.
 fn assert_nothing_is_lost(pool: &Pool) {
     assert_accounts_balance(pool);
     let stats = pool.stats();
@@ -48,7 +48,7 @@ fn assert_nothing_is_lost(pool: &Pool) {
     }
 }
 
-// ---- what a trim frees ----
+// ---- the buffers that a trim frees ----
 
 #[test]
 fn a_buffer_used_once_between_two_trims_stays_for_ever() {
@@ -64,7 +64,7 @@ fn a_buffer_used_once_between_two_trims_stays_for_ever() {
 
 #[test]
 fn a_buffer_used_once_between_two_trims_stays_in_the_depot_for_ever() {
-    // Caches hold none of it, so each use is an exchange with the depot.
+    // Caches hold no buffer, so each use is an exchange with the depot.
     let pool = builder().thread_cache_bytes(0).build().unwrap();
     burst(&pool, 1);
     for _ in 0..20 {
@@ -90,7 +90,7 @@ fn a_buffer_not_used_between_two_trims_is_freed_by_the_second() {
 }
 
 #[test]
-fn what_a_working_set_does_not_need_goes_and_the_rest_stays() {
+fn a_trim_frees_the_buffers_beyond_the_working_set() {
     for (idle, working_set) in [(100, 10), (60, 10), (1000, 1), (1000, 100), (500, 500)] {
         let pool = pool();
         burst(&pool, idle);
@@ -103,17 +103,17 @@ fn what_a_working_set_does_not_need_goes_and_the_rest_stays() {
             }
         }
         let left = retained(&pool);
-        // The cache and the depot each keep what they needed, and the depot
-        // does so by whole magazines of at most 32.
+        // The cache and the depot each keep the buffers they needed. The depot keeps whole
+        // magazines of at most 32.
         let (least, most) = (working_set as u64, working_set as u64 + 64);
         assert!((least..=most).contains(&left), "{left} of {idle} are left");
-        assert_eq!(total(&pool).misses, misses, "none was missed");
+        assert_eq!(total(&pool).misses, misses, "no get missed");
         assert_nothing_is_lost(&pool);
     }
 }
 
 #[test]
-fn of_a_cache_exactly_what_was_not_needed_goes() {
+fn a_trim_frees_exactly_the_unneeded_buffers_of_a_cache() {
     let pool = pool();
     burst(&pool, 50);
     pool.trim();
@@ -126,13 +126,13 @@ fn of_a_cache_exactly_what_was_not_needed_goes() {
 }
 
 #[test]
-fn a_trim_says_what_it_freed_and_the_counts_agree() {
+fn a_trim_returns_the_freed_buffers_and_the_counts_agree() {
     let pool = pool_of(&[1000, CAPACITY, 50_000]);
     let sizes = [(1000, 300), (CAPACITY, 100), (50_000, 20)];
     for (capacity, buffers) in sizes {
         drop((0..buffers).map(|_| pool.get(capacity)).collect::<Vec<_>>());
     }
-    // Irregular ones count with what they have.
+    // Buffers of unusual capacity count with that capacity.
     drop((
         pool.adopt(bytes::BytesMut::with_capacity(1500)),
         pool.adopt(bytes::BytesMut::with_capacity(5000)),
@@ -172,7 +172,7 @@ fn clear_frees_all_that_is_idle_at_once_and_the_pool_goes_on_working() {
         assert_eq!(total(&pool).retained_bytes, 0);
         assert_eq!(pool.clear().buffers, 0);
         assert_eq!(total(&pool).trimmed, 200 * round + 3 * (round - 1));
-        // What is out is not touched, and goes home.
+        // Outstanding buffers are not changed, and come home.
         kept.iter_mut().for_each(|buf| buf.put_bytes(7, CAPACITY));
         assert!(kept.iter().all(|buf| buf.iter().all(|&byte| byte == 7)));
         drop(kept);
@@ -184,9 +184,9 @@ fn clear_frees_all_that_is_idle_at_once_and_the_pool_goes_on_working() {
     }
 }
 
-// ---- whom it reaches ----
+// ---- the threads that a trim reaches ----
 
-/// What a thread does after it has filled its cache, and how it is let go.
+/// A thread's activity after it has filled its cache, until `go` ends it.
 type Idleness = fn(&mpsc::Receiver<()>);
 
 #[test]
@@ -214,7 +214,7 @@ fn a_trim_reaches_the_caches_of_threads_that_are_asleep_or_blocked() {
                 burst(&pool, 20);
                 full.send(()).unwrap();
                 idle(&wait);
-                burst(&pool, 5); // its cache is as good as before
+                burst(&pool, 5); // its cache works as before
             }
         });
         is_full.recv().unwrap();
@@ -241,7 +241,7 @@ fn a_trim_reaches_the_cache_of_a_thread_that_is_blocked_in_a_system_call() {
             burst(&pool, 20);
             full.send(()).unwrap();
             let mut byte = [0];
-            reader.read_exact(&mut byte).unwrap(); // until the test has looked
+            reader.read_exact(&mut byte).unwrap(); // until the test has checked
             byte[0]
         }
     });
@@ -273,7 +273,7 @@ fn clear_reaches_the_cache_of_a_thread_that_is_blocked() {
 }
 
 #[test]
-fn a_trim_reaches_what_threads_left_that_have_ended() {
+fn a_trim_reaches_the_buffers_that_ended_threads_left() {
     let pool = pool();
     for _ in 0..5 {
         let pool = pool.clone();
@@ -284,7 +284,7 @@ fn a_trim_reaches_what_threads_left_that_have_ended() {
     assert_nothing_is_lost(&pool);
 }
 
-/// A guard, all of it filled with a byte.
+/// A guard, filled with one byte value.
 fn filled(pool: &Pool, byte: u8) -> PooledBuf {
     let mut buf = pool.get(CAPACITY);
     assert!(buf.is_empty());
@@ -329,7 +329,7 @@ fn trims_and_clears_are_safe_while_threads_are_busy_and_hold_up_none_of_them() {
     for worker in workers {
         worker.join().unwrap();
     }
-    // Where each thread runs for long before the next one does, perhaps none.
+    // If each thread runs for long before the next one does, trims may free nothing.
     assert!(freed > 0 || crate::SLOW, "in {trims} trims");
     assert_eq!(total(&pool).trimmed, freed);
     assert_eq!(total(&pool).outstanding, 0);
@@ -346,7 +346,7 @@ const SMALL: usize = 1024;
 const LARGE: usize = 64 * 1024;
 
 #[test]
-fn what_is_used_now_takes_the_place_of_what_lies_idle() {
+fn buffers_in_use_take_the_place_of_idle_ones() {
     let pool = Pool::builder()
         .classes([SMALL, LARGE])
         .retain_bytes(1 << 20)
@@ -360,7 +360,7 @@ fn what_is_used_now_takes_the_place_of_what_lies_idle() {
         use_eight();
     }
     let misses = class(&pool, LARGE).misses;
-    assert!(misses < 100, "of 800 gets {misses} missed");
+    assert!(misses < 100, "{misses} of 800 gets missed");
     for _ in 0..100 {
         use_eight();
     }
@@ -370,7 +370,7 @@ fn what_is_used_now_takes_the_place_of_what_lies_idle() {
 }
 
 #[test]
-fn a_class_that_reached_its_limit_elsewhere_gives_way_to_the_thread_that_uses_it() {
+fn a_class_at_its_limit_moves_to_the_thread_that_uses_it() {
     let pool = builder().max_per_class(20).build().unwrap();
     let (full, is_full) = mpsc::channel();
     let (go, wait) = mpsc::channel::<()>();
@@ -387,7 +387,7 @@ fn a_class_that_reached_its_limit_elsewhere_gives_way_to_the_thread_that_uses_it
         burst(&pool, 5);
     }
     let misses = total(&pool).misses;
-    assert!(misses < 20 + 100, "of 500 gets {misses} missed");
+    assert!(misses < 20 + 100, "{misses} of 500 gets missed");
     for _ in 0..100 {
         burst(&pool, 5);
     }
@@ -397,7 +397,7 @@ fn a_class_that_reached_its_limit_elsewhere_gives_way_to_the_thread_that_uses_it
 }
 
 #[test]
-fn a_working_set_above_the_budget_keeps_what_fits() {
+fn a_working_set_above_the_budget_keeps_the_buffers_that_fit() {
     const FIT: usize = 16;
     let pool = Pool::builder()
         .classes([LARGE])
@@ -414,7 +414,7 @@ fn a_working_set_above_the_budget_keeps_what_fits() {
     use_more_than_fit();
     let before = total(&pool).misses;
     use_more_than_fit();
-    // Four each time cannot be served; one more is what finding out may cost.
+    // Four gets each turn must miss. One more may, while the pool finds that out.
     let misses = (total(&pool).misses - before) as usize;
     assert!(misses >= 4 * turns, "the budget holds {FIT}");
     assert!(misses <= 5 * turns, "{misses} misses in {turns} turns");
@@ -424,13 +424,13 @@ fn a_working_set_above_the_budget_keeps_what_fits() {
 
 // ---- by time ----
 
-/// Two classes, so that one can be used while the other one lies idle.
+/// Two classes, so that one can be used while the other one is idle.
 fn pool_with_interval(interval: Duration) -> Pool {
     let builder = Pool::builder().classes([CAPACITY, 2 * CAPACITY]);
     builder.trim_interval(interval).build().unwrap()
 }
 
-/// Takes a buffer that the pool does not have and does not get back.
+/// Takes a buffer that the pool does not have, and does not return it.
 fn miss(pool: &Pool) {
     drop(pool.get(2 * CAPACITY).detach());
 }
@@ -443,7 +443,7 @@ fn gets_that_miss_trim_once_the_interval_is_over() {
         miss(&pool);
         retained(&pool) == 0
     });
-    // Some may have gone in the middle of the burst, and all did later.
+    // Some may have been freed in the middle of the burst, and all were freed later.
     assert!(total(&pool).trimmed >= 100);
     assert_nothing_is_lost(&pool);
 }
@@ -454,17 +454,17 @@ fn drops_that_find_no_room_trim_once_the_interval_is_over() {
     let builder = builder().trim_interval(interval).thread_cache_bytes(0);
     let pool = builder.build().unwrap();
     burst(&pool, 100);
-    // Taken from the heap and not by a get, so that drops alone see the pool.
-    wait_until("what was idle is freed", || {
+    // Taken from the heap and adopted, so that only drops use the pool.
+    wait_until("the idle buffers are freed", || {
         drop(pool.adopt(bytes::BytesMut::with_capacity(CAPACITY)));
         total(&pool).trimmed >= 100
     });
     assert_nothing_is_lost(&pool);
 }
 
-// Failed once: each trim of the class that was short began the interval anew.
+// Failed once: each trim of the class that was short restarted the interval.
 #[test]
-fn a_class_that_is_always_short_keeps_no_trim_by_time_from_the_others() {
+fn a_class_that_is_always_short_does_not_stop_trims_by_time_of_others() {
     const LIMIT: usize = 4;
     let pool = Pool::builder()
         .classes([CAPACITY, 2 * CAPACITY])
@@ -475,7 +475,7 @@ fn a_class_that_is_always_short_keeps_no_trim_by_time_from_the_others() {
     burst(&pool, LIMIT);
     wait_until("the other class is trimmed", || {
         for _ in 0..rounds(1000, 100) {
-            // One more than the class keeps: it misses one each time.
+            // One more than the class keeps, so that one get misses each time.
             drop([(); LIMIT + 1].map(|()| pool.get(2 * CAPACITY)));
         }
         class(&pool, CAPACITY).trimmed == LIMIT as u64
@@ -483,7 +483,7 @@ fn a_class_that_is_always_short_keeps_no_trim_by_time_from_the_others() {
     assert_nothing_is_lost(&pool);
 }
 
-/// How a thread uses one of many buffers: takes it, and gives it back in some way.
+/// A way in which a thread takes and returns one of many buffers.
 type Use = fn(&Pool, &mpsc::SyncSender<PooledBuf>);
 
 const USES: [(&str, Use); 4] = [
@@ -505,14 +505,14 @@ const USES: [(&str, Use); 4] = [
     }),
 ];
 
-// Failed once: local hits and local returns never looked at the clock, so the memory of a burst
-// stayed for as long as nothing missed.
+// Failed once: local hits and local returns never read the clock. So the memory of a burst stayed
+// until the next miss.
 #[test]
-fn the_memory_of_a_burst_goes_while_the_program_hits_its_threads_caches() {
+fn the_memory_of_a_burst_is_freed_while_all_gets_are_local_hits() {
     const INTERVAL: Duration = Duration::from_millis(5);
     const INTERVALS: usize = 20;
-    // So many that a few of them look at the clock: one of 95 is looked at, and at each fourth
-    // of these the clock.
+    // Enough returns that a few of them read the clock: one of 95 is a sample, and each fourth
+    // sample reads the clock.
     const LEAST: usize = 1000;
     for (name, use_one) in USES {
         for learns in [true, false] {
@@ -563,7 +563,7 @@ fn before_the_interval_is_over_nothing_is_trimmed() {
 }
 
 #[test]
-fn a_quiet_program_gives_its_memory_back_if_a_thread_trims() {
+fn a_quiet_program_gives_its_memory_back_if_the_background_thread_trims() {
     let builder = builder()
         .trim_interval(Duration::from_millis(1))
         .background_trim(true);
@@ -576,7 +576,7 @@ fn a_quiet_program_gives_its_memory_back_if_a_thread_trims() {
 }
 
 #[test]
-fn with_a_thread_that_trims_gets_and_drops_do_not() {
+fn gets_and_drops_do_not_trim_if_the_background_thread_does() {
     let hour = Duration::from_secs(3600);
     let builder = Pool::builder().classes([CAPACITY, 2 * CAPACITY]);
     let pool = builder.trim_interval(hour).background_trim(true).build();
@@ -586,7 +586,7 @@ fn with_a_thread_that_trims_gets_and_drops_do_not() {
         miss(&pool);
     }
     assert_eq!((total(&pool).trimmed, retained(&pool)), (0, 10));
-    // By a call it does, as any.
+    // An explicit trim works as in any pool.
     assert_eq!((pool.trim().buffers, pool.trim().buffers), (0, 10));
 }
 
@@ -612,7 +612,7 @@ fn short_threads_leave_no_more_than_the_budget_and_it_serves_others() {
     }
     assert_eq!(total(&pool).outstanding, 0);
     assert_nothing_is_lost(&pool);
-    // One at a time, they find what the one before left.
+    // One at a time, they find the buffers that the thread before has left.
     let misses = total(&pool).misses;
     let least = retained(&pool).min(EACH as u64) as usize;
     assert_eq!(least, EACH);
@@ -624,10 +624,10 @@ fn short_threads_leave_no_more_than_the_budget_and_it_serves_others() {
 }
 
 #[test]
-fn what_an_ending_thread_cached_serves_a_thread_that_lives_on() {
+fn buffers_cached_by_an_ended_thread_serve_a_living_one() {
     for cached in [1, 10, 32, 50] {
         let pool = pool();
-        burst(&pool, 1); // a cache of its own: it inherits none
+        burst(&pool, 1); // this thread has a cache, so it inherits none
         let other = pool.clone();
         thread::spawn(move || burst(&other, cached)).join().unwrap();
         let misses = total(&pool).misses;
@@ -696,7 +696,7 @@ fn prefill_stays_within_max_per_class() {
     assert_eq!(retained(&pool), 74);
     assert_eq!(class(&pool, CAPACITY).prefilled, 37);
     assert_eq!(class(&pool, 1000).prefilled, 37);
-    // Outstanding ones do not count; once they have come back, the limit holds again.
+    // Outstanding buffers do not count. Once they have come back, the limit holds again.
     let held = take(&pool, 5);
     pool.prefill(CAPACITY, usize::MAX);
     assert!(class(&pool, CAPACITY).retained_buffers <= 37);
@@ -717,7 +717,7 @@ fn prefill_makes_nothing_above_the_largest_class_or_without_a_budget() {
 }
 
 #[test]
-fn what_was_prefilled_and_not_used_goes_as_anything_idle() {
+fn a_trim_frees_prefilled_and_unused_buffers_like_all_idle_ones() {
     let pool = pool();
     pool.prefill(CAPACITY, 100);
     assert_eq!((pool.trim().buffers, pool.trim().buffers), (0, 100));

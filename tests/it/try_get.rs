@@ -1,4 +1,4 @@
-//! `try_get` is `get` with a way to be refused.
+//! `try_get` works as `get`, but may return an error.
 
 use crate::{assert_accounts_balance, assert_disjoint, memory, options, pool_of, total};
 use bytes::{Buf, BufMut, BytesMut};
@@ -7,10 +7,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tierpool::{GetError, Pool, PooledBuf, Stats, Usage};
 
-/// The most that a layout may have. With 64 bits, no heap has that, or half of it.
+/// The largest possible layout. With 64 bits, no heap has that much memory, or half of it.
 const NO_HEAP_HAS: usize = isize::MAX as usize;
 
-/// Takes by one of the two ways.
+/// Takes a buffer in one of the two ways.
 #[derive(Clone, Copy)]
 enum Way {
     Get,
@@ -27,7 +27,7 @@ impl Way {
 }
 
 #[test]
-fn it_gives_what_get_gives_and_counts_as_get_counts() {
+fn try_get_returns_and_counts_the_same_as_get() {
     const SIZES: [usize; 14] = [
         0, 1, 63, 64, 65, 100, 101, 999, 1000, 1001, 4096, 5000, 5001, 100_000,
     ];
@@ -47,7 +47,7 @@ fn it_gives_what_get_gives_and_counts_as_get_counts() {
                     drop(buf.freeze());
                 }
             }
-            // Into the depot, and loose there what fills no magazine.
+            // To the depot. Buffers that do not fill a magazine are kept loose there.
             std::thread::scope(|scope| {
                 let mine = || drop(SIZES.map(|size| way.take(pool, size)));
                 scope.spawn(mine).join().unwrap();
@@ -70,7 +70,7 @@ fn it_gives_what_get_gives_and_counts_as_get_counts() {
 }
 
 #[test]
-fn a_class_that_is_retired_comes_back_when_it_is_asked_for() {
+fn a_retired_class_comes_back_when_it_is_requested() {
     fn run(way: Way) -> Stats {
         let pool = pool_of(&[64, 1024, 65_536]);
         for _ in 0..100 {
@@ -86,23 +86,23 @@ fn a_class_that_is_retired_comes_back_when_it_is_asked_for() {
     }
     let tried = run(Way::TryGet);
     assert_eq!(tried, run(Way::Get));
-    assert_eq!(tried.total.discards.above_max, 1, "asked for once");
+    assert_eq!(tried.total.discards.above_max, 1, "requested once");
 }
 
 #[test]
-fn a_buffer_from_it_is_a_buffer_as_any() {
+fn a_buffer_from_try_get_works_like_any_other() {
     let pool = pool_of(&[64, 100, 1000]);
     let mut buf = pool.try_get(90).unwrap();
     let home = memory(&buf);
     buf.put_bytes(1, 100);
-    assert_eq!(memory(&buf), home, "what was asked for is there");
-    // Advanced and split: whole again when it has come home.
+    assert_eq!(memory(&buf), home, "the requested room is there");
+    // Advanced and split: whole again after it has come home.
     buf.advance(10);
     drop(buf.split_to(20));
     drop(buf);
     let mut again = pool.try_get(100).unwrap();
     assert_eq!((memory(&again), again.len()), (home, 0));
-    // A part of its `BytesMut` is still in use: freed with that.
+    // A part of its `BytesMut` is still in use, so it is freed with that part.
     again.put_bytes(2, 100);
     let part = BytesMut::split_to(&mut again, 50);
     drop(again);
@@ -117,7 +117,7 @@ fn a_buffer_from_it_is_a_buffer_as_any() {
 }
 
 #[test]
-fn what_no_allocation_can_have_is_too_large() {
+fn a_size_above_the_largest_allocation_is_too_large() {
     let pool = pool_of(&[64, 1000]);
     for size in [NO_HEAP_HAS + 1, usize::MAX - 1, usize::MAX] {
         let refused = pool.try_get(size).unwrap_err();
@@ -130,12 +130,12 @@ fn what_no_allocation_can_have_is_too_large() {
     );
 }
 
-// With 32 bits the heap may have half of all addresses. `tests/no_memory.rs` has a heap that
+// With 32 bits the heap may give half of all addresses. `tests/no_memory.rs` has a heap that
 // refuses on any machine.
 #[cfg(target_pointer_width = "64")]
 #[test]
-fn what_the_heap_refuses_counts_nothing() {
-    // As an oversize one, and as one of a class.
+fn a_get_that_the_heap_refuses_counts_nothing() {
+    // As an oversize request, and as a request of a class.
     for classes in [&[64, 1000][..], &[64, 1000, NO_HEAP_HAS]] {
         let pool = pool_of(classes);
         let held = [60, 60, 900].map(|size| pool.try_get(size).unwrap());
@@ -172,7 +172,7 @@ fn a_size_that_no_heap_has_leaves_the_idle_buffers_as_they_are() {
 }
 
 #[test]
-fn an_error_says_how_much_was_asked_for_and_why_it_is_not_to_be_had() {
+fn an_error_names_the_requested_size_and_the_reason() {
     let pool = pool_of(&[64]);
     let too_large = pool.try_get(usize::MAX).unwrap_err();
     assert_eq!(

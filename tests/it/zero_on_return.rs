@@ -1,5 +1,5 @@
-//! `zero_on_return`: what was written is wiped before anyone else gets the
-//! buffer, and no more.
+//! `zero_on_return`: written bytes are wiped before another guard gets the buffer, and no other
+//! bytes.
 
 use crate::common::secret::{CAPACITY, SECRET, WAYS};
 use crate::{pool_of, total};
@@ -14,7 +14,7 @@ fn wiping_pool(classes: &[usize]) -> Pool {
         .unwrap()
 }
 
-/// All of the guard's memory, though it is empty.
+/// The whole memory of an empty guard.
 ///
 /// # Safety
 ///
@@ -26,9 +26,9 @@ unsafe fn memory_of(buf: &mut PooledBuf) -> Vec<u8> {
     spare.map(|byte| unsafe { byte.assume_init() }).collect()
 }
 
-/// What is in the memory of the next buffer after `work` on one that was idle.
+/// The memory of the next buffer after `work` has used an idle one.
 ///
-/// The pool has one buffer, all of it initialised.
+/// The pool has one buffer, which is initialised as a whole.
 fn left_by(pool: &Pool, work: impl FnOnce(&Pool, PooledBuf)) -> Vec<u8> {
     let mut first = pool.get(CAPACITY);
     first.put_bytes(0, CAPACITY);
@@ -39,7 +39,7 @@ fn left_by(pool: &Pool, work: impl FnOnce(&Pool, PooledBuf)) -> Vec<u8> {
     work(pool, idle);
     let mut again = pool.get(CAPACITY);
     assert_eq!((again.as_ptr(), again.capacity()), (address, CAPACITY));
-    // SAFETY: the same memory as that of `first`, which was filled.
+    // SAFETY: it is the memory of `first`, which was filled.
     unsafe { memory_of(&mut again) }
 }
 
@@ -51,7 +51,7 @@ fn shows_secret(memory: &[u8]) -> bool {
 }
 
 #[test]
-fn whatever_way_a_secret_was_written_it_is_wiped() {
+fn a_secret_is_wiped_in_whatever_way_it_was_written() {
     for (name, way) in WAYS {
         let left = left_by(&wiping_pool(&[CAPACITY, 4096]), way);
         assert!(!shows_secret(&left), "{name}");
@@ -59,7 +59,7 @@ fn whatever_way_a_secret_was_written_it_is_wiped() {
     }
 }
 
-// Or the test above would see nothing, whatever the pool did.
+// Otherwise the test above would find nothing, whatever the pool did.
 #[test]
 fn without_zero_on_return_the_same_secrets_stay_in_memory() {
     for (name, way) in WAYS {
@@ -121,11 +121,11 @@ fn a_buffer_is_wiped_each_time_it_comes_home() {
     assert_eq!(total(&pool).misses, 1);
 }
 
-// What is wiped must not grow with the class: 10 bytes of 1 MiB are 10 bytes.
+// The wiped bytes must not grow with the class: of 1 MiB with 10 written bytes, 10 are wiped.
 #[test]
-fn what_was_not_written_is_not_wiped() {
-    // The marker below is planted through a pointer that the aliasing models
-    // hold to be outdated, since nothing else can write behind the pool's back.
+fn bytes_that_were_not_written_are_not_wiped() {
+    // The marker below is written through a pointer that the aliasing models consider invalid. Only
+    // such a pointer can write behind the pool's back.
     if cfg!(miri) {
         return;
     }
@@ -140,8 +140,8 @@ fn what_was_not_written_is_not_wiped() {
         assert_eq!(buf.as_ptr(), start.cast_const());
         buf.put_bytes(7, written);
         buf.advance(advanced);
-        // SAFETY: the buffer is ours while we hold the guard, and `written` is
-        // below its capacity.
+        // SAFETY: the buffer belongs to the guard, which is alive, and `written` is below its
+        // capacity.
         unsafe { start.add(written).write(0xAB) };
         drop(buf);
         let mut again = pool.get(1);
@@ -152,10 +152,10 @@ fn what_was_not_written_is_not_wiped() {
     }
 }
 
-// ---- buffers that are freed: seen by a part that outlives them ----
+// ---- buffers that are freed, checked through a part that outlives them ----
 
 #[test]
-fn what_a_guard_wrote_is_wiped_though_a_part_without_it_lives_on() {
+fn the_guards_bytes_are_wiped_though_another_part_lives_on() {
     let pool = wiping_pool(&[CAPACITY]);
     let mut buf = pool.get(1);
     buf.put_bytes(0, CAPACITY);
@@ -164,7 +164,7 @@ fn what_a_guard_wrote_is_wiped_though_a_part_without_it_lives_on() {
     let mut tail = BytesMut::split_off(&mut buf, SECRET.len()); // without the secret
     drop(buf);
     assert_eq!(total(&pool).discards.shared, 1);
-    // The tail is alone now, and takes the whole allocation over.
+    // The tail has no other holder now, and takes over the whole allocation.
     tail.clear();
     assert!(tail.try_reclaim(CAPACITY));
     let memory: Vec<u8> = tail
@@ -196,9 +196,9 @@ fn a_part_that_was_split_off_keeps_its_contents() {
     assert_eq!((&part[..], &rest[..]), (SECRET, SECRET));
 }
 
-// Failed once: what the same guard's earlier fill had left.
+// Failed once: the room showed an earlier fill of the same guard.
 #[test]
-fn a_room_of_a_pool_that_wipes_is_zero_whatever_it_may_reuse() {
+fn a_room_of_a_pool_that_wipes_is_zeroed_even_with_reuse_initialised() {
     let options = crate::options(&[CAPACITY]).zero_on_return(true);
     let pool = options.reuse_initialised(true).build().unwrap();
     let mut buf = pool.get(CAPACITY);

@@ -1,13 +1,13 @@
-//! Writes a trace of sizes, one per line, for `tierpool-tune` to read: of a shape that
-//! is often used to describe traffic.
+//! Writes a trace of sizes, one per line, for `tierpool-tune` to read. Its shape is one that is
+//! often used to describe traffic.
 //!
 //! ```sh
 //! cargo run --release -p tierpool-tune --example sample -- log-normal 1000000 > trace
 //! cargo run --release -p tierpool-tune -- trace
 //! ```
 //!
-//! The same shape and number of lines give the same trace each time (on one platform:
-//! the last bit of a logarithm may differ on another).
+//! The same shape and number of lines give the same trace each time, on one platform. (On another
+//! one, the last bit of a logarithm may differ.)
 
 use std::env;
 use std::f64::consts::TAU;
@@ -18,10 +18,10 @@ const SEED: u64 = 20_240_229;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
-    /// A median of 3 KiB, and a standard deviation of the natural logarithm of 0.8: 95 %
-    /// are below 11.2 KiB. 1 % are of 100 KiB instead.
+    /// A median of 3 KiB, and a standard deviation of the natural logarithm of 0.8: 95 % are below
+    /// 11.2 KiB. 1 % are 100 KiB instead.
     LogNormal,
-    /// Each doubling from 64 B to 64 KiB as often as the others.
+    /// Each doubling from 64 B to 64 KiB equally often.
     LogUniform,
     /// 60 % of 600 B and 40 % of 16 KiB, each within 10 %.
     Bimodal,
@@ -58,11 +58,11 @@ pub fn sizes(shape: Shape, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |_| shape.size(&mut random))
 }
 
-/// A counter, mixed: enough for a trace, and always the same.
+/// A counter, mixed: random enough for a trace, and always the same.
 struct Random(u64);
 
 impl Random {
-    /// From 0 to below 1.
+    /// A number from 0 to below 1.
     fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -70,18 +70,18 @@ impl Random {
             bits = (bits ^ (bits >> shift)).wrapping_mul(factor);
         }
         bits ^= bits >> 31;
-        // 53 bits are what a float holds.
+        // A float holds 53 bits.
         (bits >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Of mean 0 and standard deviation 1, by the method of Box and Muller.
+    /// A number of mean 0 and standard deviation 1, by the method of Box and Muller.
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (TAU * self.unit()).cos()
     }
 }
 
-#[allow(dead_code)] // tests take this file in as a module
+#[allow(dead_code)] // tests include this file as a module
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let shape = args.first().and_then(|name| {

@@ -1,6 +1,6 @@
-//! `tierpool-tune`: which size classes suit a trace of sizes.
+//! `tierpool-tune`: finds the size classes that suit a trace of sizes.
 //!
-//! Owns the arguments and the order of events: read, replay, choose, plot, print.
+//! Owns the arguments and the order of the steps: read, replay, choose, plot, print.
 
 mod progress;
 
@@ -20,14 +20,14 @@ use tierpool_tune::{plot, replay, report, trace};
 #[derive(Parser)]
 #[command(version, after_help = TRACE_HELP, after_long_help = LONG_HELP)]
 struct Args {
-    /// The trace; `-`, or none, is standard input
+    /// The trace; `-`, or no argument, is standard input
     trace: Option<PathBuf>,
 
     /// The trace is CSV; take the sizes from the column of this name
     #[arg(short, long, value_name = "NAME")]
     column: Option<String>,
 
-    /// How many classes to fit to the trace, each number a candidate of its own
+    /// How many classes to fit to the trace; each number is one candidate
     #[arg(
         long,
         value_name = "K,..",
@@ -46,7 +46,7 @@ struct Args {
     )]
     outstanding: usize,
 
-    /// Replay a short trace over and over until there were so many gets
+    /// Replay a short trace repeatedly, up to at least this many gets
     #[arg(
         long,
         value_name = "N",
@@ -61,53 +61,53 @@ struct Args {
 }
 
 const TRACE_HELP: &str = "\
-A trace has one size in bytes per line, or is CSV with --column; gzip is recognised.
---help says how the best configuration is chosen.";
+A trace has one size in bytes per line, or is CSV with --column. It may be gzip.
+--help explains how the best configuration is chosen.";
 
 const LONG_HELP: &str = "\
 The trace:
-  One size in bytes per line, as a decimal integer; blanks around it are allowed.
+  One size in bytes per line, as a decimal integer. Blanks around it are allowed.
   With --column, CSV with commas and a first line that names the columns. Either
   may be compressed with gzip, on standard input, too. Blank lines and lines that
-  begin with `#` are skipped silently. Other lines that are no size are skipped and
-  reported by number, the first 10 of them. It takes 8 to 16 bytes of memory per line.
+  begin with `#` are skipped silently. Other lines without a size are skipped, and
+  the first 10 of them are reported by number. A line takes 8 to 16 bytes of memory.
 
 The replay:
-  Each configuration is a real pool, on one thread. Each size is taken from it with
-  `get`; once --outstanding buffers are held, the oldest is dropped first. Nothing
-  is written to the buffers, so none grows; trims by time and calibration are off, so
-  the same trace gives the same table. (A pool that calibrates keeps what is asked
-  for, as all is here.) Requests above 32 MiB are oversize in every
-  configuration; they are counted and not allocated.
+  Each configuration is a real pool, on one thread. The replay takes each size with
+  `get`. Once it holds --outstanding buffers, it drops the oldest first. It writes
+  nothing to the buffers, so none grows. Trims by time and calibration are off, so
+  the same trace gives the same table. (A pool that calibrates keeps the sizes that
+  are requested, and here all are.) Requests above 32 MiB are oversize in every
+  configuration. They are counted and not allocated.
 
 The configurations:
   defaults      the classes of a pool without options: doubling, 512 B to 1 MiB
-  to max_size   doubling classes up to the calibrator's max_size, for 95 % of the calls:
-                what is above comes from the heap
+  to max_size   doubling classes up to the calibrator's max_size, for 95 % of the calls;
+                larger buffers come from the heap
   fitted        the classes that waste the fewest bytes on this trace, for each of --classes
 
 The table:
-  waste         capacity less size, over all gets; and in % of the bytes requested
+  waste         capacity less size, over all gets, and in % of the bytes requested
   hit rate      gets that a buffer of the pool served
-  misses        gets that a class holds and the heap served
+  misses        gets of a size class that the heap served
   oversize      gets above the largest class, which the heap served
-  retained      the most that the pool held idle: sampled about 4,000 times, and at the
+  retained      the most idle bytes in the pool: sampled about 4,000 times, and at the
                 end, when all buffers have come back
-  memory        the most that was idle and outstanding together, at the same times
+  memory        the most idle and outstanding bytes together, at the same times
 
 The best:
-  1. Left out is what wastes more than 50 % of the bytes requested, and more than the
-     defaults do: buffers far too large for their use make any hit rate high.
+  1. A configuration is left out if it wastes more than 50 % of the bytes requested, and
+     more than the defaults do. Buffers far too large for their use make any hit rate high.
   2. Of the rest, those whose hit rate is at most 0.1 percentage points below the
-     highest: misses are what a pool is there to avoid.
-  3. Of these, those whose memory is at most 20 % above the least: each class keeps
-     buffers of its own, so more classes save waste up to a point, and then cost
-     memory. Where the point is depends on --outstanding: set it to what your program has.
+     highest: a pool is there to avoid misses.
+  3. Of these, those whose memory is at most 20 % above the least. Each class keeps
+     its own buffers, so more classes save waste up to a point, and then cost memory.
+     The point depends on --outstanding: set it to the number that your program holds.
   4. Of these, the least waste; then the fewest classes.";
 
 /// Why the program ends early.
 enum Failure {
-    /// Nobody reads the output any more.
+    /// No one reads the output any more.
     PipeClosed,
     Said(String),
 }
@@ -131,8 +131,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     let outcomes = replay_all(&candidates, &trace.sizes, gets, args.outstanding)?;
     let best = report::best(&candidates, &outcomes);
 
-    // Before the table is printed, since whoever reads that may stop reading. A plot
-    // that cannot be written is no reason to withhold the table.
+    // Before the table is printed, since its reader may stop reading. If the plot cannot be
+    // written, the table is still printed.
     let plotted = match &args.plot {
         None => Ok(()),
         Some(path) => plot::svg(&requests.all, &candidates[0], &candidates[best])
@@ -152,7 +152,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     plotted
 }
 
-/// Reads the trace, and reports its bad lines, whether or not there is an error after them.
+/// Reads the trace, and reports its bad lines, whether or not an error follows them.
 fn read(args: &Args) -> Result<Trace, Failure> {
     let path = args.trace.as_deref().filter(|path| *path != Path::new("-"));
     let name = match path {
@@ -163,7 +163,7 @@ fn read(args: &Args) -> Result<Trace, Failure> {
     let (input, length): (Box<dyn Read>, u64) = match path {
         Some(path) => {
             let file = File::open(path).map_err(|error| fail(&error))?;
-            // 0 of a pipe or a device: a bar without an end is drawn.
+            // 0 for a pipe or a device: the bar shows no end.
             let length = file.metadata().map_or(0, |about| about.len());
             (Box::new(file), length)
         }
@@ -202,7 +202,7 @@ fn replay_all(
     let bar = progress::replaying(gets * candidates.len() as u64);
     let outcomes = candidates.iter().map(|candidate| {
         let pool = candidate.pool().map_err(|error| {
-            // The capacities are ascending and in range, so there is none.
+            // The capacities are ascending and in range, so there is no error.
             Failure::Said(format!("{}: {error}", candidate.name))
         })?;
         let done = |gets| bar.inc(gets);
@@ -222,7 +222,7 @@ fn print(text: &impl fmt::Display) -> Result<(), Failure> {
     })
 }
 
-/// Writes a line to standard error. Where there is none, nobody wants to know.
+/// Writes a line to standard error, and ignores an error.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "tierpool-tune: {line}");
 }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_gives_the_limits_that_the_choice_has() {
+    fn the_help_names_the_limits_of_the_choice() {
         let spaced: Vec<&str> = LONG_HELP.split_whitespace().collect();
         let help = spaced.join(" ");
         let says = [

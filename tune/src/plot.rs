@@ -12,8 +12,8 @@ const BAR: RGBColor = RGBColor(158, 190, 220);
 const DOUBLING: RGBColor = RGBColor(120, 120, 120);
 const BEST: RGBColor = RGBColor(200, 60, 20);
 
-/// A doubling in so many parts: by as much, heights are comparable where the
-/// histogram's cells are of different widths.
+/// The number of parts of a doubling. With parts of equal ratio, heights are comparable where the
+/// histogram's cells have different widths.
 const PARTS: f64 = 16.0;
 /// The most labels that fit beside each other.
 const LABELS_MAX: usize = 15;
@@ -21,8 +21,8 @@ const LABELS_MAX: usize = 15;
 /// A bar of the histogram: from and to as binary logarithms, and its height.
 type Bar = (f64, f64, f64);
 
-/// An SVG of the sizes, the classes of `best`, and the doubling ones of `defaults` beside
-/// fitted ones.
+/// An SVG of the sizes, the classes of `best`, and the doubling classes of `defaults` for
+/// comparison.
 pub fn svg(all: &Histogram, defaults: &Candidate, best: &Candidate) -> Result<String, String> {
     let mut text = String::new();
     draw(&mut text, all, defaults, best).map_err(|error| error.to_string())?;
@@ -37,7 +37,7 @@ fn draw(
 ) -> Result<(), Box<dyn Error>> {
     let bars = bars(all);
     let best_lines = lines(&best.classes);
-    // From one power of two to another, with all sizes and the best's classes between.
+    // From one power of two to another, around all sizes and the best candidate's classes.
     let least = bars.iter().map(|bar| bar.0).fold(f64::INFINITY, f64::min);
     let most = bars.iter().map(|bar| bar.1);
     let most = most.chain(
@@ -113,8 +113,8 @@ fn draw(
 fn bars(all: &Histogram) -> Vec<Bar> {
     let calls = all.calls().max(1) as f64;
     let bars = all.cells().map(|cell| {
-        // A cell begins where the one before ends. The first has no such place; it
-        // is drawn half a doubling wide.
+        // A cell begins where the one before ends. The first cell has no cell before it, and is
+        // drawn half a doubling wide.
         let from = match cell.from {
             0 => -0.5,
             from => ((from - 1) as f64).log2(),
@@ -130,7 +130,7 @@ fn lines(classes: &[usize]) -> Vec<f64> {
     classes.iter().map(|&class| (class as f64).log2()).collect()
 }
 
-/// The size at a place of the x axis; nothing between powers of two and below 1.
+/// The label at a place of the x axis; empty between powers of two and below 1.
 fn power_of_two(log: f64) -> String {
     match log.fract() == 0.0 && log >= 0.0 {
         true => report::bytes(log.exp2() as u128),
@@ -138,7 +138,7 @@ fn power_of_two(log: f64) -> String {
     }
 }
 
-/// A number of an axis, without zeros at its end.
+/// A number for an axis, without zeros at its end.
 fn short(number: f64) -> String {
     let text = format!("{number:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,9 +1,9 @@
-//! Progress bars on standard error. Hidden where that is no terminal.
+//! Progress bars on standard error. Hidden if that is not a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal};
 
-/// For `length` bytes, or for an unknown number if it is 0.
+/// A bar for `length` bytes, or for an unknown number if it is 0.
 pub fn reading(length: u64) -> ProgressBar {
     match length {
         0 => bar(None, "{spinner} reading  {bytes}  {bytes_per_sec}"),

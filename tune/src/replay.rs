@@ -1,28 +1,28 @@
 //! Replays sizes against real pools.
 //!
-//! Owns the candidates and what is measured of each. Chooses none.
+//! Owns the candidates and the measurements of each. Chooses none.
 
 use std::time::Duration;
 use tierpool::{ConfigError, Counts, Histogram, Pool, PooledBuf, SizeClasses, Targets};
 
-/// Requests above are oversize in every configuration, and are not allocated.
+/// Requests above this are oversize in every configuration, and are not allocated.
 ///
-/// 32 MiB: the calibrator's last step. A class above would hold one buffer or two in the
-/// default budget, and the trace may name sizes that no machine has.
+/// 32 MiB: the calibrator's last step. The default budget would hold one or two buffers of a larger
+/// class, and the trace may name sizes that no machine has.
 pub const CLASS_MAX: usize = 32 << 20;
 
-/// The calibrator's own default.
+/// The calibrator's default.
 const PERCENTILE: f64 = 0.95;
 
-/// About so often, what the pool retains is looked at. It takes some microseconds.
+/// About how many times a replay samples the pool. A sample takes some microseconds.
 const SAMPLES: u64 = 4000;
 
 /// How often each size occurs.
 pub struct Requests {
     pub all: Histogram,
-    /// Of those up to [`CLASS_MAX`].
+    /// Requests up to [`CLASS_MAX`].
     pub classed: Histogram,
-    /// Of all, in bytes.
+    /// The sum of all requests, in bytes.
     pub bytes: u128,
     pub least: usize,
     pub most: usize,
@@ -67,7 +67,7 @@ pub enum Options {
     Defaults,
     /// Doubling classes up to the calibrator's maximum.
     Calibrated(Targets),
-    /// The classes that the trace asks for.
+    /// Classes fitted to the trace.
     Fitted,
 }
 
@@ -83,8 +83,7 @@ impl Candidate {
         }
     }
 
-    /// A pool with this configuration, as it is without trims by time and without
-    /// learning anything.
+    /// A pool with this configuration, without trims by time and without learning.
     pub fn pool(&self) -> Result<Pool, ConfigError> {
         builder(self.options, &self.classes)
             .trim_interval(None::<Duration>)
@@ -102,7 +101,7 @@ fn builder(options: Options, classes: &[usize]) -> tierpool::Builder {
     }
 }
 
-/// What to compare, with different classes each; and why there is less than was asked for.
+/// The candidates, each with different classes, and notes on those that were left out.
 pub fn candidates(requests: &Requests, fitted: &[usize]) -> (Vec<Candidate>, Vec<String>) {
     let mut candidates = vec![Candidate::new(
         String::from("defaults"),
@@ -144,14 +143,14 @@ pub fn candidates(requests: &Requests, fitted: &[usize]) -> (Vec<Candidate>, Vec
                 let classes = classes.capacities().to_vec();
                 add(Candidate::new(name, Options::Fitted, classes), &mut notes);
             }
-            // Of 1 to 128 classes and something recorded, there is none.
+            // There is no error for 1 to 128 classes and at least one size.
             Err(error) => notes.push(format!("{name}: {error}")),
         }
     }
     (candidates, notes)
 }
 
-/// What became of the gets of one replay.
+/// The result of one replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub gets: u64,
@@ -162,11 +161,11 @@ pub struct Outcome {
     pub refused: u64,
     /// Bytes requested.
     pub requested: u128,
-    /// Capacity less request, in bytes.
+    /// Capacity less request, over all gets, in bytes.
     pub waste: u128,
-    /// The most capacity that was idle at a sample or at the end, in bytes.
+    /// The most idle bytes at a sample or at the end.
     pub retained: u64,
-    /// The most capacity that was idle or outstanding at a sample or at the end, in bytes.
+    /// The most idle and outstanding bytes together, at a sample or at the end.
     pub memory: u64,
 }
 
@@ -180,14 +179,14 @@ impl Outcome {
         self.hits as f64 / self.gets as f64
     }
 
-    /// Waste over bytes requested; `None` if no byte was.
+    /// Waste divided by the bytes requested; `None` if no byte was requested.
     pub fn waste_rate(&self) -> Option<f64> {
         (self.requested > 0).then(|| self.waste as f64 / self.requested as f64)
     }
 }
 
-/// Takes `gets` buffers of these sizes, from the first again after the last, and holds
-/// `outstanding` of them. Says each so many gets how many have been `done`.
+/// Takes `gets` buffers of these sizes, starting again after the last size, and holds `outstanding`
+/// of them. At each sample, calls `done` with the number of gets so far.
 pub fn replay(
     pool: &Pool,
     sizes: &[usize],
@@ -212,7 +211,7 @@ pub fn replay(
             outcome.requested += size as u128;
             if let Some(buf) = window[oldest].take() {
                 held -= buf.capacity() as u64;
-                drop(buf); // goes home before the next is taken
+                drop(buf); // goes home before the next get
             }
             if size <= CLASS_MAX {
                 let buf = pool.get(size);
@@ -255,20 +254,20 @@ mod tests {
 
     #[test]
     fn buffers_are_held_first_in_first_out() {
-        // With two held, the third get finds the first one's buffer, and so on.
+        // With two held, the third get finds the first buffer, and so on.
         let two = replay_defaults(&[600, 600, 600, 600], 4, 2);
         assert_eq!((two.hits, two.misses), (2, 2));
-        // 5000 is taken while 600 is held, so that the next 600 takes its buffer.
+        // 5000 is taken while a 600 is held, so the next 600 reuses the buffer of that 600.
         let mixed = replay_defaults(&[600, 5000, 600, 5000, 600, 5000], 6, 2);
         assert_eq!((mixed.hits, mixed.misses), (4, 2));
         assert_eq!(mixed.waste, 3 * (1024 - 600) + 3 * (8192 - 5000));
-        // The window is never full, so nothing comes back.
+        // The window is never full, so no buffer comes back.
         let all = replay_defaults(&[600; 7], 7, 8);
         assert_eq!((all.hits, all.misses), (0, 7));
     }
 
     #[test]
-    fn memory_is_what_is_idle_and_outstanding_together() {
+    fn memory_is_the_sum_of_idle_and_outstanding_bytes() {
         // After three gets: 1 KiB idle, and 1 KiB and 8 KiB outstanding. At the end all are idle.
         let outcome = replay_defaults(&[600, 600, 5000], 3, 2);
         assert_eq!((outcome.retained, outcome.memory), (10_240, 10_240));
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_budget_is_seen() {
+    fn a_full_budget_is_noticed() {
         let sizes = [1 << 20; 1];
         let within = replay_defaults(&sizes, 1000, 64);
         assert_eq!((within.refused, within.misses), (0, 64));
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_waste_measured_is_the_waste_that_was_fitted_for() {
+    fn the_measured_waste_is_the_waste_of_the_fit() {
         let sizes: Vec<usize> = (0..5000).map(|n| n * n % 70_001).collect();
         let requests = Requests::of(&sizes);
         let (candidates, notes) = candidates(&requests, &[1, 4, 16]);

@@ -1,29 +1,29 @@
-//! Chooses the best candidate, and puts all into a table and the best into code.
+//! Chooses the best candidate. Prints all of them as a table, and the best as code.
 
 use crate::replay::{Candidate, Options, Outcome, Requests};
 use std::fmt::{self, Write};
 
-/// Half of the bytes requested; doubling classes and sizes spread evenly waste a third.
+/// Half of the bytes requested. Doubling classes and evenly spread sizes waste a third.
 pub const WASTE_MAX: f64 = 0.5;
-/// 0.1 percentage points: of a million gets, a thousand misses more.
+/// 0.1 percentage points: of a million gets, a thousand more misses.
 pub const HIT_RATE_SLACK: f64 = 0.001;
-/// 20 %: a peak is made by chance. Those of two traces of one shape differed by 14 %.
+/// 20 %: a peak depends on chance. Those of two traces of one shape differed by 14 %.
 pub const MEMORY_SLACK: f64 = 1.2;
 
-/// The index of the best. The first candidate is the defaults.
+/// The index of the best candidate. The first candidate is the defaults.
 ///
-/// 1. Left out is what wastes more than [`WASTE_MAX`], and more than the defaults. A few
-///    classes that are far too large for most requests share their buffers among them,
-///    and where the budget is short that alone gives them the highest hit rate.
-/// 2. Nearly the highest hit rate: misses are what a pool is there to avoid.
-/// 3. Of these, nearly the least memory. Waste alone would always choose the most
-///    classes. But each class keeps buffers of its own for its own peak, and from some
-///    number of classes on that takes more than they save; which, depends on the sizes
-///    and on how many buffers are out.
+/// 1. A candidate is left out if it wastes more than [`WASTE_MAX`], and more than the defaults. A
+///    few classes that are far too large for most requests share their buffers. If the budget is
+///    short, that alone gives them the highest hit rate.
+/// 2. Nearly the highest hit rate: a pool is there to avoid misses.
+/// 3. Of these, nearly the least memory. Waste alone would always choose the most classes. But each
+///    class keeps its own buffers for its own peak. Above some number of classes, that takes more
+///    memory than they save. The number depends on the sizes and on how many buffers are
+///    outstanding.
 /// 4. Of these, the least waste; then the fewest classes; then the first.
 ///
-/// Nearly is measured from the highest and the least, not from one to the next, so
-/// the order of the candidates decides between equals alone.
+/// "Nearly" is measured from the highest or the least, not from one to the next. So the order of
+/// the candidates only decides between equals.
 pub fn best(candidates: &[Candidate], outcomes: &[Outcome]) -> usize {
     let waste = |index: usize| outcomes[index].waste_rate().unwrap_or(0.0);
     let mut left: Vec<usize> = (0..outcomes.len()).collect();
@@ -38,7 +38,7 @@ pub fn best(candidates: &[Candidate], outcomes: &[Outcome]) -> usize {
     left.into_iter().min_by_key(order).unwrap_or(0)
 }
 
-/// All that is printed.
+/// Everything that is printed.
 pub struct Report<'a> {
     pub requests: &'a Requests,
     pub candidates: &'a [Candidate],
@@ -83,7 +83,7 @@ impl fmt::Display for Report<'_> {
         if self.outcomes[self.best].refused > 0 {
             writeln!(
                 f,
-                "the best one's budget was full: with a larger `retain_bytes` it misses less"
+                "the best one's budget was full: a larger `retain_bytes` gives fewer misses"
             )?;
         }
         let best = &self.candidates[self.best];
@@ -122,7 +122,7 @@ impl Report<'_> {
         for row in &rows {
             let mut line = format!("{:<width$}", row[0], width = widths[0]);
             for (cell, width) in row.iter().zip(widths).skip(1) {
-                let _ = write!(line, "  {cell:>width$}"); // a string takes all
+                let _ = write!(line, "  {cell:>width$}"); // a string never fails
             }
             table += line.trim_end();
             table.push('\n');
@@ -131,9 +131,9 @@ impl Report<'_> {
     }
 }
 
-/// The function that makes a pool with this configuration, formatted as rustfmt does.
+/// The function that makes a pool with this configuration, as rustfmt formats it.
 pub fn code(candidate: &Candidate, sizes: u64) -> String {
-    /// What rustfmt puts into one line of an array and of calls in a chain.
+    /// The longest array or call chain that rustfmt puts on one line.
     const SHORT: usize = 60;
     const LINE: usize = 100;
     let (option, list) = match candidate.options {
@@ -160,7 +160,7 @@ pub fn code(candidate: &Candidate, sizes: u64) -> String {
                     lines.push(format!("            {class},"));
                 } else {
                     let gap = if line.ends_with(',') { " " } else { "" };
-                    let _ = write!(line, "{gap}{class},"); // a string takes all
+                    let _ = write!(line, "{gap}{class},"); // a string never fails
                 }
             }
             format!(
@@ -182,7 +182,7 @@ pub fn code(candidate: &Candidate, sizes: u64) -> String {
     )
 }
 
-/// So many sizes.
+/// A number of sizes, in words.
 pub fn count(sizes: u64) -> String {
     match sizes {
         1 => String::from("1 size"),
@@ -203,7 +203,7 @@ fn grouped(number: u64, separator: &str) -> String {
     text
 }
 
-/// A number of bytes to three digits, in the largest unit that gives 1 or more.
+/// A number of bytes with three digits, in the largest unit that gives 1 or more.
 pub fn bytes(number: u128) -> String {
     const UNITS: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
     let unit = (number.max(1).ilog2() / 10) as usize;
@@ -219,7 +219,7 @@ pub fn bytes(number: u128) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-/// A share in percent, to two decimals, rounded down: 100 % only if it is all.
+/// A share in percent, with two decimals, rounded down: 100 % only if it is all.
 fn percent_below_100(part: u64, all: u64) -> String {
     let hundredths = u128::from(part) * 10_000 / u128::from(all.max(1));
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// As many classes as are said, waste in % of the bytes requested, hits of 10,000
+    /// Chooses among rows of a number of classes, waste in % of the bytes requested, hits of 10,000
     /// gets, and memory.
     fn choose(rows: &[(usize, u128, u64, u64)]) -> usize {
         let all = 0..100;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_hits_by_more_than_a_tenth_of_a_percentage_point_are_not_the_best() {
+    fn a_hit_rate_lower_by_more_than_a_tenth_of_a_percentage_point_is_not_the_best() {
         assert_eq!(choose(&[(8, 40, 9990, 1000), (4, 10, 9979, 100)]), 0);
         assert_eq!(choose(&[(8, 40, 9990, 1000), (4, 10, 9980, 100)]), 1);
     }
@@ -276,26 +276,26 @@ mod tests {
     fn hits_bought_with_far_too_large_buffers_do_not_count() {
         assert_eq!(choose(&[(8, 40, 9000, 1000), (2, 51, 9990, 1000)]), 0);
         assert_eq!(choose(&[(8, 40, 9000, 1000), (2, 50, 9990, 1000)]), 1);
-        // The defaults waste more: that much is allowed.
+        // The defaults waste more, so this much is allowed.
         assert_eq!(choose(&[(8, 60, 9000, 1000), (2, 60, 9990, 1000)]), 1);
         assert_eq!(choose(&[(8, 60, 9000, 1000), (2, 61, 9990, 1000)]), 0);
     }
 
     #[test]
-    fn of_equal_waste_the_fewest_classes_are_the_best_and_then_the_first() {
+    fn with_equal_waste_the_fewest_classes_are_the_best_and_then_the_first() {
         let (eight, four) = ((8, 20, 9990, 1000), (4, 20, 9990, 1000));
         assert_eq!(choose(&[eight, four]), 1);
         assert_eq!(choose(&[four, four, eight]), 0);
     }
 
     #[test]
-    fn a_trace_of_zeros_has_a_best_too() {
+    fn a_trace_of_zeros_has_a_best_candidate() {
         assert_eq!(choose(&[(8, 0, 0, 0), (4, 0, 0, 0)]), 1);
     }
 
-    // The same files are compiled and called in tests/cli.rs: what is printed compiles.
+    // tests/cli.rs compiles and calls the same files, so the printed code compiles.
     #[test]
-    fn the_code_is_what_the_tests_compile() {
+    fn the_printed_code_equals_the_code_that_the_tests_compile() {
         let defaults = candidate(Options::Defaults, &[512, 1024]);
         assert_eq!(
             code(&defaults, 1),

@@ -1,7 +1,7 @@
 //! Reads sizes from lines or from a CSV column, compressed or not.
 //!
-//! Owns what is a size and what is a bad line. Whatever the input is, it takes a fixed
-//! amount of memory beside the sizes.
+//! Owns the rules for sizes and bad lines. Beside the sizes, it takes a fixed amount of memory,
+//! whatever the input is.
 
 use csv_core::{ReadFieldResult, Reader};
 use flate2::read::MultiGzDecoder;
@@ -9,22 +9,22 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Cursor, Read};
 
-/// How many bad lines are kept for the report.
+/// The most bad lines that are kept for the report.
 const BAD_FIRST_MAX: usize = 10;
-/// 1 KiB: a size has at most 19 digits; the rest is for blanks.
+/// 1 KiB: a size has at most 19 digits. The rest is for blanks.
 const FIELD_MAX: usize = 1024;
-/// 1 MiB: a longer line of column names is no line of column names.
+/// 1 MiB: a longer first line is no line of column names.
 const HEADER_MAX: usize = 1 << 20;
-/// 256 KiB: few calls of the system, and within a second-level cache.
+/// 256 KiB: few system calls, and fits a second-level cache.
 const CHUNK: usize = 256 << 10;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// The sizes of a trace, and what in it was none.
+/// The sizes of a trace, and its bad lines.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// In bytes, none above `isize::MAX`.
+    /// In bytes, at most `isize::MAX` each.
     pub sizes: Vec<usize>,
     /// The first bad lines, at most 10.
     pub bad_first: Vec<BadLine>,
@@ -32,10 +32,10 @@ pub struct Trace {
     pub bad_count: u64,
 }
 
-/// A line that has no size.
+/// A line without a size.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// The first is 1. Of a CSV record over several lines, the first of these.
+    /// Counted from 1. For a CSV record over several lines, its first line.
     pub line: u64,
     reason: Reason,
 }
@@ -48,7 +48,7 @@ enum Reason {
     NoColumn,
 }
 
-/// Why a trace cannot be read to its end.
+/// The reason why a trace cannot be read to its end.
 #[derive(Debug)]
 pub enum TraceError {
     Io { error: io::Error, line: u64 },
@@ -60,7 +60,7 @@ pub enum TraceError {
     OutOfMemory { sizes: usize },
 }
 
-/// Unpacks the input if it is compressed, and takes the byte order mark off.
+/// Unpacks the input if it is compressed, and removes the byte order mark.
 pub fn open<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, TraceError> {
     let fail = |error| TraceError::Io { error, line: 0 };
     let (is_gzip, input) = begins_with(input, &GZIP_MAGIC).map_err(fail)?;
@@ -76,19 +76,19 @@ pub fn open<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, TraceError>
     Ok(Box::new(text))
 }
 
-/// Whether the input begins with these bytes; and the input, of which none is lost.
+/// Returns whether the input begins with these bytes, and the whole input.
 fn begins_with<R: Read>(mut input: R, bytes: &[u8]) -> io::Result<(bool, impl Read + use<R>)> {
     let mut start = Vec::new();
-    // Until there are enough: a pipe may give one byte at a time.
+    // Reads until there are enough: a pipe may give one byte at a time.
     let count = bytes.len() as u64;
     input.by_ref().take(count).read_to_end(&mut start)?;
     Ok((start == bytes, Cursor::new(start).chain(input)))
 }
 
 impl Trace {
-    /// Adds the sizes that `input` has: one per line, or in the CSV column of this name.
+    /// Adds the sizes of `input`: one per line, or from the CSV column of this name.
     ///
-    /// After an error, what came before it is there.
+    /// After an error, the sizes before it are kept.
     pub fn read(&mut self, input: impl Read, column: Option<&str>) -> Result<(), TraceError> {
         let mut input = Lines::new(input);
         match column {
@@ -110,7 +110,7 @@ impl Trace {
             let line = input.line;
             let chunk = input.chunk()?;
             if chunk.is_empty() {
-                return Ok(()); // the last line was ended, too
+                return Ok(()); // the last line ends with a line feed, too
             }
             let mut rest = chunk;
             let mut ended = 0;
@@ -134,9 +134,9 @@ impl Trace {
     fn read_csv(&mut self, input: &mut Lines<impl Read>, name: &str) -> Result<(), TraceError> {
         let mut parser = Reader::new();
         let mut out = [0; FIELD_MAX];
-        // A blank line first: the parser takes a byte order mark off what it is given first,
-        // if it is given all of it at once. `open` has done that, and of which bytes come
-        // at once nothing may depend.
+        // A blank line first. The parser removes a byte order mark at the start of its first input,
+        // but only if it receives the whole mark at once. `open` has removed the mark already, and
+        // the result must not depend on how the input is split.
         parser.read_field(b"\n", &mut out);
         let wanted = find_column(&mut parser, input, name)?;
         let mut field = Clip::default();
@@ -153,7 +153,7 @@ impl Trace {
                 match result {
                     ReadFieldResult::Field { record_end: true } => break,
                     ReadFieldResult::Field { record_end: false } => index += 1,
-                    _ => {} // more of this field
+                    _ => {} // more of this field follows
                 }
             }
             if index < wanted {
@@ -179,7 +179,7 @@ impl Trace {
         }
     }
 
-    /// Takes what should be a size. Of an overlong text, `text` is the start.
+    /// Takes a text that should be a size. For an overlong text, `text` is its start.
     fn take(&mut self, line: u64, text: &[u8], overlong: bool) -> Result<(), TraceError> {
         if overlong {
             self.bad(line, Reason::TooLong);
@@ -214,7 +214,7 @@ fn size(text: &[u8]) -> Result<usize, Reason> {
     }
     let mut size = 0_usize;
     for &byte in text {
-        // Stays above the limit once it is, whatever follows.
+        // Once above the limit, it stays there.
         size = size.saturating_mul(10);
         size = size.saturating_add(usize::from(byte - b'0'));
     }
@@ -241,7 +241,7 @@ fn find_column(
     let mut bytes = 0;
     loop {
         let (result, written) = input.parse(parser, &mut out, line)?;
-        // One more for the field: empty ones take memory, too.
+        // One more for each field: empty fields take memory, too.
         bytes += written + 1;
         if bytes > HEADER_MAX {
             return Err(TraceError::HeaderTooLong);
@@ -282,7 +282,7 @@ fn list_of(columns: &[Vec<u8>]) -> String {
     names.join(", ") + &more
 }
 
-/// For a message: short, and nothing in it moves a terminal's cursor.
+/// For a message: short, and without characters that move a terminal's cursor.
 fn quoted(text: &[u8]) -> String {
     const SHOWN: usize = 40;
     let text = String::from_utf8_lossy(text);
@@ -319,11 +319,10 @@ impl Clip {
     }
 }
 
-/// An input whose last line ends with a line feed, too, and that knows how many lines
-/// have ended.
+/// An input that counts its lines. It adds a line feed to a last line without one.
 ///
-/// What ends a line is for its reader to say: a line feed; in CSV, also a carriage return,
-/// or one of each.
+/// Its reader decides what ends a line: a line feed; in CSV, also a carriage return, or both
+/// together.
 struct Lines<R> {
     input: R,
     buffer: Box<[u8]>,
@@ -332,9 +331,9 @@ struct Lines<R> {
     to: usize,
     /// How many lines have ended.
     line: u64,
-    /// The last byte was no line feed.
+    /// Whether the last byte was not a line feed.
     is_open: bool,
-    /// Of CSV, the last byte consumed was a carriage return: a line feed belongs to it.
+    /// For CSV: whether the last consumed byte was a carriage return, which a line feed may follow.
     after_return: bool,
 }
 
@@ -351,7 +350,7 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Some of what follows; nothing at the end.
+    /// The next part of the input; empty at the end.
     fn chunk(&mut self) -> Result<&[u8], TraceError> {
         if self.from == self.to {
             self.from = 0;
@@ -382,13 +381,13 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Goes on by so many bytes of the chunk, which end so many lines.
+    /// Consumes `bytes` bytes of the chunk, in which `lines` lines end.
     fn consume(&mut self, bytes: usize, lines: u64) {
         self.from += bytes;
         self.line += lines;
     }
 
-    /// Goes on by so many bytes of the chunk, which are CSV.
+    /// Consumes `bytes` bytes of the chunk, which are CSV.
     fn consume_csv(&mut self, bytes: usize) {
         let mut ended = 0;
         for &byte in &self.buffer[self.from..self.from + bytes] {
@@ -399,8 +398,8 @@ impl<R: Read> Lines<R> {
         self.consume(bytes, ended);
     }
 
-    /// Goes to the next CSV record, over blank lines and comments. The number of
-    /// its first line, or `None` at the end.
+    /// Skips blank lines and comments up to the next CSV record. Returns the number of its first
+    /// line, or `None` at the end.
     fn seek_record(&mut self) -> Result<Option<u64>, TraceError> {
         let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
         let mut comment = false;
@@ -422,8 +421,8 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Goes on to the end of a field, of the output or of the chunk, whichever is
-    /// first. The record began in this line.
+    /// Parses up to the end of a field, of the output or of the chunk, whichever comes first. The
+    /// record began in this line.
     fn parse(
         &mut self,
         parser: &mut Reader,
@@ -432,7 +431,7 @@ impl<R: Read> Lines<R> {
     ) -> Result<(ReadFieldResult, usize), TraceError> {
         let chunk = self.chunk()?;
         if chunk.is_empty() {
-            // A line feed has just gone by, and did not end the record.
+            // The parser has consumed the line feed at the end, and the record goes on.
             return Err(TraceError::OpenQuote { line });
         }
         let (result, read, written) = parser.read_field(chunk, out);
@@ -446,9 +445,9 @@ impl fmt::Display for BadLine {
         write!(f, "line {}: ", self.line)?;
         match &self.reason {
             Reason::NotASize(text) => write!(f, "not a size: {}", quoted(text)),
-            Reason::TooLarge => write!(f, "above {} bytes, the most a buffer has", isize::MAX),
+            Reason::TooLarge => write!(f, "above {} bytes, the largest buffer", isize::MAX),
             Reason::TooLong => write!(f, "not a size: longer than {FIELD_MAX} characters"),
-            Reason::NoColumn => write!(f, "it ends before the column"),
+            Reason::NoColumn => write!(f, "the record ends before the column"),
         }
     }
 }
@@ -517,7 +516,7 @@ mod tests {
         (trace.sizes, bad.collect(), error)
     }
 
-    /// Reads at once and byte by byte, which must not differ.
+    /// Reads the text at once and byte by byte. The results must be the same.
     fn read(text: &[u8], column: Option<&str>) -> Got {
         let whole = read_from(text, column);
         assert_eq!(whole, read_from(Bytes(text), column));
@@ -557,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_by_number_and_its_neighbours_count() {
+    fn a_bad_line_is_named_by_number_and_the_other_lines_count() {
         let (sizes, bad, error) = read(b"1\n\n#\nx\x1b[2J\n2\n\xff\xfe\n3", None);
         assert_eq!((sizes, error), (vec![1, 2, 3], None));
         let expected = [
@@ -587,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_over_chunk_borders_are_whole() {
+    fn lines_across_chunk_borders_are_whole() {
         let text: String = (0..CHUNK).map(|n| format!("{n}\n")).collect();
         let (sizes, bad, error) = read_from(text.as_bytes(), None);
         assert_eq!((bad, error), (Vec::new(), None));
@@ -611,15 +610,15 @@ mod tests {
         assert_eq!((sizes, error), (vec![1, 9], None));
         let expected = [
             "line 5: not a size: \"x\"",
-            "line 8: it ends before the column",
+            "line 8: the record ends before the column",
             "line 10: not a size: \"\"",
             "line 11: not a size: \"#5\"",
         ];
         assert_eq!(bad, expected);
     }
 
-    // Failed once: a second mark was taken off if it came at once, and was part of the name
-    // if it came byte by byte.
+    // Failed once: a second mark was removed if it came at once, and was part of the name if it
+    // came byte by byte.
     #[test]
     fn one_byte_order_mark_is_taken_off_and_only_at_the_start() {
         for text in ["\u{feff}\u{feff}size\n5\n", "\n\u{feff}size\n5\n"] {
@@ -630,16 +629,16 @@ mod tests {
         }
     }
 
-    // Failed once: a carriage return alone ended records and was not counted as the end of a
-    // line, and a comment went on behind it.
+    // Failed once: a carriage return alone ended a record but did not count as a line end. So a
+    // comment went on behind it.
     #[test]
-    fn a_csv_line_ends_with_a_line_feed_a_carriage_return_or_one_of_each() {
+    fn a_csv_line_ends_with_a_line_feed_a_carriage_return_or_both() {
         let text = "# c\nname,size\n\n\"two\nlines\",1\nx,y\n# c\n2,2\nshort\n\n# c\n3,3";
         let expected = (
             vec![1, 2, 3],
             vec![
                 String::from("line 6: not a size: \"y\""),
-                String::from("line 9: it ends before the column"),
+                String::from("line 9: the record ends before the column"),
             ],
             None,
         );
@@ -677,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_missing_or_there_twice_is_an_error() {
+    fn a_column_that_is_missing_or_ambiguous_is_an_error() {
         let (_, _, error) = read(b"a,b\n1,2\n", Some("size"));
         assert_eq!(error.unwrap(), "no column \"size\"; there are \"a\", \"b\"");
         let (_, _, error) = read(b"size,b,size\n1,2,3\n", Some("size"));
@@ -692,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn no_size_is_an_error_that_says_why() {
+    fn a_trace_without_a_size_is_an_error_that_gives_the_reason() {
         for (text, column) in [
             ("", None),
             ("# x\n\n", None),

@@ -1,4 +1,4 @@
-//! The program as its user runs it: what it reads, prints and refuses.
+//! The program as its user runs it: its input, its output and its errors.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -11,8 +11,8 @@ use tierpool::{ConfigError, Pool};
 #[path = "../examples/sample.rs"]
 mod sample;
 
-/// The code that the program prints, compiled as it stands: a unit test of
-/// `src/report.rs` compares what is printed with these files.
+/// The code that the program prints, compiled without a change. A unit test of `src/report.rs`
+/// compares the printed code with these files.
 mod printed {
     pub mod defaults {
         include!("code/defaults.rs");
@@ -38,8 +38,8 @@ mod printed {
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tierpool-tune");
 
-/// Starts it; each size is taken once, unless `args` say otherwise: most tests are not
-/// about the replay.
+/// Starts the program. Each size is taken once unless `args` differ: most tests are not about the
+/// replay.
 fn start(args: &[&str]) -> Child {
     let mut command = Command::new(PROGRAM);
     if !args.contains(&"--min-gets") {
@@ -50,7 +50,7 @@ fn start(args: &[&str]) -> Child {
     command.spawn().expect("the program starts")
 }
 
-/// Runs it on this input.
+/// Runs the program on this input.
 fn run(args: &[&str], input: impl AsRef<[u8]>) -> Output {
     feed(start(args), input)
 }
@@ -58,8 +58,8 @@ fn run(args: &[&str], input: impl AsRef<[u8]>) -> Output {
 fn feed(mut child: Child, input: impl AsRef<[u8]>) -> Output {
     let mut stdin = child.stdin.take().expect("it is piped");
     let input = input.as_ref().to_vec();
-    // On a thread: it may print before it has read all. It may also end before; then
-    // what it says is what matters.
+    // On a thread: the program may print before it has read everything. It may also end before
+    // that; then its messages matter.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().expect("it ends");
     writer.join().expect("it does not panic");
@@ -70,7 +70,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("it is UTF-8")
 }
 
-/// What it prints on success; on standard error there is nothing.
+/// The output of a success, with nothing on standard error.
 fn printed(args: &[&str], input: impl AsRef<[u8]>) -> String {
     let output = run(args, input);
     assert_eq!(text(&output.stderr), "");
@@ -78,7 +78,7 @@ fn printed(args: &[&str], input: impl AsRef<[u8]>) -> String {
     text(&output.stdout).to_owned()
 }
 
-/// What it says when it fails; it prints nothing then.
+/// The messages of a failure, with nothing on standard output.
 fn refused(args: &[&str], input: impl AsRef<[u8]>) -> String {
     let output = run(args, input);
     assert_eq!(text(&output.stdout), "");
@@ -99,7 +99,7 @@ fn gzip(text: impl AsRef<[u8]>) -> Vec<u8> {
     packed.finish().expect("a vector takes all")
 }
 
-/// A line of the table, by what it begins with. Its cells.
+/// The cells of the line of the table that begins with this name.
 fn row<'a>(output: &'a str, name: &str) -> Vec<&'a str> {
     let mut rows = output.lines().filter(|line| {
         let rest = line.strip_prefix(name);
@@ -110,14 +110,14 @@ fn row<'a>(output: &'a str, name: &str) -> Vec<&'a str> {
     cells.filter(|cell| !cell.is_empty()).collect()
 }
 
-/// The cells of the best.
+/// The cells of the best candidate.
 fn best(output: &str) -> Vec<&str> {
     let best = output.lines().find(|line| line.ends_with("<- best"));
     let name = best.expect("one is the best").split("  ").next();
     row(output, name.expect("it has a name"))
 }
 
-/// The pool that the printed code makes, read from its numbers.
+/// The pool of the printed code, built from its numbers.
 fn pool_of(output: &str) -> Pool {
     let (_, body) = output.split_once("Pool::builder()").expect("it has code");
     let number = |text: &str| -> usize { text.trim().replace('_', "").parse().expect("a number") };
@@ -140,12 +140,12 @@ fn lines(sizes: impl IntoIterator<Item = usize>) -> String {
     sizes.into_iter().map(|size| format!("{size}\n")).collect()
 }
 
-// ---- what is printed ----
+// ---- output ----
 
 #[test]
-fn the_table_is_what_one_works_out_by_hand() {
-    // One buffer at a time. The defaults miss 600 and 5000 once each and waste
-    // 424 * 3 + 3192; the calibrator finds 1 KiB and 8 KiB; two classes fit exactly.
+fn the_table_equals_one_computed_by_hand() {
+    // One buffer at a time. The defaults miss 600 and 5000 once each and waste 424 * 3 + 3192. The
+    // calibrator finds 1 KiB and 8 KiB. Two classes fit exactly.
     let args = ["--outstanding", "1", "--classes", "1,2"];
     let output = printed(&args, "600\n600\n5000\n600\n");
     let first =
@@ -184,7 +184,7 @@ fn the_table_is_what_one_works_out_by_hand() {
             [name, classes, waste, rate, hits, misses, "0", bytes, bytes]
         );
     }
-    // Fitted to one class, it hits more, and wastes far too much.
+    // With one fitted class it hits more, and wastes far too much.
     assert_eq!(best(&output)[0], "fitted, 2");
     assert!(output.ends_with(
         "\n/// Size classes fitted to 4 sizes.\n\
@@ -224,7 +224,7 @@ fn the_same_trace_gives_the_same_output() {
 }
 
 #[test]
-fn for_the_published_shapes_the_best_is_fitted_and_better_than_the_defaults() {
+fn fitted_classes_are_best_for_the_published_shapes() {
     for (name, shape) in sample::Shape::ALL {
         let output = printed(&[], lines(sample::sizes(shape, 200_000)));
         let percent =
@@ -246,7 +246,7 @@ fn for_the_published_shapes_the_best_is_fitted_and_better_than_the_defaults() {
 }
 
 #[test]
-fn the_shapes_are_what_they_say() {
+fn the_shapes_have_their_documented_quantiles() {
     const COUNT: usize = 100_000;
     let sorted = |shape| {
         let mut sizes: Vec<usize> = sample::sizes(shape, COUNT).collect();
@@ -264,7 +264,7 @@ fn the_shapes_are_what_they_say() {
         normal[COUNT / 2]
     );
     assert!((share(&normal, 102_400, 102_400) - 0.01).abs() < 0.002);
-    // One standard deviation up, of 84.1 % of the 99 %.
+    // One standard deviation above the median: 84.1 % of the 99 %.
     assert!((6500..7100).contains(&normal[COUNT * 833 / 1000]));
     let uniform = sorted(sample::Shape::LogUniform);
     assert!(uniform[0] >= 64 && uniform[COUNT - 1] < 65_536);
@@ -279,7 +279,7 @@ fn the_shapes_are_what_they_say() {
 
 #[test]
 fn the_printed_code_makes_the_pool_of_the_table() {
-    // Defaults, calibrated and fitted in turn are the best.
+    // The best candidate is the defaults, the calibrated one, and a fitted one in turn.
     let rare = lines((0..20_000).map(|n| {
         if n % 2000 == 0 {
             8 << 20
@@ -320,7 +320,7 @@ fn the_printed_code_compiles_and_makes_a_pool() {
 }
 
 #[test]
-fn a_budget_that_is_too_small_for_the_best_is_said() {
+fn a_note_tells_that_the_budget_is_too_small_for_the_best() {
     let output = printed(
         &["--outstanding", "200"],
         lines([1 << 20, 600_000].repeat(200)),
@@ -348,10 +348,10 @@ fn sizes_that_no_machine_has_are_no_danger() {
     assert_eq!(row(&output, "defaults")[3], "-");
 }
 
-// ---- what is read ----
+// ---- input ----
 
 #[test]
-fn a_file_and_standard_input_by_either_name_give_the_same() {
+fn a_file_and_standard_input_give_the_same_table() {
     let trace = "\u{feff}100\r\n\r\n# a comment\r\n  2000\t\r\n30";
     let path = directory("inputs").join("trace");
     fs::write(&path, trace).expect("it can be written");
@@ -392,7 +392,7 @@ fn a_csv_column_is_read_by_name() {
     let csv = "id,\"name, quoted\",bytes\r\n1,\"a, b\",100\r\n2,\"c\"\"d\",\"200\"\r\n3,e\r\n";
     let output = run(&["--column", "bytes"], csv);
     assert!(text(&output.stdout).starts_with("2 sizes, 300 B in all"));
-    let expected = "tierpool-tune: standard input: line 4: it ends before the column\n";
+    let expected = "tierpool-tune: standard input: line 4: the record ends before the column\n";
     assert_eq!(text(&output.stderr), expected);
     let said = refused(&["--column", "size"], csv);
     let expected = "tierpool-tune: error: standard input: no column \"size\"; \
@@ -403,10 +403,10 @@ fn a_csv_column_is_read_by_name() {
 #[test]
 fn gzip_is_recognised_in_files_and_on_standard_input() {
     let expected = printed(&[], "100\n200\n300\n400\n");
-    // Two members, and a line over both.
+    // Two members, with a line across both.
     let packed = [gzip("100\n200\n3"), gzip("00\n400")].concat();
     assert_eq!(printed(&[], &packed), expected);
-    let path = directory("gzip").join("trace"); // known by its bytes, not by its name
+    let path = directory("gzip").join("trace"); // recognised by its bytes, not by its name
     fs::write(&path, &packed).expect("it can be written");
     assert_eq!(
         printed(&[path.to_str().expect("it is UTF-8")], ""),
@@ -438,7 +438,7 @@ fn corrupt_gzip_is_an_error_and_gives_no_table() {
     refused(&[], trailing);
 }
 
-// ---- what is refused ----
+// ---- errors ----
 
 #[test]
 fn an_empty_trace_is_an_error() {
@@ -457,7 +457,7 @@ fn an_empty_trace_is_an_error() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn an_unreadable_input_is_named() {
     let said = refused(&["no/such/file"], "");
     assert!(
         said.starts_with("tierpool-tune: error: no/such/file: "),
@@ -510,7 +510,7 @@ fn an_output_that_is_full_is_an_error() {
     );
 }
 
-// Where a line or a field were kept whole, this would end with no memory left.
+// If a whole line or field were kept, there would be no memory left.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_line_without_an_end_takes_no_memory() {
@@ -577,7 +577,7 @@ fn the_plot_shows_the_sizes_and_both_kinds_of_classes() {
     ] {
         assert!(svg.contains(label), "{label}");
     }
-    // One of each in the legend.
+    // The legend has one line of each kind.
     let classes: usize = best(&output)[1].parse().expect("a number");
     assert_eq!(svg.matches("stroke=\"#C83C14\"").count(), classes + 1);
     assert!(svg.matches("fill=\"#9EBEDC\"").count() > 50);
@@ -606,8 +606,8 @@ fn a_plot_that_cannot_be_written_is_an_error_after_the_table() {
 }
 
 #[test]
-fn the_help_says_how_the_best_is_chosen() {
+fn the_help_explains_how_the_best_is_chosen() {
     let help = printed(&["--help"], "");
     assert!(help.contains("\nThe best:\n"));
-    assert!(printed(&["-h"], "").contains("--help says how"));
+    assert!(printed(&["-h"], "").contains("--help explains how"));
 }

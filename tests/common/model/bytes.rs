@@ -1,7 +1,7 @@
-//! Any byte string as a run: how two pools are made, and what is done to them.
+//! Turns any byte string into a run: the options of two pools, and operations on them.
 //!
-//! Owns how often each operation comes where the bytes are random. Every string means
-//! something, and what is missing at its end is 0.
+//! Owns how often each operation occurs if the bytes are random. Every string is a valid run:
+//! missing bytes at its end count as 0.
 
 use super::op::{Bounds, Filled, LADDERS, OnPiece, Op, Options};
 
@@ -41,7 +41,7 @@ impl Rest<'_> {
         self.byte()
     }
 
-    /// Sizes of every magnitude, those at and around the classes, and oversize.
+    /// Sizes of every magnitude: those at and around the classes, and oversize.
     fn size(&mut self) -> usize {
         match self.byte() {
             small @ 0..=127 => 2 * small,
@@ -49,7 +49,7 @@ impl Rest<'_> {
             192..=239 => {
                 let ladder = LADDERS[self.byte() % LADDERS.len()];
                 let at = self.byte();
-                // Of the largest, few.
+                // Few of the largest classes.
                 let few = ladder.len().min(3);
                 ladder[at / 3 % few] + at % 3 - 1
             }
@@ -61,7 +61,7 @@ impl Rest<'_> {
         }
     }
 
-    /// How much is written: not much.
+    /// How many bytes to write: not many.
     fn len(&mut self) -> usize {
         match self.byte() {
             small @ 0..=199 => small,
@@ -104,7 +104,7 @@ impl Rest<'_> {
             zero_on_return: sort / 2 % 4 == 1,
             reuse_initialised: sort / 2 % 4 == 2,
             compact_below: [50, 100, 0][sort % 3],
-            // None, few, and so many that it is the quick way that counts most of them.
+            // No calibrations by count; after few returns; or after enough to use the fast path.
             threshold: match sort / 8 % 4 {
                 0 | 1 => u64::MAX,
                 2 => self.byte() as u64 % 10,

@@ -1,19 +1,19 @@
-//! Threads that take turns: one of them acts, the others wait.
+//! Threads that take turns: one of them acts, and the others wait.
 //!
-//! Owns the threads. Whatever they act on is moved to the one that acts, and back. Knows
-//! nothing of what that is.
+//! Owns the threads. The data they act on is moved to the acting thread, and back. Knows nothing of
+//! that data.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-/// What a panic carries.
+/// The payload of a panic.
 type Panic = Box<dyn Any + Send>;
 
 type Task<T> = Box<dyn FnOnce(&mut T) + Send>;
 
-/// A thread, and the ways to it and back.
+/// A thread, and its channels.
 struct Worker<T> {
     tasks: Sender<(T, Task<T>)>,
     done: Receiver<Result<T, Panic>>,
@@ -23,12 +23,12 @@ struct Worker<T> {
 /// Up to `N` threads.
 pub(super) struct Crew<T, const N: usize> {
     workers: [Option<Worker<T>>; N],
-    /// Done first on each of them.
+    /// Each thread runs this first.
     at_start: fn(),
 }
 
 impl<T: Send + 'static, const N: usize> Crew<T, N> {
-    /// Begins no thread yet.
+    /// A crew without threads.
     pub(super) fn new(at_start: fn()) -> Self {
         Crew {
             workers: [const { None }; N],
@@ -36,7 +36,7 @@ impl<T: Send + 'static, const N: usize> Crew<T, N> {
         }
     }
 
-    /// Begins a thread, unless it runs. Says whether it did.
+    /// Starts a thread, unless it runs. Returns whether it started one.
     pub(super) fn begin(&mut self, at: usize) -> bool {
         let begins = self.workers[at].is_none();
         if begins {
@@ -45,21 +45,21 @@ impl<T: Send + 'static, const N: usize> Crew<T, N> {
         begins
     }
 
-    /// Ends a thread, with all its thread-locals, if it runs. Says whether it did.
+    /// Ends a thread, with all its thread-locals, if it runs. Returns whether it ended one.
     pub(super) fn end(&mut self, at: usize) -> bool {
         let worker = self.workers[at].take();
         worker.map(Worker::end).is_some()
     }
 
-    /// Has a thread that runs do something, and waits for it.
+    /// Runs a task on a running thread, and waits for it.
     ///
     /// # Panics
     ///
-    /// - If that panics: as it did.
+    /// - If the task panics, with the same payload.
     pub(super) fn act(&self, at: usize, on: T, task: impl FnOnce(&mut T) + Send + 'static) -> T {
         let worker = self.workers[at].as_ref().expect("it has begun");
         worker.tasks.send((on, Box::new(task))).expect("it runs");
-        match worker.done.recv().expect("it sends what came of it") {
+        match worker.done.recv().expect("it sends its result") {
             Ok(done) => done,
             Err(panic) => panic::resume_unwind(panic),
         }
@@ -78,7 +78,7 @@ impl<T: Send + 'static> Worker<T> {
                     on
                 }));
                 if result.send(done).is_err() {
-                    break; // the model is no more
+                    break; // the model is gone
                 }
             }
         });
@@ -91,12 +91,12 @@ impl<T: Send + 'static> Worker<T> {
 
     fn end(self) {
         drop(self.tasks);
-        self.thread.join().expect("what it does is caught");
+        self.thread.join().expect("a panic of its task is caught");
     }
 }
 
 impl<T, const N: usize> Drop for Crew<T, N> {
-    /// No thread outlives it.
+    /// All threads end with it.
     fn drop(&mut self) {
         for worker in self.workers.iter_mut().filter_map(Option::take) {
             drop(worker.tasks);

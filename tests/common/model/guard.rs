@@ -1,7 +1,7 @@
-//! One buffer that is out, as its guard or its last part will bring it back.
+//! One outstanding buffer, until its guard or its last part returns it.
 //!
-//! Owns what the pool notes on it: how much was used, what is known of zeros, how it was lent. Knows
-//! nothing of where it goes.
+//! Owns the pool's notes on it: how many bytes were used, which are known to be zero, how it was
+//! lent. Knows nothing of the level that it returns to.
 
 use super::levels::Life;
 use super::memory::{Memory, View, Zeros};
@@ -10,41 +10,41 @@ use super::pool::least_growth;
 #[derive(Debug)]
 pub(super) struct GuardModel {
     pub(super) view: View,
-    /// Where the whole buffer begins, as the pool last saw it; 0 where it did not.
+    /// Address of the whole buffer, as the pool last saw it; 0 if the pool has not seen it.
     pub(super) base: usize,
-    /// What the whole buffer has, as the pool last saw it.
+    /// Capacity of the whole buffer, as the pool last saw it.
     pub(super) capacity: usize,
-    /// Where it is counted as outstanding.
+    /// The class in which it counts as outstanding.
     pub(super) class: usize,
-    /// The thread to whose cache it may go back the quick way.
+    /// The thread to whose cache it may return on the fast path.
     pub(super) origin: Option<Life>,
-    /// Whether its `BytesMut` was lent out, as which it may have become any other.
+    /// Whether its `BytesMut` was lent out. It may be any other `BytesMut` now.
     pub(super) lent: bool,
-    /// Whether a few bytes beside it were lent out, since it was full.
+    /// Whether a few bytes beside it were lent out, because it was full.
     pub(super) probed: bool,
-    /// The most bytes that it held, as far as the pool took note.
+    /// The most bytes that it held, as far as the pool has noted.
     pub(super) most: usize,
-    /// Whether it was asked for, and neither adopted nor taken to grow into.
+    /// Whether the user asked for it, rather than adopted it or grew into it.
     pub(super) asked: bool,
-    /// Under which number its parts hold it, if any did.
+    /// The number under which parts hold it, if any did.
     pub(super) cell: Option<usize>,
     /// Whether the guard has noted that parts may hold it.
     pub(super) shared: bool,
     /// Whether its room was lent out while it had no origin.
     pub(super) unseen: bool,
-    /// Whether its return is to keep what is known of zeros.
+    /// Whether its return must keep the knowledge of zeros.
     pub(super) knows: bool,
     pub(super) zeros: Zeros,
 }
 
 impl GuardModel {
-    /// Whether it begins in the memory that the pool knows as its own.
+    /// Whether it begins in the memory that the pool knows as the buffer's own.
     pub(super) fn is_known(&self, memory: &Memory) -> bool {
         let known = self.base..=self.base + self.capacity;
         self.base != 0 && known.contains(&memory.address(&self.view))
     }
 
-    /// How much was taken from the front, as far as the pool knows where that was.
+    /// How many bytes were taken from the front, as far as the pool knows where the front was.
     pub(super) fn consumed(&self, memory: &Memory) -> usize {
         match self.is_known(memory) {
             true => memory.address(&self.view) - self.base,
@@ -52,12 +52,12 @@ impl GuardModel {
         }
     }
 
-    /// Whether it has the address and the capacity with which it left.
+    /// Whether it has the address and the capacity with which it left home.
     pub(super) fn looks_as_it_left(&self, memory: &Memory) -> bool {
         memory.address(&self.view) == self.base && self.view.capacity == self.capacity
     }
 
-    /// Whether it is all of the memory that the pool knows, which is a whole allocation, and
+    /// Whether it is all of the memory that the pool knows, that memory is a whole allocation, and
     /// no one else has a part.
     pub(super) fn is_alone_and_whole(&self, memory: &Memory) -> bool {
         let allocation = memory.of(&self.view);
@@ -68,7 +68,7 @@ impl GuardModel {
 
     // ---- zeros ----
 
-    /// Where the bytes that are known to be zero begin, or beyond all bytes.
+    /// The start of the bytes that are known to be zero, or a number beyond all bytes.
     pub(super) fn zeros_from(&self, memory: &Memory) -> usize {
         match self.zeros.known {
             true => self.zeros.from.max(self.used_now(memory).max(self.most)),
@@ -80,24 +80,24 @@ impl GuardModel {
         !self.lent && !self.probed && self.zeros_from(memory) < self.capacity
     }
 
-    /// Its room is lent out to be written to, in some way.
+    /// Notes that its room is lent out for writing, in any way.
     pub(super) fn lend_unseen(&mut self) {
         self.unseen |= self.origin.is_none();
     }
 
-    /// As above, as initialised bytes that may be anything from now on.
+    /// As `lend_unseen`, for initialised bytes. They may have any value from now on.
     pub(super) fn lend_chunk(&mut self) {
         self.lend_unseen();
         self.zeros.from = usize::MAX;
     }
 
-    /// As above, and it may be left uninitialised.
+    /// As `lend_unseen`, for bytes that the borrower may leave uninitialised.
     pub(super) fn lend_spare(&mut self) {
         self.lend_unseen();
         self.zeros.initialised = 0;
     }
 
-    /// A room of `count` bytes is lent out as initialised bytes, which count as written.
+    /// Notes that a room of `count` initialised bytes is lent out. They count as written.
     pub(super) fn lend_room(&mut self, memory: &Memory, count: usize) {
         if !self.lent && !self.probed && self.is_known(memory) {
             let end = self.used_now(memory) + count;
@@ -106,7 +106,7 @@ impl GuardModel {
         }
     }
 
-    /// Only so much of such a room was written.
+    /// Notes that only `written` bytes of such a room were written.
     pub(super) fn note_room_written(&mut self, memory: &Memory, count: usize, written: usize) {
         if self.lent || self.probed || !self.is_known(memory) {
             return;
@@ -118,14 +118,14 @@ impl GuardModel {
         }
     }
 
-    /// A part of such a room has become contents.
+    /// Notes that a part of such a room has become contents.
     pub(super) fn note_appended(&mut self, memory: &Memory) {
         self.knows |= self.knows_zeros(memory);
     }
 
     // ---- parts ----
 
-    /// The guard leaves the buffer to its parts.
+    /// Notes that the guard leaves the buffer to its parts.
     pub(super) fn leave(&mut self, memory: &Memory) {
         if self.probed {
             self.most = self.most_used(memory);
@@ -141,7 +141,7 @@ impl GuardModel {
         }
     }
 
-    /// The last holder of it has gone.
+    /// Notes that the last holder has left.
     pub(super) fn left_by_all(&mut self, memory: &Memory) {
         self.note_used(memory);
         let was_lent = self.lent || self.unseen || self.probed;
@@ -151,7 +151,7 @@ impl GuardModel {
         }
     }
 
-    /// The last part of it, which begins at `start`, becomes a guard. Returns `false` if it cannot.
+    /// Turns the last part, which begins at `start`, into a guard. Returns `false` if that fails.
     pub(super) fn show(&mut self, memory: &Memory, start: usize, contents: &[u8]) -> bool {
         self.note_used(memory);
         let (address, len) = (memory.address(&self.view), self.view.contents.len());
@@ -175,7 +175,7 @@ impl GuardModel {
         true
     }
 
-    /// What is known of zeros once the buffer is home. `wipes`: the pool does.
+    /// The known zeros once the buffer is home. `wipes`: whether the pool wipes.
     pub(super) fn zeros_at_home(&self, memory: &Memory, as_it_left: bool, wipes: bool) -> Zeros {
         let mut zeros = self.zeros;
         if as_it_left {
@@ -208,7 +208,7 @@ impl GuardModel {
         zeros
     }
 
-    /// Whether it may be kept without more than a look at it.
+    /// Whether the pool may keep it after only a check of its address and capacity.
     pub(super) fn may_be_kept_as_it_is(&self, memory: &Memory) -> bool {
         match self.lent {
             true => self.is_alone_and_whole(memory),
@@ -216,18 +216,18 @@ impl GuardModel {
         }
     }
 
-    /// Whether it came from this thread's cache, and is what it was then.
+    /// Whether it came from this thread's cache, and is unchanged.
     pub(super) fn is_as_it_left(&self, memory: &Memory, me: Life) -> bool {
         let marked = self.lent || self.probed || self.shared || self.knows;
         self.origin == Some(me) && !marked && self.looks_as_it_left(memory)
     }
 
-    /// How many bytes it holds now, with those that were consumed.
+    /// How many bytes it holds now, including consumed ones.
     pub(super) fn used_now(&self, memory: &Memory) -> usize {
         self.consumed(memory) + self.view.contents.len()
     }
 
-    /// The pool takes note of how much it holds.
+    /// Notes how many bytes it holds, as the pool does.
     pub(super) fn note_used(&mut self, memory: &Memory) {
         let now = self.used_now(memory);
         if !self.probed {
@@ -235,14 +235,14 @@ impl GuardModel {
         }
     }
 
-    /// Some of it is consumed next.
+    /// Notes the use before some bytes are consumed.
     pub(super) fn note_before_consuming(&mut self, memory: &Memory) {
         if self.base == 0 {
             self.note_used(memory);
         }
     }
 
-    /// Its `BytesMut` is lent out.
+    /// Notes that its `BytesMut` is lent out.
     pub(super) fn lend(&mut self, memory: &Memory) {
         self.note_used(memory);
         self.lent = true;
@@ -251,13 +251,13 @@ impl GuardModel {
     /// The most bytes that it held, as the pool records it.
     pub(super) fn most_used(&self, memory: &Memory) -> usize {
         match self.probed {
-            // The probe has taken the number's place. A full buffer lends it.
+            // The probe has overwritten the number. Only a full buffer lends it.
             true => self.consumed(memory) + self.view.capacity,
             false => self.used_now(memory).max(self.most),
         }
     }
 
-    /// The capacity that its pool sees while it is out.
+    /// The capacity that its pool counts while it is outstanding.
     pub(super) fn whole_capacity(&self) -> usize {
         match self.lent {
             true => self.view.capacity,
@@ -265,12 +265,12 @@ impl GuardModel {
         }
     }
 
-    /// Whether its return counts as that of one that was asked for.
+    /// Whether its return counts as a request.
     pub(super) fn was_asked_for(&self) -> bool {
         self.asked
     }
 
-    /// Makes room for `additional` bytes more without the heap.
+    /// Makes room for `additional` more bytes without the heap.
     pub(super) fn use_room(&mut self, memory: &Memory, additional: usize) -> bool {
         if self.looks_as_it_left(memory) {
             return false;
@@ -285,7 +285,7 @@ impl GuardModel {
         memory.try_reclaim(&mut self.view, additional)
     }
 
-    /// What to ask for where `needed` bytes are to fit, and `wanted` would be better.
+    /// The capacity to request if `needed` bytes must fit, and `wanted` would be better.
     pub(super) fn growth(&self, largest: usize, needed: usize, wanted: usize) -> usize {
         let capacity = self.view.capacity;
         let request = needed.max(wanted);
@@ -299,8 +299,8 @@ impl GuardModel {
         needed.max(2 * capacity)
     }
 
-    /// Empties the buffer. Its capacity if it is the whole of its allocation
-    /// then; `None` if a part is in use elsewhere.
+    /// Empties the buffer. Returns its capacity if it is then the whole of its allocation; `None`
+    /// if a part has another holder.
     pub(super) fn make_whole(&mut self, memory: &mut Memory) -> Option<usize> {
         self.view.contents.clear();
         if self.may_be_kept_as_it_is(memory) || self.is_alone_and_whole(memory) {
@@ -309,7 +309,7 @@ impl GuardModel {
         let is_known = self.is_known(memory);
         let view = &mut self.view;
         if !is_known && view.capacity == 0 && !memory.try_reclaim(view, 1) {
-            return Some(0); // taken out, and nothing left in its place
+            return Some(0); // taken out, with nothing left in its place
         }
         if !memory.is_alone(view) {
             return None;

@@ -1,27 +1,27 @@
-//! What a pool has learned of sizes, and what it knows since.
+//! The sizes that a pool has learned, and its state since the last calibration.
 //!
-//! Owns the targets, which classes are retired, and which returns the pool has recorded. While
-//! the pool records each return, it predicts each calibration and what it decides. Once a cache
-//! has had so many returns that the pool may look at a part of them, at random, what the pool
-//! decides is [adopted](Learned::adopt), if it can have come of what came back.
+//! Owns the targets, the retired classes, and the returns that the pool has recorded. While the
+//! pool records each return, the model predicts each calibration and its result. Once a cache has
+//! had many returns, the pool samples them at random. From then on the model
+//! [adopts](Learned::adopt) the pool's result, if it is possible after these returns.
 
 use super::pool::least_growth;
 use std::mem;
 use tierpool::{Histogram, Pool, Targets};
 
-/// Steps of lengths: up to 64 bytes, up to 128, and so on; the last has no end.
+/// Steps of lengths: up to 64 bytes, up to 128, and so on. The last one has no upper end.
 const STEPS: usize = 20;
 
-/// So many returns to one cache are recorded each, in one interval.
+/// This many returns to one cache, in one interval, are recorded one by one.
 const EACH_RECORDED: u64 = 64;
 
-/// How many returns a thread keeps to itself at most.
+/// The most returns that a thread keeps to itself.
 const TOLD_MOST: u64 = 4096;
 
-/// How many returns to one cache a sample may stand for at most.
+/// The most returns to one cache that one sample stands for.
 const STANDS_FOR_MOST: u64 = 95;
 
-/// The sizes that a pool aims at. As [`Targets`], which only a pool can make.
+/// The sizes that a pool aims at. Like [`Targets`], which only a pool can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Aim {
     pub(super) default_size: usize,
@@ -37,16 +37,16 @@ impl From<Targets> for Aim {
     }
 }
 
-/// What a pool gives to the next.
+/// The profile that a pool gives to the next one.
 #[derive(Clone, Debug)]
 pub(super) struct Saved {
     pub(super) targets: Option<Aim>,
     calls: u64,
-    /// Capacities above `max_size` that are kept all the same.
+    /// Capacities above `max_size` that are kept nevertheless.
     kept: Vec<usize>,
 }
 
-/// What a pool shows of what it has learned.
+/// The learned state that a pool shows.
 #[derive(Debug, PartialEq)]
 pub(super) struct Seen {
     targets: Aim,
@@ -60,7 +60,7 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn of(pool: &Pool) -> Self {
         let profile = pool.profile();
-        // No method shows these.
+        // No method returns these values.
         let text = format!("{profile:?}");
         let (_, list) = text.split_once("kept: [").expect("a list");
         let (list, _) = list.split_once(']').expect("a list that ends");
@@ -75,7 +75,7 @@ impl Seen {
     }
 }
 
-/// What one cache set has recorded and not told, and when it looks and tells next.
+/// The records of one cache set since it last told, and when it samples and tells next.
 #[derive(Clone, Default)]
 struct Notes {
     untold: [u64; STEPS],
@@ -85,33 +85,33 @@ struct Notes {
     sampling: Vec<Sampling>,
 }
 
-/// Which returns to one cache are looked at.
+/// Which returns to one cache are samples.
 #[derive(Clone, Default)]
 struct Sampling {
-    /// Returns in the interval of the last of them.
+    /// Returns in the interval of the last sample.
     lately: u64,
     interval: u64,
-    /// Whether only some may be looked at.
+    /// Whether the pool may skip returns, and not sample each.
     is_loose: bool,
 }
 
-/// What the model does not know, since returns to loose caches may have been looked at or not.
+/// The unknowns of the model. Returns to a loose cache may have been sampled or not.
 struct Unsure {
-    /// Returns of this interval of which samples may stand for others.
+    /// Returns of this interval that may be counted by samples of others.
     steps: [u64; STEPS],
-    /// Returns of those before for which a sample of this one may stand.
+    /// Returns of earlier intervals that a sample of this one may count.
     carried: u64,
-    /// Whether returns of a class may have counted as requests, or as more than one.
+    /// Whether returns of a class may have counted as one request or several.
     requests: Vec<bool>,
-    /// The same while it was retired.
+    /// As `requests`, for returns while the class was retired.
     noted: Vec<bool>,
 }
 
-/// What comes of a record.
+/// The actions that follow a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) calibrates: bool,
-    /// Looks whether a trim is due.
+    /// Checks whether a trim is due.
     pub(super) looks: bool,
 }
 
@@ -119,28 +119,28 @@ pub(super) struct Learned {
     /// The capacities of the pool's classes.
     capacities: &'static [usize],
     percentile: f64,
-    /// How many returns of one step are not enough.
+    /// A calibration is due when one step has more returns than this.
     threshold: u64,
     pub(super) targets: Option<Aim>,
     calls: u64,
     calibrations: u64,
-    /// The lengths that were recorded since, each at least once.
+    /// The lengths that were recorded since the last calibration, each at least once.
     lengths: Histogram,
-    /// Buffers that the drop rule discarded since the pool last looked for that or chose
-    /// targets, and the lengths that were recorded since.
+    /// Buffers that the drop rule discarded, and the lengths that were recorded. Both count since
+    /// the pool last checked discards or chose targets.
     discards: u64,
     since_look: Histogram,
-    /// Of each step, those that all sets have told since. Less than none while others, which
-    /// were seen before, are not told.
+    /// For each step, the returns that all sets have told since the last calibration. Negative
+    /// while others, which were seen before, are not told.
     told: [i64; STEPS],
     /// One per cache set.
     sets: Vec<Notes>,
     unsure: Option<Unsure>,
-    /// Requests of each class since, as far as they have come back.
+    /// Requests of each class since the last calibration, as far as they have come back.
     requests: Vec<u64>,
-    /// Whether what returns to a class is freed.
+    /// Whether buffers that return to a class are discarded.
     retired: Vec<bool>,
-    /// How often it was asked for, as far as the pool took note, while it was.
+    /// How often each class was requested while it was retired, as far as the pool has noted.
     noted: Vec<usize>,
 }
 
@@ -191,7 +191,7 @@ impl Learned {
         }
     }
 
-    /// What the pool must show.
+    /// The state that the pool must show.
     fn expected(&self) -> Seen {
         Seen {
             targets: self.targets.unwrap_or(Aim {
@@ -221,8 +221,7 @@ impl Learned {
             .map_or(largest.min(4096), |targets| targets.default_size)
     }
 
-    /// Notes that so many of a class were asked for while it was retired. The second request
-    /// brings it back.
+    /// Notes `count` requests of a class, if it was retired. The second request brings it back.
     pub(super) fn note_requests(&mut self, class: usize, count: usize) {
         if self.is_retired(class) {
             self.noted[class] += count;
@@ -233,7 +232,7 @@ impl Learned {
         }
     }
 
-    /// Notes that so many were made ahead of time.
+    /// Notes that `made` buffers were made ahead of time.
     pub(super) fn prefilled(&mut self, class: usize, made: usize, asked: usize) {
         self.requests[class] += made as u64;
         self.note_requests(class, asked);
@@ -248,7 +247,7 @@ impl Learned {
         classes.filter(|&at| self.retired[at]).collect()
     }
 
-    /// What a guard takes that appends to a full buffer of this capacity.
+    /// The capacity that a guard takes when it appends to a full buffer of this capacity.
     pub(super) fn larger_than(&self, capacity: usize) -> usize {
         let target = match self.targets {
             Some(targets) if capacity < targets.max_size => targets.max_size.min(capacity * 8),
@@ -258,7 +257,7 @@ impl Learned {
         target.max(least_growth(capacity))
     }
 
-    // ---- what is recorded ----
+    // ---- records ----
 
     fn notes(&mut self, set: usize) -> &mut Notes {
         if self.sets.len() <= set {
@@ -272,18 +271,18 @@ impl Learned {
         &mut self.sets[set]
     }
 
-    /// Whether the model knows which returns were recorded.
+    /// Whether the model knows which returns the pool has recorded.
     pub(super) fn is_sure(&self) -> bool {
         self.unsure.is_none()
     }
 
-    /// Whether the model knows that of the next return, too.
+    /// Whether the model will also know it of the next return.
     pub(super) fn stays_sure(&self) -> bool {
         self.is_sure() && self.loose_caches() == 0
     }
 
-    /// Whether a return to a cache, as it left, is surely looked at. If not, the model is
-    /// unsure from now on.
+    /// Whether the return of an unchanged buffer to a cache is surely a sample. If not, the model
+    /// is unsure from now on.
     pub(super) fn is_looked_at(&mut self, set: usize, class: usize) -> bool {
         let interval = self.calibrations;
         let sampling = &mut self.notes(set).sampling[class];
@@ -307,7 +306,7 @@ impl Learned {
         true
     }
 
-    /// A return of a buffer that was used as far as `used`, which is recorded.
+    /// Records the return of a buffer that held `used` bytes at most.
     pub(super) fn record(&mut self, set: usize, class: usize, used: usize, asked: bool) -> Next {
         if let Some(requests) = self.requests.get_mut(class) {
             *requests += u64::from(asked);
@@ -336,7 +335,7 @@ impl Learned {
         }
     }
 
-    /// A guard has outgrown a buffer of a class that was asked for.
+    /// Counts the request for a buffer that its guard has outgrown.
     pub(super) fn count_request(&mut self, class: usize) {
         if let Some(requests) = self.requests.get_mut(class) {
             *requests += 1;
@@ -347,7 +346,7 @@ impl Learned {
         self.told.into_iter().max().unwrap_or(0).max(0) as u64
     }
 
-    /// Has each return to a cache set be looked at again, as after a calibration on its thread.
+    /// Makes each return to a cache set a sample again, as after a calibration on its thread.
     pub(super) fn restart_samples(&mut self, set: usize) {
         let interval = self.calibrations;
         for sampling in &mut self.notes(set).sampling {
@@ -356,9 +355,10 @@ impl Learned {
         }
     }
 
-    /// A return to a loose cache, which is recorded or not, and for others or not.
+    /// A return to a loose cache. The pool may have recorded it or not, and other returns with it
+    /// or not.
     ///
-    /// `surely` if it is recorded, perhaps for others as well.
+    /// `surely`: it is recorded, perhaps together with others.
     pub(super) fn perhaps_record(&mut self, class: usize, used: usize, asked: bool, surely: bool) {
         let unsure = self.unsure.as_mut().expect("it is unsure");
         match surely {
@@ -375,24 +375,24 @@ impl Learned {
         }
     }
 
-    /// Notes that the drop rule has discarded a buffer of a class. Returns whether the pool looks
-    /// at the targets for that.
+    /// Notes that the drop rule has discarded a buffer of a class. Returns whether the pool checks
+    /// its targets then.
     pub(super) fn discard(&mut self) -> bool {
         self.discards += 1;
         self.discards >= 256
     }
 
-    // ---- to calibrate ----
+    // ---- calibrations ----
 
-    /// Chooses targets from the lengths since the last time. Returns the classes that are
+    /// Chooses targets from the lengths since the last calibration. Returns the classes that are
     /// retired then; `None` if nothing was recorded.
     pub(super) fn calibrate(&mut self) -> Option<Vec<usize>> {
         let lengths = self.lengths.clone();
         (!lengths.is_empty()).then(|| self.calibrate_from(&lengths))
     }
 
-    /// As [`calibrate`](Self::calibrate) from the lengths since the last look at discards, if
-    /// there were many of these.
+    /// As [`calibrate`](Self::calibrate), from the lengths since discards were last checked, if
+    /// there were many discards.
     pub(super) fn calibrate_if_many_discarded(&mut self) -> Option<Vec<usize>> {
         let risen = mem::take(&mut self.since_look);
         let left_out = 2.0 * (1.0 - self.percentile) * risen.calls() as f64;
@@ -434,8 +434,8 @@ impl Learned {
         caches.filter(|sampling| sampling.is_loose).count() as u64
     }
 
-    /// How many returns may have been recorded for certain others: for each step, and in all at
-    /// least and at most.
+    /// The returns that samples of others may have counted: for each step, and in all at least and
+    /// at most.
     fn bounds(&self) -> ([u64; STEPS], u64, u64) {
         let surely = self.lengths.steps();
         let Some(unsure) = &self.unsure else {
@@ -453,21 +453,29 @@ impl Learned {
         (most, least, calls + more)
     }
 
-    /// Where the model is unsure: takes over what the pool shows, if that may be. Returns the
-    /// classes that are retired, if it has calibrated.
+    /// Where the model is unsure: adopts the state that the pool shows, if it is possible. Returns
+    /// the classes that are retired, if the pool has calibrated.
     ///
-    /// `by_discards`, if the drop rule has just discarded many.
+    /// `by_discards`: the drop rule has discarded many buffers right before.
     pub(super) fn adopt(&mut self, pool: &Pool, by_discards: bool) -> Option<Vec<usize>> {
         let seen = Seen::of(pool);
         if seen.calibrations == self.calibrations {
             self.adopt_requests(&seen);
-            assert_eq!(seen, self.expected(), "it changes at a calibration");
+            assert_eq!(
+                seen,
+                self.expected(),
+                "the state changes only at a calibration"
+            );
             let late = self.threshold.saturating_add(self.lateness());
             let most = self.lengths.steps().into_iter().max().unwrap_or(0);
-            assert!(most <= late, "late: {most}, {late} may be");
+            assert!(most <= late, "late: {most} returns, at most {late}");
             return None;
         }
-        assert_eq!(seen.calibrations, self.calibrations + 1, "one at a time");
+        assert_eq!(
+            seen.calibrations,
+            self.calibrations + 1,
+            "one calibration at a time"
+        );
         self.check_adopted(&seen, by_discards);
         self.targets = seen.saved;
         self.calls = seen.calls;
@@ -480,8 +488,8 @@ impl Learned {
         Some(self.retired())
     }
 
-    /// As [`adopt`](Self::adopt), where the drop rule has discarded so many that the pool has looked
-    /// at the targets.
+    /// As [`adopt`](Self::adopt), after enough discards by the drop rule that the pool has
+    /// checked its targets.
     pub(super) fn adopt_if_many_discarded(&mut self, pool: &Pool) -> Option<Vec<usize>> {
         let retired = self.adopt(pool, true);
         self.discards = 0;
@@ -489,27 +497,27 @@ impl Learned {
         retired
     }
 
-    /// The most calls of one step that there may be beyond those that are enough.
+    /// The most returns of one step that may come after the threshold, before a calibration.
     fn lateness(&self) -> u64 {
-        // A thread keeps a sixteenth to itself, and tells with the next sample.
+        // A thread keeps a sixteenth of the threshold to itself, and tells it with the next sample.
         let untold = STANDS_FOR_MOST + self.threshold / 16 + 1;
         untold.saturating_mul(self.sets.len() as u64)
     }
 
-    /// A retired class may have been asked for more often than the model knows.
+    /// Adopts requests of a retired class that the model could not count.
     fn adopt_requests(&mut self, seen: &Seen) {
         let unsure = self.unsure.as_ref().expect("it is unsure");
         for at in 0..self.capacities.len() {
             let kept = seen.kept.contains(&self.capacities[at]);
             if self.retired[at] && kept {
-                assert!(unsure.noted[at], "nobody asked for class {at}");
+                assert!(unsure.noted[at], "class {at} was not requested");
                 self.retired[at] = false;
                 self.noted[at] = 0;
             }
         }
     }
 
-    /// What a calibration may decide where it is not known what it was made from.
+    /// Checks the result of a calibration if the model does not know the recorded returns.
     fn check_adopted(&self, seen: &Seen, by_discards: bool) {
         let (most, least_calls, most_calls) = self.bounds();
         let calls = match by_discards {
@@ -523,7 +531,7 @@ impl Learned {
         } = seen.saved.expect("it has calibrated");
         let occurs = |size| most[step_of(size)] > 0 && size == 64 << step_of(size);
         assert!(occurs(default_size), "{most:?}: {seen:?}");
-        // Unless it stays, it is the most frequent one.
+        // The default size is the most frequent step, unless it has stayed.
         let surely = self.lengths.steps();
         let is_new = self
             .targets
@@ -548,7 +556,7 @@ impl Learned {
             let left_out = (1.0 - self.percentile) * most_calls as f64 + 1.0;
             assert!(above as f64 <= left_out, "{surely:?}: {seen:?}");
         }
-        // What is kept above it was asked for, and what was asked for is kept.
+        // A class kept above `max_size` was requested, and each requested class is kept.
         let unsure = self.unsure.as_ref().expect("it is unsure");
         let max_class = class_for_request(self.capacities, max_size);
         for at in 0..self.capacities.len() {
@@ -559,7 +567,8 @@ impl Learned {
         }
     }
 
-    /// The pool was told to calibrate. Returns the classes that are retired then, if it did.
+    /// Follows an explicit calibration. Returns the classes that are retired then, if there was
+    /// one.
     pub(super) fn recalibrated(&mut self, pool: &Pool) -> Option<Vec<usize>> {
         if self.is_sure() {
             return self.calibrate();
@@ -574,8 +583,8 @@ impl Learned {
         retired
     }
 
-    /// Where the model is unsure: whether the calibration that the pool shows, if it does, can have
-    /// come of discards alone.
+    /// Where the model is unsure: whether discards alone can explain the calibration that the pool
+    /// shows, if it shows one.
     pub(super) fn is_due_for_discards_alone(&self) -> bool {
         let (most, ..) = self.bounds();
         self.discards >= 255 && most.iter().all(|&calls| calls <= self.threshold)
@@ -588,13 +597,12 @@ fn step_of(len: usize) -> usize {
     step.unwrap_or(STEPS - 1)
 }
 
-/// The smallest class that holds a request; above the largest, the index after it.
+/// The smallest class for a request; above the largest class, the index after it.
 pub(super) fn class_for_request(capacities: &[usize], request: usize) -> usize {
     capacities.partition_point(|&capacity| capacity < request)
 }
 
-/// The targets that must come of these lengths, each recorded, where those before were
-/// `current`.
+/// The targets that follow from these lengths, each recorded, if the targets before were `current`.
 fn targets_after(current: Option<Aim>, lengths: &Histogram, percentile: f64) -> Option<Aim> {
     let new = lengths.targets(percentile).map(Aim::from);
     let (Some(new), Some(current)) = (new, current) else {

@@ -1,14 +1,14 @@
-//! What a pool holds of one class, as lists: threads' caches, and the depot.
+//! The buffers that a pool holds of one class, as lists: threads' caches, and the depot.
 //!
-//! Owns in which order idle buffers come and go there, and which ones were not needed
-//! since the last trim. Knows nothing of limits: it is told what to move.
+//! Owns the order in which idle buffers come and go there, and which ones were not needed since the
+//! last trim. Knows nothing of limits: its callers decide how many buffers to move.
 
 use super::memory::{Memory, View, Zeros};
 use std::collections::VecDeque;
 use std::mem;
 
-/// Names a thread of one model. Never used twice: one that takes an ended thread's
-/// place is another.
+/// Names a thread of one model. Never used twice: a thread that takes an ended thread's place has
+/// another name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life(pub(super) usize);
 
@@ -16,12 +16,12 @@ pub(super) struct Life(pub(super) usize);
 #[derive(Debug)]
 pub(super) struct Idle {
     pub(super) capacity: usize,
-    /// `None` where it was made by `prefill`, and nobody has seen it yet.
+    /// `None` if `prefill` made it, and no guard has had it yet.
     pub(super) view: Option<View>,
     /// Which of its bytes the pool knows to be zero.
     pub(super) zeros: Zeros,
-    /// Whether it has been in this cache since before the last trim. Not used in
-    /// the depot, where a trim goes by number.
+    /// Whether it has been in this cache since before the last trim. Not used in the depot, where a
+    /// trim counts buffers.
     pub(super) unneeded: bool,
 }
 
@@ -33,7 +33,7 @@ impl Idle {
     }
 }
 
-/// What a pool keeps for one thread at a time, and for the next one after it.
+/// The caches of one thread, and of the next thread after it.
 #[derive(Debug)]
 pub(super) struct CacheSet {
     /// The thread that has it; `None` once that has ended.
@@ -42,11 +42,11 @@ pub(super) struct CacheSet {
     pub(super) caches: Vec<Cache>,
 }
 
-/// One thread's cache of one class: the last that came is the first that goes.
+/// One thread's cache of one class: last in, first out.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     pub(super) held: Vec<Idle>,
-    /// How many it may hold now.
+    /// How many buffers it may hold now.
     pub(super) room: usize,
 }
 
@@ -55,7 +55,7 @@ impl Cache {
         self.held.len() < self.room
     }
 
-    /// Whether a get finds one here without going the slow way.
+    /// Whether a get finds a buffer here on the fast path.
     pub(super) fn has_needed(&self) -> bool {
         self.held.last().is_some_and(|idle| !idle.unneeded)
     }
@@ -64,19 +64,18 @@ impl Cache {
         self.held.iter().filter(|idle| idle.unneeded).count()
     }
 
-    /// Takes out what came first, and its room.
+    /// Takes out the oldest buffers, and their room.
     pub(super) fn flush(&mut self, count: usize) -> Vec<Idle> {
         let mut magazine: Vec<Idle> = self.held.drain(..count).collect();
         self.room -= count;
-        // Those of before the last trim come first, and the other way round.
+        // Buffers from before the last trim come first, in reverse order.
         let before = magazine.iter().take_while(|idle| idle.unneeded).count();
         magazine[..before].reverse();
         magazine.iter_mut().for_each(|idle| idle.unneeded = false);
         magazine
     }
 
-    /// Moves the `count` that came first to the depot, and gives up all room
-    /// that holds nothing.
+    /// Moves the `count` oldest buffers to the depot, and gives up all empty room.
     pub(super) fn hand_on(&mut self, depot: &mut Depot, mut count: usize) {
         while count > 0 {
             let out = count.min(depot.magazine);
@@ -86,8 +85,8 @@ impl Cache {
         self.room = self.held.len();
     }
 
-    /// Takes out what was not needed, or all, in batches of the class's, and gives up all
-    /// room that holds nothing. The rest is not needed from now on.
+    /// Takes out the buffers that were not needed, or all, in batches of the class's size, and
+    /// gives up all empty room. The buffers that stay are not needed from now on.
     pub(super) fn take_idle(&mut self, all: bool, full: usize) -> Vec<Vec<Idle>> {
         /// The pool takes out as many at once.
         const MOST: usize = 32;
@@ -109,13 +108,13 @@ impl Cache {
     }
 }
 
-/// What a piece of a trim frees at most, which a get or a drop does.
+/// The most that a piece of a trim frees, within a get or a drop.
 pub(super) const PIECE: Allowance = Allowance {
     buffers: 64,
     bytes: 512 << 10,
 };
 
-/// How much a piece of a trim may yet free.
+/// How much more a piece of a trim may free.
 pub(super) struct Allowance {
     pub(super) buffers: usize,
     pub(super) bytes: usize,
@@ -132,15 +131,15 @@ impl Allowance {
     }
 }
 
-/// A queue of the depot: first in, first out within each of its segments, the
-/// first of which with room, or with an item, is used.
+/// A queue of the depot: first in, first out within each segment. The first segment with room, or
+/// with an item, is used.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     segments: Vec<VecDeque<T>>,
     first: usize,
-    /// How many segments there are or were reserved.
+    /// How many segments were made.
     made: usize,
-    /// Fewest held since the last trim.
+    /// Fewest items held since the last trim.
     low: usize,
 }
 
@@ -173,7 +172,7 @@ impl<T> Queue<T> {
         self.segments[at].push_back(item);
     }
 
-    /// Pushes an item that was not needed, if no segment is to be made for it.
+    /// Pushes an item that was not needed, if that needs no new segment.
     fn push_unneeded(&mut self, item: T, low: usize) -> Result<(), T> {
         if self.free_segment() >= self.made {
             return Err(item);
@@ -209,18 +208,18 @@ impl<T> Queue<T> {
     }
 }
 
-/// What all threads share of one class. Buffers of exactly its capacity go through
-/// the caches and, by the magazine, through here; others are loose here.
+/// The buffers of one class that all threads share. Buffers of exactly its capacity move by the
+/// magazine between here and the caches. Others are kept loose here.
 #[derive(Debug)]
 pub(super) struct Depot {
     pub(super) capacity: usize,
-    /// The most that one cache may have room for.
+    /// The most room that one cache may have.
     pub(super) cache_most: usize,
-    /// How many move at once between a cache and here.
+    /// How many buffers move at once between a cache and the depot.
     pub(super) magazine: usize,
     pub(super) magazines: Queue<Vec<Idle>>,
     pub(super) loose: Queue<Idle>,
-    /// A buffer that is freed in pieces, and how many bytes of it are left.
+    /// A buffer that is freed in parts, and how many bytes of it are left.
     freeing: Option<(Idle, usize)>,
 }
 
@@ -241,7 +240,7 @@ impl Depot {
         }
     }
 
-    /// What is leased for what is here: as many, and of so many bytes.
+    /// The leases of the buffers here: their number, and their bytes.
     pub(super) fn leased(&self) -> (usize, usize) {
         let ordinary = self.magazines.len() * self.magazine;
         let (buffers, bytes) = self.loose_idle().fold((0, 0), |(buffers, bytes), idle| {
@@ -259,7 +258,7 @@ impl Depot {
         self.magazines.iter().flatten().chain(self.loose_idle())
     }
 
-    /// Keeps ordinary ones, whole magazines as such.
+    /// Keeps ordinary buffers, whole magazines as such.
     pub(super) fn keep(&mut self, batch: Vec<Idle>) {
         if batch.len() == self.magazine {
             self.magazines.push(batch);
@@ -275,9 +274,9 @@ impl Depot {
             .for_each(|idle| self.loose.push(idle));
     }
 
-    /// Keeps ordinary ones that were not needed in a cache, as far as there is room without
-    /// growing. Returns those of the others that `left` allows to free, and keeps the rest.
-    /// Unless `all`, those that it keeps are the next that a trim frees.
+    /// Keeps ordinary buffers that were not needed in a cache, as far as there is room without
+    /// growing. Of the rest, returns those that `left` allows to free, and keeps the others. Unless
+    /// `all`, the buffers that it keeps are the next ones that a trim frees.
     pub(super) fn keep_unneeded(
         &mut self,
         mut batch: Vec<Idle>,
@@ -315,7 +314,7 @@ impl Depot {
             0 => self.loose.reserve(len),
             full => {
                 self.magazines.reserve(len.div_ceil(full));
-                self.loose.reserve(len.min(1)); // the model keeps none idle
+                self.loose.reserve(len.min(1)); // the model sets no `keep_idle`
             }
         }
     }
@@ -352,12 +351,12 @@ impl Depot {
         freed
     }
 
-    /// Goes on with the buffer that is freed in pieces, as far as is allowed.
+    /// Continues with the buffer that is freed in parts, as far as is allowed.
     pub(super) fn end_freeing(&mut self, left: &mut Allowance) -> Vec<Idle> {
         let Some((idle, bytes)) = self.freeing.take() else {
             return Vec::new();
         };
-        // Elsewhere, no part of a buffer can be freed.
+        // On other systems, no part of a buffer can be freed.
         if cfg!(target_os = "linux") && bytes > left.bytes {
             self.freeing = Some((idle, bytes - left.bytes));
             left.use_up(0, left.bytes);

@@ -1,7 +1,6 @@
 //! Allocations, and which part of one each `BytesMut` or `Bytes` covers.
 //!
-//! Owns what `bytes` does with them: splits, and room that comes back. Knows nothing of
-//! pools.
+//! Owns the rules of `bytes`: splits, and room that comes back. Knows nothing of pools.
 
 use bytes::BytesMut;
 use std::collections::BTreeMap;
@@ -13,13 +12,13 @@ pub(super) struct Allocation {
     pub(super) base: usize,
     pub(super) capacity: usize,
     pub(super) views: usize,
-    /// Whether its `BytesMut` counts its parts; it does from the first split on.
+    /// Whether its `BytesMut` counts its parts. It does from the first split on.
     pub(super) counted: bool,
-    /// How far from its beginning on there have ever been contents.
+    /// How far contents have ever reached from its beginning.
     written: usize,
 }
 
-/// What one `BytesMut` or `Bytes` covers of an allocation.
+/// The part of an allocation that one `BytesMut` or `Bytes` covers.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) allocation: usize,
@@ -28,18 +27,18 @@ pub(super) struct View {
     pub(super) contents: Vec<u8>,
 }
 
-/// Which bytes of a buffer its pool knows to be initialised, and to be zero. Counted from the
+/// Which bytes of a buffer its pool knows to be initialised, and to be zero. Offsets are from the
 /// buffer's beginning.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Zeros {
     pub(super) initialised: usize,
-    /// If `known`, those from here to `initialised` are zero, except those in use.
+    /// If `known`, the bytes from here to `initialised` are zero, except used ones.
     pub(super) from: usize,
     pub(super) known: bool,
 }
 
 impl Zeros {
-    /// Of a new buffer that the system has zeroed.
+    /// For a new buffer that the system has zeroed.
     pub(super) fn all(capacity: usize) -> Self {
         Zeros {
             initialised: capacity,
@@ -63,7 +62,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The view of a `BytesMut` that is alone on its allocation.
+    /// The view of a `BytesMut` that shares its allocation with no other.
     pub(super) fn seen(&mut self, buf: &BytesMut, offset: usize, counted: bool) -> View {
         self.last += 1;
         self.allocations.insert(
@@ -84,7 +83,7 @@ impl Memory {
         }
     }
 
-    /// The view of a new buffer. Only its beginning is seen.
+    /// The view of a new buffer. Only its address is known.
     pub(super) fn made(&mut self, base: usize, capacity: usize) -> View {
         self.last += 1;
         self.allocations.insert(
@@ -105,7 +104,7 @@ impl Memory {
         }
     }
 
-    /// Notes that bytes behind a view's contents were written to.
+    /// Notes that bytes behind a view's contents were written.
     pub(super) fn note_written_behind(&mut self, view: &View, count: usize) {
         let allocation = self.allocations.get_mut(&view.allocation).unwrap();
         let end = view.offset + view.contents.len() + count;
@@ -120,27 +119,27 @@ impl Memory {
         self.of(view).base + view.offset
     }
 
-    /// Notes where a view has contents.
+    /// Notes which bytes of a view are contents.
     pub(super) fn note_written(&mut self, view: &View) {
         let allocation = self.allocations.get_mut(&view.allocation).unwrap();
         let end = view.offset + view.contents.len();
         allocation.written = end.max(allocation.written);
     }
 
-    /// A buffer has all of an allocation, and nothing is left of what there ever was in it. So many
-    /// bytes `behind` its contents may have been written to since.
+    /// Asserts that a buffer with all of an allocation shows no old contents. Up to `behind` bytes
+    /// behind its contents may have been written since.
     ///
     /// # Panics
     ///
-    /// - If there is.
+    /// - If old contents are left.
     pub(super) fn assert_wiped(&self, buf: &BytesMut, view: &View, behind: usize) {
         let written = self.of(view).written;
         assert!(view.offset == 0 && written <= buf.capacity());
         // Under Miri, a `BytesMut` gives no right to read behind its contents.
         if !cfg!(miri) {
-            // SAFETY: the buffer has these bytes, and they were written to.
+            // SAFETY: the bytes are within the buffer's capacity, and they were written.
             let bytes = unsafe { std::slice::from_raw_parts(buf.as_ptr(), written) };
-            // A guard that grew into it may have written what was lent beside the one before.
+            // A guard that grew into it may have written the bytes lent beside its old buffer.
             let probe = if buf.is_empty() {
                 0
             } else {
@@ -163,7 +162,7 @@ impl Memory {
         }
     }
 
-    /// Cuts off what lies before `at`, and returns it.
+    /// Cuts off the bytes before `at`, and returns them.
     pub(super) fn split_to(&mut self, view: &mut View, at: usize) -> View {
         let allocation = self.allocations.get_mut(&view.allocation).unwrap();
         allocation.views += 1;
@@ -180,7 +179,7 @@ impl Memory {
         head
     }
 
-    /// Cuts off what lies from `at` on, and returns it.
+    /// Cuts off the bytes from `at` on, and returns them.
     pub(super) fn split_off(&mut self, view: &mut View, at: usize) -> View {
         let allocation = self.allocations.get_mut(&view.allocation).unwrap();
         allocation.views += 1;

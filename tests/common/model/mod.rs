@@ -1,34 +1,34 @@
-//! The pool as plain lists: what each operation must do, on up to four threads in
-//! lock-step.
+//! The pool as plain lists: the required effect of each operation, on up to four threads that take
+//! turns.
 //!
-//! Runs each [`Op`] on real pools and on lists, and compares contents, capacities, memory
-//! and counts after it. Knows nothing of where the operations come from: the property
-//! tests, the fuzz target `ops` and the soak test all feed it.
+//! Runs each [`Op`] on real pools and on lists. After it, compares contents, capacities, memory and
+//! counts. Knows nothing of the source of the operations: the property tests, the fuzz target `ops`
+//! and the soak test.
 //!
-//! It predicts which idle buffer a get returns. That is not promised, but else
-//! the model could not say which ones a trim has freed. It does not predict what
-//! the heap gives to a `BytesMut` that grows by itself: it sees the new capacity.
+//! It predicts which idle buffer a get returns. That is not promised, but otherwise the model could
+//! not tell which buffers a trim has freed. It does not predict the capacity that the heap gives to
+//! a `BytesMut` that grows by itself: it reads the new capacity.
 //!
-//! Nor does it predict at which returns a pool looks, once a thread's cache has had so many that
-//! only some are drawn, at random. As long as each is looked at, it predicts each calibration.
-//! From then on it takes over when the pool calibrates and what it decides, if that can have
-//! come of what came back, and predicts what follows from it. A trim that is due would be gone on
-//! with at returns that it does not know, so it has the pool do all of it first.
+//! It does not predict which returns a pool samples at random, once a thread's cache has had many.
+//! As long as each return is a sample, it predicts each calibration. After that, it adopts the time
+//! and the result of the pool's calibrations, if they are possible, and predicts their effects. A
+//! return that the model does not know of could continue a due trim. So the model makes the pool
+//! finish a due trim first.
 //!
-//! One thread acts at a time, so all of it is exact. What threads do to each other while
-//! both are at it is for the loom models and for the free-for-all of the soak test.
+//! One thread acts at a time, so all of it is exact. The loom models and the free-for-all of the
+//! soak test check threads that act at the same time.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `mod.rs` | which thread acts |
-//! | `world.rs` | what an operation does to guards; the comparisons |
+//! | `world.rs` | the effect of an operation on guards; the comparisons |
 //! | `pieces.rs` | parts that share a guard's buffer |
-//! | `rooms.rs` | rooms that are lent to be filled, and zeros |
-//! | `guard.rs` | what a pool notes on a buffer that is out |
+//! | `rooms.rs` | rooms that are lent for writing, and zeros |
+//! | `guard.rs` | a pool's notes on an outstanding buffer |
 //! | `pool.rs` | the rules of one pool, and its counts |
 //! | `levels.rs` | threads' caches and depots, as lists |
-//! | `learned.rs` | targets, and what is retired |
-//! | `memory.rs` | allocations, and what parts of them are used |
+//! | `learned.rs` | targets, and retired classes |
+//! | `memory.rs` | allocations, and their parts in use |
 //! | `crew.rs` | the threads |
 //! | `op.rs` | the operations, and how pools are made |
 //! | `bytes.rs` | any byte string as operations |
@@ -51,25 +51,25 @@ use crew::Crew;
 use tierpool::Counts;
 use world::World;
 
-/// How many threads take turns, the one that has the model included.
+/// How many threads take turns, including the one that has the model.
 pub const THREADS: usize = 4;
 
-/// Two pools at a time and what was taken from them, real and modelled.
+/// Two pools at a time and their buffers, real and modelled.
 pub struct Model {
-    /// On its way while another thread acts.
+    /// `None` while another thread acts.
     world: Option<World>,
     crew: Crew<World, THREADS>,
-    /// The thread that acts. The first is the one that calls, and not of the crew.
+    /// The thread that acts. Thread 0 is the calling thread, and not of the crew.
     acting: usize,
 }
 
 impl Model {
-    /// Two pools that are made like this.
+    /// A model of two pools with these options.
     pub fn new(options: &[Options; 2]) -> Self {
         Self::with_threads(options, || ())
     }
 
-    /// As [`new`](Self::new). Each other thread does `at_start` first.
+    /// As [`new`](Self::new). Each other thread calls `at_start` first.
     pub fn with_threads(options: &[Options; 2], at_start: fn()) -> Self {
         Model {
             world: Some(World::new(options)),
@@ -78,7 +78,7 @@ impl Model {
         }
     }
 
-    /// What a pool has done; all 0 if it has ended.
+    /// A pool's counts; all 0 if it has ended.
     pub fn total(&self, pool: usize) -> Counts {
         self.world().total(pool)
     }
@@ -87,7 +87,7 @@ impl Model {
     ///
     /// # Panics
     ///
-    /// - If the pool does what it must not. [`check`](Self::check) sees more.
+    /// - If the pool breaks a rule. [`check`](Self::check) finds more.
     pub fn apply(&mut self, op: &Op) {
         match *op {
             Op::On { thread } => self.act_on(thread % THREADS),
@@ -95,7 +95,7 @@ impl Model {
             _ if self.acting == 0 => self.world_mut().apply(op),
             _ => {
                 let (world, op) = (self.world.take(), op.clone());
-                let world = world.expect("no panic came before");
+                let world = world.expect("no earlier panic");
                 let world = self
                     .crew
                     .act(self.acting, world, move |world| world.apply(&op));
@@ -104,7 +104,7 @@ impl Model {
         }
     }
 
-    /// Compares everything that can be seen.
+    /// Compares all visible state.
     ///
     /// # Panics
     ///
@@ -113,7 +113,7 @@ impl Model {
         self.world_mut().check();
     }
 
-    /// Ends the other threads and drops all that is out, with a check after each.
+    /// Ends the other threads and drops all outstanding buffers, with a check after each.
     ///
     /// # Panics
     ///
@@ -142,10 +142,10 @@ impl Model {
     }
 
     fn world(&self) -> &World {
-        self.world.as_ref().expect("no panic came before")
+        self.world.as_ref().expect("no earlier panic")
     }
 
     fn world_mut(&mut self) -> &mut World {
-        self.world.as_mut().expect("no panic came before")
+        self.world.as_mut().expect("no earlier panic")
     }
 }

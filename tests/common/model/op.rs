@@ -1,7 +1,7 @@
-//! What can be done to the model's pools, and how these are made.
+//! The operations on the model's pools, and the options of these pools.
 
-/// The size classes that a pool may have. Of the first: one of which the levels hold
-/// plenty, some between, and two of which they hold few.
+/// The size classes that a pool may have. In the first ladder, the levels hold many buffers of one
+/// class, some of others, and few of two.
 pub const LADDERS: [&[usize]; 4] = [
     &[64, 200, 1024, 300_000, 3 << 20],
     &[100, 512, 3000, 16_384],
@@ -9,10 +9,10 @@ pub const LADDERS: [&[usize]; 4] = [
     &[256],
 ];
 
-/// What a pool of the model may retain.
+/// The limits on the bytes that a pool of the model may retain.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Classes above it are left out: see [`Options::capacities`].
+    /// Classes above this are left out: see [`Options::capacities`].
     pub retain_bytes: usize,
     pub max_per_class: usize,
     pub thread_cache_bytes: usize,
@@ -26,25 +26,25 @@ impl Bounds {
     };
 }
 
-/// How a pool of the model is made.
+/// The options of a pool of the model.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which of [`LADDERS`].
+    /// An index in [`LADDERS`].
     pub ladder: usize,
     pub bounds: Bounds,
     pub zero_on_return: bool,
     pub reuse_initialised: bool,
     pub compact_below: u8,
-    /// How many returns of one step are not enough for a calibration.
+    /// A calibration is due when one step has more returns than this.
     pub threshold: u64,
-    /// Of which part of the lengths `max_size` holds at least.
+    /// The part of the lengths that `max_size` must hold.
     pub percentile: f64,
-    /// In which place the pool is whose profile it begins with, if that has not ended.
+    /// The place of the pool whose profile this pool begins with, if that pool has not ended.
     pub profile_of: Option<usize>,
 }
 
 impl Options {
-    /// Of the first ladder, without bounds; calibrates when it is told to.
+    /// The first ladder, without bounds; only explicit calibrations.
     pub const PLAIN: Options = Options {
         ladder: 0,
         bounds: Bounds::NONE,
@@ -56,8 +56,8 @@ impl Options {
         profile_of: None,
     };
 
-    /// The size classes: those of the ladder that the budget holds, since no pool can have
-    /// others. All of them where it keeps nothing.
+    /// The size classes of the ladder that fit the budget, since no pool may have larger ones. All
+    /// of them if the pool keeps nothing.
     pub(super) fn capacities(&self) -> &'static [usize] {
         let ladder = LADDERS[self.ladder % LADDERS.len()];
         let held = ladder.partition_point(|&class| class <= self.bounds.retain_bytes);
@@ -67,7 +67,7 @@ impl Options {
         }
     }
 
-    /// As it is given to the builder: a budget below the smallest class keeps nothing.
+    /// The builder's option. A budget below the smallest class keeps nothing.
     pub(super) fn retain_bytes(&self) -> usize {
         match self.bounds.retain_bytes < self.capacities()[0] {
             true => 0,
@@ -76,17 +76,17 @@ impl Options {
     }
 }
 
-/// What becomes of a room that was lent out.
+/// The way in which a lent room is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     Announced,
     Failed,
     Panicked,
-    /// By a read of a file, which writes no more than it announces.
+    /// By a read of a file, which writes no more bytes than it announces.
     Read,
 }
 
-/// What can be done to a part of a guard.
+/// The operations on a part of a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnPiece {
     Clone,
@@ -116,8 +116,8 @@ impl OnPiece {
     ];
 }
 
-/// One operation. Places in lists count round their length, so that every
-/// number means something; on an empty list the operation does nothing.
+/// One operation. Places in lists wrap at their length, so that every number is valid. On an empty
+/// list the operation does nothing.
 #[derive(Clone, Debug)]
 pub enum Op {
     Get {
@@ -140,13 +140,13 @@ pub enum Op {
         size: usize,
         count: usize,
     },
-    /// A new `BytesMut` of this capacity, with this much in it at most.
+    /// Adopts a new `BytesMut` of this capacity, with at most this many bytes of contents.
     Adopt {
         pool: usize,
         capacity: usize,
         len: usize,
     },
-    /// A part that was split off or detached.
+    /// Adopts a part that was split off or detached.
     AdoptPart {
         pool: usize,
         part: usize,
@@ -166,13 +166,13 @@ pub enum Op {
         guard: usize,
         additional: usize,
     },
-    /// Cuts the `BytesMut` inside to the capacity with which it came, or to less.
+    /// Cuts the `BytesMut` inside to the capacity that it came with, or to less.
     CutBack {
         guard: usize,
         less: usize,
         keep: bool,
     },
-    /// Writes to one chunk of the guard, as much as fits there, and announces it except a few bytes.
+    /// Writes as much as fits to one chunk of the guard, and announces all but a few bytes.
     Fill {
         guard: usize,
         len: usize,
@@ -243,14 +243,14 @@ pub enum Op {
         guard: usize,
         len: usize,
     },
-    /// Lends a room to be filled with this much of it, and a bit more that is not announced.
+    /// Lends a room, fills this much of it, and writes a few more bytes without announcing them.
     FillWith {
         guard: usize,
         room: usize,
         len: usize,
         how: Filled,
     },
-    /// Writes to the spare room, and does not announce it.
+    /// Writes to the spare room, without announcing it.
     Scribble {
         guard: usize,
         len: usize,
@@ -269,7 +269,7 @@ pub enum Op {
     Detach {
         guard: usize,
     },
-    /// Never dropped, until all is compared; a few times at most.
+    /// Forgets a guard until the end of the run; a few times at most.
     Forget {
         guard: usize,
     },
@@ -315,21 +315,21 @@ pub enum Op {
     NewHandle {
         pool: usize,
     },
-    /// The last handle ends the pool; guards stay.
+    /// Drops the last handle, which ends the pool. Its guards stay.
     DropHandle {
         pool: usize,
     },
-    /// Ends the pool in this place, if it has not ended, and makes another there.
+    /// Ends the pool in this place, unless it has ended, and makes another one there.
     NewPool {
         pool: usize,
         options: Options,
     },
-    /// All operations from now on are this thread's, until the next of these. If it has
-    /// not begun, or has ended, it begins. The first is the one that has the model.
+    /// Lets this thread run the operations up to the next `On`. Starts the thread if it has not
+    /// begun or has ended. Thread 0 has the model.
     On {
         thread: usize,
     },
-    /// Ends a thread, unless it is the first. If it was at work, that is next.
+    /// Ends a thread, except thread 0. If it was acting, thread 0 acts next.
     EndThread {
         thread: usize,
     },

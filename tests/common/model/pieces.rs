@@ -1,6 +1,6 @@
 //! Parts that share a guard's buffer: `PooledBytes`, and `Bytes` that own one.
 //!
-//! Owns who holds each buffer. The buffer returns with the last of them: exactly once.
+//! Owns who holds each buffer. The last holder returns the buffer, exactly once.
 
 use super::guard::GuardModel;
 use super::memory::View;
@@ -11,15 +11,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use std::mem;
 use tierpool::PooledBytes;
 
-/// Pieces at once: bounds what is compared.
+/// The most pieces at once: bounds the cost of comparisons.
 const PIECES_MAX: usize = 200;
 
-/// A buffer that parts hold.
+/// A buffer that parts hold, or have held.
 pub(super) struct Cell {
-    /// The guard included, if it is there.
+    /// Includes the guard, while that is there.
     holders: usize,
     pool: usize,
-    /// The buffer as the guard left it, if it has.
+    /// The buffer as the guard left it, once it has.
     left: Option<GuardModel>,
 }
 
@@ -27,11 +27,11 @@ pub(super) struct Cell {
 pub(super) struct Piece {
     pub(super) real: PooledBytes,
     pub(super) contents: Vec<u8>,
-    /// `None` if it holds no buffer.
+    /// `None` if the part holds no buffer.
     cell: Option<usize>,
 }
 
-/// A part that a `Bytes` owns, and slices of that.
+/// A part that a `Bytes` owns, and slices of the `Bytes`.
 pub(super) struct Frozen {
     pub(super) slices: Vec<(Bytes, Vec<u8>)>,
     pub(super) cell: usize,
@@ -40,7 +40,7 @@ pub(super) struct Frozen {
 impl World {
     // ---- who holds a buffer ----
 
-    /// The number of a buffer, which is new if it has none: then one holds it.
+    /// The number of a buffer. A buffer without one gets a new one, with one holder.
     fn cell_of(&mut self, pool: usize, cell: Option<usize>) -> usize {
         cell.unwrap_or_else(|| {
             self.last_cell += 1;
@@ -58,7 +58,7 @@ impl World {
         self.cells.get_mut(&cell).unwrap().holders += 1;
     }
 
-    /// Before one of its holders really goes.
+    /// Must run before a real holder is dropped.
     pub(super) fn before_release(&mut self, cell: usize) {
         let Cell { holders, pool, .. } = self.cells[&cell];
         if holders == 1 {
@@ -67,19 +67,19 @@ impl World {
         }
     }
 
-    /// A part is gone.
+    /// Notes that a part is gone.
     pub(super) fn release(&mut self, cell: usize) {
         let held = self.cells.get_mut(&cell).unwrap();
         held.holders -= 1;
         if held.holders == 0 {
             let Cell { pool, left, .. } = self.cells.remove(&cell).unwrap();
-            let mut left = left.expect("the guard would be a holder");
+            let mut left = left.expect("a guard that has not left is a holder");
             left.left_by_all(&self.memory);
             self.returned(pool, left);
         }
     }
 
-    /// A guard is gone, or has taken another buffer.
+    /// Notes that a guard is gone, or has taken another buffer.
     pub(super) fn dropped(&mut self, pool: usize, mut model: GuardModel) {
         let shared = model.shared;
         if shared {
@@ -100,7 +100,7 @@ impl World {
         self.returned(pool, model);
     }
 
-    /// Whether parts hold a guard's buffer, as the guard finds out now.
+    /// Whether parts hold a guard's buffer. The guard notes the result, too.
     pub(super) fn is_shared(&mut self, at: usize) -> bool {
         let model = &mut self.guards[at].model;
         if model.shared {
@@ -111,7 +111,7 @@ impl World {
 
     // ---- guards that share ----
 
-    /// A guard has taken a fresh buffer, and left its own to the parts.
+    /// Notes that a guard has taken a fresh buffer, and left its own to the parts.
     pub(super) fn must_have_moved_on(&mut self, at: usize, additional: usize, room: Room) {
         let model = &self.guards[at].model;
         let (needed, capacity) = (model.view.contents.len() + additional, model.capacity);
@@ -152,7 +152,7 @@ impl World {
         self.dropped(pool, left);
     }
 
-    /// Lends a guard's `BytesMut`.
+    /// Notes that a guard's `BytesMut` is lent.
     pub(super) fn lend(&mut self, at: usize) {
         self.observe(at);
         let _lent: &mut BytesMut = &mut self.guards[at].real;
@@ -172,7 +172,7 @@ impl World {
 
     pub(super) fn detach(&mut self, at: usize) {
         self.observe(at);
-        // Seen before it is taken out: it moves to a fresh buffer first.
+        // Checked before the contents are taken out: a shared guard moves to a fresh buffer first.
         let is_shared = self.is_shared(at);
         let Guard {
             real,
@@ -202,7 +202,7 @@ impl World {
 
     // ---- cut off ----
 
-    /// `split_to` on the model of a guard: the bytes, and the buffer that their holder holds.
+    /// `split_to` on the model of a guard. Returns the bytes, and the number of their buffer.
     fn split_model(&mut self, at: usize, count: usize) -> (Vec<u8>, usize) {
         let memory = &self.memory;
         let Guard { model, pool, .. } = &mut self.guards[at];
@@ -232,7 +232,7 @@ impl World {
         self.cut_from(at, piece, count, keep);
     }
 
-    /// The first `count` bytes of a guard were cut off.
+    /// Notes that the first `count` bytes of a guard were cut off.
     fn cut_from(&mut self, at: usize, real: PooledBytes, count: usize, keep: bool) {
         if count == 0 {
             assert!(real.is_empty() && real.is_unique());
@@ -318,12 +318,12 @@ impl World {
             let contents = rest.view.contents.split_off(from);
             self.turn_is_over(pool);
             self.froze(pool, rest, contents, piece, keep);
-        } // Else the head grows at once, unseen.
+        } // Otherwise the head grows at once, unseen.
     }
 
     // ---- frozen ----
 
-    /// A guard with these contents was frozen.
+    /// Notes that a guard with these contents was frozen.
     fn froze(
         &mut self,
         pool: usize,
@@ -364,7 +364,7 @@ impl World {
         let Guard { real, model, pool } = &self.guards[at];
         let (len, pool) = (real.len(), *pool);
         if len == 0 {
-            return; // what it would go through is not seen
+            return; // its intermediate states cannot be seen
         }
         let percent = usize::from(self.pools[pool].options.compact_below);
         let shrinks = len * 100 < model.whole_capacity() * percent && self.shrinks(at);
@@ -407,7 +407,7 @@ impl World {
         self.pools[*pool].capacity_for(real.len()) < model.whole_capacity()
     }
 
-    /// Before a buffer is taken and another returns.
+    /// Must run before a buffer is taken and another one returns.
     fn before_exchange(&mut self, at: usize) {
         self.observe(at);
         let pool = self.guards[at].pool;
@@ -431,7 +431,7 @@ impl World {
         let at = at % (len + 1);
         if let Some(cell) = cell {
             let alone = self.cells[&cell].holders == 1;
-            assert_eq!(real.is_unique(), alone, "who holds it");
+            assert_eq!(real.is_unique(), alone, "whether others hold it");
         }
         let new = match what {
             OnPiece::Clone => (real.clone(), contents.clone(), cell),
@@ -445,7 +445,7 @@ impl World {
                 let part: Vec<u8> = contents.drain(..at).collect();
                 let cut = real.split_to(at);
                 if at == len {
-                    // All of it, with its hold.
+                    // The whole part, with its hold.
                     let taken = self.pieces[place].cell.take();
                     return self.add_piece(cut, part, taken);
                 }

@@ -1,9 +1,9 @@
-//! One pool: what each get, drop, trim and calibration must do to it, on any thread.
+//! One pool: the required effect of each get, drop, trim and calibration on it, on any thread.
 //!
-//! Owns the rules: classes, the drop rule, leases, trims, which thread has which cache,
-//! and every counter. Knows nothing of the operations, or of what guards contain.
+//! Owns the rules: classes, the drop rule, leases, trims, which thread has which cache, and every
+//! counter. Knows nothing of the operations, or of the contents of guards.
 //!
-//! Where it says `me`, that is the thread which does it.
+//! A parameter `me` is the acting thread.
 
 use super::guard::GuardModel;
 use super::learned::{Learned, Next, Saved, class_for_request};
@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use std::mem;
 use tierpool::{Counts, Pool};
 
-/// How many caches a reclaim visits at most.
+/// The most caches that a reclaim visits.
 const VISITS: usize = 16;
 
 /// Why a returned buffer was refused.
@@ -24,17 +24,17 @@ enum Refused {
     ByBudget,
 }
 
-/// What a pool remembers of the reclaims of one class.
+/// The record that a pool keeps of the reclaims of one class.
 #[derive(Debug, Default)]
 struct Reclaims {
-    /// Why a buffer was refused, if one was, and no miss has come since.
+    /// Why a buffer was refused, if no miss has come since.
     refused: Option<Refused>,
-    /// The cache set at which the next begins, counted from the latest.
+    /// The cache set at which the next reclaim begins, counted from the latest set.
     next: usize,
-    /// Misses without one.
+    /// How many misses to pass without a reclaim.
     skip: usize,
     pause: usize,
-    /// How often what a thread may cache is halved.
+    /// How often a thread's share of the class is halved.
     halved: usize,
 }
 
@@ -44,22 +44,22 @@ impl Reclaims {
     }
 }
 
-/// How far a trim has got.
+/// The progress of a trim.
 #[derive(Debug)]
 struct Round {
-    /// The cache sets yet to be visited, the last one first.
+    /// The cache sets that are yet to be visited, the last one first.
     sets: Vec<usize>,
-    /// Which depot is next: of each class, and then of none.
+    /// The next depot: those of the classes, then that of buffers without a class.
     depot: usize,
     freed_any: bool,
 }
 
-/// What is seen of a buffer that was just taken.
+/// The visible state of a newly acquired buffer.
 pub(super) struct Seen<'a> {
     pub(super) address: usize,
     /// `None` if it is frozen already.
     pub(super) buf: Option<&'a BytesMut>,
-    /// How many bytes behind the contents may have been written to since it was taken.
+    /// How many bytes behind the contents may have been written since it was acquired.
     pub(super) behind: usize,
 }
 
@@ -81,18 +81,18 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Who asks for a buffer.
+/// The purpose for which a buffer is acquired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// The user has named its size.
     ByUser,
-    /// As above, in a way by which a new one is zeroed.
+    /// As `ByUser`, by a call that zeroes a new buffer.
     ForZeros,
-    /// A guard that appends.
+    /// A guard appends.
     ToGrow,
 }
 
-/// The least that a guard grows to.
+/// The smallest capacity that a guard grows to.
 pub(super) fn least_growth(capacity: usize) -> usize {
     capacity + capacity.div_ceil(2)
 }
@@ -103,37 +103,36 @@ pub(super) struct OnePool {
     pub(super) options: Options,
     pub(super) learned: Learned,
     depots: Vec<Depot>,
-    /// In the order in which they were made; none is removed.
+    /// In the order in which they were made. None is ever removed.
     sets: Vec<CacheSet>,
-    /// One per class, and one for what has none.
+    /// One per class, and one for buffers without a class.
     pub(super) counts: Vec<Counts>,
     /// One per class.
     reclaims: Vec<Reclaims>,
     /// The trim that the slow path of a get or a drop has begun.
     round: Option<Round>,
-    /// Misses since the last trim of classes of which one had been refused.
+    /// Misses since the last trim that a larger budget would have avoided.
     shortages: usize,
-    /// How many of these begin a trim.
+    /// How many shortages make a trim due.
     shortages_limit: usize,
     /// For how many more trims the budget counts as short.
     short: usize,
-    /// Fewest idle buffers of each class that `Stats` has shown since the last
-    /// trim: no trim frees more.
+    /// The fewest idle buffers of each class that `Stats` has shown since the last trim. No trim
+    /// frees more.
     pub(super) fewest: Vec<u64>,
-    /// Whether a trim has begun these anew, and none was shown since.
+    /// Whether a trim has reset `fewest`, and `Stats` was not compared since.
     pub(super) trimmed: bool,
-    /// The capacity of all its buffers, outstanding and idle, and the most that it was since
-    /// the peaks were reset.
+    /// The capacity of all its buffers, outstanding and idle, and its maximum since the peaks were
+    /// reset.
     footprint: usize,
     peak: usize,
-    /// Whether the thread that uses it now has surely gone the slow way, on which it
-    /// remembers this pool.
+    /// Whether the present thread has surely taken the slow path, on which it remembers this pool.
     pub(super) is_remembered: bool,
 }
 
 impl OnePool {
-    /// A pool that begins with what another has saved, if that is given: really, and as
-    /// the model has it.
+    /// A pool that begins with the profile of another one, if `saved` is given. `saved` has the
+    /// real profile and the modelled one.
     pub(super) fn new(options: &Options, saved: Option<(tierpool::Profile, Saved)>) -> Self {
         let capacities = options.capacities();
         let (profile, saved) = saved.unzip();
@@ -146,7 +145,7 @@ impl OnePool {
             .retain_bytes(bounds.retain_bytes)
             .max_per_class(bounds.max_per_class)
             .thread_cache_bytes(bounds.thread_cache_bytes)
-            .trim_interval(None) // time plays no part in the model
+            .trim_interval(None) // the model has no clock
             .calibrate_interval(None)
             .calibrate_after(options.threshold)
             .calibrate_percentile(options.percentile)
@@ -184,7 +183,7 @@ impl OnePool {
 
     // ---- bytes ----
 
-    /// A buffer is made, or seen to be larger.
+    /// Counts that a buffer is made, or found to be larger.
     fn grows(&mut self, bytes: usize) {
         self.footprint += bytes;
         self.peak = self.peak.max(self.footprint);
@@ -197,7 +196,7 @@ impl OnePool {
         }
     }
 
-    /// A guard's buffer has another capacity than before, which the pool sees now.
+    /// Counts the new capacity of a guard's buffer, which the pool sees now.
     fn sees_capacity(&mut self, guard: &mut GuardModel, capacity: usize) {
         let outstanding = &mut self.counts[guard.class].outstanding_bytes;
         *outstanding = *outstanding - guard.capacity as u64 + capacity as u64;
@@ -206,13 +205,13 @@ impl OnePool {
         guard.capacity = capacity;
     }
 
-    /// A guard has grown on the heap, by its own doing.
+    /// Notes that a guard has grown on the heap by itself.
     pub(super) fn grown_on_heap(&mut self, guard: &mut GuardModel) {
         guard.base = 0;
         self.sees_capacity(guard, guard.view.capacity);
     }
 
-    /// A guard's buffer leaves the pool for good.
+    /// Notes that a guard's buffer leaves the pool for good.
     pub(super) fn detached(&mut self, guard: &GuardModel) {
         let counts = &mut self.counts[guard.class];
         counts.outstanding -= 1;
@@ -221,7 +220,7 @@ impl OnePool {
         self.footprint -= guard.capacity;
     }
 
-    /// The index of what is in no class, in every list by class.
+    /// The index of buffers without a class, in every list by class.
     pub(super) fn unclassed(&self) -> usize {
         self.capacities.len()
     }
@@ -249,7 +248,7 @@ impl OnePool {
         }
     }
 
-    /// All that the pool holds of a class.
+    /// All buffers of a class that the pool holds.
     fn idle_of(&self, class: usize) -> impl Iterator<Item = &Idle> {
         let caches = self
             .sets
@@ -258,14 +257,14 @@ impl OnePool {
         caches.chain(self.depots[class].idle())
     }
 
-    /// All that the pool holds.
+    /// All buffers that the pool holds.
     pub(super) fn idle(&self) -> impl Iterator<Item = &Idle> {
         (0..self.unclassed()).flat_map(|class| self.idle_of(class))
     }
 
     // ---- threads ----
 
-    /// The cache set that a thread has, if it has one.
+    /// The cache set of a thread, if it has one.
     fn set_of(&self, me: Life) -> Option<usize> {
         self.sets.iter().position(|set| set.owner == Some(me))
     }
@@ -274,8 +273,8 @@ impl OnePool {
         self.set_of(me).is_some()
     }
 
-    /// The cache set that a thread has, or is given now: of those that ended threads
-    /// have left the one that was made last, or else a new one.
+    /// The cache set of a thread. A thread without one takes the latest set that an ended thread
+    /// has left, or a new one if there is none.
     fn attach(&mut self, me: Life) -> usize {
         self.is_remembered = true;
         self.set_of(me).unwrap_or_else(|| {
@@ -291,7 +290,8 @@ impl OnePool {
         })
     }
 
-    /// A thread ends: what it cached goes to the depots, and its cache set to the next.
+    /// Ends a thread: moves its cached buffers to the depots, and leaves its cache set to the next
+    /// thread.
     pub(super) fn thread_ends(&mut self, me: Life) {
         if let Some(set) = self.set_of(me) {
             for (cache, depot) in self.sets[set].caches.iter_mut().zip(&mut self.depots) {
@@ -301,8 +301,8 @@ impl OnePool {
         }
     }
 
-    /// Whether a get by this thread may go the quick way though the class is retired:
-    /// it was not this thread that calibrated.
+    /// Whether this thread may take buffers of a retired class on the fast path: another thread has
+    /// calibrated.
     pub(super) fn caches_retired(&self, me: Life) -> bool {
         self.set_of(me).is_some_and(|set| {
             let mut caches = self.sets[set].caches.iter().enumerate();
@@ -315,7 +315,7 @@ impl OnePool {
         self.sets[set].caches.get(class)
     }
 
-    /// Moves all that this thread's cache holds of a class to the depot.
+    /// Moves all buffers of a class in this thread's cache to the depot.
     fn give_up(&mut self, me: Life, class: usize) {
         if let Some(set) = self.set_of(me) {
             let cache = &mut self.sets[set].caches[class];
@@ -323,10 +323,10 @@ impl OnePool {
         }
     }
 
-    // ---- out ----
+    // ---- acquire ----
 
-    /// What a guard that was just taken for `request` must be, which somebody
-    /// `asked` for or not.
+    /// Notes a newly acquired guard for `request` bytes, and compares it with the
+    /// expected one.
     ///
     /// It may have contents already, if another guard grew into it.
     pub(super) fn took(
@@ -373,7 +373,7 @@ impl OnePool {
         let view = match (idle.and_then(|idle| idle.view), seen.buf) {
             (Some(view), buf) => {
                 let address = memory.address(&view);
-                assert_eq!(seen.address, address, "not the one that was next");
+                assert_eq!(seen.address, address, "not the expected buffer");
                 if let (true, Some(buf)) = (self.options.zero_on_return, buf) {
                     memory.assert_wiped(buf, &view, seen.behind);
                 }
@@ -386,7 +386,7 @@ impl OnePool {
             contents: Vec::new(),
             ..view
         };
-        // Of no ordinary capacity: looked at whenever it comes home.
+        // Its capacity is unusual, so each return checks it.
         let irregular = self
             .capacities
             .get(class)
@@ -409,8 +409,8 @@ impl OnePool {
         }
     }
 
-    /// An idle buffer for a request, if there is one, and the thread to whose cache the
-    /// guard may go back the quick way.
+    /// An idle buffer for a request, if there is one, and the thread to whose cache the guard may
+    /// return on the fast path.
     fn take_idle(
         &mut self,
         memory: &mut Memory,
@@ -435,10 +435,10 @@ impl OnePool {
         }
         if asked {
             self.learned.note_requests(class, 1);
-            self.adopt(me); // it may have been asked for before
+            self.adopt(me); // an earlier request may have counted
         }
         if self.learned.is_retired(class) {
-            // What came along from the depot goes back there.
+            // Buffers that came along from the depot go back there.
             self.give_up(me, class);
             return (idle, None);
         }
@@ -473,7 +473,7 @@ impl OnePool {
         let share = self.share(class);
         let cache = &mut self.sets[set].caches[class];
         let depot = &mut self.depots[class];
-        // Where half a magazine has no room, none is broken up without need.
+        // If there is no room for half a magazine, loose buffers come first.
         let room = cache.room.saturating_add(thread_room).min(share);
         if room < depot.magazine.div_ceil(2) {
             if let Some(idle) = depot.loose.pop() {
@@ -484,7 +484,7 @@ impl OnePool {
             return depot.loose.pop();
         };
         let idle = magazine.pop();
-        // Room for that one, too: it will come back.
+        // Includes room for the acquired buffer: it will come back.
         let more = depot.magazine.min(share).saturating_sub(cache.room);
         cache.room += more.min(thread_room);
         let rest = magazine.split_off(cache.room.min(magazine.len()));
@@ -498,7 +498,7 @@ impl OnePool {
         self.sets.iter().filter(|set| set.owner.is_some()).count()
     }
 
-    /// How many buffers of a class the thread at work may cache now.
+    /// How many buffers of a class the acting thread may cache now.
     fn share(&self, at: usize) -> usize {
         let most = self.depots[at].cache_most;
         if self.threads() <= 1 {
@@ -509,13 +509,13 @@ impl OnePool {
         let share = most.min(bounds.max_per_class).min(budget) >> self.reclaims[at].halved;
         match self.short {
             0 => share,
-            // 1: the pool counts what has no class as one.
+            // 1: the pool counts buffers without a class as one class.
             _ => share.min(budget / (2 * self.threads() * (self.capacities.len() + 1))),
         }
     }
 
-    /// Moves what threads cache and do not use to the depot, if room is short. Returns whether
-    /// there was any.
+    /// Moves buffers that threads cache and do not use to the depot, if room is short. Returns
+    /// whether there were any.
     fn reclaim(&mut self, set: usize, at: usize) -> bool {
         let bounds = &self.options.bounds;
         let capacity = self.capacities[at];
@@ -535,7 +535,7 @@ impl OnePool {
         let (mut visits, mut moved, mut any) = (0, false, false);
         let depot = &mut self.depots[at];
         for _ in 0..self.sets.len() {
-            // The latest is the first.
+            // The latest set is number 0.
             let set = self.sets.len() - 1 - reclaims.next;
             let cache = &mut self.sets[set].caches[at];
             if cache.room > 0 {
@@ -563,7 +563,7 @@ impl OnePool {
         moved
     }
 
-    /// Makes room in the depot's queues for `more` buffers than there are, and for some to come.
+    /// Makes room in the depot's queues for `more` new buffers, and for some later ones.
     fn reserve(&mut self, at: usize, more: usize) {
         let bounds = &self.options.bounds;
         let there = self.counts[at].outstanding as usize + self.idle_of(at).count() + more;
@@ -575,9 +575,9 @@ impl OnePool {
         depot.reserve((there + ahead).min(most));
     }
 
-    // ---- back ----
+    // ---- release ----
 
-    /// A guard that ends, with its contents.
+    /// Releases a guard, with its contents.
     pub(super) fn returned(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
         if self.handles.is_empty() {
             return self.comes_home(memory, me, guard, false, true);
@@ -593,8 +593,8 @@ impl OnePool {
         self.comes_home(memory, me, guard, as_it_left, true);
     }
 
-    /// Records a guard that returns to the cache from which it came, unless the pool does not
-    /// look at it.
+    /// Records a guard that returns to the cache that it came from, unless the pool does not sample
+    /// it.
     fn returned_as_it_left(&mut self, memory: &mut Memory, me: Life, guard: &GuardModel) {
         let set = self.set_of(me).expect("it came from there");
         let (used, asked) = (guard.most_used(memory), guard.was_asked_for());
@@ -613,7 +613,7 @@ impl OnePool {
         }
     }
 
-    /// A return that the pool records, and what it does about that.
+    /// Records a return, and follows the calibration or trim that the pool does then.
     fn record(
         &mut self,
         memory: &mut Memory,
@@ -645,7 +645,7 @@ impl OnePool {
         }
     }
 
-    /// Where the model cannot know what the pool has recorded: takes over what came of that.
+    /// Adopts the pool's learned state, if the model cannot know the recorded returns.
     fn adopt(&mut self, me: Life) {
         if !self.learned.is_sure() {
             let handle = self.handles.first().expect("not ended");
@@ -654,7 +654,7 @@ impl OnePool {
         }
     }
 
-    /// After a calibration on this thread, if there was one: its next returns are looked at, and it
+    /// Follows a calibration on this thread, if there was one: its next returns are samples, and it
     /// caches none of these classes.
     fn give_up_all(&mut self, me: Life, retired: Option<Vec<usize>>) {
         if let (Some(set), Some(_)) = (self.set_of(me), &retired) {
@@ -665,12 +665,12 @@ impl OnePool {
         }
     }
 
-    /// A guard has left its buffer to its parts.
+    /// Notes that a guard has left its buffer to its parts.
     pub(super) fn moved_on(&mut self, left: &GuardModel) {
         self.counts[left.class].growths += 1;
     }
 
-    /// A guard that was exchanged for a larger one.
+    /// Releases the buffer that a guard has exchanged for a larger one.
     pub(super) fn outgrown(&mut self, memory: &mut Memory, me: Life, guard: GuardModel) {
         self.counts[guard.class].growths += 1;
         if guard.was_asked_for() {
@@ -680,7 +680,7 @@ impl OnePool {
         self.comes_home(memory, me, guard, as_it_left, false);
     }
 
-    /// The drop rule has discarded a buffer. If it has discarded many, the pool calibrates.
+    /// Follows discards by the drop rule. After many, the pool calibrates.
     fn see_many_discarded(&mut self, me: Life) {
         if !self.learned.discard() {
             return;
@@ -695,14 +695,14 @@ impl OnePool {
         self.give_up_all(me, retired);
     }
 
-    /// The pool was told to choose targets.
+    /// Follows an explicit calibration.
     pub(super) fn recalibrated(&mut self, me: Life) {
         let handle = self.handles.first().expect("not ended");
         let retired = self.learned.recalibrated(handle);
         self.give_up_all(me, retired);
     }
 
-    /// A buffer that a guard has given up.
+    /// Releases a buffer that a guard has given up.
     fn comes_home(
         &mut self,
         memory: &mut Memory,
@@ -734,7 +734,7 @@ impl OnePool {
         }
     }
 
-    /// Keeps what is whole, or counts why not.
+    /// Keeps a whole buffer, or counts why not.
     fn keep(
         &mut self,
         me: Life,
@@ -756,7 +756,7 @@ impl OnePool {
             zeros: guard.zeros,
             unneeded: false,
         };
-        // Back to where it came from, whether its class is retired or not.
+        // To the cache that it came from, whether its class is retired or not.
         if let (true, Some(set)) = (as_it_left, self.set_of(me)) {
             let cache = &mut self.sets[set].caches[guard.class];
             if cache.has_room() {
@@ -808,20 +808,20 @@ impl OnePool {
         false
     }
 
-    /// Doubles a full cache's room, as far as may be.
+    /// Doubles the room of a full cache, as far as the limits allow.
     fn widen(&mut self, set: usize, at: usize) -> bool {
         let (room, most) = (self.sets[set].caches[at].room, self.share(at));
         if room >= most {
             return false;
         }
-        // From the pool first: what makes way below gives the pool room that this does not take.
+        // Leased first: the room that is given up below goes to the pool, not to this lease.
         let more = self.lease(at, self.capacities[at], room.max(1).min(most - room));
         if more == 0 {
             return false;
         }
         let mut leased = self.lease_of_thread(set, at, more);
         if leased == 0 {
-            // What this thread has not needed, of any class, makes way.
+            // Buffers and room that this thread has not needed, of any class, are given up.
             for (cache, depot) in self.sets[set].caches.iter_mut().zip(&mut self.depots) {
                 cache.hand_on(depot, cache.unneeded());
             }
@@ -831,8 +831,8 @@ impl OnePool {
         leased > 0
     }
 
-    /// Moves a magazine of a full cache to the depot, or half of it, and makes room again as
-    /// far as may be.
+    /// Moves a magazine of a full cache to the depot, or half of it, and makes room again as far as
+    /// the limits allow.
     fn flush_full(&mut self, set: usize, at: usize) -> bool {
         let share = self.share(at);
         let cache = &self.sets[set].caches[at];
@@ -887,16 +887,16 @@ impl OnePool {
 
     // ---- leases ----
 
-    /// What is leased for a class: as many, and of so many bytes. All room in the caches
-    /// is, whether it holds something or not.
+    /// The leases of a class: buffers, and bytes. All room in caches is leased, whether it holds a
+    /// buffer or not.
     fn leased(&self, at: usize) -> (usize, usize) {
         let room: usize = self.sets.iter().map(|set| set.caches[at].room).sum();
         let (buffers, bytes) = self.depots[at].leased();
         (room + buffers, room * self.capacities[at] + bytes)
     }
 
-    /// For how many of `count` buffers of a class, each of `capacity` bytes,
-    /// the budget and the class have room.
+    /// For how many of `count` buffers of a class, each of `capacity` bytes, the budget and the
+    /// class have room.
     fn lease(&self, at: usize, capacity: usize, count: usize) -> usize {
         let bounds = &self.options.bounds;
         let all: usize = (0..self.unclassed()).map(|at| self.leased(at).1).sum();
@@ -919,18 +919,18 @@ impl OnePool {
         self.shortages >= self.shortages_limit && !self.handles.is_empty()
     }
 
-    /// As [`may_trim_unseen`](Self::may_trim_unseen), if a miss comes before that return.
+    /// As [`may_trim_unseen`](Self::may_trim_unseen), if a miss comes before the next return.
     pub(super) fn may_trim_unseen_after_a_miss(&self) -> bool {
         let due = self.shortages + 1 >= self.shortages_limit && !self.handles.is_empty();
         due && !self.learned.stays_sure()
     }
 
-    /// Whether the next return goes on with a trim, or does not, and the model cannot know.
+    /// Whether the model cannot know if the next return continues a trim.
     pub(super) fn may_trim_unseen(&self) -> bool {
         self.is_due() && !self.learned.stays_sure()
     }
 
-    /// Does the piece of a trim that the slow path of a get or a drop does.
+    /// Does the piece of a trim that belongs to the slow path of a get or a drop.
     fn trim_if_due(&mut self, memory: &mut Memory) {
         if !self.is_due() {
             return;
@@ -946,14 +946,14 @@ impl OnePool {
         }
     }
 
-    /// Frees what was not needed, or all that is idle: how many, and their bytes.
+    /// Frees the buffers that were not needed, or all idle ones. Returns their number and bytes.
     pub(super) fn free_idle(&mut self, memory: &mut Memory, all: bool) -> (usize, usize) {
         let mut left = Allowance {
             buffers: usize::MAX,
             bytes: usize::MAX,
         };
         let mut freed = (0, 0);
-        // One that had got half way begins again, but with what it has begun to free.
+        // A trim in progress begins again, except for the buffer that it has begun to free.
         for at in 0..self.depots.len() {
             let begun = self.depots[at].end_freeing(&mut left);
             let (buffers, bytes) = self.note_freed(memory, at, begun);
@@ -975,7 +975,7 @@ impl OnePool {
         });
     }
 
-    /// Moves what one thread caches to the depots, or frees some of one class's depot.
+    /// Moves one thread's cached buffers to the depots, or frees some of one class's depot.
     fn free_piece(
         &mut self,
         memory: &mut Memory,
@@ -983,7 +983,7 @@ impl OnePool {
         left: &mut Allowance,
     ) -> Option<(usize, usize)> {
         self.trimmed = true;
-        let round = self.round.as_mut().expect("it has begun");
+        let round = self.round.as_mut().expect("a trim has begun");
         let mut freed: Vec<(usize, Vec<Idle>)> = Vec::new();
         if let Some(set) = round.sets.pop() {
             let mut moved = 0;
@@ -1019,12 +1019,12 @@ impl OnePool {
             (buffers, bytes) = (buffers + more.0, bytes + more.1);
         }
         if buffers > 0 {
-            self.round.as_mut().expect("it goes on").freed_any = true;
+            self.round.as_mut().expect("the trim goes on").freed_any = true;
         }
         Some((buffers, bytes))
     }
 
-    /// How many idle buffers of a class these are that a trim has freed, and their bytes.
+    /// Notes the buffers of a class that a trim has freed. Returns their number and bytes.
     fn note_freed(&mut self, memory: &mut Memory, at: usize, freed: Vec<Idle>) -> (usize, usize) {
         self.counts[at].trimmed += freed.len() as u64;
         let buffers = freed.len();
@@ -1034,9 +1034,9 @@ impl OnePool {
         (buffers, bytes)
     }
 
-    /// The more trims in a row free nothing, the rarer they are.
+    /// Ends a trim. Trims become rarer while they free nothing.
     fn end_round(&mut self) {
-        let round = self.round.take().expect("it has begun");
+        let round = self.round.take().expect("a trim has begun");
         self.short = match self.shortages >= self.shortages_limit {
             true => 8,
             false => self.short.saturating_sub(1),
@@ -1091,19 +1091,19 @@ impl OnePool {
         assert_eq!(total.footprint_bytes(), self.footprint as u64);
         let peaks = stats.peaks;
         assert_eq!(peaks.footprint_bytes, self.peak as u64);
-        // Those that snapshots have shown.
+        // The bounds that snapshots have shown.
         let outstanding = total.outstanding_bytes..=peaks.footprint_bytes;
         assert!(outstanding.contains(&peaks.outstanding_bytes));
         let retained = total.retained_bytes..=peaks.footprint_bytes;
         assert!(retained.contains(&peaks.retained_bytes));
-        // The total itself never shows more than is leased.
+        // The total itself never shows more than the leased bytes.
         assert_eq!(total.retained_bytes, sum.retained_bytes);
         assert!(sum.retained_bytes <= bounds.retain_bytes as u64);
         assert_eq!(
             sum.gets + sum.adopted,
             sum.returns + total.discards.total() + sum.detached + sum.outstanding
         );
-        // Begun anew at each trim.
+        // `fewest` restarts at each trim.
         let anew = mem::take(&mut self.trimmed);
         for (fewest, class) in self.fewest.iter_mut().zip(&stats.classes) {
             let now = class.counts.retained_buffers;
@@ -1111,7 +1111,7 @@ impl OnePool {
         }
     }
 
-    // ---- guards that were not taken ----
+    // ---- guards that were not acquired ----
 
     /// A guard for a buffer that the pool did not make.
     pub(super) fn adopted(&mut self, view: View) -> GuardModel {

@@ -1,6 +1,6 @@
-//! Rooms that are lent to be filled, and zeros that need not be written.
+//! Rooms that are lent for writing, and zeros that need not be written.
 //!
-//! Owns what is written to a room, and what must be in it before.
+//! Owns the bytes that are written to a room, and the bytes that must be in it before.
 
 use super::op::Filled;
 use super::pool::Asked;
@@ -10,13 +10,13 @@ use std::fs::File;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 
-/// How many bytes more are written to a chunk or a room than are announced, at most.
+/// The most bytes that are written to a chunk or a room without being announced.
 const UNANNOUNCED: usize = 7;
 
-/// The most that a guard is given as zeros, since all of it is compared.
+/// The most zeros that a guard gets, since all of them are compared.
 const ZEROS_MAX: usize = 5000;
 
-/// The bytes of a file that there is anyway: this program's own.
+/// A file that always exists: this program's own.
 fn file() -> Option<File> {
     // Miri has no files.
     match cfg!(unix) && !cfg!(miri) {
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Lends a room. `len` of its bytes are announced, if any are.
+    /// Lends a room. Announces `len` of its bytes, if any.
     pub(super) fn fill_with(&mut self, guard: usize, room: usize, len: usize, how: Filled) {
         let room = room % ZEROS_MAX;
         let written = len.min(room);
@@ -107,7 +107,7 @@ impl World {
             real.fill_with(room, |lent| {
                 assert_eq!(lent.len(), room);
                 let is_zero = lent.iter().all(|&byte| byte == 0);
-                assert!(is_zero || reuses, "a room is zero");
+                assert!(is_zero || reuses, "a room is zeroed");
                 lent[..scribbled].copy_from_slice(&bytes);
                 match how {
                     Filled::Failed => Err(io::ErrorKind::WouldBlock.into()),
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// Writes to the spare room, as far as there is one.
+    /// Writes to the spare room, if there is any.
     pub(super) fn scribble(&mut self, guard: usize, len: usize) {
         let bytes = self.bytes(len);
         let Some(at) = round(guard, self.guards.len()) else {
@@ -159,7 +159,7 @@ impl World {
         self.memory.note_written_behind(view, len);
     }
 
-    /// Writes to one chunk of a guard, as a reader does that announces less than it wrote.
+    /// Writes to one chunk of a guard, as a reader does that announces fewer bytes than it wrote.
     pub(super) fn fill(&mut self, at: usize, bytes: &[u8]) {
         let spare = self.observe(at);
         let real = &mut self.guards[at].real;
@@ -168,7 +168,7 @@ impl World {
         let len = bytes.len().saturating_sub(UNANNOUNCED).min(room);
         let scribbled = bytes.len().min(room);
         chunk[..scribbled].copy_from_slice(&bytes[..scribbled]);
-        // SAFETY: these bytes were written by the line before.
+        // SAFETY: the line before wrote these bytes.
         unsafe { real.advance_mut(len) };
 
         let mut is_beside = false;
@@ -189,7 +189,7 @@ impl World {
             }
         } else {
             let spare = model.view.capacity - model.view.contents.len();
-            assert_eq!(room, spare, "all the room there is");
+            assert_eq!(room, spare, "all of the room");
             model.lend_chunk();
             self.memory.note_written_behind(&model.view, scribbled);
         }
@@ -198,5 +198,5 @@ impl World {
     }
 }
 
-/// What a room that is filled panics with.
+/// The payload of a panic while a room is filled.
 struct Expected;

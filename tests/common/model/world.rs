@@ -1,7 +1,7 @@
-//! Pools and what was taken from them, real and modelled, on whichever thread acts.
+//! Pools and their buffers, real and modelled, on whichever thread acts.
 //!
-//! Owns what each operation does to guards, and the comparison of all that can be seen.
-//! Knows nothing of how threads take turns.
+//! Owns the effect of each operation on guards, and the comparison of all visible state. Knows
+//! nothing of how threads take turns.
 
 use super::THREADS;
 use super::guard::GuardModel;
@@ -15,19 +15,19 @@ use std::collections::BTreeMap;
 use std::mem;
 use tierpool::{Counts, Pool, PooledBuf};
 
-/// Guards out at once: bounds what a run allocates.
+/// The most guards at once: bounds the memory of a run.
 pub(super) const GUARDS_MAX: usize = 150;
 
-/// Idle buffers above which there is no prefill, for the same reason.
+/// With more idle buffers there is no prefill, for the same reason.
 const IDLE_MAX: usize = 300;
 
-/// Pools that a run makes, ended ones included.
+/// The most pools that a run makes, including ended ones.
 const POOLS_MAX: usize = 8;
 
-/// Guards that are forgotten.
+/// The most guards that are forgotten.
 const FORGOTTEN_MAX: usize = 2;
 
-/// What a guard needs room for.
+/// The reason why a guard needs room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     /// `reserve`.
@@ -36,7 +36,7 @@ pub(super) enum Room {
     Tried,
     /// To append.
     Appended,
-    /// A few bytes that were written beside it.
+    /// For a few bytes that were written beside it.
     Probed,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// What `BytesMut::reserve` did.
+    /// Follows `BytesMut::reserve`.
     fn heap_grew(&mut self, memory: &mut Memory, additional: usize) {
         let view = &mut self.model.view;
         if memory.try_reclaim(view, additional) {
@@ -56,7 +56,7 @@ impl Guard {
         let contents = mem::take(&mut view.contents);
         let (alone, counted) = (memory.is_alone(view), memory.of(view).counted);
         memory.end(view);
-        // Alone, the allocation moves as it is; from a shared one it parts.
+        // An allocation without parts moves as it is. From a shared one, only the view is copied.
         let offset = if alone { view.offset } else { 0 };
         let grown = memory.seen(&self.real, offset, alone && counted);
         assert!(grown.capacity >= contents.len() + additional);
@@ -74,33 +74,33 @@ struct Part {
     view: View,
 }
 
-/// All of it.
+/// The whole state.
 pub(super) struct World {
-    /// In the order in which they were made, ended ones included: their guards may be out.
+    /// In the order in which they were made, including ended ones: their guards may be outstanding.
     pub(super) pools: Vec<OnePool>,
-    /// Which of these the operations mean.
+    /// The pools that the operations name.
     places: [usize; 2],
     pub(super) guards: Vec<Guard>,
     parts: Vec<Part>,
     pub(super) pieces: Vec<Piece>,
-    /// Buffers that parts hold, or have held while the guard has been there.
+    /// Buffers that parts hold, or have held since the guard took them.
     pub(super) cells: BTreeMap<usize, Cell>,
     pub(super) last_cell: usize,
-    /// How many bytes behind its contents the guard at work has written to, once it had room.
+    /// How many bytes the present guard has written behind its contents, once it had room.
     pub(super) behind: usize,
     pub(super) frozen: Vec<Frozen>,
     forgotten: Vec<Guard>,
     pub(super) memory: Memory,
     /// The next byte to write.
     next: u8,
-    /// Who is at work.
+    /// The acting thread.
     acting: usize,
-    /// Who each thread is now.
+    /// The present name of each thread.
     lives: [Life; THREADS],
-    /// The last of these.
+    /// The latest of these names.
     last: Life,
-    /// The pool of which each thread surely knows where its caches are, if it has any. Of
-    /// some others it may, since a thread remembers a few, by a number that cannot be seen.
+    /// The pool whose caches each thread surely finds, if there is one. It may find those of other
+    /// pools, since a thread remembers a few, by a number that cannot be seen.
     remembered: [Option<usize>; THREADS],
 }
 
@@ -134,13 +134,13 @@ impl World {
         world
     }
 
-    /// What a pool has done; all 0 if it has ended.
+    /// A pool's counts; all 0 if it has ended.
     pub(super) fn total(&self, pool: usize) -> Counts {
         let handle = self.pools[self.places[pool % 2]].handles.first();
         handle.map_or(Counts::default(), |handle| handle.stats().total)
     }
 
-    /// From now on the operations are this thread's; it has just begun, or not.
+    /// Lets this thread run the next operations. `begins`: it is new.
     pub(super) fn act_on(&mut self, thread: usize, begins: bool) {
         self.acting = thread;
         if begins {
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// A thread has ended, and all its thread-locals have.
+    /// Notes that a thread has ended, with all its thread-locals.
     pub(super) fn thread_ended(&mut self, thread: usize) {
         let life = self.lives[thread];
         self.pools
@@ -175,7 +175,7 @@ impl World {
             }
             Op::GetDefault { pool } => {
                 let at = self.places[pool % 2];
-                self.turn_to(at); // first: it may calibrate
+                self.turn_to(at); // first: this may calibrate
                 let size = self.pools[at].learned.default_size();
                 self.get_by(pool, size, Asked::ByUser, Pool::get_default);
             }
@@ -221,7 +221,7 @@ impl World {
                     .extend_from_slice(&bytes);
             }
             Op::Resize { guard, len } => {
-                let value = self.bytes(1)[0].max(1); // zeros are of another sort
+                let value = self.bytes(1)[0].max(1); // zeros have their own operation
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
                 };
@@ -393,7 +393,7 @@ impl World {
                 let Some(at) = round(guard, self.guards.len()) else {
                     return;
                 };
-                // To the pool, that is as good as `mem::forget`; but at the end it can be
+                // For the pool, this is the same as `mem::forget`. At the end, the guard can be
                 // taken back, and is no leak.
                 if self.forgotten.len() < FORGOTTEN_MAX {
                     self.forgotten.push(self.guards.swap_remove(at));
@@ -406,7 +406,7 @@ impl World {
                 let slices = &mut self.frozen[at].slices;
                 let (bytes, contents) = &slices[from % slices.len()];
                 let from = from % (contents.len() + 1);
-                // Not an empty one: `Bytes` lets go of the buffer for that.
+                // Not for an empty slice: `Bytes` releases the buffer then.
                 if from < contents.len() {
                     let slice = (bytes.slice(from..), contents[from..].to_vec());
                     slices.push(slice);
@@ -474,11 +474,11 @@ impl World {
                 self.places[pool % 2] = self.pools.len();
                 self.pools.push(OnePool::new(options, saved));
             }
-            Op::On { .. } | Op::EndThread { .. } => unreachable!("these are the crew's"),
+            Op::On { .. } | Op::EndThread { .. } => unreachable!("the crew runs these"),
         }
     }
 
-    /// Compares everything that can be seen.
+    /// Compares all visible state.
     ///
     /// # Panics
     ///
@@ -505,8 +505,7 @@ impl World {
         self.pools.iter_mut().for_each(OnePool::check);
     }
 
-    /// Drops what has not been dropped, with a check after each; that which was forgotten,
-    /// too.
+    /// Drops all remaining guards and parts, with a check after each; also the forgotten ones.
     pub(super) fn finish(&mut self) {
         for _ in 0..2 {
             while !self.guards.is_empty() {
@@ -533,7 +532,7 @@ impl World {
 
     // ---- the operations ----
 
-    /// Bytes that were not written just before.
+    /// Bytes that differ from those written last.
     pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len)
             .map(|_| {
@@ -543,23 +542,23 @@ impl World {
             .collect()
     }
 
-    /// Who is at work.
+    /// The acting thread.
     pub(super) fn me(&self) -> Life {
         self.lives[self.acting]
     }
 
-    /// Before a pool's thread cache is used: the thread may have forgotten where it is,
-    /// since it remembers some by their number only. What it does then takes the slow path,
-    /// and counts a request for a retired class. So where that makes a difference, the thread
-    /// is reminded: by the return of a buffer that is too small for any class, which looks for
-    /// the thread's caches.
+    /// Must run before a pool's thread cache is used. The thread may have forgotten where its cache
+    /// is, since it remembers some pools by their number only. Then it takes the slow path, and
+    /// counts a request for a retired class. Where that makes a difference, this reminds the
+    /// thread: it returns a buffer that is too small for any class, and that finds the thread's
+    /// caches.
     pub(super) fn turn_to(&mut self, pool: usize) {
         let (me, of) = (self.me(), &self.pools[pool]);
         if self.remembered[self.acting] == Some(pool) {
             return;
         }
         let matters = of.caches_retired(me);
-        self.remembered[self.acting] = None; // this may take the place of another
+        self.remembered[self.acting] = None; // this may replace another pool
         if matters && of.has_caches(me) && !of.handles.is_empty() {
             self.settle(pool);
             let buf = BytesMut::new();
@@ -572,28 +571,28 @@ impl World {
         }
     }
 
-    /// Before a buffer returns. Where the model cannot know whether that goes on with a trim which is
-    /// due, that is done.
+    /// Must run before a buffer returns. If the model cannot know whether the return continues a
+    /// due trim, the trim is done first.
     pub(super) fn settle(&mut self, pool: usize) {
         if self.pools[pool].may_trim_unseen() {
             self.free_idle(pool, false);
         }
     }
 
-    /// After its use: the thread may surely know now.
+    /// Must run after a pool's use: the thread may surely find its caches now.
     pub(super) fn turn_is_over(&mut self, pool: usize) {
         if mem::take(&mut self.pools[pool].is_remembered) {
             self.remembered[self.acting] = Some(pool);
         }
     }
 
-    /// What a new pool begins with, really and as the model has it.
+    /// The profile that a new pool begins with, the real and the modelled one.
     fn saved(&self, options: &Options) -> Option<(tierpool::Profile, super::learned::Saved)> {
         let from = self.pools.get(self.places[options.profile_of? % 2])?;
         Some((from.handles.first()?.profile(), from.learned.saved()))
     }
 
-    /// A buffer is the user's now.
+    /// Notes that a buffer belongs to the user now.
     pub(super) fn detached(&mut self, own: BytesMut, view: View) {
         let real = PartKind::Mut(own);
         self.parts.push(Part { real, view });
@@ -606,7 +605,7 @@ impl World {
         }
     }
 
-    /// A trim, or a clear.
+    /// Runs a trim, or a clear.
     pub(super) fn free_idle(&mut self, pool: usize, all: bool) {
         let of = &mut self.pools[pool];
         let Some(handle) = of.handles.last() else {
@@ -633,7 +632,7 @@ impl World {
         self.get_by(pool, size, Asked::ByUser, |pool| pool.get(size));
     }
 
-    /// Takes a buffer of `size` bytes in some way.
+    /// Acquires a buffer of `size` bytes in one of the ways.
     fn get_by(
         &mut self,
         pool: usize,
@@ -647,7 +646,7 @@ impl World {
         }
     }
 
-    /// A new guard, unless the pool has ended or too many are out.
+    /// Acquires a guard, unless the pool has ended or too many are outstanding.
     pub(super) fn take(
         &mut self,
         pool: usize,
@@ -665,7 +664,7 @@ impl World {
         Some(Guard { real, model, pool })
     }
 
-    /// What must have been taken, seen as it is now.
+    /// Notes an acquired buffer, as it is now, and compares it with the expected one.
     pub(super) fn took(
         &mut self,
         pool: usize,
@@ -722,15 +721,14 @@ impl World {
         self.turn_is_over(pool);
     }
 
-    /// Spare room before an operation that may grow.
+    /// The spare room, before an operation that may grow.
     pub(super) fn observe(&mut self, at: usize) -> usize {
         self.turn_to(self.guards[at].pool);
         let real = &self.guards[at].real;
         real.capacity() - real.len()
     }
 
-    /// What a guard must have done that had room for `spare` bytes and needed
-    /// `additional`.
+    /// Follows a guard that had room for `spare` bytes and needed `additional`.
     pub(super) fn guard_needed(&mut self, at: usize, additional: usize, room: Room, spare: usize) {
         let me = self.me();
         if spare >= additional {
@@ -760,8 +758,8 @@ impl World {
             _ => Asked::ToGrow,
         };
         let contents = guard.model.view.contents.clone();
-        // Taken before the old one is given back. The real one has its contents
-        // already; the model's come from the caller.
+        // The new buffer is acquired before the old one is released. The real one has its contents
+        // already. The model's contents come from the caller.
         let seen = Seen {
             behind: self.behind,
             ..Seen::all(&guard.real)
@@ -770,20 +768,20 @@ impl World {
         grown.view.contents = contents;
         let old = mem::replace(&mut guard.model, grown);
         if let Some(cell) = old.cell {
-            self.cells.remove(&cell); // it was alone there
+            self.cells.remove(&cell); // it had no other holder
         }
         pool.outgrown(&mut self.memory, me, old);
         let pool = guard.pool;
         self.turn_is_over(pool);
     }
 
-    /// What a guard asks for that needs `additional` bytes more than it has room for.
+    /// The request of a guard that needs `additional` bytes more than it has room for.
     pub(super) fn growth(&self, at: usize, additional: usize, room: Room) -> usize {
         let guard = &self.guards[at];
         let (view, pool) = (&guard.model.view, &self.pools[guard.pool]);
         let wanted = match (room, pool.handles.is_empty()) {
             (Room::Appended, false) => pool.learned.larger_than(view.capacity),
-            // An ended pool still learns, and shows it to no one.
+            // An ended pool still learns, and shows it nowhere.
             (Room::Appended, true) => guard.real.capacity(),
             _ => least_growth(view.capacity),
         };

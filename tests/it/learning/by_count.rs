@@ -1,4 +1,4 @@
-//! When a pool calibrates by itself because enough has come back, and when the program calls.
+//! When a pool calibrates by itself after enough returns, and when the program calibrates.
 
 use super::{
     BETWEEN_SAMPLES, EACH_SAMPLED, PERCENTILE, Watch, attach, by_count, by_hand, by_hand_of_all,
@@ -12,10 +12,11 @@ use tierpool::{Builder, Histogram, Pool, PooledBuf};
 
 // ---- on one thread ----
 
-/// Some way to give back a buffer that had contents of `len` bytes.
+/// A way to return a buffer that had contents of `len` bytes.
 type GiveBack = fn(&Pool, len: usize);
 
-/// Each with whether its returns take the fast path, of which some are looked at.
+/// The ways, and whether their returns take the fast path. Of such returns, only samples are
+/// recorded.
 const WAYS: [(&str, bool, GiveBack); 6] = [
     ("written", true, |pool, len| use_one(pool, len, len)),
     ("of one large class", true, |pool, len| {
@@ -41,16 +42,16 @@ const WAYS: [(&str, bool, GiveBack); 6] = [
     }),
 ];
 
-/// Has a pool calibrate some times, each time from `threshold + 1` returns, or from `late` more at
-/// most.
+/// Lets a pool calibrate several times, each time after `threshold + 1` returns, or up to `late`
+/// more.
 fn assert_calibrates_after(threshold: u64, late: u64, name: &str, pool: &Pool, way: GiveBack) {
     assert_eq!((calibrations(pool), pool.profile().calls()), (0, 0));
     attach(pool);
-    // No two neighbours are alike, so that each calibration shows.
+    // Neighbours differ, so that each calibration has a visible effect.
     let lengths = [0, 65, 1, 128, 64, 1000, 5000, 129];
     let all = if threshold > 1000 { 3 } else { lengths.len() };
     let mut watch = Watch::new();
-    // From the last calibration on.
+    // Counted from the last calibration on.
     let mut returns = 0;
     for len in lengths.into_iter().take(all) {
         let made = loop {
@@ -64,7 +65,7 @@ fn assert_calibrates_after(threshold: u64, late: u64, name: &str, pool: &Pool, w
         };
         let case = format!("{name}, {len}: {returns} of {threshold}");
         assert!(returns > threshold, "{case}: early");
-        assert_eq!(made, returns, "{case}: from all of them");
+        assert_eq!(made, returns, "{case}: from all returns");
         assert_eq!(pool.targets(), pure([len]), "{case}");
         returns = 0;
     }
@@ -77,22 +78,22 @@ fn one_thread_and_one_size_calibrate_at_the_return_after_the_threshold() {
             continue;
         }
         for (name, is_fast, way) in WAYS {
-            // Up to here each return is looked at.
+            // Up to this threshold, each return is a sample.
             let late = match is_fast && threshold >= EACH_SAMPLED {
                 true => BETWEEN_SAMPLES,
                 false => 0,
             };
             let pool = by_count(threshold).build().unwrap();
             assert_calibrates_after(threshold, late, name, &pool, way);
-            // Of those that do not take the fast path, each is looked at.
+            // Each return that does not take the fast path is a sample.
             let of_all = |builder: Builder| {
                 let pool = builder.build().unwrap();
                 assert_calibrates_after(threshold, 0, name, &pool, way);
             };
             of_all(by_count(threshold).zero_on_return(true));
-            // All go by way of the depot.
+            // All buffers go through the depot.
             of_all(by_count(threshold).thread_cache_bytes(0));
-            // And all are freed.
+            // All buffers are freed.
             of_all(by_count(threshold).retain_bytes(0));
         }
     }
@@ -124,14 +125,14 @@ fn lengths_are_counted_in_steps_that_end_with_powers_of_two() {
     ] {
         let pool = by_count(2).build().unwrap();
         for _ in 0..3 {
-            use_one(&pool, 0, len); // grows, through classes and above them
+            use_one(&pool, 0, len); // grows through the classes and above them
         }
         assert_eq!(pool.profile().calls(), 3, "{len}");
         assert_eq!(sizes(pool.targets()), (step, step), "{len}");
     }
 }
 
-// Where more buffers are out than the cache holds, some returns take the fast path and some do
+// If more buffers are outstanding than the cache holds, some returns take the fast path and some do
 // not.
 #[test]
 fn bursts_larger_than_the_cache_calibrate_after_the_threshold() {
@@ -155,8 +156,8 @@ fn bursts_larger_than_the_cache_calibrate_after_the_threshold() {
                     returns += 1;
                     let case = format!("{returns} of {threshold}, {burst} at once");
                     if let Some(made) = watch.next(&pool) {
-                        // Some that came on the fast path before one that did not are left to
-                        // the next sample, which counts them for the next time.
+                        // Returns on the fast path that came before another return are left to the
+                        // next sample, which counts them in the next interval.
                         assert!(made > threshold, "{case}");
                         assert!(returns + BETWEEN_SAMPLES > threshold, "{case}: early");
                         assert!(made <= returns + BETWEEN_SAMPLES, "{case}: {made}");
@@ -170,14 +171,14 @@ fn bursts_larger_than_the_cache_calibrate_after_the_threshold() {
     }
 }
 
-// A retired class's returns go another way than before.
+// The returns of a retired class take another path than before.
 #[test]
 fn a_class_that_is_retired_meanwhile_calibrates_after_the_threshold() {
     const THRESHOLD: u64 = 500;
     for fast in [0, 1, 30, 100, 254] {
         let pool = by_count(THRESHOLD).build().unwrap();
         (0..fast).for_each(|_| use_one(&pool, 1 << 20, 1000));
-        // The second calibration retires the class: nothing asked for it since the first.
+        // The second calibration retires the class: no caller requested it since the first.
         pool.recalibrate();
         use_one(&pool, 5000, 1000);
         pool.recalibrate();
@@ -193,8 +194,8 @@ fn a_class_that_is_retired_meanwhile_calibrates_after_the_threshold() {
             }
             assert!(returns <= THRESHOLD + BETWEEN_SAMPLES, "{fast}: late");
         };
-        // Of the returns before the first calibration, the next sample counts those that
-        // came after the last one.
+        // Of the returns before the first calibration, the next sample counts those that came after
+        // the last sample.
         let before = if fast < EACH_SAMPLED {
             0
         } else {
@@ -209,10 +210,10 @@ fn a_class_that_is_retired_meanwhile_calibrates_after_the_threshold() {
 }
 
 #[test]
-fn a_calibration_by_hand_begins_the_count_anew() {
+fn an_explicit_calibration_restarts_the_count() {
     const THRESHOLD: u64 = 600;
     for before in (0..900).step_by(rounds(37, 300)) {
-        // Each return is looked at.
+        // Each return is a sample.
         let pool = by_count(THRESHOLD).thread_cache_bytes(0).build().unwrap();
         (0..before).for_each(|_| use_one(&pool, 100, 100));
         let before = if before > THRESHOLD {
@@ -241,8 +242,8 @@ fn a_calibration_by_hand_begins_the_count_anew() {
 }
 
 #[test]
-fn several_classes_make_it_later_by_what_lies_between_two_samples_of_each() {
-    // The same step each: of several classes, and without contents in the first.
+fn each_class_delays_a_calibration_by_at_most_the_returns_between_two_samples() {
+    // The lengths are in one step: in several classes, and without contents in the first case.
     let some: [&[(usize, usize)]; 4] = [
         &[(200, 150), (1024, 150)],
         &[(200, 150), (1024, 160), (5000, 170), (65_536, 180)],
@@ -258,7 +259,7 @@ fn several_classes_make_it_later_by_what_lies_between_two_samples_of_each() {
             let pool = by_count(threshold).build().unwrap();
             let mut watch = Watch::new();
             let (mut returns, mut calibrations) = (0_u64, 0);
-            // In turn; and in runs of many.
+            // Alternating, and in long runs.
             for at in 0..rounds(12_000, 1500) {
                 let at = if at < 6000 { at } else { at / 77 };
                 let (request, len) = uses[at % uses.len()];
@@ -282,9 +283,9 @@ fn several_classes_make_it_later_by_what_lies_between_two_samples_of_each() {
 
 #[test]
 fn several_steps_calibrate_when_one_of_them_has_had_more_than_the_threshold() {
-    // 3 of 4 are of one step.
+    // Three of four returns are in one step.
     for threshold in [3_u64, 20, 100, 257, 1000] {
-        // Where each return is looked at.
+        // A pool in which each return is a sample.
         let pool = by_count(threshold).thread_cache_bytes(0).build().unwrap();
         let mut lengths = Vec::new();
         let mut frequent = 0;
@@ -302,7 +303,7 @@ fn several_steps_calibrate_when_one_of_them_has_had_more_than_the_threshold() {
 }
 
 #[test]
-fn a_threshold_that_is_never_passed_counts_on() {
+fn a_threshold_that_is_never_passed_keeps_counting() {
     let pool = by_hand();
     let returns = rounds(3000, 600) as u64;
     (0..returns).for_each(|_| use_one(&pool, 100, 100));
@@ -316,9 +317,9 @@ fn a_threshold_that_is_never_passed_counts_on() {
 }
 
 #[test]
-fn a_pool_that_does_not_learn_chooses_targets_only_when_asked_to() {
+fn a_pool_that_does_not_learn_calibrates_only_on_request() {
     let builder = by_count(10).learn_sizes(false);
-    // Nor by time.
+    // Not by time, either.
     let builder = builder.calibrate_interval(Duration::from_millis(1));
     let pool = builder.build().unwrap();
     let returns = rounds(2000, 600) as u64;
@@ -327,7 +328,7 @@ fn a_pool_that_does_not_learn_chooses_targets_only_when_asked_to() {
     (0..returns).for_each(|_| use_one(&pool, 100, 100));
     assert_eq!((calibrations(&pool), pool.profile().calls()), (0, 0));
     assert_eq!(pool.get_default().capacity(), 5000);
-    let made = pool.recalibrate(); // all that has been counted, and the default's
+    let made = pool.recalibrate(); // all returns so far, including the one of `get_default`
     assert_eq!(made, pure([100]));
     let (calls, all) = (pool.profile().calls(), 2 * returns + 1);
     assert!((all - BETWEEN_SAMPLES..=all).contains(&calls), "{calls}");
@@ -358,7 +359,7 @@ fn the_percentile_is_the_builders() {
         (1.0, 65_536),
     ] {
         let pool = by_count(u64::MAX)
-            .thread_cache_bytes(0) // each return is looked at
+            .thread_cache_bytes(0) // each return is a sample
             .calibrate_percentile(percentile)
             .build()
             .unwrap();
@@ -369,10 +370,10 @@ fn the_percentile_is_the_builders() {
     }
 }
 
-// ---- the second and later ones ----
+// ---- later calibrations ----
 
 #[test]
-fn a_target_gives_way_to_a_clear_change_alone() {
+fn a_target_changes_only_after_a_clear_change() {
     let pool = by_hand_of_all();
     let after = |uses: &[(usize, usize)]| {
         for &(len, count) in uses {
@@ -381,15 +382,15 @@ fn a_target_gives_way_to_a_clear_change_alone() {
         sizes(pool.recalibrate())
     };
     assert_eq!(after(&[(100, 10000)]), (128, 128));
-    // Raised at once, by 6 %; the default by more than a quarter's lead, and no less.
+    // 6 % raise the maximum at once. The default changes only with a lead of more than a quarter.
     assert_eq!(after(&[(100, 9400), (1000, 600)]), (128, 1024));
     assert_eq!(after(&[(100, 4500), (1000, 5500)]), (128, 1024));
     assert_eq!(after(&[(100, 4000), (1000, 6000)]), (1024, 1024));
     assert_eq!(after(&[(100, 5500), (1000, 4500)]), (1024, 1024));
-    // Lowered where less than half of 5 % need it, and no earlier.
+    // The maximum is lowered if less than half of 5 % need it, and no earlier.
     assert_eq!(after(&[(100, 9600), (1000, 400)]), (128, 1024));
     assert_eq!(after(&[(100, 9900), (1000, 100)]), (128, 128));
-    // 0.95 leaves out 4 %, which 0.975 does not.
+    // 0.95 leaves out 4 %, and 0.975 does not.
     assert_eq!(after(&[(100, 6000), (60_000, 4000)]), (128, 65_536));
     assert_eq!(
         after(&[(100, 9300), (1000, 400), (60_000, 300)]),
@@ -402,10 +403,10 @@ fn a_target_gives_way_to_a_clear_change_alone() {
 }
 
 #[test]
-fn calibrations_by_count_hold_what_is_not_clear() {
+fn calibrations_by_count_keep_a_target_without_a_clear_change() {
     const THRESHOLD: u64 = 999;
     let pool = by_count(THRESHOLD).thread_cache_bytes(0).build().unwrap();
-    // So many of a hundred are large, until one step has passed the threshold.
+    // This many of a hundred returns are large, until one step has passed the threshold.
     for (large, expected) in [
         (0, (128, 128)),
         (6, (128, 4096)),
@@ -424,7 +425,7 @@ fn calibrations_by_count_hold_what_is_not_clear() {
         let before = calibrations(&pool);
         let mut at = 0;
         while calibrations(&pool) == before {
-            // Spread evenly, so that it is the same share whenever it ends.
+            // Spread evenly, so that the share is the same at any end.
             let len = if (at * large) % 100 < large {
                 3000
             } else {
@@ -436,19 +437,19 @@ fn calibrations_by_count_hold_what_is_not_clear() {
         }
         assert_eq!(sizes(pool.targets()), expected, "{large}");
         assert_eq!(pool.profile().calls(), lengths.calls());
-        // The pure function alone would have moved both.
+        // The pure function would have changed both targets.
         assert!(expected.1 >= lengths.targets(PERCENTILE).unwrap().max_size);
     }
 }
 
 // ---- sizes that rise ----
 
-/// A pool that calibrates by count as one with default options does.
+/// A pool with the calibrations by count of the default options.
 fn rising() -> Builder {
     options(&[512, 1024, 4096, 16_384]).calibrate_interval(None)
 }
 
-/// A pool that has calibrated by 600 bytes just now.
+/// A pool whose last calibration was from returns of 600 bytes.
 fn calibrated_by_600() -> Pool {
     let pool = rising().build().unwrap();
     while calibrations(&pool) == 0 {
@@ -466,10 +467,10 @@ fn grow_one(pool: &Pool, len: usize) {
     }
 }
 
-// Failed once: each was freed until the next calibration by count, 42,001 of them.
+// Failed once: the buffers were freed until the next calibration by count, 42,001 of them.
 #[test]
 fn a_rise_in_size_is_learned_after_a_few_hundred_discards() {
-    // Where the last calibration was just now, and where it is long ago.
+    // The last calibration is recent in the first case, and long ago in the last.
     for returns in [0, 18_000, 40_000] {
         let pool = calibrated_by_600();
         (0..returns).for_each(|_| use_one(&pool, 64, 600));
@@ -480,7 +481,7 @@ fn a_rise_in_size_is_learned_after_a_few_hundred_discards() {
         let discards = after.discards.above_max - before.discards.above_max;
         assert!(discards <= 512, "{discards}, {returns}");
         let misses = after.misses - before.misses;
-        // And one for each class on the way.
+        // In addition, one miss for each class on the way.
         assert!(misses <= discards + 3, "{misses}, {discards}, {returns}");
         let before = after;
         (0..100).for_each(|_| grow_one(&pool, 7000));
@@ -489,8 +490,8 @@ fn a_rise_in_size_is_learned_after_a_few_hundred_discards() {
 }
 
 #[test]
-fn a_part_that_rises_is_learned_if_it_is_clearly_more_than_the_percentile_leaves_out() {
-    // Below 10 %, the next calibration decides.
+fn a_rising_share_is_learned_if_it_is_clearly_above_the_percentile() {
+    // Below 10 %, the next calibration by count decides.
     for (each, learned) in [(2, true), (5, true), (9, true), (12, false), (20, false)] {
         let pool = calibrated_by_600();
         for at in 0..20_000 {
@@ -507,7 +508,7 @@ fn a_part_that_rises_is_learned_if_it_is_clearly_more_than_the_percentile_leaves
 }
 
 #[test]
-fn a_pool_that_does_not_learn_discards_no_less_after_many_discards() {
+fn a_pool_that_does_not_learn_goes_on_discarding() {
     let pool = rising()
         .profile(calibrated_by_600().profile())
         .learn_sizes(false)

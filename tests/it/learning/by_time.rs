@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tierpool::Builder;
 
-/// Options for a pool that a millisecond without enough returns is long enough for.
+/// Options for a pool that may calibrate after a millisecond.
 fn by_time() -> Builder {
     by_count(u64::MAX).calibrate_interval(Duration::from_millis(1))
 }
@@ -20,7 +20,7 @@ fn a_quiet_program_calibrates_by_time_in_a_return() {
             .unwrap();
         let mut returns = 0;
         wait_until(|| {
-            // Under Miri the time that passes is the work that is done.
+            // Under Miri, time passes only with work.
             (0..10).for_each(|_| use_one(&pool, 100, 100));
             returns += 10;
             calibrations(&pool) > 0
@@ -28,7 +28,7 @@ fn a_quiet_program_calibrates_by_time_in_a_return() {
         let calls = pool.profile().calls();
         assert!((1000..=returns).contains(&calls), "{calls}, {returns}");
         assert_eq!(pool.targets(), pure([100]));
-        // And again, once more has come.
+        // It calibrates again after more returns.
         wait_until(|| {
             (0..10).for_each(|_| use_one(&pool, 1000, 1000));
             pool.targets() == pure([1000])
@@ -38,8 +38,8 @@ fn a_quiet_program_calibrates_by_time_in_a_return() {
 }
 
 #[test]
-fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
-    // Each return takes the slow path, and looks at the clock.
+fn fewer_than_1000_returns_do_not_calibrate_by_time_and_stay_counted() {
+    // Each return takes the slow path, and reads the clock.
     let pool = by_time().thread_cache_bytes(0).build().unwrap();
     for returns in 0..999 {
         if returns % 100 == 0 {
@@ -57,12 +57,13 @@ fn fewer_than_1000_returns_do_not_calibrate_by_time_but_count_on() {
     assert_eq!(pool.profile().calls(), returns);
 }
 
-// Each return comes later than the interval after the one before, so all that delays it are the
-// returns that are not looked at.
+// Each return comes later than the interval after the one before. So only the returns that are not
+// samples delay the calibration.
 #[test]
 #[cfg_attr(miri, ignore = "Miri takes long for so many returns")]
 fn a_program_with_few_returns_calibrates_by_time_soon_after_the_1000th() {
-    // The returns between two samples, and between four of those before: each fourth one looks.
+    // The returns between two samples, and between four earlier ones: each fourth sample reads the
+    // clock.
     let fast = BETWEEN_SAMPLES + untold(1000 + BETWEEN_SAMPLES);
     for (thread_cache_bytes, late) in [(usize::MAX, fast), (0, untold(1000))] {
         let builder = by_time().thread_cache_bytes(thread_cache_bytes);
@@ -95,11 +96,11 @@ fn too_few_returns_wait_for_another_interval() {
     let begin = Instant::now();
     (0..rounds(1000, 60)).for_each(|_| use_one(&pool, 100, 100));
     let calibrated = calibrations(&pool) > 0;
-    // Where these took as long as the interval, that says nothing.
+    // If these returns took as long as the interval, the test shows nothing.
     if begin.elapsed() < INTERVAL / 2 {
         assert!(
             !calibrated,
-            "they are enough, but the first of them were not"
+            "there are enough returns now, but not at the first look"
         );
     }
     wait_until(|| {
@@ -111,15 +112,15 @@ fn too_few_returns_wait_for_another_interval() {
 
 #[test]
 #[cfg_attr(miri, ignore = "Miri waits for no thread that sleeps")]
-fn a_program_that_has_gone_quiet_calibrates_in_the_background() {
+fn a_quiet_program_calibrates_in_the_background() {
     let pool = by_time()
-        .thread_cache_bytes(0) // each return is looked at
+        .thread_cache_bytes(0) // each return is a sample
         .trim_interval(Duration::from_millis(1))
         .background_trim(true)
         .build()
         .unwrap();
     (0..999).for_each(|_| use_one(&pool, 100, 100));
-    // It has been there, and left the calibration alone.
+    // The background thread has trimmed, and has not calibrated.
     wait_until(|| total(&pool).retained_buffers == 0);
     thread::sleep(Duration::from_millis(30));
     assert_eq!(calibrations(&pool), 0);
@@ -129,10 +130,10 @@ fn a_program_that_has_gone_quiet_calibrates_in_the_background() {
     assert_eq!(pool.targets(), pure([100]));
 }
 
-// Not in a return: these are over long before the interval is, unless the machine is slow.
+// Not in a return: the returns are over long before the interval is, unless the machine is slow.
 #[test]
 #[cfg_attr(miri, ignore = "Miri waits for no thread that sleeps")]
-fn a_program_that_is_over_with_its_returns_calibrates_in_the_background() {
+fn a_program_without_further_returns_calibrates_in_the_background() {
     let pool = by_count(u64::MAX)
         .calibrate_interval(Duration::from_millis(400))
         .trim_interval(Duration::from_millis(1))

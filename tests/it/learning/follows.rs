@@ -1,4 +1,4 @@
-//! What a pool hands out, and what a guard grows to, by its targets.
+//! The effects of a pool's targets: the default size, and the growth of guards.
 
 use super::{by_hand, use_one};
 use crate::{options, sizes};
@@ -6,7 +6,7 @@ use bytes::BufMut;
 use tierpool::Pool;
 
 #[test]
-fn get_default_hands_out_what_came_back_most_often() {
+fn get_default_hands_out_the_most_frequent_size() {
     let pool = by_hand();
     let default = |pool: &Pool| pool.get_default().capacity();
     assert_eq!(default(&pool), 5000); // 4096 bytes
@@ -29,7 +29,7 @@ fn get_default_hands_out_what_came_back_most_often() {
         let mut buf = pool.get_default();
         assert!(buf.is_empty());
         buf.put_bytes(7, len);
-        assert_eq!(buf.capacity(), capacity, "it holds that much");
+        assert_eq!(buf.capacity(), capacity, "its capacity is the class's");
         drop(buf.detach()); // counts nothing
         pool.recalibrate();
     }
@@ -54,7 +54,7 @@ fn before_the_first_calibration_the_default_is_4096_bytes_or_the_largest_class()
     assert_eq!(Pool::default().get_default().capacity(), 4096);
 }
 
-/// The capacities that a guard goes through which is filled byte by byte.
+/// The capacities of a guard that is filled byte by byte.
 fn steps(pool: &Pool, request: usize, len: usize) -> Vec<usize> {
     let mut buf = pool.get(request);
     let mut steps = vec![buf.capacity()];
@@ -70,7 +70,7 @@ fn steps(pool: &Pool, request: usize, len: usize) -> Vec<usize> {
 }
 
 #[test]
-fn a_guard_grows_to_the_maximum_and_then_far() {
+fn a_guard_grows_to_the_maximum_first_and_then_by_a_large_factor() {
     let classes: Vec<usize> = (6..=21).map(|bits| 1 << bits).collect();
     let pool = options(&classes)
         .calibrate_after(u64::MAX)
@@ -84,13 +84,13 @@ fn a_guard_grows_to_the_maximum_and_then_far() {
         sizes(pool.recalibrate())
     };
     const KIB: usize = 1024;
-    // Eight times, before it knows.
+    // Before a calibration, it grows eightfold.
     assert_eq!(
         steps(&pool, 0, 40_000),
         [64, 512, 4 * KIB, 32 * KIB, 256 * KIB]
     );
     assert_eq!(calibrate(&[(2000, 90), (30_000, 10)]), (2 * KIB, 32 * KIB));
-    // The maximum at once, but at most eight times as much; no further; and 32 times.
+    // To the maximum at once, but at most eightfold; from there by a factor of 32.
     assert_eq!(
         steps(&pool, 0, 33_000),
         [64, 512, 4 * KIB, 32 * KIB, 1024 * KIB]
@@ -99,38 +99,38 @@ fn a_guard_grows_to_the_maximum_and_then_far() {
     assert_eq!(steps(&pool, 1025, 2049), [2 * KIB, 16 * KIB]);
     assert_eq!(steps(&pool, 16 * KIB, 20_000), [16 * KIB, 32 * KIB]);
     assert_eq!(steps(&pool, 64 * KIB, 70_000), [64 * KIB, 2 << 20]);
-    // Up to the largest class while that holds it, and then twice.
+    // To the largest class while the contents fit, and then it doubles.
     assert_eq!(
         steps(&pool, 256 * KIB, 3 << 20),
         [256 * KIB, 2 << 20, 4 << 20]
     );
-    // What is written at once is never more than one step.
+    // A single large write is one step.
     let mut buf = pool.get(0);
     buf.put_bytes(7, 5000);
     assert_eq!(buf.capacity(), 8 * KIB);
     buf.put_bytes(7, 100_000);
     assert_eq!(buf.capacity(), 128 * KIB);
     drop(buf.detach());
-    // To ask for room gives as much, and no more.
+    // `reserve` gives as much as requested, and no more.
     let mut buf = pool.get(0);
     buf.reserve(65);
     assert_eq!(buf.capacity(), 128);
     drop(buf.detach());
-    // Both targets are one.
+    // Both targets are the same.
     assert_eq!(calibrate(&[(200, 100)]), (256, 256));
     assert_eq!(steps(&pool, 0, 5000), [64, 256, 8 * KIB]);
-    // A maximum below the next class, and a default of the smallest.
+    // The maximum is below the next class, and the default is in the smallest.
     assert_eq!(calibrate(&[(10, 90), (100, 10)]), (64, 128));
     assert_eq!(steps(&pool, 0, 200), [64, 128, 4 * KIB]);
 }
 
 #[test]
-fn growth_meets_targets_that_are_no_classes() {
+fn growth_takes_the_classes_above_targets_that_are_no_classes() {
     let pool = by_hand(); // 64, 200, 1024, 5000, 65,536, 1 MiB
     (0..90).for_each(|_| use_one(&pool, 64, 2000));
     (0..10).for_each(|_| use_one(&pool, 64, 3 << 20));
     assert_eq!(sizes(pool.recalibrate()), (2048, 4 << 20));
-    // The classes of eight times as much each time, and the largest class.
+    // Eightfold to the next class each time, and to the largest class.
     assert_eq!(steps(&pool, 0, 70_000), [64, 1024, 65_536, 1 << 20]);
     (0..100).for_each(|_| use_one(&pool, 0, 3 << 20));
     assert_eq!(sizes(pool.recalibrate()), (4 << 20, 4 << 20));

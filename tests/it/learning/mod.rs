@@ -1,12 +1,12 @@
-//! What a pool learns from the buffers that come back, and what follows.
+//! What a pool learns from returned buffers, and the effects of that.
 //!
-//! A pool looks at a sample of the returns:
+//! A pool records a sample of the returns. The tests are in these files:
 //!
 //! - `by_count` and `by_time`: when the pool chooses targets.
-//! - `recorded`: what it looks at.
+//! - `recorded`: which lengths it records.
 //! - `threads`: how the threads' samples come together.
-//! - `shares`: the samples show the program as it is.
-//! - `follows`: what the targets change.
+//! - `shares`: whether samples show the true shares of sizes.
+//! - `follows`: the effects of the targets.
 
 mod by_count;
 mod by_time;
@@ -23,20 +23,19 @@ use tierpool::{Builder, Histogram, Pool, Targets};
 
 const PERCENTILE: f64 = 0.95;
 
-/// A power of two, and between two of them, so that the steps are seen to be
-/// rounded up to classes.
+/// Powers of two, and sizes between powers of two, to see that steps are rounded up to classes.
 const CLASSES: [usize; 6] = [64, 200, 1024, 5000, 65_536, 1 << 20];
 
-/// How many returns of each thread and size class the pool looks at one by one.
+/// How many first returns of each thread and size class are all samples.
 const EACH_SAMPLED: u64 = 32;
 
-/// The most returns of a thread and a size class that come between two samples.
+/// The most returns of a thread and a size class between two samples.
 ///
-/// The second sample counts for them. Until then, they are not counted.
+/// The second sample counts for them. They are not counted before.
 const BETWEEN_SAMPLES: u64 = 95;
 
-/// The most returns that a thread has counted and not told, where all threads together have
-/// counted `all` in this interval.
+/// The most returns that a thread has counted and not told, if all threads together have counted
+/// `all` in this interval.
 fn untold(all: u64) -> u64 {
     (all / 16).clamp(1, 2048)
 }
@@ -50,29 +49,29 @@ fn by_count(threshold: u64) -> Builder {
 
 /// A pool that calibrates only when the test calls `recalibrate`.
 fn by_hand() -> Pool {
-    // Not even if the drop rule discards many.
+    // It does not calibrate after many discards, either.
     by_count(u64::MAX).learn_sizes(false).build().unwrap()
 }
 
-/// As [`by_hand`], and looks at each return: none takes the fast path.
+/// As [`by_hand`], and each return is a sample: none takes the fast path.
 fn by_hand_of_all() -> Pool {
     let builder = by_count(u64::MAX).thread_cache_bytes(0);
     builder.build().unwrap()
 }
 
-/// Gives the thread its caches, in which it records returns, and records none.
+/// Gives the thread its caches, in which it records returns, and records no return.
 ///
-/// A thread has none before it has taken a buffer of a size class, or has kept one.
+/// A thread has no caches before it has taken or kept a buffer of a size class.
 fn attach(pool: &Pool) {
     drop(pool.get(1).detach());
 }
 
-/// Takes a buffer for `request` bytes, writes `len`, and gives it back.
+/// Takes a buffer for `request` bytes, writes `len` bytes, and returns it.
 fn use_one(pool: &Pool, request: usize, len: usize) {
     pool.get(request).put_bytes(7, len);
 }
 
-/// The targets of these lengths alone.
+/// The targets that follow from these lengths only.
 fn pure(lengths: impl IntoIterator<Item = usize>) -> Targets {
     let histogram: Histogram = lengths.into_iter().collect();
     histogram.targets(PERCENTILE).unwrap()
@@ -83,8 +82,8 @@ fn calibrations(pool: &Pool) -> u64 {
     pool.stats().calibrations
 }
 
-/// Waits for what must come about at some time. Fails if it does not in a minute,
-/// which says nothing about how fast it should be.
+/// Waits for an event without a fixed time. Fails after a minute, which is no measure of the
+/// expected time.
 #[track_caller]
 fn wait_until(mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -94,7 +93,7 @@ fn wait_until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Sees each calibration of a pool once.
+/// Reports each calibration of a pool once.
 struct Watch {
     seen: u64,
 }
@@ -104,7 +103,7 @@ impl Watch {
         Watch { seen: 0 }
     }
 
-    /// From how many returns the pool calibrated, if it did since this was asked.
+    /// From how many returns the pool has calibrated, if it has done so since the last call.
     fn next(&mut self, pool: &Pool) -> Option<u64> {
         let now = calibrations(pool);
         let new = now != self.seen;

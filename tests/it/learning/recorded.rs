@@ -1,4 +1,4 @@
-//! Which returns count, and as how long.
+//! Which returns count, and with which length.
 
 use super::{PERCENTILE, Watch, attach, by_count, by_hand, by_hand_of_all, pure, use_one};
 use crate::{rounds, sizes, total};
@@ -7,19 +7,19 @@ use proptest::prelude::*;
 use std::thread;
 use tierpool::{Histogram, Pool, PooledBuf};
 
-/// One return, and the length that it must count as.
+/// A way to use and return a buffer. It determines the length that counts.
 #[derive(Clone, Copy, Debug)]
 enum Used {
     Written,
     InPieces,
     Resized,
-    /// Asked for room, which takes a larger buffer and gives this one back uncounted.
+    /// It reserves room. That takes a larger buffer and returns this one without counting it.
     Reserved,
     Advanced,
     CopiedOut,
     /// The first part is dropped before the guard.
     SplitOffTheFront,
-    /// It is dropped after the guard, which is therefore not kept.
+    /// The part is dropped after the guard, so the pool does not keep the buffer.
     SplitOffTheFrontAndKept,
     SplitOffTheEnd,
     SplitWhole,
@@ -29,7 +29,7 @@ enum Used {
     SetToNothing,
     /// Written to its last byte, read to the end, and cleared.
     ReadToTheEndAndCleared,
-    /// Used once more, for less.
+    /// Used a second time, for fewer bytes.
     ClearedAndWritten,
     GrownOnTheHeap,
     Frozen,
@@ -68,12 +68,12 @@ const ALL_USES: [Used; 23] = [
 ];
 
 impl Used {
-    /// Takes a buffer, writes `len` bytes, and ends with it. Returns the length as which this
-    /// must count, if it does. `cut` is at most `len`.
+    /// Takes a buffer, writes `len` bytes, and ends with it. Returns the length that must count, if
+    /// the return counts. `cut` is at most `len`.
     fn run(self, pool: &Pool, request: usize, len: usize, cut: usize) -> Option<usize> {
         let mut buf = match self {
             Used::Adopted | Used::AdoptedAndAdvanced => {
-                pool.adopt(BytesMut::with_capacity(len + 3)) // of no ordinary capacity
+                pool.adopt(BytesMut::with_capacity(len + 3)) // of unusual capacity
             }
             _ => pool.get(request),
         };
@@ -135,13 +135,13 @@ impl Used {
                 Some(len)
             }
             Used::SetToNothing => {
-                // SAFETY: no byte counts.
+                // SAFETY: a length of 0 needs no initialised bytes.
                 unsafe { buf.set_len(0) };
                 Some(len)
             }
             Used::ReadToTheEndAndCleared => {
                 buf.put_bytes(7, capacity - len);
-                assert!(buf.chunk_mut().len() > 0); // the reader has nothing more
+                assert!(buf.chunk_mut().len() > 0); // the reader is at its end
                 buf.clear();
                 Some(capacity)
             }
@@ -184,7 +184,7 @@ impl Used {
 }
 
 #[test]
-fn a_return_counts_as_the_most_that_the_buffer_held_at_once() {
+fn a_return_counts_with_the_most_bytes_that_the_buffer_held_at_once() {
     for used in ALL_USES {
         for (request, len, cut) in [
             (0, 0, 0),
@@ -212,7 +212,7 @@ fn a_return_counts_as_the_most_that_the_buffer_held_at_once() {
 }
 
 #[test]
-fn a_buffer_that_is_outgrown_is_not_counted() {
+fn an_outgrown_buffer_is_not_counted() {
     let pool = by_hand();
     let mut buf = pool.get(0);
     while buf.len() < 3 << 20 {
@@ -248,11 +248,11 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    // Whichever calibrations come by count, and when: each has what was counted since
-    // the one before, all of it, and nothing else. Where each return is looked at: up to 30, and
-    // where none takes the fast path.
+    // At whatever return calibrations come by count, each has exactly the returns since the one
+    // before. Runs with thresholds up to 30, where each return is a sample, and without the fast
+    // path.
     #[test]
-    fn each_calibration_is_that_of_the_lengths_since_the_one_before(
+    fn each_calibration_uses_exactly_the_lengths_since_the_one_before(
         threshold in prop_oneof![0_u64..40, Just(u64::MAX)],
         percentile in prop::sample::select(vec![0.0, 0.5, PERCENTILE, 1.0]),
         wipe in any::<bool>(),
@@ -282,7 +282,7 @@ proptest! {
             }
             if let Some(calls) = watch.next(&pool) {
                 prop_assert_eq!(calls, lengths.calls());
-                // Of later ones, the targets before have a say, too.
+                // Later calibrations also depend on the targets before.
                 let pure = lengths.targets(percentile).unwrap();
                 let targets = pool.targets();
                 prop_assert!(!is_first || targets == pure);
@@ -315,7 +315,7 @@ proptest! {
 
 // ---- buffers that are emptied before they come back ----
 
-/// Some way to be done with a buffer of `len` bytes, which leaves nothing in it.
+/// A way to empty a buffer of `len` bytes before it returns.
 type Empty = fn(&mut PooledBuf, len: usize);
 
 const EMPTY: [(&str, Empty); 7] = [
@@ -324,12 +324,13 @@ const EMPTY: [(&str, Empty); 7] = [
     ("advance", |buf, len| buf.advance(len)),
     ("copy_to_bytes", |buf, len| drop(buf.copy_to_bytes(len))),
     ("split", |buf, _| drop(buf.split())),
-    // SAFETY: no byte counts.
+    // SAFETY: a length of 0 needs no initialised bytes.
     ("set_len", |buf, _| unsafe { buf.set_len(0) }),
     ("clear behind the guard", |buf, _| BytesMut::clear(buf)),
 ];
 
-/// Takes many messages of 1 to 2 KiB by `take`, with their lengths, and empties them. Checks that the pool ends with buffers that hold them, and serves them all.
+/// Takes many messages of 1 to 2 KiB by `take`, which gets their lengths and empties them. Asserts
+/// that the pool learns to keep buffers for them, and serves them all.
 fn assert_learns_emptied(name: &str, zero: bool, take: impl Fn(&Pool, usize)) {
     const MESSAGES: usize = rounds(200_000, 2000);
     let pool = Pool::builder()
@@ -344,7 +345,7 @@ fn assert_learns_emptied(name: &str, zero: bool, take: impl Fn(&Pool, usize)) {
         if at == MESSAGES / 2 {
             half = total(&pool);
         }
-        // In no order, between 1025 and 2048.
+        // In mixed order, between 1025 and 2048.
         take(&pool, 1025 + at * 7919 % 1024);
     }
     let case = format!("{name}, zero_on_return({zero})");
@@ -356,10 +357,10 @@ fn assert_learns_emptied(name: &str, zero: bool, take: impl Fn(&Pool, usize)) {
     assert!(end.hits() >= (MESSAGES - 10) as u64, "{case}: {end:?}");
 }
 
-// Failed once: each counted as empty, so the default was the smallest class, and each message
-// grew and was freed.
+// Failed once: each counted as empty. So the default was the smallest class, and each message grew
+// and was freed.
 #[test]
-fn buffers_that_are_emptied_before_they_come_back_count_as_what_they_held() {
+fn buffers_emptied_before_they_return_count_with_their_earlier_length() {
     for (name, empty) in EMPTY {
         for zero in [false, true] {
             assert_learns_emptied(name, zero, |pool, len| {

@@ -1,4 +1,4 @@
-//! The samples show how frequent each size is, whatever the order in which sizes come.
+//! The samples show the true share of each size, in whatever order the sizes come.
 
 use super::{PERCENTILE, by_count, by_hand, pure, use_one};
 use crate::{rounds, sizes};
@@ -6,16 +6,16 @@ use tierpool::Histogram;
 
 const SMALL: usize = 1000;
 const LARGE: usize = 60_000;
-/// The class of all buffers here, so that one sampler sees them all.
+/// The class of all buffers here, so that one sampler handles them all.
 const CLASS: usize = 65_536;
 
-// A sample at a fixed distance would see large ones only, or none.
+// Samples at a fixed distance would see only large sizes, or none.
 #[test]
 fn a_period_of_two_is_no_blind_spot() {
     let pool = by_hand();
     let mut lengths = Histogram::new();
     for at in 0..rounds(100_000, 5000) {
-        // Every second one for four fifths of the time: 40 in a hundred are large.
+        // Every second size, in four fifths of the time: 40 of a hundred are large.
         let is_large = at % 2 == 0 && at / 500 % 5 > 0;
         let len = if is_large { LARGE } else { SMALL };
         use_one(&pool, CLASS, len);
@@ -24,9 +24,9 @@ fn a_period_of_two_is_no_blind_spot() {
     assert_eq!(pool.recalibrate(), lengths.targets(PERCENTILE).unwrap());
 }
 
-// The percentile leaves out three times as much as the large ones have, and a third of that. A
-// sample is of 64 returns, so of 400,000 returns 60 samples or more are of large ones, and chance
-// moves these by 8: a factor of three is five times that.
+// The percentile leaves out three times the share of the large sizes, or a third of it. A sample
+// counts for 64 returns, so of 400,000 returns at least 60 samples are large, and chance changes
+// that by 8. A factor of three is five times as much.
 #[test]
 #[cfg_attr(any(miri, slow), ignore = "too many returns")]
 fn longer_periods_are_no_blind_spots() {
@@ -49,7 +49,7 @@ fn longer_periods_are_no_blind_spots() {
     }
 }
 
-/// A small generator with a seed (SplitMix64), so that each run has the same sizes.
+/// A small generator with a seed (SplitMix64): each run has the same sizes.
 struct Random(u64);
 
 impl Random {
@@ -73,30 +73,30 @@ fn changes(mut next_len: impl FnMut() -> usize) -> usize {
     all.windows(2).filter(|pair| pair[0] != pair[1]).count()
 }
 
-// Once may be chance, about one time in a hundred. To flap is to change again and again.
+// One change may be chance, in about one of a hundred runs. Flapping is repeated change.
 #[test]
 #[cfg_attr(any(miri, slow), ignore = "too many returns")]
-fn four_sizes_as_frequent_as_each_other_do_not_flap() {
+fn the_targets_of_four_equally_frequent_sizes_do_not_flap() {
     let mut random = Random(1);
     let changes = changes(|| [1000, 4000, 16_000, 60_000][random.below(4) as usize]);
     assert!(changes <= 1, "{changes}");
 }
 
-// The maximum is raised when a sample of a calibration has 5 % of them, and then stays.
+// The maximum is raised when the samples of a calibration have 5 % of them, and then stays.
 #[test]
 #[cfg_attr(any(miri, slow), ignore = "too many returns")]
-fn a_share_at_the_percentile_does_not_flap() {
+fn the_maximum_for_a_share_at_the_percentile_does_not_flap() {
     let mut random = Random(2);
     let changes = changes(|| if random.below(20) == 0 { LARGE } else { SMALL });
     assert!(changes <= 1, "{changes}");
 }
 
 #[test]
-fn a_size_that_comes_in_runs_is_seen_as_often_as_it_comes() {
+fn a_size_that_comes_in_runs_is_sampled_with_its_true_share() {
     let pool = by_hand();
     let returns = rounds(100_000, 5000);
     for at in 0..returns {
-        // Three tenths, a tenth of all at a time.
+        // Three tenths are large, in runs of a tenth of all.
         let is_large = at * 10 / returns % 3 == 1;
         use_one(&pool, CLASS, if is_large { LARGE } else { SMALL });
     }

@@ -1,4 +1,4 @@
-//! What several threads have recorded comes together: nothing is lost, and nothing counts twice.
+//! The records of several threads come together: none is lost, and none counts twice.
 
 use super::{
     BETWEEN_SAMPLES, Watch, attach, by_count, by_hand, calibrations, pure, untold, use_one,
@@ -11,16 +11,16 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{self, ScopedJoinHandle};
 use tierpool::{Pool, PooledBuf};
 
-/// Waits for threads and their destructors, which report to the calibrator. The end of a scope does
-/// not wait for the destructors.
+/// Waits for threads and their destructors, which tell the calibrator. The end of a scope does not
+/// wait for destructors.
 fn join_all(threads: Vec<ScopedJoinHandle<'_, ()>>) {
     for thread in threads {
         thread.join().unwrap();
     }
 }
 
-/// Has another thread calibrate all the while. Returns how many returns all of its
-/// calibrations had together.
+/// Lets another thread calibrate during `work`. Returns how many returns all calibrations had
+/// together.
 fn while_calibrating(pool: &Pool, work: impl FnOnce()) -> u64 {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -42,10 +42,10 @@ fn while_calibrating(pool: &Pool, work: impl FnOnce()) -> u64 {
     })
 }
 
-// Failed once: a count that was read while it went from one place to another was taken
-// for the new beginning, and what lay above it was counted twice.
+// Failed once: a count that was read while it moved from one place to another became the new
+// baseline, and the returns above it counted twice.
 #[test]
-fn of_returns_on_busy_threads_calibrations_lose_none_and_count_none_twice() {
+fn calibrations_count_each_return_of_busy_threads_exactly_once() {
     const THREADS: usize = 4;
     const RETURNS: usize = rounds(60_000, 400);
     for threads in 1..=THREADS {
@@ -56,8 +56,8 @@ fn of_returns_on_busy_threads_calibrations_lose_none_and_count_none_twice() {
                     let pool = &pool;
                     scope.spawn(move || {
                         for at in 0..RETURNS {
-                            // Mostly one size, and others, so that few calibrations have
-                            // had nothing.
+                            // Mostly one size, and some others, so that few calibrations have no
+                            // returns.
                             let len = if at % 7 == 0 {
                                 100 << (thread % 3)
                             } else {
@@ -70,7 +70,7 @@ fn of_returns_on_busy_threads_calibrations_lose_none_and_count_none_twice() {
                 join_all(threads.collect());
             });
         });
-        // Without those since each thread's last sample.
+        // Except for the returns since each thread's last sample.
         let all = (threads * RETURNS) as u64;
         let least = all - threads as u64 * BETWEEN_SAMPLES;
         assert!(
@@ -81,7 +81,7 @@ fn of_returns_on_busy_threads_calibrations_lose_none_and_count_none_twice() {
 }
 
 #[test]
-fn guards_that_end_on_other_threads_than_they_began_on_are_counted_once() {
+fn guards_that_end_on_another_thread_are_counted_once() {
     const THREADS: usize = 3;
     const RETURNS: usize = rounds(8000, 150);
     let pool = by_hand();
@@ -116,19 +116,19 @@ fn guards_that_end_on_other_threads_than_they_began_on_are_counted_once() {
             join_all(threads);
         });
     });
-    // Each: none takes the fast path.
+    // All of them, since none takes the fast path.
     assert_eq!(sum, (THREADS * RETURNS) as u64);
 }
 
 #[test]
-fn threads_that_end_leave_their_counts_and_their_heirs_go_on_with_them() {
+fn heirs_of_ended_threads_continue_their_counts() {
     const THRESHOLD: u64 = 1000;
-    // If an heir does not find the caches of the one before, there are two.
+    // If an heir does not find the earlier thread's caches, there are two cache sets.
     let late = 2 * BETWEEN_SAMPLES + untold(THRESHOLD);
     let pool = by_count(THRESHOLD).build().unwrap();
     let mut watch = Watch::new();
     let mut returns = 0_u64;
-    // One after another: each inherits the caches of the one before.
+    // One after another: each inherits the caches of the thread before.
     for thread in 0..rounds(200, 20) {
         let uses = [1, 99, 255, 256, 257, 600][thread % 6];
         let run = || {
@@ -137,7 +137,8 @@ fn threads_that_end_leave_their_counts_and_their_heirs_go_on_with_them() {
                 returns += 1;
                 if let Some(made) = watch.next(&pool) {
                     assert!(made > THRESHOLD, "{thread}: early, {made}");
-                    // The rest waits for the next sample. None is lost, and none counts twice.
+                    // The other returns wait for the next sample. None is lost, and none counts
+                    // twice.
                     assert!(made <= returns, "{thread}: {made} of {returns}");
                     returns -= made;
                 }
@@ -150,7 +151,7 @@ fn threads_that_end_leave_their_counts_and_their_heirs_go_on_with_them() {
 }
 
 #[test]
-fn what_several_threads_counted_is_complete_at_a_calibration_by_count() {
+fn a_calibration_by_count_has_the_returns_of_all_threads() {
     const THREADS: u64 = 5;
     const EACH: u64 = 150;
     const THRESHOLD: u64 = 2000;
@@ -167,7 +168,7 @@ fn what_several_threads_counted_is_complete_at_a_calibration_by_count() {
         join_all(threads.collect());
     });
     assert_eq!(calibrations(&pool), 0);
-    // Until this thread, alone, comes to the threshold with what the others told.
+    // This thread alone reaches the threshold, with the returns that the others have told.
     let late = (1 + THREADS) * BETWEEN_SAMPLES + THREADS * untold(THRESHOLD);
     let mut returns = THREADS * EACH;
     while calibrations(&pool) == 0 {
@@ -176,7 +177,7 @@ fn what_several_threads_counted_is_complete_at_a_calibration_by_count() {
         assert!(returns <= THRESHOLD + late, "late");
     }
     assert!(returns > THRESHOLD, "early: {returns}");
-    // Told or not, without those since each thread's last sample.
+    // Told or not, except for the returns since each thread's last sample.
     let calls = pool.profile().calls();
     let least = returns - THREADS * BETWEEN_SAMPLES;
     assert!((least..=returns).contains(&calls), "{calls} of {returns}");
@@ -213,8 +214,8 @@ fn returns_in_thread_local_destructors_are_counted() {
             });
             run.join().unwrap();
         });
-        // One, and in each destructor another and three empty ones; in one of them the thread
-        // has no caches any more.
+        // One here, and in each destructor one more and three empty ones. In one of the
+        // destructors, the thread no longer has caches.
         let made = pool.recalibrate();
         assert_eq!(pool.profile().calls(), 1 + 2 * (1 + 3), "{threads}");
         assert_eq!(made, pure([0, 0, 0, 0, 0, 0, 5000, 5000, 5000]));
@@ -222,7 +223,7 @@ fn returns_in_thread_local_destructors_are_counted() {
 }
 
 #[test]
-fn calibrations_from_many_threads_at_once_leave_targets_that_belong_together() {
+fn calibrations_from_many_threads_at_once_leave_consistent_targets() {
     const THREADS: usize = 4;
     let pool = by_count(20).build().unwrap();
     let start = Barrier::new(THREADS);
@@ -245,7 +246,7 @@ fn calibrations_from_many_threads_at_once_leave_targets_that_belong_together() {
             });
         }
     });
-    // All of it has been counted, or is now: this finds nothing twice.
+    // Counts the remaining returns. None counts twice.
     pool.recalibrate();
     let (made, targets) = (calibrations(&pool), pool.targets());
     assert_eq!(pool.recalibrate(), targets);
@@ -253,14 +254,14 @@ fn calibrations_from_many_threads_at_once_leave_targets_that_belong_together() {
 }
 
 #[test]
-fn guards_that_outlive_their_pool_calibrate_nothing_and_end() {
+fn guards_that_outlive_their_pool_do_not_calibrate_it() {
     let pool = by_count(0).build().unwrap();
     let mut held: Vec<PooledBuf> = (0..20).map(|_| pool.get(100)).collect();
     use_one(&pool, 100, 100);
     drop(pool);
     let elsewhere = held.split_off(10);
     for mut buf in held {
-        buf.put_bytes(7, 100_000); // grows, by what the pool knew
+        buf.put_bytes(7, 100_000); // grows, by the targets that the pool had
         buf.advance(10);
     }
     thread::spawn(move || drop(elsewhere)).join().unwrap();
