@@ -52,7 +52,7 @@ step "the README's test command: $test_command"
 timeout 1800 $test_command
 
 # The main job, on a small directory.
-run cargo run --locked --release --example relay -- src
+run cargo run --locked --release -p tierpool-lab --bin relay -- src
 
 # Each asserts what it shows.
 run cargo run --locked --release --example framed_server
@@ -60,30 +60,30 @@ run cargo run --locked --release --example udp_receiver
 run cargo run --locked --release --example file_server
 
 # Fails if the pool breaks one of the bounds that it prints.
-run cargo run --locked --release --example oversize_leak
+run cargo run --locked --release -p tierpool-lab --bin oversize_leak
 
 # Fails if the drop rule or the hysteresis breaks a bound that it prints.
-run cargo run --locked --release --example calibration
+run cargo run --locked --release -p tierpool-lab --bin calibration
 
 step "tierpool-tune on the sizes of its own sources"
 find . -name '*.rs' -not -path './target/*' -printf '%s\n' |
     cargo run --locked --release -p tierpool-tune | grep -e '<- best'
 
-step "the pressure example, where memory is short"
+step "the lab's pressure, where memory is short"
 cgroup=$(mktemp -d)
 trap 'rm -r "$cgroup"' EXIT
 echo 'some avg10=50.00 avg60=0.00 avg300=0.00 total=1' >"$cgroup/memory.pressure"
-cargo run --locked --release --example pressure -- "$cgroup" 2 | tee "$cgroup/said"
+cargo run --locked --release -p tierpool-lab --bin pressure -- "$cgroup" 2 | tee "$cgroup/said"
 grep -q 'short of memory.* freed [1-9]' "$cgroup/said"
 
 # Benches compile, and each workload runs once.
 run cargo test --locked --release --bench hot_path --bench trim --bench parts
 
 # Each program works, with plain buffers and with the pool.
-step "the programs of benches/programs, for a moment each"
+step "the two servers of benches/lab, for a moment each"
 for program in frames files; do
     for mode in plain pool; do
-        cargo run --locked --release --quiet -p programs --bin "$program" -- "$mode" --seconds 0.5
+        cargo run --locked --release --quiet -p tierpool-lab --bin "$program" -- "$mode" --seconds 0.5
     done
 done
 

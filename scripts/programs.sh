@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-7} seconds=${2:-4}
 
-cargo build --locked --release --quiet -p programs
+cargo build --locked --release --quiet -p tierpool-lab
 programs=${CARGO_TARGET_DIR:-target}/release
 
 # The path of a shared library, or nothing.

@@ -1,7 +1,7 @@
 //! One huge request does not make the pool huge for ever (<https://go.dev/issue/23199>), and large
 //! buffers are reused all the same where all requests are large.
 //!
-//! The scenarios of `examples/oversize_leak.rs`, which shows them over time beside a naive pool.
+//! The scenarios of `benches/lab/src/bin/oversize_leak.rs`, which shows them over time beside a naive pool.
 //! What is held is looked at after each get and each drop. Trims come by count, so that no clock
 //! decides what is seen.
 

@@ -1,7 +1,7 @@
 //! An HTTP server (hyper) that streams a file of 1 MiB in chunks of 64 KiB.
 //!
 //! ```text
-//! cargo run --release -p programs --bin files -- plain|pool
+//! cargo run --release -p tierpool-lab --bin files -- plain|pool
 //! ```
 //!
 //! Each chunk is read from the page cache into a buffer that is not zeroed. A unit is one response.
@@ -12,7 +12,6 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use programs::{Load, Mode, Program};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -22,6 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tierpool::{Pool, PooledBytes};
+use tierpool_lab::{Load, Mode, Program};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,7 +29,7 @@ const FILE_BYTES: usize = 1 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 
 fn main() -> ExitCode {
-    programs::run::<Files>()
+    tierpool_lab::run::<Files>()
 }
 
 struct Files;

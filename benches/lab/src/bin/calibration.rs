@@ -2,9 +2,9 @@
 //! at the edge between two answers, and one calibration step by step.
 //!
 //! ```text
-//! cargo run --release --example calibration                   # prints the numbers
-//! cargo run --release --example calibration -- --plots DIR    # and writes plots to DIR
-//! cargo run --release --example calibration -- --help
+//! cargo run --release -p tierpool-lab --bin calibration                   # prints the numbers
+//! cargo run --release -p tierpool-lab --bin calibration -- --plots DIR    # and writes plots to DIR
+//! cargo run --release -p tierpool-lab --bin calibration -- --help
 //! ```
 //!
 //! `docs/calibration.md` explains the calibrator by what this prints.

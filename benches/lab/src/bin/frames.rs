@@ -1,7 +1,7 @@
 //! A server of length-prefixed frames, which workers keep for a while.
 //!
 //! ```text
-//! cargo run --release -p programs --bin frames -- plain|pool
+//! cargo run --release -p tierpool-lab --bin frames -- plain|pool
 //! ```
 //!
 //! A connection reads into a buffer, cuts off each frame without copying it, sends the frame to a
@@ -9,13 +9,13 @@
 //! is that of one request: one to eight frames and their acknowledgements.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use programs::{Load, Mode, Program};
 use std::io;
 use std::ops::Deref;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use tierpool::{Pool, PooledBuf, PooledBytes};
+use tierpool_lab::{Load, Mode, Program};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -30,7 +30,7 @@ const KEPT: usize = 256;
 const REQUEST_FRAMES_MOST: usize = 8;
 
 fn main() -> ExitCode {
-    programs::run::<Frames>()
+    tierpool_lab::run::<Frames>()
 }
 
 struct Frames;

@@ -1,9 +1,9 @@
 //! One huge request must not make a pool huge for ever: the pool against a naive one, over time.
 //!
 //! ```text
-//! cargo run --release --example oversize_leak             # plots go to target/oversize_leak
-//! cargo run --release --example oversize_leak -- DIR      # plots go to DIR
-//! cargo run --release --example oversize_leak -- --help
+//! cargo run --release -p tierpool-lab --bin oversize_leak             # plots go to target/oversize_leak
+//! cargo run --release -p tierpool-lab --bin oversize_leak -- DIR      # plots go to DIR
+//! cargo run --release -p tierpool-lab --bin oversize_leak -- --help
 //! ```
 //!
 //! A pool that hands out any idle buffer, and grows it if it is too small, ends with all buffers as

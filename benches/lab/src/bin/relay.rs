@@ -1,9 +1,9 @@
 //! A TCP relay over real files: the pool against plain `BytesMut::with_capacity`, side by side.
 //!
 //! ```text
-//! cargo run --release --example relay             # this repository and what is under `target`
-//! cargo run --release --example relay -- DIR      # the files under DIR
-//! cargo run --release --example relay -- --help
+//! cargo run --release -p tierpool-lab --bin relay             # this repository and what is under `target`
+//! cargo run --release -p tierpool-lab --bin relay -- DIR      # the files under DIR
+//! cargo run --release -p tierpool-lab --bin relay -- --help
 //! ```
 //!
 //! A tokio server reads length-prefixed frames from several loopback connections, each frame into
@@ -213,7 +213,9 @@ impl Options {
             }
         }
         if options.dir == Path::new("") {
-            options.dir = env::var_os("CARGO_MANIFEST_DIR").map_or(".".into(), PathBuf::from);
+            // Cargo sets it to the directory of this package.
+            let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+            options.dir = package.map_or(".".into(), |package| package.join("../.."));
         }
         Ok(options)
     }

@@ -1,8 +1,8 @@
 //! Gives the pool's idle memory back when the system is short of memory.
 //!
 //! ```sh
-//! cargo run --release --example pressure             # this process's cgroup, 10 s
-//! cargo run --release --example pressure -- DIR 60   # a cgroup's directory, 60 s
+//! cargo run --release -p tierpool-lab --bin pressure             # this process's cgroup, 10 s
+//! cargo run --release -p tierpool-lab --bin pressure -- DIR 60   # a cgroup's directory, 60 s
 //! ```
 //!
 //! A thread of its own looks at the cgroup v2 files `memory.pressure` (how much of
