@@ -100,7 +100,7 @@ user_us|of it outside the kernel, µs|%.2f
 p50_us|latency, median, µs|%.0f
 p99_us|latency, p99, µs|%.0f
 peak_mib|memory at the peak, MiB|%.1f
-rest_mib|memory 2 s after the load, MiB|%.1f
+rest_mib|memory 3 s after the load, MiB|%.1f
 allocations|allocations per UNIT|%.3f
 ROWS
 done

@@ -1,67 +1,91 @@
-//! A server of length-prefixed frames, which workers keep for a while.
+//! The main job: a TCP server of frames, with plain buffers and with the pool.
 //!
 //! ```text
-//! cargo run --release -p tierpool-lab --bin frames -- plain|pool
+//! cargo run --release -p tierpool-lab              # compares the two: half a minute
+//! cargo run --release -p tierpool-lab -- --help
 //! ```
 //!
-//! A connection reads into a buffer, cuts off each frame without copying it, sends the frame to a
-//! worker, and acknowledges it. The worker keeps the last frames. A unit is one frame. The latency
-//! is that of one request: one to eight frames and their acknowledgements.
+//! A connection reads into a buffer, and cuts off each frame without copying it: the frames share
+//! the buffer. It sends each frame to a worker on another thread, and acknowledges it. The worker
+//! verifies the frame and keeps it for a while. A buffer is free when its last frame is dropped.
+//!
+//! Plain is `BytesMut` with `split_to` and `freeze`. Both modes run the same code; only [`Framed`]
+//! differs. The latency is that of one request: one to eight frames, and their acknowledgements.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use std::io;
+use std::collections::VecDeque;
 use std::ops::Deref;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 use tierpool::{Pool, PooledBuf, PooledBytes};
-use tierpool_lab::{Load, Mode, Program};
+use tierpool_lab::random::Random;
+use tierpool_lab::served::{self, Load, Mode, Program};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::{runtime, time};
 
 const BUFFER_BYTES: usize = 16 << 10;
+/// The length of the contents and their checksum.
+const HEAD_BYTES: usize = 4 + 8;
 const FRAME_BYTES_LEAST: usize = 64;
 const FRAME_BYTES_MOST: usize = 16 << 10;
 const WORKERS: usize = 2;
 /// Frames that each worker keeps.
-const KEPT: usize = 256;
+const KEPT: usize = 8192;
+/// Frames that a worker takes from its queue at once.
+const BATCH: usize = 64;
+/// A worker drops all frames if none has come for this long.
+const QUIET: Duration = Duration::from_millis(100);
+/// The pool's interval: memory that was not needed for one or two of them goes back.
+const RELEASE: Duration = Duration::from_secs(1);
 /// Frames of one request.
 const REQUEST_FRAMES_MOST: usize = 8;
 
 fn main() -> ExitCode {
-    tierpool_lab::run::<Frames>()
+    served::run::<Frames>()
 }
 
 struct Frames;
 
 impl Program for Frames {
     const NAME: &str = "frames";
+    const UNIT: &str = "frame";
+    const ABOUT: &str = "\
+A TCP server cuts frames of about 1 KiB out of its receive buffers, without copying them.
+Two worker threads verify the frames, and keep the last 8,192 each. Then the traffic stops,
+and the workers drop all frames. Plain buffers are `BytesMut` with `split_to` and `freeze`.
+The pool gives idle memory back: `release_when_idle(1 s)`.";
     const CONNECTIONS: usize = 64;
+    const CHECKS: bool = true;
 
     async fn serve(mode: Mode, listener: TcpListener) -> io::Result<()> {
         match mode {
             Mode::Plain => accept(listener, || BytesMut::with_capacity(BUFFER_BYTES)).await,
             Mode::Pool => {
-                let pool = Pool::default();
+                let pool = Pool::builder().release_when_idle(RELEASE).build();
+                let pool = pool.map_err(io::Error::other)?;
                 accept(listener, move || pool.get(BUFFER_BYTES)).await
             }
         }
     }
 
     async fn load(number: usize, mut stream: TcpStream, load: Arc<Load>) -> io::Result<()> {
-        let mut random = Random(number as u64 + 1);
+        let mut random = Random(number as u64);
         let (mut frames, mut ends) = (Vec::new(), vec![0]);
         for _ in 0..256 {
-            let len = random.frame_bytes();
-            frames.put_u32(len as u32);
-            frames.put_bytes(7, len);
+            let contents = contents(&mut random);
+            frames.put_u32(contents.len() as u32);
+            frames.put_u64(checksum(&contents));
+            frames.put_slice(&contents);
             ends.push(frames.len());
         }
         let mut first = 0;
         while !load.is_over() {
             let most = REQUEST_FRAMES_MOST.min(ends.len() - 1 - first);
-            let count = 1 + random.next() as usize % most;
+            let count = 1 + random.next_u64() as usize % most;
             let begun = Instant::now();
             stream
                 .write_all(&frames[ends[first]..ends[first + count]])
@@ -76,7 +100,7 @@ impl Program for Frames {
     }
 }
 
-/// A buffer that frames are cut from.
+/// A buffer that frames are cut from: all that differs between the modes.
 trait Framed: Buf + BufMut + Send + 'static {
     type Frame: Deref<Target = [u8]> + Send + Sync;
 
@@ -108,10 +132,16 @@ impl Framed for PooledBuf {
     }
 }
 
+/// A frame that waits for its worker, with the checksum from its head.
+struct Received<T> {
+    checksum: u64,
+    frame: T,
+}
+
 async fn accept<F: Framed>(listener: TcpListener, buffer: impl Fn() -> F) -> io::Result<()> {
     let workers: [_; WORKERS] = std::array::from_fn(|_| {
         let (to_worker, frames) = mpsc::channel(1024);
-        tokio::spawn(work(frames));
+        thread::spawn(|| work(frames));
         to_worker
     });
     for to_worker in workers.iter().cycle() {
@@ -125,7 +155,7 @@ async fn accept<F: Framed>(listener: TcpListener, buffer: impl Fn() -> F) -> io:
 async fn connection<F: Framed>(
     mut stream: TcpStream,
     mut buf: F,
-    to_worker: mpsc::Sender<F::Frame>,
+    to_worker: mpsc::Sender<Received<F::Frame>>,
 ) -> io::Result<()> {
     while stream.read_buf(&mut buf).await? > 0 {
         let mut count = 0;
@@ -138,51 +168,74 @@ async fn connection<F: Framed>(
     Ok(())
 }
 
-fn next_frame<F: Framed>(buf: &mut F) -> Option<F::Frame> {
-    let head = buf.chunk().first_chunk().copied().unwrap_or_default();
-    let len = 4 + u32::from_be_bytes(head) as usize;
-    if buf.remaining() >= len {
-        buf.advance(4);
-        return Some(buf.cut(len - 4));
+/// Cuts off the next frame. If it is not complete, makes room for the rest, and returns `None`.
+fn next_frame<F: Framed>(buf: &mut F) -> Option<Received<F::Frame>> {
+    let mut head = buf.chunk();
+    let mut needed = HEAD_BYTES;
+    if head.len() >= HEAD_BYTES {
+        needed += head.get_u32() as usize;
+        if buf.remaining() >= needed {
+            let checksum = head.get_u64();
+            buf.advance(HEAD_BYTES);
+            let frame = buf.cut(needed - HEAD_BYTES);
+            return Some(Received { checksum, frame });
+        }
     }
-    buf.reserve(len - buf.remaining());
+    buf.reserve(needed - buf.remaining());
     None
 }
 
-async fn work<T: Deref<Target = [u8]>>(mut frames: mpsc::Receiver<T>) {
-    let (mut kept, mut at) = (Vec::with_capacity(KEPT), 0);
-    while let Some(frame) = frames.recv().await {
-        assert_eq!((frame.first(), frame.last()), (Some(&7), Some(&7)));
-        if kept.len() < KEPT {
-            kept.push(frame);
-        } else {
-            kept[at % KEPT] = frame;
-        }
-        at += 1;
+/// A worker's thread.
+fn work<T: Deref<Target = [u8]>>(frames: mpsc::Receiver<Received<T>>) {
+    let runtime = runtime::Builder::new_current_thread().enable_time().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(keep(frames)),
+        Err(error) => served::fail(Frames::NAME, &error),
     }
 }
 
-/// xorshift64: the same frames in each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 11
+/// Verifies frames and keeps the last ones. Drops all of them when the traffic has stopped.
+async fn keep<T: Deref<Target = [u8]>>(mut frames: mpsc::Receiver<Received<T>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut kept = VecDeque::with_capacity(KEPT + BATCH);
+    loop {
+        let received = time::timeout(QUIET, frames.recv_many(&mut batch, BATCH));
+        match received.await {
+            Ok(0) => return, // the server has ended
+            Ok(count) => {
+                for Received {
+                    checksum: sent,
+                    frame,
+                } in batch.drain(..)
+                {
+                    if checksum(&frame) != sent {
+                        served::fail(Frames::NAME, &"a frame with a wrong checksum");
+                    }
+                    kept.push_back(frame);
+                }
+                kept.drain(..kept.len().saturating_sub(KEPT));
+                served::checked(count as u64);
+            }
+            Err(_) => kept.clear(),
+        }
     }
+}
 
-    /// Above 0, at most 1.
-    fn share(&mut self) -> f64 {
-        (self.next() + 1) as f64 / (1_u64 << 53) as f64
-    }
+/// A sum of words of 8 bytes. It finds a frame that was cut at a wrong place or overwritten.
+fn checksum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(8);
+    let rest = words.remainder().iter().map(|&byte| u64::from(byte));
+    let words = words.filter_map(|word| Some(u64::from_le_bytes(word.try_into().ok()?)));
+    words
+        .chain(rest)
+        .fold(bytes.len() as u64, u64::wrapping_add)
+}
 
-    /// Log-normal around 1 KiB: a third is below 660 bytes, a third above 1,580.
-    fn frame_bytes(&mut self) -> usize {
-        let turn = std::f64::consts::TAU * self.share();
-        let normal = (-2.0 * self.share().ln()).sqrt() * turn.cos();
-        let len = (1024.0 * normal.exp()) as usize;
-        len.clamp(FRAME_BYTES_LEAST, FRAME_BYTES_MOST)
-    }
+/// Random bytes. Their length is log-normal around 1 KiB: a third is below 660 bytes, a third
+/// above 1,580.
+fn contents(random: &mut Random) -> Vec<u8> {
+    let len = (1024.0 * random.normal().exp()) as usize;
+    let len = len.clamp(FRAME_BYTES_LEAST, FRAME_BYTES_MOST);
+    let words = std::iter::repeat_with(|| random.next_u64().to_le_bytes());
+    words.flatten().take(len).collect()
 }
