@@ -1,8 +1,8 @@
-//! One thread receives datagrams of any size, and hands them to worker threads.
+//! One thread receives datagrams of any size, and sends them to worker threads.
 //!
-//! Each datagram has room for the largest one. `recv_from` zeroes no more of it than the datagram
-//! before used. `freeze_compact` moves a small datagram to a small buffer, so that a worker does
-//! not keep 64 KiB for a few bytes.
+//! Each datagram has room for the largest one. `recv_from` zeroes only the part that the last
+//! datagram in this buffer used. `freeze_compact` moves a small datagram to a small buffer, so that
+//! a worker does not keep 64 KiB for a few bytes.
 //!
 //! Run it with `cargo run --release --example udp_receiver`.
 
@@ -41,14 +41,10 @@ fn main() -> io::Result<()> {
     })?;
     let (stats, seconds) = (pool.stats(), begun.elapsed().as_secs_f64());
     let (made, peak) = (stats.total.misses, stats.peaks.footprint_bytes >> 10);
-    println!(
-        "{:.0} datagrams/s; {made} buffers, {peak} KiB",
-        DATAGRAMS as f64 / seconds
-    );
-    assert_eq!(
-        (stats.total.outstanding, stats.total.discards.shared),
-        (0, 0)
-    );
+    let per_second = DATAGRAMS as f64 / seconds;
+    println!("{per_second:.0} datagrams/s; {made} buffers, at most {peak} KiB");
+    assert!(made < 1000, "{stats}"); // for 20,000 datagrams: buffers were used again
+    assert_eq!(stats.total.outstanding, 0); // every buffer is home
     Ok(())
 }
 

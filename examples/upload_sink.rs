@@ -1,14 +1,12 @@
-//! A server takes uploads in bursts and has nothing to do in between. Where does its memory go?
-//! Plain buffers, a pool as it comes, and a pool with `release_when_idle`.
+//! A server takes uploads in bursts, and rests in between. `release_when_idle` gives its memory back.
 //!
-//! `cargo run --release --example upload_sink` starts a process for each row. Four threads read 128
-//! uploads of 100 KB to 2 MB, all at once, and then wait. `cargo bench --bench memory_back` has
-//! more loads, and other heaps.
+//! Four threads read 128 uploads of 100 KB to 2 MB at once, and then wait. There is a process with
+//! plain buffers, one with a default pool, and one whose pool has `release_when_idle`.
+//!
+//! Run it with `cargo run --release --example upload_sink`. The numbers need Linux.
 
 use bytes::BytesMut;
-use std::sync::Barrier;
-use std::time::Duration;
-use std::{env, fs, process, thread};
+use std::{env, fs, process::Command, sync::Barrier, thread, time::Duration};
 use tierpool::{ConfigError, Pool};
 
 const THREADS: usize = 4;
@@ -18,14 +16,18 @@ fn main() -> Result<(), ConfigError> {
     match env::args().nth(1).as_deref() {
         Some("plain") => serve(BytesMut::with_capacity, |buf, piece| buf.extend(piece)),
         Some("pool") => serve_from(&Pool::default()),
-        Some(_) => serve_from(&Pool::builder().release_when_idle(IDLE).build()?),
+        Some(_) => {
+            let pool = Pool::builder().release_when_idle(IDLE).build()?;
+            serve_from(&pool);
+            assert_eq!(pool.stats().total.retained_bytes, 0); // all memory went back
+        }
         None => {
-            println!("RSS in MiB: at the start, loaded, dropped, and after 2 x {IDLE:?}");
+            println!("memory in MiB: at the start, loaded, dropped, and after 2 x {IDLE:?}");
             for mode in ["plain", "pool", "release_when_idle"] {
-                let this = env::current_exe().expect("this program has a path");
-                let child = process::Command::new(this).arg(mode).output();
-                let text = child.expect("it runs again").stdout;
-                println!("{mode:18}{}", String::from_utf8_lossy(&text));
+                let mut this = Command::new(env::current_exe().unwrap());
+                let child = this.arg(mode).output().unwrap();
+                println!("{mode:18}{}", String::from_utf8_lossy(&child.stdout));
+                assert!(child.status.success(), "{child:?}");
             }
         }
     }
@@ -53,7 +55,7 @@ fn serve<B>(get: impl Fn(usize) -> B + Sync, append: impl Fn(&mut B, &[u8]) + Sy
                 step.wait();
                 drop(uploads);
                 step.wait();
-                step.wait(); // blocked: nothing calls the pool
+                step.wait(); // this thread rests, and does not call the pool
             });
         }
         show_resident();
@@ -68,7 +70,7 @@ fn serve<B>(get: impl Fn(usize) -> B + Sync, append: impl Fn(&mut B, &[u8]) + Sy
     });
 }
 
-/// Prints what the process has in memory, on Linux.
+/// Prints how much of this process is in memory.
 fn show_resident() {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -26,7 +26,12 @@ run() {
     "$@"
 }
 
-# The README's own test command, so that it stays correct.
+# The commands that the README gives, so that they stay correct.
+main_job='cargo run --release -p tierpool-lab'
+if ! grep -qx "$main_job" README.md; then
+    echo "README.md: one line must be the main job, '$main_job'" >&2
+    exit 1
+fi
 test_command=$(sed -n 's/^\(cargo test\( .*\)\{0,1\}\)$/\1/p' README.md)
 if [ "$(printf '%s\n' "$test_command" | wc -l)" -ne 1 ] || [ -z "$test_command" ]; then
     echo "README.md: one line must be the test command, 'cargo test ...'" >&2
@@ -51,41 +56,37 @@ step "the README's test command: $test_command"
 # `timeout`, here and below: a faulty engine may hang.
 timeout 1800 $test_command
 
-# The main job, on a small directory.
-run cargo run --locked --release --example relay -- src
-
 # Each example asserts its claims.
-run cargo run --locked --release --example framed_server
-run cargo run --locked --release --example udp_receiver
-run cargo run --locked --release --example file_server
+for example in examples/*.rs; do
+    run cargo run --locked --release --example "$(basename "$example" .rs)"
+done
+
+# The lab. It fails if a frame does not arrive, or not as it was sent.
+run cargo test --locked --release -p tierpool-lab --lib
+step "the main job, for a moment: $main_job"
+$main_job -- --quick
+run cargo run --locked --release -p tierpool-lab --bin files -- --quick
+run cargo run --locked --release -p tierpool-lab --bin relay -- src --rounds 10
 
 # Fails if the pool breaks one of the bounds that it prints.
-run cargo run --locked --release --example oversize_leak
+run cargo run --locked --release -p tierpool-lab --bin oversize_leak
 
 # Fails if the drop rule or the hysteresis breaks a bound that it prints.
-run cargo run --locked --release --example calibration
+run cargo run --locked --release -p tierpool-lab --bin calibration
 
 step "tierpool-tune on the sizes of its own sources"
 find . -name '*.rs' -not -path './target/*' -printf '%s\n' |
     cargo run --locked --release -p tierpool-tune | grep -e '<- best'
 
-step "the pressure example, where memory is short"
+step "the lab's pressure, where memory is short"
 cgroup=$(mktemp -d)
 trap 'rm -r "$cgroup"' EXIT
 echo 'some avg10=50.00 avg60=0.00 avg300=0.00 total=1' >"$cgroup/memory.pressure"
-cargo run --locked --release --example pressure -- "$cgroup" 2 | tee "$cgroup/said"
+cargo run --locked --release -p tierpool-lab --bin pressure -- "$cgroup" 2 | tee "$cgroup/said"
 grep -q 'short of memory.* freed [1-9]' "$cgroup/said"
 
 # Benches compile, and each workload runs once.
 run cargo test --locked --release --bench hot_path --bench trim --bench parts
-
-# Each program works, with plain buffers and with the pool.
-step "the programs of benches/programs, for a moment each"
-for program in frames files; do
-    for mode in plain pool; do
-        cargo run --locked --release --quiet -p programs --bin "$program" -- "$mode" --seconds 0.5
-    done
-done
 
 run scripts/instructions.sh
 

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-7} seconds=${2:-4}
 
-cargo build --locked --release --quiet -p programs
+cargo build --locked --release --quiet -p tierpool-lab
 programs=${CARGO_TARGET_DIR:-target}/release
 
 # Prints the path of a shared library, or nothing.
@@ -100,7 +100,7 @@ user_us|of it outside the kernel, µs|%.2f
 p50_us|latency, median, µs|%.0f
 p99_us|latency, p99, µs|%.0f
 peak_mib|memory at the peak, MiB|%.1f
-rest_mib|memory 2 s after the load, MiB|%.1f
+rest_mib|memory 3 s after the load, MiB|%.1f
 allocations|allocations per UNIT|%.3f
 ROWS
 done

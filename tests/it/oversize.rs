@@ -1,9 +1,9 @@
 //! One huge request does not make the pool huge for ever (<https://go.dev/issue/23199>). If all
 //! requests are large, their buffers are still reused.
 //!
-//! The scenarios are those of `examples/oversize_leak.rs`, which shows them over time beside a
-//! naive pool. The tests check the held bytes after each get and each drop. Trims come by count, so
-//! the results depend on no clock.
+//! The scenarios are those of `benches/lab/src/bin/oversize_leak.rs`, which shows them over time
+//! beside a naive pool. The tests check the held bytes after each get and each drop. Trims come by
+//! count, so the results depend on no clock.
 
 use crate::{assert_accounts_balance, rounds, total};
 use std::collections::VecDeque;

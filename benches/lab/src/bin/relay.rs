@@ -1,37 +1,38 @@
-//! A TCP relay over real files: the pool against plain `BytesMut::with_capacity`, side by side.
+//! A TCP relay over real files: plain `BytesMut::with_capacity` against the pool.
 //!
 //! ```text
-//! cargo run --release --example relay             # this repository and what is under `target`
-//! cargo run --release --example relay -- DIR      # the files under DIR
-//! cargo run --release --example relay -- --help
+//! cargo run --release -p tierpool-lab --bin relay             # this repository and its `target`
+//! cargo run --release -p tierpool-lab --bin relay -- DIR      # the files under DIR
+//! cargo run --release -p tierpool-lab --bin relay -- --help
 //! ```
 //!
-//! A tokio server reads length-prefixed frames from several loopback connections, each frame into
-//! a buffer of its own, and echoes it with a checksum out of that same buffer. A connection's
-//! reader and writer are two tasks, so a buffer is often dropped on another thread than the one
-//! that took it. The clients verify every byte.
+//! The server reads length-prefixed frames, each into a buffer for this frame alone. It echoes the
+//! frame, with a checksum, out of the same buffer. A connection's reader and writer are two tasks,
+//! so a buffer is often dropped on another thread than the one that took it. The clients verify
+//! every byte.
 //!
 //! Both modes run the same code; only [`BufferSource`] differs. Their rounds alternate in one
 //! process. Peak RSS takes one more process per mode: one process cannot tell the two apart.
 //!
-//! Do not expect a faster relay: the kernel copies every byte four times, which costs far more than
-//! one allocation per frame. The last lines say where the pool does not win, computed from the run.
+//! Do not expect a faster relay: the kernel copies every byte four times. That costs far more than
+//! one allocation per frame. The last lines name the rows that the pool does not win, computed from
+//! the run.
 
 use bytes::{Buf, BufMut, BytesMut};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::error::Error;
+use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Read as _, Write as _};
+use std::fs;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::time::Instant;
 use tierpool::{Pool, PooledBuf, Stats};
+use tierpool_lab::table::{CLEAR, Row, sentences, table};
+use tierpool_lab::{Result, heap, mib, percentile, print, resident_bytes, resident_bytes_max};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -51,22 +52,13 @@ const FOUND_MAX: usize = 100_000;
 const MEDIUM: usize = 64 << 10;
 /// Files from this many bytes on are large.
 const LARGE: usize = 1 << 20;
-/// A ratio closer to 1 than this is no difference.
-const TIE: f64 = 0.01;
-
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
-    let (code, problem) = match Options::parse(env::args_os().skip(1)) {
-        Err(problem) => (2, format!("{problem}\nTry `relay --help`.")),
-        Ok(options) => match run(&options) {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => (1, error.to_string()),
-        },
-    };
-    // Not `eprintln`, which panics where stderr cannot be written.
-    let _ = writeln!(io::stderr(), "relay: {problem}");
-    ExitCode::from(code)
+    tierpool_lab::run(
+        "relay",
+        |args| Options::parse(args),
+        |options| run(&options),
+    )
 }
 
 /// Both modes in turn, then one child process per mode, then the report.
@@ -83,10 +75,7 @@ fn run(options: &Options) -> Result<()> {
         return write_sizes(path, &bench.corpus);
     }
 
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} rounds")?);
-    bar.set_length(4 * (options.rounds as u64 + 1));
-    let started = Instant::now();
+    heap::count();
     let mut tallies = [Tally::default(), Tally::default()];
     for round in 0..=options.rounds {
         let mut order = [Mode::Plain, Mode::Pool];
@@ -97,19 +86,8 @@ fn run(options: &Options) -> Result<()> {
                 tallies[mode as usize].add(measured);
             }
         }
-        // Between rounds, so that what the bar allocates is counted to neither mode.
-        bar.inc(2);
-        let long = started.elapsed() > Duration::from_secs(1);
-        if long && bar.is_hidden() && io::stderr().is_terminal() {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
     }
-    let mut rss = [[f64::NAN; 2]; 2];
-    for mode in [Mode::Plain, Mode::Pool] {
-        rss[mode as usize] = spawn_child(mode)?;
-        bar.inc(options.rounds as u64 + 1);
-    }
-    bar.finish_and_clear();
+    let rss = [spawn_child(Mode::Plain)?, spawn_child(Mode::Pool)?];
     print(&report(tallies, rss, &bench.pool.stats()))
 }
 
@@ -123,16 +101,6 @@ fn write_sizes(path: &Path, corpus: &Corpus) -> Result<()> {
     Ok(fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
-/// Writes to stdout at once. A reader that went away (`relay | head`) ends the run quietly.
-fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes());
-    match written.and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => process::exit(0),
-        outcome => Ok(outcome?),
-    }
-}
-
 // ---- options
 
 const HELP: &str = "\
@@ -141,7 +109,7 @@ Relays real files over loopback TCP, with plain BytesMut buffers and with pooled
 Usage: relay [OPTIONS] [DIR]
 
   DIR            its files become the frames [this repository, with what is under target]
-  --rounds N     counted rounds per mode, 1 to 10000 [100]
+  --rounds N     counted rounds per mode, 1 to 1000 [100]
   --clients N    connections, 1 to 64 [4]
   --max-bytes N  payload bytes per round, 1 to 1073741824 [67108864]
   --pool-max N   largest size class of the pool in bytes, 512 to 67108864 [8388608]
@@ -166,12 +134,12 @@ struct Options {
     /// A trace for `tierpool-tune`, and then no round is run.
     sizes: Option<PathBuf>,
     help: bool,
-    /// Hidden: runs one mode only and prints its RSS for the parent process.
+    /// For the child process: runs one mode only, and prints its RSS for the parent.
     child: Option<Mode>,
 }
 
 impl Options {
-    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
+    fn parse(args: &mut dyn Iterator<Item = OsString>) -> Result<Self> {
         let mut options = Self {
             dir: PathBuf::new(),
             rounds: 100,
@@ -196,7 +164,7 @@ impl Options {
             };
             match &*name {
                 "--help" | "-h" => options.help = true,
-                "--rounds" => options.rounds = number(1, 10_000)?,
+                "--rounds" => options.rounds = number(1, 1000)?,
                 "--clients" => options.clients = number(1, 64)?,
                 "--max-bytes" => options.round_bytes_max = number(1, 1 << 30)?,
                 "--pool-max" => options.pool_bytes_max = number(512, 64 << 20)?,
@@ -206,14 +174,16 @@ impl Options {
                 },
                 "--child-plain" => options.child = Some(Mode::Plain),
                 "--child-pool" => options.child = Some(Mode::Pool),
-                _ if name.starts_with('-') => return Err(format!("unknown option {name}")),
+                _ if name.starts_with('-') => return Err(format!("unknown option {name}").into()),
                 "" => return Err("an empty directory name".into()),
                 _ if options.dir == Path::new("") => options.dir = arg.into(),
-                _ => return Err(format!("a second directory: {name}")),
+                _ => return Err(format!("a second directory: {name}").into()),
             }
         }
         if options.dir == Path::new("") {
-            options.dir = env::var_os("CARGO_MANIFEST_DIR").map_or(".".into(), PathBuf::from);
+            // Cargo sets it to the directory of this package.
+            let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+            options.dir = package.map_or(".".into(), |package| package.join("../.."));
         }
         Ok(options)
     }
@@ -242,8 +212,8 @@ struct Corpus {
 impl Corpus {
     /// Reads the files of one round, selected by their paths and lengths only.
     ///
-    /// Small files get a quarter of the bytes, medium ones half of the rest, large ones what is
-    /// left; what a kind does not use goes to any other.
+    /// Small files get a quarter of the bytes, medium files half of the rest, and large files all
+    /// that is left. Bytes that one kind does not use go to the others.
     fn load(dir: &Path, bytes_max: usize) -> Result<Self> {
         let mut corpus = Self::default();
         let mut found = Vec::new();
@@ -324,7 +294,7 @@ impl Corpus {
 }
 
 impl Payload {
-    /// Reads no more than the walk saw, should the file grow. A file emptied since is an error.
+    /// Reads no more than the walk saw, even if the file has grown. An empty file is an error.
     fn read(path: &Path, len: usize) -> io::Result<Self> {
         let mut bytes = Vec::with_capacity(len);
         let mut file = fs::File::open(path)?.take(len as u64);
@@ -336,8 +306,8 @@ impl Payload {
     }
 }
 
-/// FNV-1a over zero-padded little-endian words of 8 bytes instead of bytes, with a rotation, and
-/// the length mixed in. Finds transmission errors; no defence against someone who wants to fool it.
+/// FNV-1a over zero-padded little-endian words of 8 bytes instead of bytes, with a rotation and the
+/// length. It finds transmission errors, and does not stop an attacker.
 fn checksum(bytes: &[u8]) -> u64 {
     let step = |sum: u64, word: &[u8]| {
         let mut padded = [0; 8];
@@ -394,8 +364,8 @@ async fn serve(listener: TcpListener, source: impl BufferSource, connections: us
     Ok(())
 }
 
-/// Reads in this task and writes in another. The queue between the two is bounded, so a client that
-/// never reads its echoes stalls, in the end, itself; it holds up nobody else.
+/// Reads in this task and writes in another. The queue between the two is bounded. So a client that
+/// never reads its echoes stalls itself in the end, and no other client.
 async fn serve_connection(stream: TcpStream, source: impl BufferSource) -> Result<()> {
     let (reader, writer) = stream.into_split();
     let (queue, frames) = mpsc::channel(WINDOW);
@@ -418,13 +388,13 @@ async fn read_frames<S: BufferSource>(
             }
         }
         if queue.send(frame.into_inner()).await.is_err() {
-            break; // The writer has failed, and says why.
+            break; // the writer has failed, and returns the reason
         }
     }
     Ok(())
 }
 
-/// `None` where the client closes the connection between two frames.
+/// `None` if the client closes the connection between two frames.
 async fn read_len(stream: &mut OwnedReadHalf) -> Result<Option<usize>> {
     let mut header = [0; 4];
     let n = stream.read(&mut header).await?;
@@ -484,8 +454,8 @@ impl Client {
         }
     }
 
-    /// Sends the first `count` frames and verifies their echoes. Neither half waits for the other,
-    /// but for the window.
+    /// Sends the first `count` frames and verifies their echoes, at the same time. The window bounds
+    /// the frames in flight.
     async fn exchange(
         &mut self,
         stream: &mut TcpStream,
@@ -559,7 +529,7 @@ struct Bench {
 /// What one round measured, or all counted rounds of one mode.
 #[derive(Default)]
 struct Tally {
-    /// Of each round: frames/s, MB/s, p50 and p99 in us.
+    /// Of each round: frames/s, MB/s, p50 and p99 in µs.
     rounds: Vec<[f64; 4]>,
     /// Of every frame, in ns.
     latencies: Vec<u64>,
@@ -624,21 +594,21 @@ async fn round(
         });
     }
 
-    let before = allocations();
+    let before = heap::allocations();
     let clock = Instant::now();
     start.add_permits(tasks.len());
     while let Some(joined) = tasks.join_next().await {
         clients.extend(joined??);
     }
     let seconds = clock.elapsed().as_secs_f64();
-    let after = allocations();
+    let after = heap::allocations();
 
     let latencies = clients.iter().flat_map(|client| &client.latencies);
     let mut latencies: Vec<u64> = latencies.copied().collect();
     latencies.sort_unstable();
     let frames = corpus.round_frames as f64;
     let bytes = corpus.bytes as f64 * frames / corpus.payloads.len() as f64;
-    let [p50, p99] = [50, 99].map(|part| percentile(&latencies, part));
+    let [p50, p99] = [50, 99].map(|part| percentile(&latencies, part) / 1e3);
     Ok(Tally {
         rounds: vec![[frames / seconds, bytes / 1e6 / seconds, p50, p99]],
         latencies,
@@ -651,15 +621,16 @@ async fn round(
 /// The same rounds of one mode, and one line for the parent: RSS before them, with the files
 /// loaded, and at the peak.
 fn run_child(options: &Options, bench: &mut Bench, mode: Mode) -> Result<()> {
-    let before = status_mib("VmRSS:");
+    let before = resident_bytes().map_or(f64::NAN, mib);
     for _ in 0..=options.rounds {
         bench.round(mode)?;
     }
-    print(&format!("{before} {}\n", status_mib("VmHWM:")))
+    let peak = resident_bytes_max().map_or(f64::NAN, mib);
+    print(&format!("{before} {peak}\n"))
 }
 
 /// Runs this program again for one mode. Returns the peak RSS and the part of it above the RSS
-/// before the rounds, both in MiB; NaN where the system does not tell.
+/// before the rounds, both in MiB. NaN if the system does not give them.
 fn spawn_child(mode: Mode) -> Result<[f64; 2]> {
     let output = Command::new(env::current_exe()?)
         .arg(["--child-plain", "--child-pool"][mode as usize])
@@ -676,14 +647,6 @@ fn spawn_child(mode: Mode) -> Result<[f64; 2]> {
     }
 }
 
-/// One line of Linux's `/proc/self/status`.
-fn status_mib(name: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-    kib.map_or(f64::NAN, |kib: f64| kib / 1024.0)
-}
-
 // ---- report
 
 fn describe(options: &Options, corpus: &Corpus) -> String {
@@ -698,7 +661,7 @@ fn describe(options: &Options, corpus: &Corpus) -> String {
          {frames} frames a round over {clients} connections, {WINDOW} in flight on each\n\
          {rounds} rounds per mode, interleaved, after one to warm up; every byte is verified\n\
          the pool's largest size class: {max} bytes; larger files, so from the heap: {}\n\n",
-        corpus.bytes as f64 / f64::from(1 << 20),
+        mib(corpus.bytes),
         files - medium,
         medium - large,
         corpus.skipped(),
@@ -706,131 +669,57 @@ fn describe(options: &Options, corpus: &Corpus) -> String {
     )
 }
 
-/// Name, whether more is better, and the smallest difference that counts: one peak RSS differs by
-/// some hundred KiB from the next. The first four are those of [`Tally::rounds`].
-const ROWS: [(&str, bool, f64); 8] = [
-    ("frames/s", true, 0.0),
-    ("MB/s", true, 0.0),
-    ("p50 per frame, us", false, 0.0),
-    ("p99 per frame, us", false, 0.0),
-    ("allocations per frame", false, 0.0),
-    ("bytes allocated per frame", false, 0.0),
-    ("peak RSS, MiB", false, 1.0),
-    ("peak above start, MiB", false, 1.0),
-];
-
-fn row_values(tally: &mut Tally, rss: [f64; 2]) -> [f64; ROWS.len()] {
-    tally.latencies.sort_unstable();
-    let [p50, p99] = [50, 99].map(|part| percentile(&tally.latencies, part));
-    let rate = |column: usize| median(tally.rounds.iter().map(|round| round[column]));
-    let frames = tally.latencies.len() as f64;
-    let [count, bytes] = tally.allocations.map(|n| n as f64 / frames);
-    [rate(0), rate(1), p50, p99, count, bytes, rss[0], rss[1]]
-}
-
-/// The table, the pool's own, and in words, from the numbers alone, where the pool does not win.
+/// The table, the pool's own numbers, and the result in words, from the numbers alone.
 fn report(mut tallies: [Tally; 2], rss: [[f64; 2]; 2], stats: &Stats) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, [plain, pool, ratio, ahead]: [&str; 4]| {
-        let cells = format!("{plain:>12}{pool:>12}{ratio:>12}{ahead:>14}");
-        let _ = writeln!(text, "{name:<28}{cells}");
+    let frames = tallies[0].latencies.len() as f64;
+    let [plain, pool] = tallies.each_mut().map(|tally| {
+        tally.latencies.sort_unstable();
+        let [p50, p99] = [50, 99].map(|part| percentile(&tally.latencies, part) / 1e3);
+        let [count, bytes] = tally.allocations.map(|n| n as f64 / frames);
+        [p50, p99, count, bytes]
+    });
+    let of_rounds = |name: &str, more_is_better, column: usize| {
+        let rounds = tallies[0].rounds.iter().zip(&tallies[1].rounds);
+        let rounds = rounds.map(|(plain, pool)| [plain[column], pool[column]]);
+        Row::of_rounds(name.into(), more_is_better, rounds.collect())
     };
-    line("", ["plain", "pool", "pool/plain", "pool ahead"]);
-    let (mut wins, mut ties, mut losses) = (Vec::new(), Vec::new(), Vec::new());
-    let [plain, pool] = [0, 1].map(|mode| row_values(&mut tallies[mode], rss[mode]));
-    for (row, (name, more_is_better, least)) in ROWS.into_iter().enumerate() {
-        let better = |a: f64, b: f64| if more_is_better { b > a } else { b < a };
-        let pairs = tallies[0].rounds.iter().zip(&tallies[1].rounds);
-        let pairs = pairs.filter_map(|(a, b)| Some(better(*a.get(row)?, *b.get(row)?)));
-        let pairs: Vec<bool> = pairs.collect();
-        let (of, ahead) = (pairs.len(), pairs.iter().filter(|ahead| **ahead).count());
-        let (a, b) = (plain[row], pool[row]);
-        let [a_text, b_text, ratio] = [a, b, b / a].map(decimal);
-        let ahead_text = format!("{ahead} of {of}");
-        let ahead_text = if of == 0 { "-" } else { &ahead_text };
-        line(name, [&a_text, &b_text, &ratio, ahead_text]);
-
-        // Three in four pairs of rounds have to agree before a difference counts as one.
-        let differ = (b / a - 1.0).abs() > TIE && (b - a).abs() > least;
-        let verdict = match () {
-            () if a.is_nan() || b.is_nan() => continue,
-            () if differ && better(a, b) && ahead * 4 >= of * 3 => &mut wins,
-            () if differ && better(b, a) && ahead * 4 <= of => &mut losses,
-            () => &mut ties,
-        };
-        verdict.push(format!("{name} ({b_text} against {a_text})"));
-    }
-    let hit_rate = format!("{:.2} %", 100.0 * stats.total.hit_rate());
-    line("hit rate, with the warm-up", ["-", &hit_rate, "-", "-"]);
+    // Each round has its own percentiles. The row gives those of all frames.
+    let latency = |name, column: usize| Row {
+        plain: plain[column],
+        pool: pool[column],
+        ..of_rounds(name, false, 2 + column)
+    };
+    let once = |name: &str, least, plain, pool| Row {
+        name: name.into(),
+        more_is_better: false,
+        least,
+        plain,
+        pool,
+        rounds: Vec::new(),
+    };
+    // 1 MiB: one peak RSS differs by some hundred KiB from the next.
+    let rows = [
+        of_rounds("frames/s", true, 0),
+        of_rounds("MB/s", true, 1),
+        latency("p50 per frame, µs", 0),
+        latency("p99 per frame, µs", 1),
+        once("allocations per frame", 0.0, plain[2], pool[2]),
+        once("bytes allocated per frame", 0.0, plain[3], pool[3]),
+        once("peak RSS, MiB", 1.0, rss[0][0], rss[1][0]),
+        once("peak above start, MiB", 1.0, rss[0][1], rss[1][1]),
+    ];
+    let mut text = table(&rows);
+    let hit_rate = 100.0 * stats.total.hit_rate();
+    let _ = writeln!(
+        text,
+        "The pool's hit rate, with the warm-up: {hit_rate:.2} %"
+    );
     text.push_str(
-        "\nframes/s, MB/s: the median round, payload counted once. p50, p99: of all rounds,\n\
-         waiting behind the other frames in flight included. pool ahead: in pairs of rounds.\n\
-         allocations: the whole process, tokio's queues too. RSS: each mode in a process of its\n\
-         own; the start is with the files loaded and before the first round.\n\n",
+        "\nframes/s, MB/s: the median round, payload counted once. p50, p99: of all rounds. They\n\
+         include the time that a frame waits behind others. pool ahead: in pairs of rounds.\n\
+         allocations: those of the whole process, tokio's queues too. RSS: each mode in a process\n\
+         alone. The start is after the files are loaded and before the first round.\n\n",
     );
     let _ = writeln!(text, "{}\n", stats.to_string().trim_end());
-    for (intro, verdict) in [
-        ("the pool wins here", wins),
-        ("the pool does not win here, no clear difference", ties),
-        ("the pool does not win here, it is worse", losses),
-    ] {
-        if !verdict.is_empty() {
-            let _ = writeln!(text, "{intro}: {}", verdict.join("; "));
-        }
-    }
-    text
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
-}
-
-/// By nearest rank, of sorted ns, in us.
-fn percentile(sorted: &[u64], part: usize) -> f64 {
-    sorted[(sorted.len() * part).div_ceil(100) - 1] as f64 / 1e3
-}
-
-fn decimal(value: f64) -> String {
-    match value {
-        v if v.is_nan() => "n/a".into(),
-        v if v >= 1000.0 => format!("{v:.0}"),
-        v if v >= 10.0 => format!("{v:.1}"),
-        v if v >= 0.1 => format!("{v:.3}"),
-        v => format!("{v:.4}"),
-    }
-}
-
-// ---- counting allocator
-
-/// The system allocator, counting: two relaxed adds per allocation, against a frame's system calls.
-struct Counting;
-
-#[global_allocator]
-static HEAP: Counting = Counting;
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static ALLOCATED_BYTES: AtomicU64 = AtomicU64::new(0);
-
-/// Allocations and their bytes since the process started.
-fn allocations() -> [u64; 2] {
-    // Relaxed: read while the clients wait or are joined; nothing else is ordered by it.
-    [&ALLOCATIONS, &ALLOCATED_BYTES].map(|count| count.load(Ordering::Relaxed))
-}
-
-// SAFETY: both methods hand their arguments to `System`, which keeps the contract, and return what
-// it returns. Counting neither allocates nor unwinds. The provided `realloc` and `alloc_zeroed`
-// stand on these two, so a reallocation is counted as the allocation that it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        ALLOCATED_BYTES.fetch_add(layout.size() as u64, Ordering::Relaxed);
-        // SAFETY: `layout` is as valid as our caller promises it is.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: our caller got `ptr` from `alloc` above with `layout`, so it is from `System`.
-        unsafe { System.dealloc(ptr, layout) }
-    }
+    text + CLEAR + "\n" + &sentences(&rows)
 }

@@ -1,27 +1,29 @@
-//! What the calibrator decides: its rule for large buffers against others, its targets
-//! at the edge between two answers, and one calibration step by step.
+//! What the calibrator decides: its rule for large buffers against others, its targets at the edge
+//! between two answers, and one calibration step by step.
 //!
 //! ```text
-//! cargo run --release --example calibration                   # prints the numbers
-//! cargo run --release --example calibration -- --plots DIR    # and writes plots to DIR
-//! cargo run --release --example calibration -- --help
+//! cargo run --release -p tierpool-lab --bin calibration                  # prints the numbers
+//! cargo run --release -p tierpool-lab --bin calibration -- --plots DIR   # and writes plots to DIR
+//! cargo run --release -p tierpool-lab --bin calibration -- --help
 //! ```
 //!
-//! `docs/calibration.md` explains the calibrator by what this prints.
+//! `docs/calibration.md` explains the calibrator by these numbers.
 //!
-//! (a) The drop rule. The pool itself runs, and beside it a model of it in a few lines,
-//! which can have other rules: `valyala/bytebufferpool`'s, and the pool's own with another
-//! number of requests. What the model is worth is checked: without a rule it must do exactly
-//! what the pool does. So it must with the pool's rule after the first calibration, which the
-//! pool may make some returns later: the model looks at each return, and the pool at a sample.
+//! (a) The drop rule. The pool runs, and beside it a model of the pool in a few lines. The model can
+//! have other rules: that of `valyala/bytebufferpool`, and the pool's own with another number of
+//! requests. The program checks the model against the pool:
 //!
-//! (b) Hysteresis. Two workloads that lie between two answers, on the pool, against the
-//! pure function, which forgets what it said before.
+//! - Without a rule, the model must do exactly what the pool does.
+//! - With the pool's rule, it must do so after the first calibration. The pool may make that one
+//!   some returns later: the model looks at each return, and the pool at a sample.
+//!
+//! (b) Hysteresis. Two workloads that lie between two answers, on the pool and on the pure function.
+//! The pure function forgets its last answer.
 //!
 //! (c) A realistic workload, one calibration, worked out by hand.
 //!
-//! One thread, and nothing depends on time: trims come after a number of calls, which
-//! stands for an interval. So each run is the same.
+//! There is one thread, and nothing depends on time: a number of calls stands for the interval
+//! between trims. So each run is the same.
 //!
 //! The exit status is 1 if the pool breaks a bound.
 
@@ -29,48 +31,24 @@ use bytes::BufMut;
 use plotters::prelude::*;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::{env, fs};
 use tierpool::{Histogram, Pool, PooledBuf, Targets};
-
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
+use tierpool_lab::plot::{BLUE, CAPTION, FONT, GREEN, GREY, ORANGE, WIDTH, legend};
+use tierpool_lab::random::Random;
+use tierpool_lab::{KIB, MIB, Result, mib, no_more, print};
 
 /// The calibrator's defaults.
 const THRESHOLD: u64 = 42_000;
 const PERCENTILE: f64 = 0.95;
-/// The most returns of one size class that come between two which the pool looks at. The second
-/// of these counts for them.
+/// The most returns of one size class between two samples of the pool. The second sample counts
+/// for them.
 const BETWEEN_SAMPLES: u64 = 95;
 
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
-
-/// SplitMix64: a counter, mixed.
-struct Random(u64);
-
-impl Random {
-    /// From 0 to below 1.
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// Of mean 0 and standard deviation 1, by the method of Box and Muller.
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
-    }
-}
-
-/// What was claimed, and whether it holds.
+/// The claims, and whether each holds.
 #[derive(Default)]
 struct Bounds {
     text: String,
@@ -92,7 +70,7 @@ impl Bounds {
 
 // ---- (a) the drop rule: the workload
 
-/// Calls in flight at once. Each ends when so many others have begun.
+/// Calls in flight at once. Each ends when this many others have begun.
 const IN_FLIGHT: usize = 16;
 /// Calls between two trims: those of the default interval of 10 s, at 1,000 calls a second.
 const TRIM_EVERY: usize = 10_000;
@@ -104,7 +82,7 @@ const ASKED_LEN: usize = 600 * KIB;
 const GROWN_FIRST: usize = 512;
 const GROWN_LEN: usize = 40 * KIB;
 const GROWN_FAR_LEN: usize = 100 * KIB;
-/// What is appended at once.
+/// Bytes that are appended at once.
 const PIECE: usize = 2000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,13 +116,13 @@ impl Call {
     }
 }
 
-/// Of each kind of call.
+/// Bytes of contents in the end, for each kind of call.
 const LENS: [usize; 4] = [SMALL_LEN, ASKED_LEN, GROWN_LEN, GROWN_FAR_LEN];
 
 /// 1 % of the calls of each phase grow.
 ///
-/// More than 95 % are small throughout. Otherwise the percentile takes in a large size by
-/// itself, and there is nothing above `max_size` to judge.
+/// More than 95 % are small in each phase. Otherwise the percentile includes a large size, and the
+/// rule has no buffer above `max_size` to judge.
 struct Phase {
     name: &'static str,
     calls: usize,
@@ -154,7 +132,7 @@ struct Phase {
 }
 
 enum Asked {
-    /// So many of 100 calls, at random.
+    /// This many of 100 calls, at random.
     Percent(f64),
     Never,
     /// The first call of the phase and no other.
@@ -178,7 +156,7 @@ const PHASES: [Phase; 7] = [
         trim_every: TRIM_EVERY,
     },
     Phase {
-        name: "3. nobody asks for 1 MiB any more",
+        name: "3. no call asks for 1 MiB any more",
         calls: 150_000,
         asked: Asked::Never,
         grown: Call::Grown,
@@ -241,9 +219,9 @@ fn calls() -> Vec<Vec<Call>> {
 
 trait Contender {
     type Buf;
-    /// Takes a buffer and fills it. Says also, of one of 1 MiB, whether the pool had one.
+    /// Takes a buffer and fills it. For a request of 1 MiB, returns also whether the pool had one.
     fn get(&mut self, call: Call) -> (Self::Buf, bool);
-    /// Says whether the pool keeps it.
+    /// Returns whether the pool keeps the buffer.
     fn put(&mut self, buf: Self::Buf) -> bool;
     /// Capacity of all idle buffers, and how much of it is above the small size.
     fn idle(&self) -> (usize, usize);
@@ -274,7 +252,7 @@ impl Contender for Real {
 
     fn put(&mut self, buf: PooledBuf) -> bool {
         if buf.capacity() <= SMALL {
-            return true; // nobody wants to know
+            return true; // no figure counts it
         }
         let before = self.0.stats().total.returns;
         drop(buf);
@@ -321,7 +299,7 @@ struct Class {
     idle_least: usize,
     /// Since the last calibration.
     requests: u64,
-    /// What returns to it is freed.
+    /// Buffers that return to it are freed.
     retired: bool,
 }
 
@@ -369,7 +347,7 @@ impl Model {
         !class.retired
     }
 
-    /// The capacity to ask for when one is full.
+    /// The capacity to ask for when a buffer of this capacity is full.
     fn larger_than(&self, capacity: usize) -> usize {
         match self.targets {
             None => 8 * capacity,
@@ -442,7 +420,7 @@ impl Contender for Model {
     }
 }
 
-// ---- (a) the drop rule: what comes of it
+// ---- (a) the drop rule: the figures
 
 /// What one contender did in one phase.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -506,7 +484,7 @@ fn run_phases<C: Contender>(mut contender: C, phases: &[Vec<Call>]) -> RuleRun {
                     look |= ended != Call::Small;
                 }
             }
-            // To look takes longer than a small call, which changes little.
+            // Small calls change little, and looking takes longer than they do.
             if look || count % STRETCH == 0 {
                 (all, large) = contender.idle();
             }
@@ -551,8 +529,8 @@ fn drop_rule(bounds: &mut Bounds) -> Result<(String, Vec<RuleRun>)> {
         run_phases(Model::new(4, true), &phases),
     ];
 
-    // The pool may calibrate some returns later than the model, which looks at each. Then some
-    // more that grew were kept before the first time.
+    // The model looks at each return, and the pool at a sample. So the pool may calibrate some
+    // returns later, and keep some more grown buffers before that.
     let model = run_phases(Model::new(2, true), &phases);
     let (pool, model) = (&runs[POOL].phases, &model.phases);
     bounds.check(
@@ -590,10 +568,6 @@ fn drop_rule(bounds: &mut Bounds) -> Result<(String, Vec<RuleRun>)> {
         of(5).misses <= runs[NO_RULE].phases[4].misses,
     );
     Ok((rules_table(&runs), runs))
-}
-
-fn mib(bytes: usize) -> f64 {
-    bytes as f64 / MIB as f64
 }
 
 fn rules_table(runs: &[RuleRun]) -> String {
@@ -652,7 +626,7 @@ const CLEAR: usize = 20;
 
 struct Edge {
     name: &'static str,
-    /// Two lengths, the first of which is the more frequent in the end.
+    /// Two lengths. The first one is the more frequent in the end.
     lens: [usize; 2],
     /// The share of the second, at the edge and then.
     share: f64,
@@ -684,8 +658,8 @@ const EDGES: [Edge; 2] = [
 struct EdgeRun {
     pure: Vec<usize>,
     pool: Vec<usize>,
-    /// Whether the pool calibrated when a step had more than 42,000 returns, and from all: by as
-    /// many more or fewer as lie between two samples of each of the two classes.
+    /// Whether the pool calibrated when a step had more than 42,000 returns, and counted all
+    /// returns. Either number may differ by the returns between two samples of a class.
     on_time: bool,
 }
 
@@ -693,10 +667,10 @@ fn changes(targets: &[usize]) -> usize {
     targets.windows(2).filter(|pair| pair[0] != pair[1]).count()
 }
 
-/// Whether a pool that has chosen targets `before` times has done so again, after so many
-/// returns of each size.
+/// Whether a pool has calibrated more than `before` times. `counts` are the returns of each size
+/// since then.
 fn is_made(pool: &Pool, before: usize, counts: &[u64]) -> bool {
-    // To ask takes longer than a return.
+    // `stats` takes longer than a return.
     let may_be = counts
         .iter()
         .any(|&count| count + BETWEEN_SAMPLES > THRESHOLD);
@@ -816,7 +790,7 @@ fn worked_example(bounds: &mut Bounds) -> Result<(String, Worked)> {
         calls[step] += 1;
     }
 
-    // From here on as the text of `docs/calibration.md` has it.
+    // From here on in the steps of `docs/calibration.md`.
     let total: u64 = calls.iter().sum();
     let limit = (PERCENTILE * total as f64).floor() as u64;
     let mut order: Vec<usize> = (0..20).filter(|&step| calls[step] > 0).collect();
@@ -895,34 +869,6 @@ fn size_text(bytes: usize) -> String {
 
 // ---- plots
 
-/// Colours that the colour-blind can tell apart.
-const ORANGE: RGBColor = RGBColor(213, 94, 0);
-const BLUE: RGBColor = RGBColor(0, 114, 178);
-const GREEN: RGBColor = RGBColor(0, 158, 115);
-const GREY: RGBColor = RGBColor(150, 150, 150);
-const WIDTH: u32 = 880;
-const FONT: (&str, i32) = ("sans-serif", 14);
-const CAPTION: (&str, i32) = ("sans-serif", 18);
-
-/// One line of a legend, at `row` of an area below a chart.
-fn legend<DB: DrawingBackend>(
-    area: &DrawingArea<DB, plotters::coord::Shift>,
-    row: i32,
-    colour: RGBColor,
-    text: &str,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
-    let y = 22 * row + 12;
-    area.draw(&PathElement::new(
-        [(70, y), (98, y)],
-        colour.stroke_width(3),
-    ))?;
-    area.draw(&Text::new(text.to_owned(), (106, y - 7), FONT))?;
-    Ok(())
-}
-
 fn plot_rules(runs: &[RuleRun], path: &Path) -> Result<()> {
     let area = SVGBackend::new(path, (WIDTH, 506)).into_drawing_area();
     area.fill(&WHITE)?;
@@ -969,7 +915,7 @@ fn plot_rules(runs: &[RuleRun], path: &Path) -> Result<()> {
         let points = runs[rule].curve.iter().zip(1..);
         let points = points.map(|(&most, at)| (at * STRETCH, mib(most)));
         chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
-        legend(&legend_area, row, colour, name)?;
+        legend(&legend_area, (row, 70), colour.stroke_width(3), name)?;
     }
     area.present()?;
     Ok(())
@@ -1006,7 +952,7 @@ fn plot_edges(runs: &[EdgeRun], path: &Path) -> Result<()> {
         let clear = AT_THE_EDGE as f64;
         chart.draw_series([PathElement::new([(clear, bottom), (clear, top)], GREY)])?;
         for (targets, colour, width) in [(&run.pure, ORANGE, 1), (&run.pool, BLUE, 3)] {
-            // A step each: a target holds until the next calibration.
+            // A target holds until the next calibration, so each is a step.
             let corners = targets.iter().enumerate().flat_map(|(at, target)| {
                 let at = at as f64;
                 [(at, kib(target)), (at + 1.0, kib(target))]
@@ -1016,11 +962,11 @@ fn plot_edges(runs: &[EdgeRun], path: &Path) -> Result<()> {
     }
     legend(
         &legend_area,
-        0,
-        ORANGE,
-        "the pure function, which forgets what it said before",
+        (0, 70),
+        ORANGE.stroke_width(3),
+        "the pure function, which forgets its last answer",
     )?;
-    legend(&legend_area, 1, BLUE, "the pool")?;
+    legend(&legend_area, (1, 70), BLUE.stroke_width(3), "the pool")?;
     area.present()?;
     Ok(())
 }
@@ -1073,11 +1019,11 @@ fn plot_worked(worked: &Worked, path: &Path) -> Result<()> {
     }
     legend(
         &legend_area,
-        0,
-        BLUE,
+        (0, 70),
+        BLUE.stroke_width(3),
         "met while the steps walked have no more than 95 % of the returns",
     )?;
-    legend(&legend_area, 1, GREY, "left out")?;
+    legend(&legend_area, (1, 70), GREY.stroke_width(3), "left out")?;
     area.present()?;
     Ok(())
 }
@@ -1085,9 +1031,8 @@ fn plot_worked(worked: &Worked, path: &Path) -> Result<()> {
 // ---- command line
 
 const HELP: &str = "\
-Shows what the calibrator decides, and why: the drop rule against others, the targets at
-the edge between two answers, and one calibration step by step. Exits with 1 if the pool
-breaks a bound.
+Shows the decisions of the calibrator: the drop rule against others, the targets at the edge
+between two answers, and one calibration step by step. Exits with 1 if the pool breaks a bound.
 
 Usage: calibration [--plots DIR]
 
@@ -1101,7 +1046,7 @@ enum Task {
 }
 
 impl Task {
-    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self> {
+    fn parse(args: &mut dyn Iterator<Item = OsString>) -> Result<Self> {
         let task = match args.next() {
             None => Task::Report(None),
             Some(arg) => match arg.to_str() {
@@ -1113,24 +1058,12 @@ impl Task {
                 _ => return Err(format!("no such option: {}", arg.to_string_lossy()).into()),
             },
         };
-        match args.next() {
-            None => Ok(task),
-            Some(arg) => Err(format!("one argument too many: {}", arg.to_string_lossy()).into()),
-        }
+        no_more(args).map(|()| task)
     }
 }
 
 fn main() -> ExitCode {
-    let (code, problem) = match Task::parse(env::args_os().skip(1)) {
-        Err(problem) => (2, format!("{problem}\nTry `calibration --help`.")),
-        Ok(task) => match perform(task) {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => (1, error.to_string()),
-        },
-    };
-    // Not `eprintln`, which panics where stderr cannot be written.
-    let _ = writeln!(io::stderr(), "calibration: {problem}");
-    ExitCode::from(code)
+    tierpool_lab::run("calibration", |args| Task::parse(args), perform)
 }
 
 fn perform(task: Task) -> Result<()> {
@@ -1155,9 +1088,4 @@ fn perform(task: Task) -> Result<()> {
         true => Err("the pool broke a bound".into()),
         false => Ok(()),
     }
-}
-
-/// Not `print`, which panics where stdout is closed.
-fn print(text: &str) -> Result<()> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
 }

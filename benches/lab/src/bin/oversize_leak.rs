@@ -1,24 +1,26 @@
 //! One huge request must not make a pool huge for ever: the pool against a naive one, over time.
 //!
 //! ```text
-//! cargo run --release --example oversize_leak             # plots go to target/oversize_leak
-//! cargo run --release --example oversize_leak -- DIR      # plots go to DIR
-//! cargo run --release --example oversize_leak -- --help
+//! cargo run --release -p tierpool-lab --bin oversize_leak             # plots: target/oversize_leak
+//! cargo run --release -p tierpool-lab --bin oversize_leak -- DIR      # plots: DIR
+//! cargo run --release -p tierpool-lab --bin oversize_leak -- --help
 //! ```
 //!
-//! A pool that hands out any idle buffer, and grows it if it is too small, ends with all buffers as
-//! large as the largest request: Go's `sync.Pool` of `bytes.Buffer` does
-//! (<https://go.dev/issue/23199>). Scenario (a) is that issue's own, (b) and (c) have large requests
-//! come seldom but for ever, and in (d) all are large, so that a pool which frees what is large is
-//! of no use there.
+//! A naive pool hands out any idle buffer, and grows it if it is too small. In the end all its
+//! buffers are as large as the largest request. Go's `sync.Pool` of `bytes.Buffer` does that
+//! (<https://go.dev/issue/23199>). The scenarios:
+//!
+//! - (a) is that issue's own.
+//! - In (b) and (c), large requests are rare, and never stop.
+//! - In (d) all requests are large. A pool that frees each large buffer is useless there.
 //!
 //! The naive contender is `Mutex<Vec<BytesMut>>`. It loses in (a) to (c), by design. In (d) it has the
-//! better hit rate: a buffer that is large enough for any request serves any request, while the pool
-//! keeps some of each size class and frees those that were not needed for a while.
+//! better hit rate: a buffer that is large enough for any request serves any request. The pool
+//! keeps some buffers of each size class, and frees those that were not needed for a while.
 //!
-//! What is held is added up after each get and each drop, not at the samples alone. RSS is that of
-//! one contender in one scenario: each runs in a process of its own, this program once more.
-//! Time is simulated, and trims come by it, so all but RSS is the same in each run.
+//! The held bytes are added up after each get and each drop, not at the samples alone. Each
+//! contender runs each scenario in one process, so RSS is that of this run alone. Time is
+//! simulated, and trims come by it. So all numbers except RSS are the same in each run.
 //!
 //! The exit status is 1 if the pool breaks a bound.
 
@@ -27,19 +29,20 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::series::DashedLineSeries;
 use std::collections::VecDeque;
-use std::error::Error;
+use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fs;
 use std::mem::{self, MaybeUninit};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::{env, fs};
 use tierpool::{Builder, Pool, PooledBuf};
-
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
+use tierpool_lab::plot::{
+    BLUE, CAPTION, FONT, GREEN, LEGEND_ROW, ORANGE, WIDTH, legend, legend_places,
+};
+use tierpool_lab::random::Random;
+use tierpool_lab::{KIB, MIB, Result, mib, print, resident_bytes};
 
 /// Simulated requests a second.
 const RATE: usize = 20;
@@ -50,21 +53,19 @@ const SAMPLES: usize = 200;
 /// A byte is written to each page, so that it counts in the RSS. No system's page is smaller.
 const PAGE: usize = 4 * KIB;
 
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
-
 // ---- scenarios
 
 struct Scenario {
     name: &'static str,
     title: &'static str,
     requests: usize,
-    /// Requests at work at once. Each ends when so many others have begun.
+    /// Requests at work at once. Each ends when this many others have begun.
     in_flight: usize,
     /// `None` for no trims.
     trim_every: Option<usize>,
-    /// Bytes of the buffer for a request that are written to, at most.
+    /// At most this many bytes of a buffer are written to.
     touched_max: usize,
-    /// The least that the plot's logarithmic axis shows; what is less lies on it.
+    /// The least number on the plot's logarithmic axis. A smaller one is drawn there.
     axis_min_mib: f64,
     /// Bytes of a request.
     bytes: fn(usize) -> usize,
@@ -89,7 +90,7 @@ enum Bound {
     IdleAfterTrims(usize),
     /// Idle and outstanding bytes together are below this, after each get and each drop.
     Footprint(usize),
-    /// After the first tenth of the requests, this part of them finds a buffer, in percent.
+    /// In percent: the requests after the first tenth that find a buffer.
     HitRate(f64),
 }
 
@@ -123,8 +124,8 @@ const SCENARIOS: [Scenario; 4] = [
         requests: 2000,
         in_flight: 10,
         trim_every: Some(TRIM_EVERY),
-        // Not all of 256 MiB: ten of those would be 2.5 GiB of real memory, which not every machine
-        // has to spare, and to fault it in takes longer than all the rest of this program.
+        // Ten times 256 MiB would be 2.5 GiB of real memory. Not every machine has that, and the
+        // page faults would take longer than the rest of this program.
         touched_max: 32 * MIB,
         axis_min_mib: 0.001,
         bytes: |request| if request < 10 { HUGE } else { KIB },
@@ -133,8 +134,8 @@ const SCENARIOS: [Scenario; 4] = [
             NAIVE,
             // Frees each of these requests' buffers when it comes back.
             DEFAULT_POOL,
-            // Keeps them, so that it is for the trims to free them: by the clock, since there is room
-            // to spare, and the pool need not trim itself.
+            // Keeps them, so that the trims must free them. These come by the clock alone: the budget
+            // has room, so the pool does not trim by itself.
             Contender {
                 name: if HUGE == 256 * MIB {
                     "pool of up to 256 MiB"
@@ -186,9 +187,9 @@ const SCENARIOS: [Scenario; 4] = [
             NAIVE,
             Contender {
                 name: "pool of up to 32 MiB",
-                // The budget is what cannot be too small, whatever comes: of each class at most as
-                // many buffers are made as there are requests at once, and all classes below the
-                // largest are together as large as that one.
+                // This budget is never too small. Each class has at most as many buffers as there are
+                // requests at once. One buffer of each class below the largest one take as much
+                // together as one of the largest.
                 kind: Kind::Pool(|| {
                     let builder = Pool::builder().max_size(LARGE_CLASS_MAX);
                     builder.retain_bytes(LARGE_IN_FLIGHT * 2 * LARGE_CLASS_MAX)
@@ -198,7 +199,7 @@ const SCENARIOS: [Scenario; 4] = [
     },
 ];
 
-/// In each thousand, one of 4 MiB, at a random place; the others from 1 byte to 2 KiB.
+/// One of each thousand is 4 MiB, at a random place. The others are 1 byte to 2 KiB.
 fn mostly_small(request: usize) -> usize {
     let (thousand, at) = (request / 1000, request % 1000);
     if random(1, thousand) % 1000 == at as u64 {
@@ -210,8 +211,8 @@ fn mostly_small(request: usize) -> usize {
 
 /// From 100 KiB to 30 MiB, each order of magnitude as often as any other.
 ///
-/// So each of the nine size classes is used. Were all sizes as likely, half of the requests would
-/// be of the largest class, which is the easier case for a pool with classes.
+/// So each of the nine size classes is used. If all sizes were as likely, half of the requests would
+/// be of the largest class. That is the easier case for a pool with classes.
 fn always_large(request: usize) -> usize {
     let (least, most) = ((100 * KIB) as f64, (30 * MIB) as f64);
     // From 0 to 1, both included.
@@ -219,20 +220,18 @@ fn always_large(request: usize) -> usize {
     (least * (most / least).powf(part)).clamp(least, most) as usize
 }
 
-/// The `n`th number of a stream: SplitMix64, which can start anywhere.
+/// The `n`th number of a stream.
 fn random(stream: u64, n: usize) -> u64 {
-    let n = n as u64 + 1;
-    let mut z = (stream << 32).wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    // The generator is a counter, so it can start anywhere.
+    let before = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Random((stream << 32).wrapping_add(before)).next_u64()
 }
 
 // ---- contenders
 
 trait BufferPool {
     type Buf;
-    /// Says also whether an idle buffer served it, and none was allocated or grew.
+    /// Returns also whether an idle buffer served the request, without growing.
     fn get(&self, bytes: usize) -> (Self::Buf, bool);
     fn put(&self, buf: Self::Buf);
     fn inner(buf: &mut Self::Buf) -> &mut BytesMut;
@@ -267,7 +266,7 @@ impl BufferPool for Pool {
     }
 }
 
-/// As a pool is written in five minutes: any idle buffer will do, and grows if need be.
+/// A pool that is written in five minutes: it hands out any idle buffer, and grows it if it must.
 #[derive(Default)]
 struct Naive(Mutex<Vec<BytesMut>>);
 
@@ -297,7 +296,7 @@ impl BufferPool for Naive {
         idle.iter().map(BytesMut::capacity).sum()
     }
 
-    fn trim(&self) {} // it has nothing of the kind
+    fn trim(&self) {} // a naive pool has no trims
 }
 
 // ---- one run: one scenario, one contender, one process
@@ -309,15 +308,15 @@ struct Sample {
     outstanding: usize,
     /// The most of both together since the last sample.
     peak: usize,
-    /// `None` where the system does not tell.
+    /// `None` if the system does not give it.
     rss: Option<usize>,
     hits: usize,
 }
 
 struct Run {
-    /// The last one is of the time when all buffers have come back.
+    /// The last sample is taken when all buffers have come back.
     samples: Vec<Sample>,
-    /// The most there was after any get or drop: idle and outstanding bytes together.
+    /// The most after any get or drop: idle and outstanding bytes together.
     footprint_max: usize,
     /// The same, of idle bytes, from the second trim on.
     settled_max: usize,
@@ -353,7 +352,7 @@ impl<P: BufferPool> Watch<'_, P> {
             retained: self.pool.retained(),
             outstanding: self.outstanding,
             peak: mem::take(&mut self.peak),
-            rss: rss(),
+            rss: resident_bytes(),
             hits: self.hits,
         }
     }
@@ -425,21 +424,9 @@ fn touch(buf: &mut BytesMut, bytes: usize) {
     }
 }
 
-/// This process's resident bytes.
-///
-/// From `status` rather than `statm`, which counts in pages and does not say how large these are.
-fn rss() -> Option<usize> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * KIB)
-}
-
 // ---- parent and child
 
-/// Runs one contender and tells the parent: a line of numbers per sample, and one for the rest.
+/// Runs one contender, and prints for the parent: a line of numbers per sample, and one for the rest.
 fn run_child(scenario: &Scenario, contender: &Contender) -> Result<()> {
     let run = match contender.kind {
         Kind::Naive => drive(scenario, &Naive::default()),
@@ -494,17 +481,13 @@ fn parse(text: &str) -> Result<Run> {
                     warm_hit_rate: warm.parse()?,
                 });
             }
-            _ => return Err(format!("a line that is none of its own: {line}").into()),
+            _ => return Err(format!("an unknown line: {line}").into()),
         }
     }
     Err("it ended before its last line".into())
 }
 
 // ---- report
-
-fn mib(bytes: usize) -> f64 {
-    bytes as f64 / MIB as f64
-}
 
 /// Ten samples of each contender, from the first to the last.
 fn table(scenario: &Scenario, runs: &[Run]) -> String {
@@ -549,7 +532,8 @@ fn table(scenario: &Scenario, runs: &[Run]) -> String {
     text
 }
 
-/// A line for each contender: what the bound is about. Says also whether the pools keep to it.
+/// A line for each contender, with the number that has the bound. Returns also whether the pools
+/// keep to it.
 fn verdict(scenario: &Scenario, runs: &[Run]) -> (String, bool) {
     let (mut text, mut all_hold) = (String::new(), true);
     for (contender, run) in scenario.contenders.iter().zip(runs) {
@@ -597,35 +581,26 @@ fn verdict(scenario: &Scenario, runs: &[Run]) -> (String, bool) {
 
 // ---- plots
 
-/// One colour per contender, that the colour-blind can tell apart.
-const COLOURS: [RGBColor; 3] = [
-    RGBColor(213, 94, 0),
-    RGBColor(0, 114, 178),
-    RGBColor(0, 158, 115),
-];
+/// One colour per contender.
+const COLOURS: [RGBColor; 3] = [ORANGE, BLUE, GREEN];
 
 /// What each contender holds, idle or outstanding, and its RSS, over the requests.
 fn plot(scenario: &Scenario, runs: &[Run], path: &Path) -> Result<()> {
-    const WIDTH: u32 = 880;
     const CHART_HEIGHT: i32 = 440;
-    const LEGEND_ROW: i32 = 22;
     let legend_height = LEGEND_ROW as u32 * runs.len() as u32 + 10;
     let size = (WIDTH, CHART_HEIGHT as u32 + legend_height);
     let area = SVGBackend::new(path, size).into_drawing_area();
     area.fill(&WHITE)?;
     let (chart_area, legend_area) = area.split_vertically(CHART_HEIGHT);
 
-    // Not from RSS, so that what is the same in each run is drawn at the same place. RSS is never
-    // twice as much: it is of the same buffers.
+    // Not from RSS, so that each run has the same axis. RSS never needs twice as much: it is of the
+    // same buffers.
     let peaks = runs.iter().map(|run| run.footprint_max);
     let top = 2.0 * mib(peaks.max().unwrap_or(MIB));
     let axis = (scenario.axis_min_mib..top).log_scale();
     let axis = axis.with_key_points(ticks(scenario.axis_min_mib, top));
     let mut chart = ChartBuilder::on(&chart_area)
-        .caption(
-            format!("({}) {}", scenario.name, scenario.title),
-            ("sans-serif", 18),
-        )
+        .caption(format!("({}) {}", scenario.name, scenario.title), CAPTION)
         .margin(12)
         .margin_right(30)
         .x_label_area_size(44)
@@ -637,7 +612,7 @@ fn plot(scenario: &Scenario, runs: &[Run], path: &Path) -> Result<()> {
         .x_labels(9)
         .x_desc("requests")
         .y_desc("MiB, logarithmic")
-        .axis_desc_style(("sans-serif", 14))
+        .axis_desc_style(FONT)
         .y_label_formatter(&|mib| format!("{mib}"))
         .draw()?;
 
@@ -653,26 +628,21 @@ fn plot(scenario: &Scenario, runs: &[Run], path: &Path) -> Result<()> {
         chart.draw_series(DashedLineSeries::new(rss, 5, 4, thin))?;
 
         // Below the chart, where it hides no curve.
-        let y = LEGEND_ROW * row + 12;
-        let line = |x| [(x, y), (x + 28, y)];
-        let text = |x, what| {
-            let at = (x + 36, y - 7);
-            Text::new(
-                format!("{}: {what}", contender.name),
-                at,
-                ("sans-serif", 14),
-            )
-        };
-        legend_area.draw(&PathElement::new(line(70), solid))?;
-        legend_area.draw(&text(70, "idle and outstanding, most since the last point"))?;
-        legend_area.draw(&DashedPathElement::new(line(570), 5, 4, thin))?;
-        legend_area.draw(&text(570, "RSS of its process"))?;
+        let held = format!(
+            "{}: idle and outstanding, most since the last point",
+            contender.name
+        );
+        legend(&legend_area, (row, 70), solid, &held)?;
+        let (line, at) = legend_places(row, 570);
+        legend_area.draw(&DashedPathElement::new(line, 5, 4, thin))?;
+        let rss = format!("{}: RSS of its process", contender.name);
+        legend_area.draw(&Text::new(rss, at, FONT))?;
     }
     area.present()?;
     Ok(())
 }
 
-/// Powers of ten, and between them 2 and 5 where there are few.
+/// Powers of ten. If there are few, 2 and 5 times each as well.
 fn ticks(least: f64, most: f64) -> Vec<f64> {
     let steps: &[f64] = if most / least > 1000.0 {
         &[1.0]
@@ -689,8 +659,8 @@ fn ticks(least: f64, most: f64) -> Vec<f64> {
 const CHILD: &str = "--child";
 
 const HELP: &str = "\
-Runs four scenarios of requests against the pool and a naive one, prints what they hold over
-time, and writes a plot for each scenario. Exits with 1 if the pool breaks a bound.
+Runs four scenarios of requests against the pool and a naive one. Prints the memory that they
+hold over time, and writes a plot for each scenario. Exits with 1 if the pool breaks a bound.
 
 Usage: oversize_leak [DIR]
 
@@ -705,7 +675,7 @@ enum Task {
 }
 
 impl Task {
-    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self> {
+    fn parse(args: &mut dyn Iterator<Item = OsString>) -> Result<Self> {
         let Some(first) = args.next() else {
             return Ok(Task::Report(PathBuf::from("target/oversize_leak")));
         };
@@ -729,16 +699,11 @@ impl Task {
 }
 
 fn main() -> ExitCode {
-    let (code, problem) = match Task::parse(env::args_os().skip(1)) {
-        Err(problem) => (2, format!("{problem}\nTry `oversize_leak --help`.")),
-        Ok(task) => match perform(&task) {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => (1, error.to_string()),
-        },
-    };
-    // Not `eprintln`, which panics where stderr cannot be written.
-    let _ = writeln!(io::stderr(), "oversize_leak: {problem}");
-    ExitCode::from(code)
+    tierpool_lab::run(
+        "oversize_leak",
+        |args| Task::parse(args),
+        |task| perform(&task),
+    )
 }
 
 fn perform(task: &Task) -> Result<()> {
@@ -772,7 +737,7 @@ fn report(dir: &Path) -> Result<()> {
         all_hold &= holds;
     }
     print(&format!(
-        "The last line of each contender is of the time when all buffers have come back.\n\
+        "The last line of each contender is from the end, when all buffers have come back.\n\
          Hits: requests served by an idle buffer that did not have to grow.\n\n\
          {verdicts}\nplots: {}\n",
         dir.display()
@@ -781,9 +746,4 @@ fn report(dir: &Path) -> Result<()> {
         true => Ok(()),
         false => Err("the pool broke a bound".into()),
     }
-}
-
-/// Not `print`, which panics where stdout is closed.
-fn print(text: &str) -> Result<()> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
 }

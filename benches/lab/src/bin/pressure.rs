@@ -1,37 +1,43 @@
 //! Gives the pool's idle memory back when the system is short of memory.
 //!
-//! ```sh
-//! cargo run --release --example pressure             # this process's cgroup, 10 s
-//! cargo run --release --example pressure -- DIR 60   # a cgroup's directory, 60 s
+//! ```text
+//! cargo run --release -p tierpool-lab --bin pressure             # this process's cgroup, 10 s
+//! cargo run --release -p tierpool-lab --bin pressure -- DIR 60   # a cgroup's directory, 60 s
 //! ```
 //!
-//! A thread of its own looks at the cgroup v2 files `memory.pressure` (how much of
-//! the time tasks stood still for want of memory) and `memory.current` against
-//! `memory.high` (from where on the kernel slows the group down) or else
-//! `memory.max` (from where on it kills), twice a second, and calls [`Pool::clear`]
-//! when either says so. The pool has `malloc_trim(true)`: what glibc's heap keeps
-//! would help nobody. Without a cgroup v2 it looks at
-//! `/proc/pressure/memory`, the same numbers for the whole system; without that,
-//! it says so and watches nothing.
+//! A thread looks at files of cgroup v2 twice a second. It calls [`Pool::clear`] if one of them
+//! shows that memory is short:
 //!
-//! Meanwhile two threads use buffers in bursts, and each second a line shows what
-//! the pool retains. `Pool::clear` may be called by any thread, from the callback
-//! of a service manager or from a thread that waits for a signal; not from inside a
-//! signal handler or an allocator, since it takes locks and frees memory.
+//! - `memory.pressure`: the share of the time in which tasks waited for memory.
+//! - `memory.current` against `memory.high`, where the kernel begins to slow the group down. If that
+//!   is not set, against `memory.max`, where the kernel kills.
+//!
+//! Without a cgroup v2 it looks at `/proc/pressure/memory`, the same numbers for the whole system.
+//! Without that file, it prints so and watches nothing. The pool has `malloc_trim(true)`, so that
+//! glibc's heap gives back its free memory as well.
+//!
+//! Meanwhile two threads use buffers in bursts. Each second a line shows the memory that the pool
+//! retains.
+//!
+//! Any thread may call `Pool::clear`: in the callback of a service manager, or in a thread that
+//! waits for a signal. A signal handler or an allocator must not, since `clear` takes locks and
+//! frees memory.
 
-use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tierpool::Pool;
+use tierpool_lab::{Result, no_more, print};
 
-/// From which share of the time on, over the last ten seconds, in percent.
+/// Memory is short from this share of the last ten seconds on, in percent.
 const PRESSURE_HIGH: f64 = 10.0;
-/// From which part of the limit on, in percent.
+/// Memory is short from this share of the limit on, in percent.
 const USED_HIGH: u64 = 90;
 
 /// Where the numbers are.
@@ -42,7 +48,7 @@ struct Watch {
     limits: Vec<PathBuf>,
 }
 
-/// What they say.
+/// The numbers.
 #[derive(Debug, Default)]
 struct Seen {
     /// `some avg10`, in percent.
@@ -81,7 +87,7 @@ impl Watch {
         watch
     }
 
-    fn look(&self) -> Result<Seen, Box<dyn Error>> {
+    fn look(&self) -> Result<Seen> {
         let read = |path: &PathBuf| {
             fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
         };
@@ -111,7 +117,7 @@ impl Seen {
 }
 
 /// The number after `avg10=` in the line that begins with `some`.
-fn some_avg10(text: &str) -> Result<f64, Box<dyn Error>> {
+fn some_avg10(text: &str) -> Result<f64> {
     let some = text.lines().find_map(|line| line.strip_prefix("some "));
     let fields = some.ok_or("memory.pressure: no line begins with `some`")?;
     let number = fields
@@ -123,7 +129,7 @@ fn some_avg10(text: &str) -> Result<f64, Box<dyn Error>> {
         .map_err(|error| format!("memory.pressure: avg10={number}: {error}"))?)
 }
 
-fn bytes(text: &str) -> Result<u64, Box<dyn Error>> {
+fn bytes(text: &str) -> Result<u64> {
     let text = text.trim();
     Ok(text
         .parse()
@@ -142,31 +148,62 @@ fn use_buffers(pool: &Pool, stop: &AtomicBool) {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut args = std::env::args().skip(1);
-    let watch = match args.next() {
-        Some(directory) => {
-            let watch = Watch::in_directory(Path::new(&directory));
-            if watch.is_blind() {
-                let missing = "no memory.pressure there, nor memory.current and a limit";
-                let usage = "usage: pressure [DIRECTORY [SECONDS]]";
-                return Err(format!("{directory}: {missing}; {usage}").into());
+const HELP: &str = "\
+Watches a cgroup's memory, and clears a pool when memory is short.
+
+Usage: pressure [DIRECTORY [SECONDS]]
+
+  DIRECTORY  of a cgroup v2 [that of this process, or the whole system]
+  SECONDS    how long to watch [10]
+  --help     this text
+";
+
+enum Task {
+    Help,
+    Watch(Watch, u64),
+}
+
+impl Task {
+    fn parse(args: &mut dyn Iterator<Item = OsString>) -> Result<Self> {
+        let watch = match args.next() {
+            Some(arg) if arg == "--help" || arg == "-h" => return Ok(Task::Help),
+            Some(directory) => {
+                let watch = Watch::in_directory(Path::new(&directory));
+                if watch.is_blind() {
+                    let missing = "has no memory.pressure, nor memory.current with a limit";
+                    return Err(format!("{} {missing}", directory.to_string_lossy()).into());
+                }
+                watch
             }
-            watch
-        }
-        None => Watch::of_this_process(),
-    };
-    let seconds: u64 = match args.next() {
-        Some(seconds) => seconds
-            .parse()
-            .map_err(|error| format!("seconds: {seconds}: {error}"))?,
-        None => 10,
-    };
-    if let Some(more) = args.next() {
-        return Err(format!("{more}: one argument too many").into());
+            None => Watch::of_this_process(),
+        };
+        let seconds = match args.next() {
+            Some(seconds) => {
+                let seconds = seconds.to_string_lossy();
+                let parsed = seconds.parse();
+                parsed.map_err(|error| format!("SECONDS: {seconds}: {error}"))?
+            }
+            None => 10,
+        };
+        no_more(args)?;
+        Ok(Task::Watch(watch, seconds))
     }
+}
+
+fn main() -> ExitCode {
+    tierpool_lab::run(
+        "pressure",
+        |args| Task::parse(args),
+        |task| match task {
+            Task::Help => print(HELP),
+            Task::Watch(watch, seconds) => run(watch, seconds),
+        },
+    )
+}
+
+fn run(watch: Watch, seconds: u64) -> Result<()> {
     if watch.is_blind() {
-        println!("neither a cgroup v2 nor /proc/pressure here: nothing says when memory is short");
+        println!("no cgroup v2 and no /proc/pressure/memory here: nothing to watch");
     }
     for path in watch.pressure.iter().chain(&watch.limits) {
         println!("watching {}", path.display());
@@ -177,9 +214,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cleared = Arc::new(AtomicU64::new(0));
     let watcher = {
         let (pool, stop, cleared) = (pool.clone(), Arc::clone(&stop), Arc::clone(&cleared));
-        thread::spawn(move || -> Result<(), String> {
+        thread::spawn(move || -> Result<()> {
             while !stop.load(Ordering::Relaxed) {
-                let seen = watch.look().map_err(|error| error.to_string())?;
+                let seen = watch.look()?;
                 if seen.is_short() {
                     let freed = pool.clear();
                     cleared.fetch_add(1, Ordering::Relaxed);
@@ -198,7 +235,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect();
 
     let start = Instant::now();
-    // A file that cannot be read any more ends the watch, and with it the program.
+    // A file that can no longer be read ends the watch, and so the program.
     while start.elapsed() < Duration::from_secs(seconds) && !watcher.is_finished() {
         thread::sleep(Duration::from_secs(1));
         let total = pool.stats().total;

@@ -1,10 +1,11 @@
 //! An HTTP server (hyper) that streams a file of 1 MiB in chunks of 64 KiB.
 //!
 //! ```text
-//! cargo run --release -p programs --bin files -- plain|pool
+//! cargo run --release -p tierpool-lab --bin files              # plain buffers against the pool
+//! cargo run --release -p tierpool-lab --bin files -- --help
 //! ```
 //!
-//! Each chunk is read from the page cache into a buffer that is not zeroed. A unit is one response.
+//! Each chunk is read from the page cache into a buffer that is not zeroed.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::Response;
@@ -12,7 +13,6 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use programs::{Load, Mode, Program};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tierpool::{Pool, PooledBytes};
+use tierpool_lab::served::{self, Load, Mode, Program};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,22 +30,24 @@ const FILE_BYTES: usize = 1 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 
 fn main() -> ExitCode {
-    programs::run::<Files>()
+    served::run::<Files>()
 }
 
 struct Files;
 
 impl Program for Files {
     const NAME: &str = "files";
+    const UNIT: &str = "response";
+    const ABOUT: &str = "\
+An HTTP server (hyper) streams a file of 1 MiB in chunks of 64 KiB, out of buffers that are
+not zeroed. Plain buffers are `BytesMut` with `freeze`.";
     const CONNECTIONS: usize = 16;
+    const CHECKS: bool = false; // the load counts the bytes
 
     async fn serve(mode: Mode, listener: TcpListener) -> io::Result<()> {
         match mode {
             Mode::Plain => accept(listener, Plain).await,
-            Mode::Pool => {
-                let pool = Pool::builder().build();
-                accept(listener, pool.map_err(io::Error::other)?).await
-            }
+            Mode::Pool => accept(listener, Pool::default()).await,
         }
     }
 
@@ -77,7 +80,7 @@ impl Program for Files {
 trait Source: Clone + Send + Sync + 'static {
     type Data: Buf + Send + 'static;
 
-    /// Reads the bytes of a file from a place on.
+    /// Reads a chunk of a file, from the offset `at`.
     fn read(&self, file: &File, at: u64) -> io::Result<Self::Data>;
 }
 
