@@ -1,6 +1,7 @@
 //! What `Buf` promises.
 
 use super::{assert_panics, for_each_reader, guards, parts, pool};
+use crate::rounds;
 use bytes::{Buf, Bytes};
 use std::io::{BufRead, IoSlice, Read};
 
@@ -124,7 +125,8 @@ macro_rules! numbers {
                     <$type>::$from(bytes[at..at + SIZE].try_into().expect("as many"))
                 };
                 // In two chunks, the middle is between them.
-                for start in [0, 1, 20 - SIZE / 2, 19, 40 - SIZE] {
+                let starts = [20 - SIZE / 2, 19, 0, 1, 40 - SIZE];
+                for &start in &starts[..rounds(5, 1)] {
                     for_each_reader(&bytes, |state, buf| {
                         buf.advance(start);
                         assert_eq!(buf.$get().to_ne_bytes(), number(start).to_ne_bytes(), "{state}");
