@@ -525,33 +525,38 @@ impl Refusal {
             } => Refusal::KeepIdleAboveRetain(bytes, retain_bytes, is_default),
             ConfigError::ZeroInterval { field, .. } => Refusal::ZeroInterval(field),
             ConfigError::Percentile { ref value, .. } => Refusal::Percentile(value.clone()),
-            ConfigError::BackgroundWithoutInterval => Refusal::BackgroundWithoutInterval,
+            ConfigError::BackgroundWithoutInterval { .. } => Refusal::BackgroundWithoutInterval,
             ConfigError::Background { .. } => Refusal::Background,
             ref other => panic!("this target does not know the error: {other:?}"),
         }
     }
 
-    /// The option that the message must begin with, and the values that must be in it.
+    /// The option that the message must begin with, and the other text that must be in it.
     fn says(&self) -> (&'static str, Vec<String>) {
         let text = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect();
+        let sizes = |sizes: &[usize]| sizes.iter().map(|&size| shown(size)).collect();
         match self {
-            Refusal::Zero(field) | Refusal::ZeroInterval(field) => (field, text(&[0])),
+            Refusal::Zero(field) => (field, sizes(&[0])),
+            Refusal::ZeroInterval(field) => (field, text(&[0])),
             Refusal::TooLarge(field, value) | Refusal::Conflict(field, value) => {
-                (field, text(&[*value]))
+                (field, sizes(&[*value]))
             }
-            Refusal::MaxBelowMin { min, max } => ("max_size", text(&[*min, *max])),
+            Refusal::MaxBelowMin { min, max } => ("max_size", sizes(&[*min, *max])),
             &Refusal::RetainBelowLargest {
                 retain_bytes,
                 field,
                 largest,
                 is_default,
             } => {
-                let mut parts = text(&[retain_bytes, largest]);
-                parts.push(String::from(field));
+                let mut parts: Vec<String> = sizes(&[retain_bytes, largest]);
+                parts.push(String::from("retain_bytes"));
                 if is_default {
-                    parts.push(String::from("default"));
+                    parts.push(String::from("the default"));
                 }
-                ("retain_bytes", parts)
+                match field {
+                    "classes" => ("the largest of classes", parts),
+                    field => (field, parts),
+                }
             }
             &Refusal::KeepIdleAboveLargest {
                 size,
@@ -559,30 +564,33 @@ impl Refusal {
                 largest,
                 is_default,
             } => {
-                let mut parts = text(&[size, largest]);
+                let mut parts: Vec<String> = sizes(&[size, largest]);
                 parts.push(String::from(field));
                 if is_default {
-                    parts.push(String::from("default"));
+                    parts.push(String::from("the default"));
                 }
                 ("keep_idle", parts)
             }
             Refusal::KeepIdleAbovePerClass(capacity, count, most) => {
-                let mut parts = text(&[*capacity, *count, *most]);
+                let mut parts: Vec<String> = text(&[*count, *most]);
+                parts.push(shown(*capacity));
                 parts.push(String::from("max_per_class"));
                 ("keep_idle", parts)
             }
             &Refusal::KeepIdleAboveRetain(bytes, retain_bytes, is_default) => {
-                let mut parts = text(&[bytes, retain_bytes]);
+                let mut parts: Vec<String> = sizes(&[bytes, retain_bytes]);
                 parts.push(String::from("retain_bytes"));
                 if is_default {
-                    parts.push(String::from("default"));
+                    parts.push(String::from("the default"));
                 }
                 ("keep_idle", parts)
             }
             Refusal::NoClasses => ("classes", vec![String::from("empty")]),
             Refusal::TooManyClasses(max) => ("classes", text(&[*max])),
             Refusal::NotAscending(index, previous, value) => {
-                ("classes", text(&[*index, *previous, *value]))
+                let mut parts: Vec<String> = sizes(&[*previous, *value]);
+                parts.push(index.to_string());
+                ("classes", parts)
             }
             Refusal::Percentile(value) => ("calibrate_percentile", vec![value.clone()]),
             Refusal::BackgroundWithoutInterval => {
@@ -593,10 +601,21 @@ impl Refusal {
     }
 }
 
+/// A size as texts show it: in the largest unit that divides it.
+fn shown(size: usize) -> String {
+    let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter();
+    let (mut number, mut unit) = (size, if size == 1 { "byte" } else { "bytes" });
+    while number > 0 && number % 1024 == 0 {
+        number /= 1024;
+        unit = units.next().expect("no size is that large");
+    }
+    format!("{number} {unit}")
+}
+
 fn check_text(error: &ConfigError, refusal: &Refusal) {
     let text = error.to_string();
     let (option, values) = refusal.says();
-    assert!(text.starts_with(&format!("{option}: ")), "{text}");
+    assert!(text.starts_with(&format!("{option} ")), "{text}");
     assert!(!text.contains(char::is_control), "{text:?}");
     for value in values {
         assert!(text.contains(&value), "{value} is not in: {text}");

@@ -116,8 +116,18 @@ impl Buf for PooledBuf {
         self.slot.buf.chunk()
     }
 
+    /// Drops the first `count` bytes of the contents.
+    ///
+    /// # Panics
+    ///
+    /// - If `count` is above the length.
     #[inline]
     fn advance(&mut self, count: usize) {
+        let len = self.slot.buf.len();
+        assert!(
+            count <= len,
+            "advance: count ({count}) is above the length ({len})"
+        );
         self.note_before_consuming();
         self.slot.buf.advance(count);
     }

@@ -9,6 +9,7 @@ mod common {
 }
 
 mod bounds;
+mod bytes_suite;
 mod classes;
 mod coming_home;
 mod config;

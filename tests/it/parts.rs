@@ -334,6 +334,10 @@ fn an_out_of_bounds_position_panics_and_changes_nothing() {
         panic_message(|| buf.copy_to_bytes(11)),
         "split_to: at (11) is above the length (10)"
     );
+    assert_eq!(
+        panic_message(|| buf.advance(11)),
+        "advance: count (11) is above the length (10)"
+    );
     let mut bytes = buf.freeze();
     for (message, act) in [
         (
