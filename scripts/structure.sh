@@ -54,4 +54,12 @@ if [ -n "$found" ]; then
     failed=1
 fi
 
+# One word for one thing: the terms of CONTRIBUTING.md, and no other name for them.
+found=$(git ls-files '*.md' '*.rs' '*.sh' ':!scripts/structure.sh' |
+    xargs grep -nwiE 'TLS|quick way|slow way|global pool|evict(s|ed)?|steals?|stolen|gc' || true)
+if [ -n "$found" ]; then
+    printf 'These words have another name in this project (CONTRIBUTING.md, "Terms"):\n%s\n' "$found" >&2
+    failed=1
+fi
+
 exit "$failed"

@@ -51,5 +51,7 @@ pub mod memory {}
 pub mod learned_sizes {}
 
 /// What each counter means, and what to do.
+///
+/// [classes]: crate::guide::size_classes
 #[doc = include_str!("../docs/guide/troubleshooting.md")]
 pub mod troubleshooting {}
