@@ -14,7 +14,7 @@ pub(crate) const CACHE_ROUNDS: usize = 2 * MAGAZINE_ROUNDS;
 /// The most items that move between a thread's cache and the depot at once.
 ///
 /// 32: at 16, a get on one thread and a drop on another cost a third more together. At 64,
-/// they cost a tenth less, for caches of twice the size (`docs/benchmarks.md`).
+/// they cost a tenth less, for caches of twice the size (`docs/design.md`).
 pub(crate) const MAGAZINE_ROUNDS: usize = 32;
 
 /// The properties of an item that the engine must know.
