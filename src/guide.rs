@@ -10,6 +10,7 @@
 //! | [`memory`] | Who holds memory, and when does it go back? |
 //! | [`learned_sizes`] | Which sizes does the pool learn, and what for? |
 //! | [`troubleshooting`] | Which number is high, and what do I do? |
+//! | [`terms`] | What does a word mean here? |
 
 // The pages link to one another's files, for a reader of the repository. The definitions above each
 // page come first, so here the same links lead to the modules.
@@ -55,3 +56,7 @@ pub mod learned_sizes {}
 /// [classes]: crate::guide::size_classes
 #[doc = include_str!("../docs/guide/troubleshooting.md")]
 pub mod troubleshooting {}
+
+/// The words of this crate.
+#[doc = include_str!("../docs/guide/terms.md")]
+pub mod terms {}
