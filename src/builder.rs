@@ -334,10 +334,10 @@ impl Builder {
     ///
     /// # Cost
     ///
-    /// One thread for all such pools of the process, 2 to 5 us for each buffer that is freed, and page
-    /// faults when the heap hands its memory out again. A program that takes more than the budget, drops
-    /// all of it and does so again pays that each time: ten times as long for a buffer of 64 KiB. Set a
-    /// larger budget for such a program.
+    /// One thread for all such pools of the process, 2 to 8 us for each freed buffer of 8 to 64 KiB (more
+    /// for larger ones), and page faults when the heap hands its memory out again. A program that takes
+    /// more than the budget, drops all of it and does so again pays that each time: ten times as long for a
+    /// buffer of 64 KiB. Set a larger budget for such a program.
     ///
     /// # Errors
     ///
@@ -495,8 +495,9 @@ impl Builder {
     ///
     /// Default: `false`.
     ///
-    /// The pool never shows what a buffer held before, wiped or not. Wiping is for programs that do not want
-    /// a secret to stay in memory.
+    /// The pool never shows what a buffer held before, wiped or not, except with
+    /// [`reuse_initialised`](Self::reuse_initialised). Wiping is for programs that do not want a secret to
+    /// stay in memory.
     ///
     /// If a buffer comes home whole, only the bytes written through the guard's own methods and traits are
     /// wiped. The pool cannot see writes through [`DerefMut`](std::ops::DerefMut),
@@ -541,7 +542,7 @@ impl Builder {
     /// **With `true`, code that fills a room can read what the pool's other users wrote there.** Use it for
     /// a pool whose users may see each other's bytes. Then memory is zeroed once and handed out as it is, so
     /// a room of 64 KiB costs nothing. (It is zeroed again if it was lent since, as spare room or as a
-    /// `BytesMut`.)
+    /// `BytesMut`.) Rooms of [`read_from`](crate::PooledBuf::read_from) follow this option, too.
     ///
     /// With [`zero_on_return`](Self::zero_on_return), rooms are zero in either case.
     ///

@@ -54,6 +54,7 @@ pub mod learned_sizes {}
 /// What each counter means, and what to do.
 ///
 /// [classes]: crate::guide::size_classes
+/// [frames]: crate::guide::frames
 #[doc = include_str!("../docs/guide/troubleshooting.md")]
 pub mod troubleshooting {}
 

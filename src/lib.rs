@@ -78,8 +78,9 @@
 //! # Safety
 //!
 //! No safe call shows what a buffer held before: a buffer comes out with length 0, and its spare
-//! capacity is available only as uninitialised memory. [`Builder::zero_on_return`] overwrites it as
-//! well.
+//! capacity is available only as uninitialised memory. The exception is
+//! [`Builder::reuse_initialised`], which is off by default. [`Builder::zero_on_return`] overwrites
+//! the memory as well.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]

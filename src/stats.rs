@@ -240,7 +240,7 @@ impl DiscardCounters {
 pub struct Stats {
     /// The size classes, ascending.
     pub classes: Vec<ClassStats>,
-    /// The buffers of no size class: oversize ones, and adopted ones below the smallest class.
+    /// The buffers of no size class: those above the largest one, and adopted ones below the smallest.
     pub unclassed: Counts,
     /// The sum of `classes` and `unclassed`.
     pub total: Counts,
@@ -398,7 +398,8 @@ pub struct Counts {
     pub oversize: u64,
     /// Guards that outgrew their buffer, or left it to the parts that were cut from it.
     ///
-    /// Each is one more get, and one more return or discard. A move of contents by `shrink_to_fit`,
+    /// Each is one more get, and one more return or discard. Growth from one buffer above the largest size
+    /// class to another is not counted: the heap does it, perhaps in place. A move of contents by `shrink_to_fit`,
     /// `freeze_compact` or `split_off` is not counted here: it is a get as any other.
     pub growths: u64,
     /// Buffers taken in by [`Pool::adopt`](crate::Pool::adopt).

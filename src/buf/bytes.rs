@@ -19,7 +19,8 @@ use std::slice;
 /// [`PooledBuf::split_to`] cuts one off a guard, and [`PooledBuf::freeze`] makes one of a whole guard.
 /// Parts of one buffer share it, with each other and with the guard that they were cut from. The buffer
 /// goes home as a whole when all of them are gone, on the thread that drops the last one. Until then it
-/// is outstanding with its whole capacity, even for one small part: see [`PooledBuf::freeze_compact`].
+/// is outstanding with its whole capacity, even for one small part. To keep a part for long, copy it:
+/// `pool.copy_from_slice(&part).freeze()`.
 ///
 /// Cloning, slicing, splitting and dropping allocate nothing: the count of parts is kept beside the
 /// buffer. (The last drop brings the buffer home, as a guard's drop does. That may take memory for a

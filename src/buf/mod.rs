@@ -163,7 +163,7 @@ use std::sync::Arc;
 ///
 /// - **A function that takes `&mut BytesMut`** (a codec, `(*buf).reserve(..)`) grows the buffer on the
 ///   heap, and may leave another one in its place. So the pool looks at the allocation when the guard is
-///   dropped, which costs some 15 ns. While parts are out, the guard first moves to a fresh buffer, and
+///   dropped, which costs some 50 ns. While parts are out, the guard first moves to a fresh buffer, and
 ///   copies its contents.
 /// - **Parts that are split there** (`BytesMut::split_to(&mut buf, n)`) are `BytesMut`s. If one is alive
 ///   when the guard is dropped, the buffer cannot come home: it is freed, and counted as
