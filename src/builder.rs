@@ -857,18 +857,18 @@ impl Builder {
             }
             bytes = bytes.saturating_add(count.saturating_mul(capacity));
         }
-        if bytes > retain_bytes {
-            return Err(ConfigError::KeepIdleAboveRetain {
-                bytes,
-                retain_bytes,
-                is_default: self.retain_bytes.is_none(),
-            });
-        }
         if bytes > CAPACITY_MAX {
             let field = "keep_idle";
             return Err(ConfigError::TooLarge {
                 field,
                 value: bytes,
+            });
+        }
+        if bytes > retain_bytes {
+            return Err(ConfigError::KeepIdleAboveRetain {
+                bytes,
+                retain_bytes,
+                is_default: self.retain_bytes.is_none(),
             });
         }
         Ok(counts)

@@ -218,15 +218,26 @@ fn share(part: u64, all: u64, percent: u64) -> Option<String> {
     })
 }
 
+/// Whether the pool may keep a buffer.
+fn keeps(stats: &Stats) -> bool {
+    stats.budget_bytes > 0
+}
+
 /// How many buffers came back.
 fn came_back(counts: &Counts) -> u64 {
     counts.returns.saturating_add(counts.discards.total())
 }
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 13] = [
+    Rule {
+        counter: "budget_bytes",
+        shows: |stats| (stats.budget_bytes == 0).then(|| String::from("0 B")),
+        meaning: "the pool keeps nothing, so each get is an allocation and each drop frees",
+        remedy: "raise `Builder::retain_bytes`, unless this is meant",
+    },
     Rule {
         counter: "misses",
-        shows: |stats| share(stats.total.misses, stats.total.gets, 10),
+        shows: |stats| share(stats.total.misses, stats.total.gets, 10).filter(|_| keeps(stats)),
         meaning: "the heap served gets that a size class holds",
         remedy: "compare two snapshots with `Stats::since` to leave out the start; \
                  if it stays, raise `Builder::retain_bytes` or `Builder::trim_interval`, \
@@ -241,12 +252,15 @@ const RULES: [Rule; 12] = [
     Rule {
         counter: "growths",
         shows: |stats| share(stats.total.growths, stats.total.gets, 10),
-        meaning: "guards outgrew their buffers, and the contents were copied",
-        remedy: "pass the size that is needed to `Pool::get`, or call `Pool::get_default`",
+        meaning: "guards outgrew their buffers, or left full ones to their parts, and copied the rest",
+        remedy: "pass the size that is needed to `Pool::get`, or call `Pool::get_default`; if parts \
+                 are out, take a larger buffer, so that fewer are filled",
     },
     Rule {
         counter: "discards.full",
-        shows: |stats| share(stats.total.discards.full, came_back(&stats.total), 1),
+        shows: |stats| {
+            share(stats.total.discards.full, came_back(&stats.total), 1).filter(|_| keeps(stats))
+        },
         meaning: "returned buffers found no room in the pool and were freed",
         remedy: "raise `Builder::retain_bytes`; raise `Builder::max_per_class` if that is set",
     },
@@ -292,8 +306,8 @@ const RULES: [Rule; 12] = [
             share(stats.total.outstanding, taken, 50)
         },
         meaning: "most buffers that were taken are still out",
-        remedy: "look for guards or parts that live too long; `PooledBuf::freeze_compact` keeps no \
-                 large buffer out for a few bytes (`Builder::compact_below`)",
+        remedy: "look for guards or parts that live too long; a part keeps its whole buffer: copy a \
+                 part that is stored (`Pool::copy_from_slice`), or use `PooledBuf::freeze_compact`",
     },
     Rule {
         counter: "retained_bytes",
@@ -423,6 +437,14 @@ mod tests {
     fn each_rule_has_a_snapshot_in_which_it_alone_stands_out() {
         type Case = (&'static str, fn(&mut Stats));
         let cases: [Case; RULES.len()] = [
+            ("budget_bytes", |stats| {
+                // These follow from it, and get no lines of their own.
+                stats.budget_bytes = 0;
+                (stats.total.local_hits, stats.total.depot_hits) = (0, 0);
+                (stats.total.misses, stats.total.discards.full) = (1000, 1000);
+                (stats.total.returns, stats.total.retained_buffers) = (0, 0);
+                stats.total.retained_bytes = 0;
+            }),
             ("misses", |stats| {
                 (stats.total.local_hits, stats.total.misses) = (850, 110);
             }),
@@ -469,9 +491,6 @@ mod tests {
         stats.total.retained_bytes = u64::MAX;
         stats.budget_bytes = usize::MAX as u64;
         assert_eq!(explained(&stats), ["nothing stands out"]);
-        stats.budget_bytes = 0;
-        stats.total.retained_bytes = 0;
-        assert_eq!(explained(&stats), ["nothing stands out"]);
     }
 
     #[test]
@@ -483,8 +502,9 @@ mod tests {
             stats.explain().to_string(),
             "\
 growths: 50.0 % (500 of 1000)
-  means: guards outgrew their buffers, and the contents were copied
-  to do: pass the size that is needed to `Pool::get`, or call `Pool::get_default`
+  means: guards outgrew their buffers, or left full ones to their parts, and copied the rest
+  to do: pass the size that is needed to `Pool::get`, or call `Pool::get_default`; if parts are out, \
+take a larger buffer, so that fewer are filled
 discards.full: 1.1 % (11 of 1006)
   means: returned buffers found no room in the pool and were freed
   to do: raise `Builder::retain_bytes`; raise `Builder::max_per_class` if that is set"

@@ -381,6 +381,9 @@ impl Options {
             }
         }
         let (bytes, retain_bytes) = (self.idle_bytes(&classes), self.retain_bytes(&classes));
+        if bytes > isize::MAX as usize {
+            return Err(Refusal::TooLarge("keep_idle", bytes));
+        }
         if bytes > retain_bytes {
             let is_default = self.retain_bytes.is_none();
             return Err(Refusal::KeepIdleAboveRetain(
@@ -388,9 +391,6 @@ impl Options {
                 retain_bytes,
                 is_default,
             ));
-        }
-        if bytes > isize::MAX as usize {
-            return Err(Refusal::TooLarge("keep_idle", bytes));
         }
         Ok(classes)
     }

@@ -314,6 +314,25 @@ fn more_than_the_budget_in_all_calls_are_refused_with_both_and_advice() {
         "keep_idle (512 bytes in all) is above retain_bytes (0 bytes): the budget holds no more; \
          raise retain_bytes to 512 bytes or more, or keep fewer buffers idle",
     );
+    // No budget holds that, so none is named.
+    assert_refused(
+        Pool::builder().keep_idle(512, usize::MAX),
+        |error| {
+            matches!(
+                error,
+                ConfigError::TooLarge {
+                    field: "keep_idle",
+                    ..
+                }
+            )
+        },
+        &format!(
+            "keep_idle ({} bytes) is above isize::MAX ({} bytes): no allocation can be that large; lower \
+             keep_idle",
+            usize::MAX,
+            isize::MAX
+        ),
+    );
     let keeps_nothing = Pool::builder().retain_bytes(0).keep_idle(512, 0);
     assert_eq!(total(&keeps_nothing.build().unwrap()).retained_buffers, 0);
 }

@@ -7,7 +7,7 @@
 //! cargo run --release -p tierpool-lab --bin calibration -- --help
 //! ```
 //!
-//! `docs/calibration.md` explains the calibrator by these numbers.
+//! `docs/learning.md` explains the calibrator by these numbers.
 //!
 //! (a) The drop rule. The pool runs, and beside it a model of the pool in a few lines. The model can
 //! have other rules: that of `valyala/bytebufferpool`, and the pool's own with another number of
@@ -790,7 +790,7 @@ fn worked_example(bounds: &mut Bounds) -> Result<(String, Worked)> {
         calls[step] += 1;
     }
 
-    // From here on in the steps of `docs/calibration.md`.
+    // From here on in the steps of `docs/learning.md`.
     let total: u64 = calls.iter().sum();
     let limit = (PERCENTILE * total as f64).floor() as u64;
     let mut order: Vec<usize> = (0..20).filter(|&step| calls[step] > 0).collect();
