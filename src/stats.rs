@@ -300,6 +300,18 @@ impl Usage {
             capacity => self.wasted_bytes() as f64 / capacity as f64,
         }
     }
+
+    /// The bytes since `earlier`: the differences, and 0 if `earlier` is above.
+    fn since(&self, earlier: &Usage) -> Usage {
+        let capacity_bytes = self.capacity_bytes.saturating_sub(earlier.capacity_bytes);
+        let used_bytes = self.used_bytes.saturating_sub(earlier.used_bytes);
+        Usage {
+            capacity_bytes,
+            // A buffer that grew behind `DerefMut` counts with its capacity before that. In the total,
+            // the unused capacity of others hides it.
+            used_bytes: used_bytes.min(capacity_bytes),
+        }
+    }
 }
 
 /// Holds the most bytes that a pool had since [`Pool::reset_peaks`](crate::Pool::reset_peaks), or since
@@ -642,7 +654,7 @@ impl Stats {
     ///
     /// A count of events is the difference. What is there now is as in this snapshot: `outstanding`,
     /// `outstanding_bytes`, `retained_buffers`, `retained_bytes`, `keep_idle`, `budget_bytes` and all
-    /// peaks. So the second equation of the [sums](Self#sums) does not hold for a period.
+    /// peaks. So of the [sums](Self#sums), only the first one holds for a period.
     ///
     /// No difference is below 0: if `earlier` is the later one, the counts are 0. A size class that
     /// `earlier` does not have counts from the beginning. So the result means nothing if `earlier` is
@@ -671,16 +683,12 @@ impl Stats {
                 ..class.clone()
             }
         });
-        let (usage, before) = (self.usage, earlier.usage);
         Stats {
             classes: classes.collect(),
             unclassed: self.unclassed.since(&earlier.unclassed),
             total: self.total.since(&earlier.total),
             peaks: self.peaks,
-            usage: Usage {
-                capacity_bytes: usage.capacity_bytes.saturating_sub(before.capacity_bytes),
-                used_bytes: usage.used_bytes.saturating_sub(before.used_bytes),
-            },
+            usage: self.usage.since(&earlier.usage),
             budget_bytes: self.budget_bytes,
             calibrations: self.calibrations.saturating_sub(earlier.calibrations),
         }

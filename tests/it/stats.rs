@@ -399,6 +399,18 @@ fn usage_is_the_most_that_each_buffer_held_of_its_capacity() {
 }
 
 #[test]
+fn no_more_is_used_than_the_capacity_of_the_period() {
+    let pool = pool_of(&[64, 4096]);
+    drop(pool.get(4096)); // unused
+    let before = pool.stats();
+    let mut buf = pool.get(64);
+    (*buf).extend_from_slice(&[1; 4000]); // grows, and the pool does not see it
+    drop(buf);
+    let usage = pool.stats().since(&before).usage;
+    assert_eq!((usage.capacity_bytes, usage.used_bytes), (64, 64));
+}
+
+#[test]
 fn usage_of_returns_on_the_fast_path_is_estimated_from_samples() {
     let pool = pool_of(&[512]);
     for round in 0..rounds(100_000, 1000) {
