@@ -347,6 +347,21 @@ fn a_period_has_its_own_events_and_what_is_there_now() {
 }
 
 #[test]
+fn a_period_is_explained_without_the_buffers_that_were_out_before() {
+    let pool = pool_of(&[64]);
+    let _held: Vec<PooledBuf> = (0..300).map(|_| pool.get(64)).collect();
+    drop(pool.copy_from_slice(&[1; 64]));
+    let explained = |text: String| text.lines().any(|line| line.starts_with("outstanding: "));
+    assert!(explained(pool.stats().explain().to_string()));
+    let before = pool.stats();
+    for _ in 0..200 {
+        drop(pool.copy_from_slice(&[1; 64]));
+    }
+    let period = pool.stats().since(&before);
+    assert!(!explained(period.explain().to_string()), "{period}");
+}
+
+#[test]
 fn a_period_that_ends_before_it_begins_has_no_events() {
     let pool = pool_of(&[64]);
     let before = pool.stats();
