@@ -486,7 +486,9 @@ impl Discards {
     /// Returns the sum of all reasons.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.above_max + self.below_min + self.shared + self.full
+        // Saturating, as in `hits`: a program may write any numbers.
+        let freed = [self.above_max, self.below_min, self.shared, self.full];
+        freed.into_iter().fold(0, u64::saturating_add)
     }
 
     /// Those since `earlier`: the differences, and 0 if `earlier` is above.
@@ -504,7 +506,7 @@ impl Counts {
     /// Returns the number of gets that a thread cache or the depot served.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        self.local_hits + self.depot_hits
+        self.local_hits.saturating_add(self.depot_hits)
     }
 
     /// Returns the share of the [gets](Self::gets) that were [hits](Self::hits), from 0 to 1; 0 before the
