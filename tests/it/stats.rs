@@ -437,7 +437,9 @@ fn usage_of_returns_on_the_fast_path_is_estimated_from_samples() {
     let all = rounds(100_000, 1000) as u64;
     assert!(returns.abs_diff(all) < 200, "{returns} of {all}");
     // 1 - (256 + 0 + 512 + 128) / 4 / 512
-    assert!((usage.waste() - 0.5625).abs() < 0.1, "{}", usage.waste());
+    let off = (usage.waste() - 0.5625).abs();
+    // Chance gives at most 0.03 and 0.17 for 5000 seeds.
+    assert!(off < if crate::SLOW { 0.25 } else { 0.1 }, "{off}");
 }
 
 #[test]
