@@ -810,10 +810,12 @@ fn a_scope_that_a_panic_ends_returns_its_guards() {
     let caught = catch_unwind(AssertUnwindSafe(|| {
         thread::scope(|scope| {
             let mut lent = pool.get(300);
-            scope.spawn(move || {
+            let thread = scope.spawn(move || {
                 lent.put_bytes(1, 500);
                 resume_unwind(Box::new("the user's panic"));
             });
+            // The end of a scope does not wait for the thread's destructors, which move the buffer.
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         });
     }));
     assert!(caught.is_err());
