@@ -179,9 +179,17 @@ impl Options {
                 }
             };
             match &*name {
+                "plain" | "pool" if options.mode.is_some() => {
+                    return Err(format!("a second mode: {name}").into());
+                }
                 "plain" => options.mode = Some(Mode::Plain),
                 "pool" => options.mode = Some(Mode::Pool),
-                "--rounds" => options.rounds = number(1.0, 1000.0)? as usize,
+                "--rounds" => match number(1.0, 1000.0)? {
+                    rounds if rounds.fract() > 0.0 => {
+                        return Err(format!("--rounds takes a whole number, not {rounds}").into());
+                    }
+                    rounds => options.rounds = rounds as usize,
+                },
                 "--seconds" => options.seconds = number(0.1, 600.0)?,
                 "--quick" => (options.rounds, options.seconds) = (1, 0.3),
                 "--count" => options.count = true,
@@ -331,5 +339,29 @@ impl Measured {
             line += &format!(" allocations={:.4}", self.allocations);
         }
         line + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options> {
+        Options::parse(&mut line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn arguments_that_would_be_ignored_are_refused() {
+        for line in ["pool plain", "pool pool", "--rounds 1.7", "--serve"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert_eq!(
+            parse("--rounds 3").map(|options| options.rounds).ok(),
+            Some(3)
+        );
+        assert_eq!(
+            parse("pool --serve").map(|options| options.mode).ok(),
+            Some(Some(Mode::Pool))
+        );
     }
 }
