@@ -482,6 +482,37 @@ mod tests {
     }
 
     #[test]
+    fn a_share_stands_out_above_its_limit_and_of_enough_events() {
+        assert_eq!(share(10, 100, 10), None);
+        assert_eq!(share(11, 100, 10).as_deref(), Some("11.0 % (11 of 100)"));
+        assert_eq!(share(99, 99, 10), None);
+        assert_eq!(share(0, 0, 10), None);
+        let all = share(u64::MAX, u64::MAX, 99);
+        assert_eq!(all.as_deref(), Some("100.0 % (18446P of 18446P)"));
+    }
+
+    #[test]
+    fn unused_capacity_of_few_returns_does_not_stand_out() {
+        let mut stats = quiet();
+        (stats.total.gets, stats.total.local_hits) = (104, 94);
+        (stats.total.returns, stats.usage.used_bytes) = (99, 0);
+        assert_eq!(explained(&stats), ["nothing stands out"]);
+        (stats.total.returns, stats.total.outstanding) = (100, 4);
+        assert_eq!(explained(&stats), ["usage"]);
+    }
+
+    #[test]
+    fn adopted_and_detached_buffers_count_as_taken_and_as_gone() {
+        let mut stats = quiet();
+        (stats.total.adopted, stats.total.outstanding) = (900, 905);
+        assert_eq!(explained(&stats), ["nothing stands out"]);
+        (stats.total.adopted, stats.total.outstanding) = (1000, 1005);
+        assert_eq!(explained(&stats), ["outstanding"]);
+        (stats.total.detached, stats.total.outstanding) = (100, 905);
+        assert_eq!(explained(&stats), ["nothing stands out"]);
+    }
+
+    #[test]
     fn buffers_that_were_out_before_a_period_do_not_stand_out_in_it() {
         let mut stats = quiet();
         // A hundred thousand connections, each with a buffer.

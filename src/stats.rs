@@ -696,3 +696,60 @@ impl Stats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All numbers different: `from`, `from + step` and so on.
+    fn counts(from: u64, step: u64) -> Counts {
+        let mut numbers = (0..).map(|at| from + at * step);
+        let mut next = || numbers.next().expect("it does not end");
+        Counts {
+            gets: next(),
+            local_hits: next(),
+            depot_hits: next(),
+            misses: next(),
+            oversize: next(),
+            growths: next(),
+            adopted: next(),
+            returns: next(),
+            discards: Discards {
+                above_max: next(),
+                below_min: next(),
+                shared: next(),
+                full: next(),
+            },
+            detached: next(),
+            prefilled: next(),
+            trimmed: next(),
+            outstanding: next(),
+            outstanding_bytes: next(),
+            retained_buffers: next(),
+            retained_bytes: next(),
+        }
+    }
+
+    #[test]
+    fn a_period_has_the_difference_of_each_count_of_events() {
+        let (earlier, now) = (counts(1, 1), counts(1000, 10));
+        let expected = Counts {
+            outstanding: now.outstanding,
+            outstanding_bytes: now.outstanding_bytes,
+            retained_buffers: now.retained_buffers,
+            retained_bytes: now.retained_bytes,
+            ..counts(999, 9)
+        };
+        assert_eq!(now.since(&earlier), expected);
+        let backwards = earlier.since(&now);
+        assert_eq!((backwards.gets, backwards.trimmed), (0, 0));
+        assert_eq!(backwards.discards, Discards::default());
+    }
+
+    #[test]
+    fn a_sum_of_lines_has_the_sum_of_each_number() {
+        let mut sum = counts(1, 1);
+        sum.add(&counts(1000, 10));
+        assert_eq!(sum, counts(1001, 11));
+    }
+}

@@ -373,6 +373,7 @@ fn a_period_that_ends_before_it_begins_has_no_events() {
     assert_eq!((none.calibrations, none.usage), (0, before.usage));
     let nothing = now.since(&now);
     assert_eq!((nothing.total.gets, nothing.total.retained_buffers), (0, 1));
+    assert_eq!((now.calibrations, nothing.calibrations), (1, 0));
 }
 
 #[test]
