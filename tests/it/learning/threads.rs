@@ -11,8 +11,8 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{self, ScopedJoinHandle};
 use tierpool::{Pool, PooledBuf};
 
-/// Waits for threads and their destructors, which tell the calibrator. The end of a scope does not
-/// wait for destructors.
+/// Waits for threads and their destructors, which move buffers. The end of a scope does not wait for
+/// destructors.
 fn join_all(threads: Vec<ScopedJoinHandle<'_, ()>>) {
     for thread in threads {
         thread.join().unwrap();
