@@ -334,10 +334,10 @@ impl Builder {
     ///
     /// # Cost
     ///
-    /// One thread for all such pools of the process, 2 to 8 us for each freed buffer of 8 to 64 KiB (more
-    /// for larger ones), and page faults when the heap hands its memory out again. A program that takes
-    /// more than the budget, drops all of it and does so again pays that each time: ten times as long for a
-    /// buffer of 64 KiB. Set a larger budget for such a program.
+    /// It takes one thread for all such pools of the process. A freed buffer of 8 to 64 KiB costs 2 to 8 us,
+    /// a larger one more, and page faults follow when the heap hands its memory out again. A program that
+    /// takes more than the budget, drops all of it and does so again pays that each time: ten times as long
+    /// for a buffer of 64 KiB. Set a larger budget for such a program.
     ///
     /// # Errors
     ///

@@ -50,6 +50,10 @@
 //! [`Pool::clear`] frees all idle buffers, and the drop of the last handle frees everything.
 //! [`Builder::keep_idle`] keeps buffers warm that no trim frees. See [`guide::memory`].
 //!
+//! # Readers and writers
+//!
+//! [`io::BufReader`] and [`io::BufWriter`] hold a buffer only while there are bytes in it.
+//!
 //! # Numbers
 //!
 //! [`Pool::stats`] counts events, and shows the bytes that are outstanding and retained, with their
@@ -97,6 +101,7 @@ mod engine;
 mod error;
 pub mod guide;
 mod inner;
+pub mod io;
 mod pool;
 mod report;
 mod sizing;

@@ -19,6 +19,7 @@ mod fit;
 mod footprint;
 mod growth;
 mod idle_memory;
+mod io;
 mod keep_idle;
 mod learning;
 mod on_trim;
