@@ -76,6 +76,8 @@
 //!
 //! # Features
 //!
+//! - `http-body`: the module `http` reads HTTP bodies into buffers of a pool, up to a limit, and sends
+//!   them. It works with the bodies of `http-body`: those of `hyper`, `axum` and others.
 //! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
 //!   its parts, [`Targets`] and [`Freed`] can be serialized.
 //!
@@ -100,6 +102,8 @@ mod config;
 mod engine;
 mod error;
 pub mod guide;
+#[cfg(feature = "http-body")]
+pub mod http;
 mod inner;
 pub mod io;
 mod pool;
