@@ -76,8 +76,8 @@
 //!
 //! # Features
 //!
-//! - `http-body`: the module `http` reads HTTP bodies into buffers of a pool, up to a limit, and sends
-//!   them. It works with the bodies of `http-body`: those of `hyper`, `axum` and others.
+//! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
+//!   works with the bodies of `hyper`, `axum` and others.
 //! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
 //!   its parts, [`Targets`] and [`Freed`] can be serialized.
 //!

@@ -1,4 +1,4 @@
-//! The module `http`: bodies that are collected, and bodies that are sent, with hyper and without.
+//! The module `http`: bodies that are collected, with hyper and without.
 //!
 //! Each test ends with the pool's accounts: no buffer is outstanding.
 
@@ -25,7 +25,7 @@ use std::fmt;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use tierpool::http::{CollectError, Collected, PooledBody, collect};
+use tierpool::http::{CollectError, Collected, collect};
 use tierpool::{GetError, Pool, PooledBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -554,54 +554,19 @@ proptest! {
     }
 }
 
-// ---- sending ----
-
-#[test]
-fn a_pooled_body_is_one_frame_of_known_length() {
-    let pool = pool();
-    let bytes = pool.copy_from_slice(b"hello").freeze();
-    let mut body = PooledBody::from(bytes.clone());
-    let other = body.clone();
-    assert_eq!(body.size_hint().exact(), Some(5));
-    assert!(!body.is_end_stream());
-    let frame = ready(body.frame()).unwrap().unwrap();
-    let sent: PooledBytes = frame.into_data().unwrap();
-    assert_eq!(sent.as_ptr(), bytes.as_ptr()); // not copied
-    assert_eq!(body.size_hint().exact(), Some(0));
-    assert!(body.is_end_stream());
-    assert!(ready(body.frame()).is_none());
-    assert_eq!(collect_now(&pool, other, 5).unwrap().buf, "hello");
-    drop((bytes, sent));
-    assert_all_home(&pool);
-}
-
-#[test]
-fn an_empty_pooled_body_has_no_frame_and_no_buffer() {
-    let pool = pool();
-    let from_guard = PooledBody::from(pool.get(100));
-    let from_part = PooledBody::from(pool.get(100).freeze());
-    assert_all_home(&pool);
-    let (empty, default) = (PooledBody::empty(), PooledBody::default());
-    for mut body in [from_guard, from_part, empty, default] {
-        assert!(body.is_end_stream());
-        assert_eq!(body.size_hint().exact(), Some(0));
-        assert!(ready(body.frame()).is_none());
-    }
-}
-
 // ---- with hyper, on the loopback interface ----
 
 const LIMIT: usize = 100_000;
 
 /// Collects the request, and answers with the same bytes, or with an error. The header `at-least` is
 /// that of `TooLarge`.
-async fn echo(pool: &Pool, request: Request<Incoming>) -> Response<PooledBody> {
+async fn echo(pool: &Pool, request: Request<Incoming>) -> Response<Full<PooledBytes>> {
     let (status, body, at_least) = match collect(pool, request.into_body(), LIMIT).await {
-        Ok(Collected { buf, .. }) => (StatusCode::OK, PooledBody::from(buf), 0),
+        Ok(Collected { buf, .. }) => (StatusCode::OK, Full::new(buf.freeze()), 0),
         Err(CollectError::TooLarge { at_least, .. }) => {
-            (StatusCode::PAYLOAD_TOO_LARGE, PooledBody::empty(), at_least)
+            (StatusCode::PAYLOAD_TOO_LARGE, Full::default(), at_least)
         }
-        Err(_) => (StatusCode::BAD_REQUEST, PooledBody::empty(), 0),
+        Err(_) => (StatusCode::BAD_REQUEST, Full::default(), 0),
     };
     let builder = Response::builder().status(status);
     builder.header("at-least", at_least).body(body).unwrap()
@@ -789,6 +754,6 @@ fn a_server_that_gives_up_leaves_nothing_outstanding() {
 fn the_future_is_send() {
     fn assert_send<T: Send>(_: &T) {}
     let pool = pool();
-    assert_send(&collect(&pool, PooledBody::empty(), 0));
+    assert_send(&collect(&pool, Full::<PooledBytes>::default(), 0));
     assert_send(&collect(&pool, Full::<Bytes>::default(), 0));
 }
