@@ -202,7 +202,8 @@ fn signed(number: u64, width: usize) -> i64 {
 #[test]
 fn numbers_of_any_width_are_read_with_their_sign() {
     let bytes = sample();
-    for width in 0..=8 {
+    // Not 0: `get_int(0)` panics in `bytes` 1.11.
+    for width in 1..=8 {
         let of_high = unsigned(bytes[..width].iter().copied());
         let of_low = unsigned(bytes[..width].iter().rev().copied());
         let of_machine = match cfg!(target_endian = "big") {
