@@ -78,6 +78,7 @@
 //!
 //! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
 //!   its parts, [`Targets`] and [`Freed`] can be serialized.
+//! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead`, without a copy.
 //!
 //! # Safety
 //!
@@ -108,6 +109,8 @@ mod sizing;
 mod stats;
 mod sync;
 mod system;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod units;
 
 /// Models of the races between threads, for a checker.
