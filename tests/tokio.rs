@@ -581,15 +581,31 @@ fn a_buffer_behind_a_large_frame_is_small_again() {
 
 #[test]
 fn a_delimiter_that_comes_late_makes_the_buffer_grow_by_doubling() {
-    let pool = Pool::new();
+    // No class is larger, and would round up.
+    let pool = Pool::builder().max_size(8 << 10).build().unwrap();
     let mut input = vec![b'.'; 1 << 20];
     input.push(b'\n');
     let newline = Framing::delimiter("\n").unwrap();
     let mut reader = PooledReader::new(&pool, newline, &input[..]);
     assert_eq!(next(&mut reader, false).unwrap().unwrap().len(), 1 << 20);
     let total = pool.stats().total;
-    assert!((7..=9).contains(&total.gets), "{}", total.gets); // from 8 KiB to 2 MiB
+    assert!((7..=9).contains(&total.gets), "{}", total.gets); // from 8 KiB to above 1 MiB
     assert_all_home(&pool);
+}
+
+#[test]
+fn the_last_bytes_of_a_buffer_are_not_read_alone() {
+    let pool = Pool::new();
+    let first = [&[b'.'; 8180][..], b"\nbegin of "].concat(); // leaves 2 of 8192 bytes
+    let second = b"the next line\n".to_vec();
+    let source = Source::new([first, second].map(Step::Bytes));
+    let mut reader = PooledReader::new(&pool, Framing::delimiter("\n").unwrap(), source);
+    assert_eq!(next(&mut reader, false).unwrap().unwrap().len(), 8180);
+    assert_eq!(
+        next(&mut reader, false).unwrap().unwrap(),
+        "begin of the next line"
+    );
+    assert_eq!(reader.get_ref().polls, 2);
 }
 
 #[test]
@@ -682,6 +698,33 @@ fn nothing_is_reserved_for_a_frame_above_the_limit() {
     );
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidData);
     assert!(pool.stats().peaks.footprint_bytes <= 8 << 10);
+    assert_all_home(&pool);
+}
+
+#[test]
+fn a_frame_as_large_as_the_limit_is_returned_and_no_larger_one() {
+    let pool = Pool::new();
+    for (framing, largest, larger) in [
+        (by_two_bytes(), &b"\0\x041234"[..], &b"\0\x0512345"[..]),
+        (
+            Framing::delimiter("\r\n").unwrap(),
+            b"1234\r\n",
+            b"12345\r\n",
+        ),
+    ] {
+        for source in [largest, larger] {
+            let source_slow = Source::slow(source);
+            let mut reader =
+                PooledReader::new(&pool, framing.clone(), source_slow).max_frame_bytes(4);
+            match next(&mut reader, false).unwrap() {
+                Ok(frame) => assert_eq!((&frame[..], source), (&b"1234"[..], largest)),
+                Err(FrameError::TooLarge {
+                    size: 5, limit: 4, ..
+                }) => assert_eq!(source, larger),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
     assert_all_home(&pool);
 }
 
