@@ -59,10 +59,9 @@ const MAX_FRAME_DEFAULT: usize = 8 << 20;
 /// - A frame within one read costs a cut of the buffer: nothing is copied or allocated.
 /// - The first bytes of a frame are copied if there is no room for its rest: at most twice with a length
 ///   field, and at most 3 times with a delimiter.
-/// - A poll that finds nothing takes a buffer and gives it back: some 20 ns, if the thread's cache has
-///   one. [`Stats`](crate::Stats) counts both, and for [learned sizes](crate::guide::learned_sizes) it is a
-///   buffer that was not used. With [`Builder::zero_on_return`](crate::Builder::zero_on_return),
-///   the pool overwrites it.
+/// - A poll that finds nothing takes a buffer and gives it back. [`Stats`](crate::Stats) counts both, and for
+///   [learned sizes](crate::guide::learned_sizes) that buffer was not used. With
+///   [`Builder::zero_on_return`](crate::Builder::zero_on_return), the pool overwrites it.
 /// - Nothing is zeroed before a read.
 pub struct PooledReader<R> {
     pool: Pool,
