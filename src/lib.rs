@@ -80,6 +80,7 @@
 //!   works with the bodies of `hyper`, `axum` and others.
 //! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
 //!   its parts, [`Targets`] and [`Freed`] can be serialized.
+//! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead`, without a copy.
 //!
 //! # Safety
 //!
@@ -112,6 +113,8 @@ mod sizing;
 mod stats;
 mod sync;
 mod system;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod units;
 
 /// Models of the races between threads, for a checker.

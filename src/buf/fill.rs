@@ -15,6 +15,11 @@ use std::mem::MaybeUninit;
 use std::net::{SocketAddr, UdpSocket};
 #[cfg(all(unix, not(miri)))]
 use std::os::fd::AsFd;
+#[cfg(feature = "tokio")]
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 impl PooledBuf {
     /// Lends `fill` a room of `room` initialised bytes, appends the bytes that it wrote, and returns their
@@ -178,6 +183,33 @@ impl PooledBuf {
         self.fill_with(most, |room| {
             std::os::unix::fs::FileExt::read_at(file, room, offset)
         })
+    }
+
+    /// Reads once from `source`, and appends at most `most` bytes to the room that there is. Returns
+    /// their number: 0 at the source's end, and if there is no room.
+    ///
+    /// Zeroes nothing and does not grow.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_read_from<R: ::tokio::io::AsyncRead + Unpin>(
+        &mut self,
+        source: &mut R,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let len = self.len();
+        let spare = self.spare_capacity_mut();
+        let most = most.min(spare.len());
+        debug_assert!(most > 0, "the source would seem to be at its end");
+        let mut room = ::tokio::io::ReadBuf::uninit(&mut spare[..most]);
+        let start = room.filled().as_ptr();
+        ready!(Pin::new(source).poll_read(cx, &mut room))?;
+        let (filled, written) = (room.filled().as_ptr(), room.filled().len());
+        assert_eq!(filled, start, "the source has exchanged its `ReadBuf`");
+        // SAFETY: `room` is the one made above, over the spare room behind the contents: a source may
+        // put another in its place, but that begins elsewhere. A `ReadBuf` counts only bytes as filled
+        // that are initialised, and not more than it has.
+        unsafe { self.set_len(len + written) };
+        Poll::Ready(Ok(written))
     }
 
     /// Appends what the system writes to a room of `room` bytes, which may be uninitialised. `fill`
