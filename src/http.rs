@@ -2,7 +2,7 @@
 //!
 //! It works with each crate that has the bodies of `http-body`, such as `hyper` and `axum`. To send
 //! pooled bytes, use them as they are: a [`PooledBytes`](crate::PooledBytes) is a
-//! [`Buf`](bytes::Buf), and so the data of a body, such as `http_body_util::Full<PooledBytes>`.
+//! [`Buf`], and so the data of a body, such as `http_body_util::Full<PooledBytes>`.
 //!
 //! A handler that answers with the same bytes, and takes at most 1 MiB:
 //!
