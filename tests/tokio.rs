@@ -442,6 +442,82 @@ proptest! {
     }
 }
 
+/// Returns one result after the other, and takes nothing. Notes how many parts it got.
+struct Results {
+    results: VecDeque<io::Result<usize>>,
+    parts: Vec<usize>,
+}
+
+impl AsyncWrite for Results {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.parts.push(slices.len());
+        Poll::Ready(self.results.pop_front().unwrap())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes 100 parts of 2 bytes. Returns the result, the parts of each write, and the bytes left.
+fn write_to(
+    results: impl IntoIterator<Item = io::Result<usize>>,
+) -> (io::Result<()>, Vec<usize>, usize) {
+    let pool = Pool::new();
+    let mut parts: Vec<_> = (0..100)
+        .map(|_| pool.copy_from_slice(b"ab").freeze())
+        .collect();
+    let mut writer = Results {
+        results: results.into_iter().collect(),
+        parts: Vec::new(),
+    };
+    let Poll::Ready(result) = poll_once(write_all_vectored(&mut writer, &mut parts)) else {
+        panic!("the writer never waits");
+    };
+    let left = parts.iter().map(|part| part.len()).sum();
+    let held = parts.iter().filter(|part| !part.is_empty()).count();
+    assert_eq!(outstanding(&pool), held as u64);
+    (result, writer.parts, left)
+}
+
+#[test]
+fn a_writer_that_fails_or_takes_no_more_leaves_the_bytes_it_did_not_take() {
+    for (last, kind) in [
+        (Ok(0), io::ErrorKind::WriteZero),
+        (
+            Err(io::ErrorKind::BrokenPipe.into()),
+            io::ErrorKind::BrokenPipe,
+        ),
+    ] {
+        let (result, parts, left) = write_to([Ok(7), last]);
+        assert_eq!(result.unwrap_err().kind(), kind);
+        assert_eq!((parts, left), (vec![64, 64], 193));
+    }
+}
+
+#[test]
+fn a_writer_that_claims_too_much_loses_no_part_that_it_did_not_get() {
+    let (result, parts, left) = write_to([Ok(usize::MAX), Ok(72)]);
+    assert!(result.is_ok());
+    assert_eq!((parts, left), (vec![64, 36], 0));
+}
+
 /// Takes a few bytes at each call, or waits.
 struct Writer {
     written: Vec<u8>,
