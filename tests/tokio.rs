@@ -34,6 +34,8 @@ enum Step {
     Panic,
     /// Puts another `ReadBuf` in the place of the caller's.
     Exchange,
+    /// Puts there one that begins that many bytes behind it, and fills what is left of its first 4.
+    Shift(usize),
 }
 
 /// Takes one step at each poll. It is at its end after the last one.
@@ -58,6 +60,13 @@ impl Source {
     }
 }
 
+/// A `ReadBuf` without an owner, and full.
+fn filled() -> ReadBuf<'static> {
+    let mut room = ReadBuf::new(Box::leak(Box::new([0; 9])));
+    room.set_filled(9);
+    room
+}
+
 impl AsyncRead for Source {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -78,7 +87,13 @@ impl AsyncRead for Source {
             Some(Step::Wait) => return Poll::Pending,
             Some(Step::Fail) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             Some(Step::Panic) => panic!("the source panics"),
-            Some(Step::Exchange) => *room = ReadBuf::new(Box::leak(Box::new([0; 9]))),
+            Some(Step::Exchange) => *room = filled(),
+            Some(Step::Shift(by)) => {
+                let whole = Box::leak(Box::new(std::mem::replace(room, filled())));
+                whole.put_slice(&b"full"[..by]);
+                *room = whole.take(4 - by);
+                room.put_slice(&b"full"[by..]);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -442,6 +457,82 @@ proptest! {
     }
 }
 
+/// Returns one result after the other, and takes nothing. Notes how many parts it got.
+struct Results {
+    results: VecDeque<io::Result<usize>>,
+    parts: Vec<usize>,
+}
+
+impl AsyncWrite for Results {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.parts.push(slices.len());
+        Poll::Ready(self.results.pop_front().unwrap())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes 100 parts of 2 bytes. Returns the result, the parts of each write, and the bytes left.
+fn write_to(
+    results: impl IntoIterator<Item = io::Result<usize>>,
+) -> (io::Result<()>, Vec<usize>, usize) {
+    let pool = Pool::new();
+    let mut parts: Vec<_> = (0..100)
+        .map(|_| pool.copy_from_slice(b"ab").freeze())
+        .collect();
+    let mut writer = Results {
+        results: results.into_iter().collect(),
+        parts: Vec::new(),
+    };
+    let Poll::Ready(result) = poll_once(write_all_vectored(&mut writer, &mut parts)) else {
+        panic!("the writer never waits");
+    };
+    let left = parts.iter().map(|part| part.len()).sum();
+    let held = parts.iter().filter(|part| !part.is_empty()).count();
+    assert_eq!(outstanding(&pool), held as u64);
+    (result, writer.parts, left)
+}
+
+#[test]
+fn a_writer_that_fails_or_takes_no_more_leaves_the_bytes_it_did_not_take() {
+    for (last, kind) in [
+        (Ok(0), io::ErrorKind::WriteZero),
+        (
+            Err(io::ErrorKind::BrokenPipe.into()),
+            io::ErrorKind::BrokenPipe,
+        ),
+    ] {
+        let (result, parts, left) = write_to([Ok(7), last]);
+        assert_eq!(result.unwrap_err().kind(), kind);
+        assert_eq!((parts, left), (vec![64, 64], 193));
+    }
+}
+
+#[test]
+fn a_writer_that_claims_too_much_loses_no_part_that_it_did_not_get() {
+    let (result, parts, left) = write_to([Ok(usize::MAX), Ok(72)]);
+    assert!(result.is_ok());
+    assert_eq!((parts, left), (vec![64, 36], 0));
+}
+
 /// Takes a few bytes at each call, or waits.
 struct Writer {
     written: Vec<u8>,
@@ -762,8 +853,17 @@ fn a_panic_of_the_source_loses_no_byte() {
 #[test]
 fn a_source_that_exchanges_its_room_adds_no_bytes() {
     let pool = Pool::new();
-    let mut chunks = PooledChunks::new(&pool, Source::new([Step::Exchange]));
-    catch_unwind(AssertUnwindSafe(|| poll_once(chunks.next_chunk()))).unwrap_err();
+    let steps = [Step::Exchange, Step::Shift(1), Step::Shift(4)];
+    let wrong = steps.len();
+    let steps = steps.into_iter().chain([Step::Shift(0)]);
+    let mut chunks = PooledChunks::new(&pool, Source::new(steps));
+    for _ in 0..wrong {
+        catch_unwind(AssertUnwindSafe(|| poll_once(chunks.next_chunk()))).unwrap_err();
+    }
+    // A part of the room that begins where the room does is as good as all of it.
+    let chunk = poll_once(chunks.next_chunk());
+    assert!(matches!(chunk, Poll::Ready(Some(Ok(ref chunk))) if chunk == "full"));
+    drop(chunk);
     assert_all_home(&pool);
 }
 

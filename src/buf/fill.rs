@@ -186,9 +186,16 @@ impl PooledBuf {
     }
 
     /// Reads once from `source`, and appends at most `most` bytes to the room that there is. Returns
-    /// their number: 0 at the source's end, and if there is no room.
+    /// their number: 0 at the source's end.
     ///
     /// Zeroes nothing and does not grow.
+    ///
+    /// # Panics
+    ///
+    /// - If there is no room, or `most` is 0: the source would seem to be at its end.
+    /// - If `source` panics, or puts another `ReadBuf` in the place of the one it got.
+    ///
+    /// After a panic nothing is appended.
     #[cfg(feature = "tokio")]
     pub(crate) fn poll_read_from<R: ::tokio::io::AsyncRead + Unpin>(
         &mut self,
@@ -199,15 +206,16 @@ impl PooledBuf {
         let len = self.len();
         let spare = self.spare_capacity_mut();
         let most = most.min(spare.len());
-        debug_assert!(most > 0, "the source would seem to be at its end");
+        assert!(most > 0, "the source would seem to be at its end");
         let mut room = ::tokio::io::ReadBuf::uninit(&mut spare[..most]);
         let start = room.filled().as_ptr();
         ready!(Pin::new(source).poll_read(cx, &mut room))?;
         let (filled, written) = (room.filled().as_ptr(), room.filled().len());
         assert_eq!(filled, start, "the source has exchanged its `ReadBuf`");
-        // SAFETY: `room` is the one made above, over the spare room behind the contents: a source may
-        // put another in its place, but that begins elsewhere. A `ReadBuf` counts only bytes as filled
-        // that are initialised, and not more than it has.
+        // SAFETY: `room` begins where the spare room behind the contents does. A source may put another
+        // `ReadBuf` in its place. That begins elsewhere, since the room has a byte, or is cut out of this
+        // one and ends in it. A `ReadBuf` counts only bytes as filled that are initialised, and not
+        // more than it has.
         unsafe { self.set_len(len + written) };
         Poll::Ready(Ok(written))
     }
@@ -272,14 +280,23 @@ impl PooledBuf {
     }
 }
 
-#[cfg(all(test, unix, not(miri)))]
+#[cfg(test)]
 mod tests {
-    use crate::Pool;
+    #[cfg(feature = "tokio")]
+    #[test]
+    #[should_panic(expected = "at its end")]
+    fn a_source_is_not_polled_without_room() {
+        use std::task::{Context, Waker};
+        let mut full = crate::Pool::default().get_zeroed(512);
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = full.poll_read_from(&mut &b"more"[..], &mut cx, 9);
+    }
 
     // Linux does so with a datagram whose checksum is wrong, and returns the next one's length.
+    #[cfg(all(unix, not(miri)))]
     #[test]
     fn what_the_system_writes_and_does_not_announce_is_in_no_zeros() {
-        let pool = Pool::default();
+        let pool = crate::Pool::default();
         let mut buf = pool.get_zeroed(10); // of 512, and known to be zero behind these
         let filled = buf.fill_uninit(400, |room| {
             for byte in room {

@@ -19,8 +19,9 @@ use std::task::{Context, Poll, ready};
 /// # Memory and cost
 ///
 /// It holds no buffer between two calls. A chunk holds its whole buffer until it is dropped, even if a
-/// read returned one byte: see [`copy_below`](Self::copy_below). Nothing is zeroed before a read. A
-/// poll that finds nothing takes a buffer and gives it back: see [`PooledReader`](super::PooledReader).
+/// read returned one byte: see [`copy_below`](Self::copy_below). A poll
+/// that finds nothing takes a buffer and gives it back. Nothing is zeroed before a read, except by a miss:
+/// see [`PooledReader`](super::PooledReader).
 ///
 /// ```
 /// use tierpool::Pool;

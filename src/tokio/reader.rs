@@ -58,11 +58,15 @@ const MAX_FRAME_DEFAULT: usize = 8 << 20;
 ///
 /// - A frame within one read costs a cut of the buffer: nothing is copied or allocated.
 /// - The first bytes of a frame are copied if there is no room for its rest: at most twice with a length
-///   field, and at most 3 times with a delimiter.
-/// - A poll that finds nothing takes a buffer and gives it back. [`Stats`](crate::Stats) counts both, and for
+///   field. With a delimiter, they are copied each time that the buffer doubles. That is at most 3 copies
+///   for each byte of the frame, on average.
+/// - A poll that finds nothing takes a buffer and gives it back. If only the length field is here, the buffer
+///   has the size of the frame. Above [`Builder::max_size`](crate::Builder::max_size), each such poll is an
+///   allocation. [`Stats`](crate::Stats) counts both, and for
 ///   [learned sizes](crate::guide::learned_sizes) that buffer was not used. With
 ///   [`Builder::zero_on_return`](crate::Builder::zero_on_return), the pool overwrites it.
-/// - Nothing is zeroed before a read.
+/// - Nothing is zeroed before a read into a buffer that was idle in the pool. A miss costs what it costs in
+///   [`Pool::try_get`].
 pub struct PooledReader<R> {
     pool: Pool,
     framing: Framing,

@@ -60,7 +60,8 @@ pub async fn write_all_vectored<W: AsyncWrite + Unpin + ?Sized>(
                 let text = "the writer takes no more of the bytes";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::WriteZero, text)));
             }
-            written += let_go(&mut parts[written..], bytes);
+            // Only what the writer got: a faulty one may claim more.
+            written += let_go(&mut parts[written..][..count], bytes);
         }
     })
     .await
@@ -76,5 +77,5 @@ fn let_go(parts: &mut [PooledBytes], mut bytes: usize) -> usize {
         bytes -= part.len();
         part.clear();
     }
-    parts.len() // a faulty writer may claim more than it got
+    parts.len()
 }
