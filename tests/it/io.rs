@@ -326,6 +326,29 @@ fn after_a_panic_of_the_inner_writer_the_drop_writes_nothing_again() {
 }
 
 #[test]
+fn what_is_written_after_a_panic_of_the_inner_flush_is_not_lost() {
+    struct FlushPanics(Scripted);
+    impl Write for FlushPanics {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            panic!("the inner flush panics")
+        }
+    }
+    let pool = pool_of(&[64]);
+    let inner = Scripted::new([]);
+    let mut writer = BufWriter::with_size(&pool, 64, FlushPanics(inner.clone()));
+    writer.write_all(b"ab").unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| writer.flush())).is_err());
+    writer.write_all(b"cd").unwrap();
+    drop(writer);
+    assert_eq!(inner.written(), b"abcd");
+    assert_eq!(outstanding(&pool), 0);
+}
+
+#[test]
 fn an_inner_writer_that_claims_too_much_has_written_all() {
     let pool = pool_of(&[64]);
     let inner = Scripted::new([Lies]);
