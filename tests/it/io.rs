@@ -4,7 +4,7 @@ use crate::{assert_accounts_balance, pool_of, total};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, ErrorKind, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use tierpool::Pool;
@@ -176,13 +176,39 @@ fn a_seek_counts_from_the_bytes_that_were_read() {
     assert_eq!(one, [99]);
 }
 
+#[test]
+fn the_position_and_a_seek_within_the_buffer_leave_the_bytes_in_it() {
+    let pool = pool_of(&[64]);
+    let bytes: Vec<u8> = (0..100).collect();
+    let mut reader = BufReader::with_size(&pool, 20, io::Cursor::new(&bytes));
+    reader.seek_relative(0).unwrap();
+    assert_eq!(reader.fill_buf().unwrap().len(), 20);
+    reader.consume(5);
+    assert_eq!(reader.stream_position().unwrap(), 5);
+    reader.seek_relative(10).unwrap();
+    assert_eq!(reader.buffer(), [15, 16, 17, 18, 19]);
+    reader.seek_relative(-15).unwrap();
+    assert_eq!(reader.buffer(), &bytes[..20]);
+    reader.seek_relative(20).unwrap();
+    assert_eq!(outstanding(&pool), 0);
+    assert_eq!(reader.stream_position().unwrap(), 20);
+    reader.seek_relative(-3).unwrap();
+    assert_eq!(reader.fill_buf().unwrap()[0], 17);
+    assert!(reader.seek_relative(i64::MIN).is_err());
+    assert_eq!(reader.fill_buf().unwrap()[0], 17, "an error moves nothing");
+    reader.get_mut().set_position(1);
+    let error = reader.stream_position().map_err(|error| error.kind());
+    assert_eq!(error, Err(ErrorKind::InvalidInput));
+    assert_eq!(total(&pool).gets, 3);
+}
+
 proptest! {
     /// The same calls give the same results as those of the standard library's reader.
     #[test]
     fn a_reader_reads_as_the_standard_librarys(
         len in 0..200_usize,
         size in 1..40_usize,
-        calls in prop::collection::vec((0..4_u8, 0..60_usize), 0..40),
+        calls in prop::collection::vec((0..6_u8, 0..60_usize), 0..40),
     ) {
         let pool = pool_of(&[8, 64]);
         let bytes: Vec<u8> = (0..len).map(|at| (at % 7) as u8).collect();
@@ -201,15 +227,30 @@ proptest! {
                     ours.consume(count);
                     theirs.consume(count);
                 }
-                _ => {
+                3 => {
                     let to = SeekFrom::Current(count as i64 - 30);
                     prop_assert_eq!(ours.seek(to).ok(), theirs.seek(to).ok());
+                }
+                4 => prop_assert_eq!(
+                    ours.stream_position().unwrap(),
+                    theirs.stream_position().unwrap()
+                ),
+                _ => {
+                    let ((a1, a2), (b1, b2)) = (a.split_at_mut(count / 3), b.split_at_mut(count / 3));
+                    prop_assert_eq!(
+                        ours.read_vectored(&mut [a1, a2].map(IoSliceMut::new)).unwrap(),
+                        theirs.read_vectored(&mut [b1, b2].map(IoSliceMut::new)).unwrap()
+                    );
                 }
             }
             prop_assert_eq!(a, b);
             prop_assert_eq!(ours.buffer(), theirs.buffer());
             prop_assert_eq!(outstanding(&pool), u64::from(!ours.buffer().is_empty()));
         }
+        let (mut a, mut b) = (vec![1], vec![1]);
+        prop_assert_eq!(ours.read_to_end(&mut a).unwrap(), theirs.read_to_end(&mut b).unwrap());
+        prop_assert_eq!(a, b);
+        prop_assert_eq!(outstanding(&pool), 0);
     }
 }
 
