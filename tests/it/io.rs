@@ -31,6 +31,7 @@ use Step::{Fails, Lies, Panics, Takes};
 struct Scripted {
     steps: VecDeque<Step>,
     written: Rc<RefCell<Vec<u8>>>,
+    writes: Rc<RefCell<usize>>,
     flushes: Rc<RefCell<usize>>,
 }
 
@@ -49,6 +50,7 @@ impl Scripted {
 
 impl Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        *self.writes.borrow_mut() += 1;
         let most = match self.steps.pop_front() {
             Some(Takes(most)) => most,
             Some(Fails(kind)) => return Err(kind.into()),
@@ -293,10 +295,26 @@ fn a_full_writer_writes_its_bytes_first_and_large_writes_bypass_it() {
     assert_eq!(writer.buffer(), [5, 5, 5, 5, 6, 6, 6]);
     let slices = [&[7; 9][..], &[8; 9]];
     assert_eq!(writer.write_vectored(&slices.map(IoSlice::new)).unwrap(), 9);
-    assert_eq!(inner.written().len(), 21 + 7 + 9);
+    assert_eq!((writer.buffer(), inner.written().len()), (&[7; 9][..], 28));
     let mut unbuffered = BufWriter::with_size(&pool, 0, inner.clone());
     unbuffered.write_all(b"!").unwrap();
     assert_eq!(inner.written().last(), Some(&b'!'));
+}
+
+#[test]
+fn small_slices_are_gathered_in_the_buffer() {
+    let pool = pool_of(&[64]);
+    let inner = Scripted::new([]);
+    let mut writer = BufWriter::with_size(&pool, 64, inner.clone());
+    let bytes = [7; 10];
+    let mut slices = &[IoSlice::new(&bytes); 100][..];
+    while !slices.is_empty() {
+        let count = writer.write_vectored(slices).unwrap();
+        slices = &slices[count / 10..];
+    }
+    writer.flush().unwrap();
+    assert_eq!(inner.written(), [7; 1000]);
+    assert_eq!(*inner.writes.borrow(), 1000_usize.div_ceil(60));
 }
 
 #[test]
@@ -434,7 +452,7 @@ proptest! {
     fn a_writer_writes_as_the_standard_librarys(
         size in 0..40_usize,
         most in prop::collection::vec(1..20_usize, 0..20),
-        calls in prop::collection::vec((0..4_u8, 0..60_usize), 0..40),
+        calls in prop::collection::vec((0..5_u8, 0..60_usize), 0..40),
     ) {
         let pool = pool_of(&[8, 64]);
         let [a, b] = [(); 2].map(|()| Scripted::new(most.iter().map(|&most| Takes(most))));
@@ -444,7 +462,16 @@ proptest! {
             let bytes = vec![at as u8; count];
             match call {
                 0 => prop_assert_eq!(ours.write(&bytes).unwrap(), theirs.write(&bytes).unwrap()),
-                1 | 2 => {
+                1 => {
+                    // 2 empty slices too.
+                    let pieces = [&bytes[..0], &bytes[..count / 3], &bytes[..0], &bytes[count / 3..]];
+                    let slices = pieces.map(IoSlice::new);
+                    prop_assert_eq!(
+                        ours.write_vectored(&slices).unwrap(),
+                        theirs.write_vectored(&slices).unwrap()
+                    );
+                }
+                2 | 3 => {
                     ours.write_all(&bytes).unwrap();
                     theirs.write_all(&bytes).unwrap();
                 }
