@@ -5,7 +5,7 @@ use crate::buf::PooledBuf;
 use crate::pool::Pool;
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 /// Writes through a buffer of a pool, which it holds only while there are bytes in it.
 ///
@@ -221,6 +221,18 @@ impl<W: Write> Write for BufWriter<W> {
         self.write_out()?;
         // Not through `call`: a flush writes no bytes of ours, so after its panic the drop may write.
         self.get_mut().flush()
+    }
+}
+
+impl<W: Write + Seek> Seek for BufWriter<W> {
+    /// Writes the bytes in the buffer, and seeks in the inner writer.
+    ///
+    /// # Errors
+    ///
+    /// - The error of the inner writer.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.write_out()?;
+        self.get_mut().seek(to)
     }
 }
 

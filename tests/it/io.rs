@@ -318,6 +318,18 @@ fn small_slices_are_gathered_in_the_buffer() {
 }
 
 #[test]
+fn a_seek_writes_the_bytes_first() {
+    let pool = pool_of(&[64]);
+    let mut writer = BufWriter::with_size(&pool, 64, io::Cursor::new(Vec::new()));
+    writer.write_all(b"abcd").unwrap();
+    assert_eq!(writer.seek(SeekFrom::Current(-3)).unwrap(), 1);
+    assert_eq!(outstanding(&pool), 0);
+    writer.write_all(b"BC").unwrap();
+    assert_eq!(writer.stream_position().unwrap(), 3);
+    assert_eq!(writer.into_inner().unwrap().into_inner(), b"aBCd");
+}
+
+#[test]
 fn an_error_keeps_what_is_not_written_and_no_byte_is_written_twice() {
     let pool = pool_of(&[64]);
     let steps = [
