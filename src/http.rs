@@ -98,6 +98,8 @@ pub struct Collected {
 /// # Panics
 ///
 /// - If a frame's `Buf` is faulty: it has bytes remaining, but an empty chunk.
+/// - If the body has several frames of trailers, with more headers together than a `HeaderMap` holds.
+///   HTTP has at most one such frame.
 ///
 /// ```
 /// use http_body_util::Full;

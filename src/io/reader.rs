@@ -4,7 +4,7 @@ use super::SIZE_DEFAULT;
 use crate::buf::PooledBuf;
 use crate::pool::Pool;
 use std::fmt;
-use std::io::{self, BufRead, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, IoSliceMut, Read, Seek, SeekFrom};
 
 /// Reads through a buffer of a pool, which it holds only while there are unread bytes in it.
 ///
@@ -51,7 +51,8 @@ impl<R> BufReader<R> {
 
     /// Makes a reader with a buffer of `size` bytes, or 1 if that is 0.
     ///
-    /// It fills the buffer with at most `size` bytes at once, also if the size class holds more.
+    /// It fills the buffer with at most `size` bytes at once, also if the size class holds more. The
+    /// first read panics if `size` is above `isize::MAX`.
     pub fn with_size(pool: &Pool, size: usize, inner: R) -> Self {
         BufReader {
             pool: pool.clone(),
@@ -108,6 +109,27 @@ impl<R: Read + ?Sized> Read for BufReader<R> {
         self.consume(count);
         Ok(count)
     }
+
+    fn read_vectored(&mut self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let lengths = slices.iter().map(|slice| slice.len());
+        if self.buf.is_none() && lengths.fold(0, usize::saturating_add) >= self.size {
+            return self.inner.read_vectored(slices);
+        }
+        let mut unread = self.fill_buf()?;
+        let count = unread.read_vectored(slices)?;
+        self.consume(count);
+        Ok(count)
+    }
+
+    // The source may know how much is left, as a `File` does.
+    fn read_to_end(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        let unread = self.buffer();
+        bytes.try_reserve(unread.len())?;
+        bytes.extend_from_slice(unread);
+        let count = unread.len();
+        self.discard();
+        Ok(count + self.inner.read_to_end(bytes)?)
+    }
 }
 
 impl<R: Read + ?Sized> BufRead for BufReader<R> {
@@ -116,6 +138,11 @@ impl<R: Read + ?Sized> BufRead for BufReader<R> {
     /// # Errors
     ///
     /// - The error of the source. Then the buffer is back in the pool.
+    ///
+    /// # Panics
+    ///
+    /// - If the source returns more bytes than there is room for.
+    /// - If the size is above `isize::MAX`.
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.buf.is_none() {
             let mut buf = self.pool.get(self.size);
@@ -141,7 +168,8 @@ impl<R: Seek + ?Sized> Seek for BufReader<R> {
     ///
     /// # Errors
     ///
-    /// - The error of the source. Then the bytes in the buffer stay.
+    /// - The error of the source. Then the bytes in the buffer stay, unless the seek took two steps: it
+    ///   was by nearly `i64::MIN`.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let ahead = self.buffer().len() as i64; // a buffer has at most `isize::MAX` bytes
         let position = match to {
@@ -158,6 +186,39 @@ impl<R: Seek + ?Sized> Seek for BufReader<R> {
         };
         self.discard();
         Ok(position)
+    }
+
+    /// Returns where the caller has read to. The bytes in the buffer stay.
+    ///
+    /// # Errors
+    ///
+    /// - The error of the source.
+    /// - If the source is before the bytes that were read from it: it was moved through
+    ///   [`get_mut`](Self::get_mut).
+    fn stream_position(&mut self) -> io::Result<u64> {
+        let position = self.inner.stream_position()?;
+        position
+            .checked_sub(self.buffer().len() as u64)
+            .ok_or_else(|| {
+                let text = "the source is before the bytes that were read from it";
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            })
+    }
+
+    /// Seeks from where the caller has read to. Within the buffer, its bytes stay.
+    ///
+    /// # Errors
+    ///
+    /// - As [`seek`](Self::seek).
+    fn seek_relative(&mut self, offset: i64) -> io::Result<()> {
+        let len = self.buf.as_ref().map_or(0, |buf| buf.len());
+        let to = (self.read as i64).checked_add(offset);
+        match to.and_then(|to| usize::try_from(to).ok()) {
+            Some(to) if to < len => self.read = to,
+            Some(to) if to == len => self.discard(),
+            _ => drop(self.seek(SeekFrom::Current(offset))?),
+        }
+        Ok(())
     }
 }
 

@@ -5,13 +5,14 @@ use crate::buf::PooledBuf;
 use crate::pool::Pool;
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 /// Writes through a buffer of a pool, which it holds only while there are bytes in it.
 ///
 /// It writes as [`std::io::BufWriter`] does: it flushes itself when it is full and when it is dropped,
 /// and large writes bypass an empty buffer. **A drop ignores errors**: call [`flush`](Write::flush) or
-/// [`into_inner`](Self::into_inner) to see them.
+/// [`into_inner`](Self::into_inner) to see them. A drop writes
+/// nothing after a panic in a write of the inner writer, which may have written some of the bytes.
 ///
 /// ```
 /// use std::io::{self, Write};
@@ -188,14 +189,27 @@ impl<W: Write> Write for BufWriter<W> {
         self.call(|inner| inner.write_all(bytes))
     }
 
+    /// Copies as many of the slices as fit. All go to the inner writer if the first is as large as the
+    /// buffer.
+    // Whether the inner writer can write several slices at once is not known on stable Rust. If it
+    // cannot, it would get small slices one by one, so they are not passed on.
     fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let lengths = slices.iter().map(|slice| slice.len());
-        let len = lengths.fold(0, usize::saturating_add);
-        if self.make_room(len)? {
-            slices.iter().for_each(|slice| self.append(slice));
-            return Ok(len);
+        let Some(first) = slices.iter().position(|slice| !slice.is_empty()) else {
+            return Ok(0);
+        };
+        let slices = &slices[first..];
+        if !self.make_room(slices[0].len())? {
+            return self.call(|inner| inner.write_vectored(slices));
         }
-        self.call(|inner| inner.write_vectored(slices))
+        let mut written = 0;
+        for slice in slices {
+            if slice.len() > self.size - self.buffer().len() {
+                break;
+            }
+            self.append(slice);
+            written += slice.len();
+        }
+        Ok(written)
     }
 
     /// Writes the bytes in the buffer, and flushes the inner writer. The buffer is back in the pool then.
@@ -205,7 +219,20 @@ impl<W: Write> Write for BufWriter<W> {
     /// - The error of the inner writer. The bytes that are not written stay in the buffer.
     fn flush(&mut self) -> io::Result<()> {
         self.write_out()?;
-        self.call(W::flush)
+        // Not through `call`: a flush writes no bytes of ours, so after its panic the drop may write.
+        self.get_mut().flush()
+    }
+}
+
+impl<W: Write + Seek> Seek for BufWriter<W> {
+    /// Writes the bytes in the buffer, and seeks in the inner writer.
+    ///
+    /// # Errors
+    ///
+    /// - The error of the inner writer.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.write_out()?;
+        self.get_mut().seek(to)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{assert_accounts_balance, pool_of, total};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, ErrorKind, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use tierpool::Pool;
@@ -31,6 +31,7 @@ use Step::{Fails, Lies, Panics, Takes};
 struct Scripted {
     steps: VecDeque<Step>,
     written: Rc<RefCell<Vec<u8>>>,
+    writes: Rc<RefCell<usize>>,
     flushes: Rc<RefCell<usize>>,
 }
 
@@ -49,6 +50,7 @@ impl Scripted {
 
 impl Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        *self.writes.borrow_mut() += 1;
         let most = match self.steps.pop_front() {
             Some(Takes(most)) => most,
             Some(Fails(kind)) => return Err(kind.into()),
@@ -176,13 +178,39 @@ fn a_seek_counts_from_the_bytes_that_were_read() {
     assert_eq!(one, [99]);
 }
 
+#[test]
+fn the_position_and_a_seek_within_the_buffer_leave_the_bytes_in_it() {
+    let pool = pool_of(&[64]);
+    let bytes: Vec<u8> = (0..100).collect();
+    let mut reader = BufReader::with_size(&pool, 20, io::Cursor::new(&bytes));
+    reader.seek_relative(0).unwrap();
+    assert_eq!(reader.fill_buf().unwrap().len(), 20);
+    reader.consume(5);
+    assert_eq!(reader.stream_position().unwrap(), 5);
+    reader.seek_relative(10).unwrap();
+    assert_eq!(reader.buffer(), [15, 16, 17, 18, 19]);
+    reader.seek_relative(-15).unwrap();
+    assert_eq!(reader.buffer(), &bytes[..20]);
+    reader.seek_relative(20).unwrap();
+    assert_eq!(outstanding(&pool), 0);
+    assert_eq!(reader.stream_position().unwrap(), 20);
+    reader.seek_relative(-3).unwrap();
+    assert_eq!(reader.fill_buf().unwrap()[0], 17);
+    assert!(reader.seek_relative(i64::MIN).is_err());
+    assert_eq!(reader.fill_buf().unwrap()[0], 17, "an error moves nothing");
+    reader.get_mut().set_position(1);
+    let error = reader.stream_position().map_err(|error| error.kind());
+    assert_eq!(error, Err(ErrorKind::InvalidInput));
+    assert_eq!(total(&pool).gets, 3);
+}
+
 proptest! {
     /// The same calls give the same results as those of the standard library's reader.
     #[test]
     fn a_reader_reads_as_the_standard_librarys(
         len in 0..200_usize,
         size in 1..40_usize,
-        calls in prop::collection::vec((0..4_u8, 0..60_usize), 0..40),
+        calls in prop::collection::vec((0..6_u8, 0..60_usize), 0..40),
     ) {
         let pool = pool_of(&[8, 64]);
         let bytes: Vec<u8> = (0..len).map(|at| (at % 7) as u8).collect();
@@ -201,15 +229,30 @@ proptest! {
                     ours.consume(count);
                     theirs.consume(count);
                 }
-                _ => {
+                3 => {
                     let to = SeekFrom::Current(count as i64 - 30);
                     prop_assert_eq!(ours.seek(to).ok(), theirs.seek(to).ok());
+                }
+                4 => prop_assert_eq!(
+                    ours.stream_position().unwrap(),
+                    theirs.stream_position().unwrap()
+                ),
+                _ => {
+                    let ((a1, a2), (b1, b2)) = (a.split_at_mut(count / 3), b.split_at_mut(count / 3));
+                    prop_assert_eq!(
+                        ours.read_vectored(&mut [a1, a2].map(IoSliceMut::new)).unwrap(),
+                        theirs.read_vectored(&mut [b1, b2].map(IoSliceMut::new)).unwrap()
+                    );
                 }
             }
             prop_assert_eq!(a, b);
             prop_assert_eq!(ours.buffer(), theirs.buffer());
             prop_assert_eq!(outstanding(&pool), u64::from(!ours.buffer().is_empty()));
         }
+        let (mut a, mut b) = (vec![1], vec![1]);
+        prop_assert_eq!(ours.read_to_end(&mut a).unwrap(), theirs.read_to_end(&mut b).unwrap());
+        prop_assert_eq!(a, b);
+        prop_assert_eq!(outstanding(&pool), 0);
     }
 }
 
@@ -252,10 +295,38 @@ fn a_full_writer_writes_its_bytes_first_and_large_writes_bypass_it() {
     assert_eq!(writer.buffer(), [5, 5, 5, 5, 6, 6, 6]);
     let slices = [&[7; 9][..], &[8; 9]];
     assert_eq!(writer.write_vectored(&slices.map(IoSlice::new)).unwrap(), 9);
-    assert_eq!(inner.written().len(), 21 + 7 + 9);
+    assert_eq!((writer.buffer(), inner.written().len()), (&[7; 9][..], 28));
     let mut unbuffered = BufWriter::with_size(&pool, 0, inner.clone());
     unbuffered.write_all(b"!").unwrap();
     assert_eq!(inner.written().last(), Some(&b'!'));
+}
+
+#[test]
+fn small_slices_are_gathered_in_the_buffer() {
+    let pool = pool_of(&[64]);
+    let inner = Scripted::new([]);
+    let mut writer = BufWriter::with_size(&pool, 64, inner.clone());
+    let bytes = [7; 10];
+    let mut slices = &[IoSlice::new(&bytes); 100][..];
+    while !slices.is_empty() {
+        let count = writer.write_vectored(slices).unwrap();
+        slices = &slices[count / 10..];
+    }
+    writer.flush().unwrap();
+    assert_eq!(inner.written(), [7; 1000]);
+    assert_eq!(*inner.writes.borrow(), 1000_usize.div_ceil(60));
+}
+
+#[test]
+fn a_seek_writes_the_bytes_first() {
+    let pool = pool_of(&[64]);
+    let mut writer = BufWriter::with_size(&pool, 64, io::Cursor::new(Vec::new()));
+    writer.write_all(b"abcd").unwrap();
+    assert_eq!(writer.seek(SeekFrom::Current(-3)).unwrap(), 1);
+    assert_eq!(outstanding(&pool), 0);
+    writer.write_all(b"BC").unwrap();
+    assert_eq!(writer.stream_position().unwrap(), 3);
+    assert_eq!(writer.into_inner().unwrap().into_inner(), b"aBCd");
 }
 
 #[test]
@@ -326,6 +397,29 @@ fn after_a_panic_of_the_inner_writer_the_drop_writes_nothing_again() {
 }
 
 #[test]
+fn what_is_written_after_a_panic_of_the_inner_flush_is_not_lost() {
+    struct FlushPanics(Scripted);
+    impl Write for FlushPanics {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            panic!("the inner flush panics")
+        }
+    }
+    let pool = pool_of(&[64]);
+    let inner = Scripted::new([]);
+    let mut writer = BufWriter::with_size(&pool, 64, FlushPanics(inner.clone()));
+    writer.write_all(b"ab").unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| writer.flush())).is_err());
+    writer.write_all(b"cd").unwrap();
+    drop(writer);
+    assert_eq!(inner.written(), b"abcd");
+    assert_eq!(outstanding(&pool), 0);
+}
+
+#[test]
 fn an_inner_writer_that_claims_too_much_has_written_all() {
     let pool = pool_of(&[64]);
     let inner = Scripted::new([Lies]);
@@ -370,7 +464,7 @@ proptest! {
     fn a_writer_writes_as_the_standard_librarys(
         size in 0..40_usize,
         most in prop::collection::vec(1..20_usize, 0..20),
-        calls in prop::collection::vec((0..4_u8, 0..60_usize), 0..40),
+        calls in prop::collection::vec((0..5_u8, 0..60_usize), 0..40),
     ) {
         let pool = pool_of(&[8, 64]);
         let [a, b] = [(); 2].map(|()| Scripted::new(most.iter().map(|&most| Takes(most))));
@@ -380,7 +474,16 @@ proptest! {
             let bytes = vec![at as u8; count];
             match call {
                 0 => prop_assert_eq!(ours.write(&bytes).unwrap(), theirs.write(&bytes).unwrap()),
-                1 | 2 => {
+                1 => {
+                    // 2 empty slices too.
+                    let pieces = [&bytes[..0], &bytes[..count / 3], &bytes[..0], &bytes[count / 3..]];
+                    let slices = pieces.map(IoSlice::new);
+                    prop_assert_eq!(
+                        ours.write_vectored(&slices).unwrap(),
+                        theirs.write_vectored(&slices).unwrap()
+                    );
+                }
+                2 | 3 => {
                     ours.write_all(&bytes).unwrap();
                     theirs.write_all(&bytes).unwrap();
                 }
