@@ -1,8 +1,8 @@
 //! Readers and writers of `std::io` that hold a pool's buffer only while there are bytes in it.
 //!
-//! [`BufReader`] and [`BufWriter`] work as those of the standard library, with one difference: they take
-//! their buffer from a [`Pool`](crate::Pool) when they need it, and give it back when it is empty. So
-//! 10,000 idle connections hold no buffers. Go's `net/http` does the same with its readers and writers.
+//! [`BufReader`] and [`BufWriter`] read and write as those of the standard library. They take their buffer
+//! from a [`Pool`](crate::Pool) when they need it, and give it back when it is empty. So 10,000 idle
+//! connections hold no buffers. Go's `net/http` does the same with its readers and writers.
 //!
 //! ```
 //! use std::io::{self, BufRead, Write};

@@ -11,8 +11,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 ///
 /// It writes as [`std::io::BufWriter`] does: it flushes itself when it is full and when it is dropped,
 /// and large writes bypass an empty buffer. **A drop ignores errors**: call [`flush`](Write::flush) or
-/// [`into_inner`](Self::into_inner) to see them. A drop writes
-/// nothing after a panic in a write of the inner writer, which may have written some of the bytes.
+/// [`into_inner`](Self::into_inner) to see them. A drop writes nothing after a panic in a write of the
+/// inner writer, which may have written some of the bytes.
 ///
 /// ```
 /// use std::io::{self, Write};
@@ -189,18 +189,20 @@ impl<W: Write> Write for BufWriter<W> {
         self.call(|inner| inner.write_all(bytes))
     }
 
-    /// Copies as many of the slices as fit. All go to the inner writer if the first is as large as the
-    /// buffer.
+    /// Passes all slices to the inner writer if one is as large as the buffer: a header and a body are
+    /// one write of a socket. Otherwise copies as many of them as fit.
     // Whether the inner writer can write several slices at once is not known on stable Rust. If it
-    // cannot, it would get small slices one by one, so they are not passed on.
+    // cannot, it would get small slices one by one, so these are copied.
     fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let Some(first) = slices.iter().position(|slice| !slice.is_empty()) else {
             return Ok(0);
         };
         let slices = &slices[first..];
-        if !self.make_room(slices[0].len())? {
+        if slices.iter().any(|slice| slice.len() >= self.size) {
+            self.write_out()?;
             return self.call(|inner| inner.write_vectored(slices));
         }
+        self.make_room(slices[0].len())?;
         let mut written = 0;
         for slice in slices {
             if slice.len() > self.size - self.buffer().len() {
