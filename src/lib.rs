@@ -102,6 +102,7 @@ mod clock;
 mod config;
 mod engine;
 mod error;
+mod explain;
 pub mod guide;
 #[cfg(feature = "http-body")]
 pub mod http;
@@ -124,8 +125,8 @@ mod models;
 pub use buf::{PooledBuf, PooledBytes};
 pub use builder::Builder;
 pub use error::{ConfigError, FitError, GetError, SpawnError};
+pub use explain::Explanation;
 pub use pool::{Freed, Pool};
-pub use report::Explanation;
 pub use sizing::histogram::{Histogram, HistogramCell};
 pub use sizing::profile::Profile;
 pub use sizing::size_class::SizeClasses;

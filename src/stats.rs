@@ -1,7 +1,7 @@
 //! Numbers of what the pool did: counters that are written, snapshots that are read.
 //!
 //! Decides nothing; the calibrator asks for a few. The thread caches count frequent events, without
-//! shared writes; the counters here are for the rest. `report` prints the snapshots.
+//! shared writes; the counters here are for the rest. `report` prints the snapshots, and `explain` names what stands out.
 
 use crate::engine::Levels;
 use crate::sync::{AtomicUsize, Counter, Ordering};

@@ -27,4 +27,4 @@ pub use reader::BufReader;
 pub use writer::{BufWriter, IntoInnerError};
 
 /// The bytes of a buffer, unless the caller sets another number: as in the standard library.
-const SIZE_DEFAULT: usize = 8 << 10;
+pub(crate) const SIZE_DEFAULT: usize = 8 << 10;

@@ -1,7 +1,8 @@
 //! A reader of chunks that holds a buffer only during a read.
 
-use super::{SIZE_DEFAULT, cut};
+use super::cut;
 use crate::buf::PooledBytes;
+use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
 use ::tokio::io::AsyncRead;
 use futures_core::Stream;
@@ -123,11 +124,8 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
         if read == 0 {
             return Poll::Ready(Ok(None));
         }
-        if read >= self.copy_below {
-            return Poll::Ready(Ok(Some(buf.freeze())));
-        }
-        let copy = cut(&self.pool, &mut buf, read, self.copy_below)?;
-        Poll::Ready(Ok(Some(copy)))
+        let chunk = cut(&self.pool, &mut buf, read, self.copy_below)?;
+        Poll::Ready(Ok(Some(chunk)))
     }
 }
 

@@ -53,9 +53,6 @@ use crate::error::GetError;
 use crate::pool::Pool;
 use ::bytes::Buf;
 
-/// The bytes of a buffer, unless the caller sets another number: as in [`crate::io`].
-const SIZE_DEFAULT: usize = 8 << 10;
-
 /// Cuts the first `len` bytes off. Copies them if they are fewer than `copy_below`.
 fn cut(
     pool: &Pool,

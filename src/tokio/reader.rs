@@ -1,10 +1,11 @@
 //! A reader of frames that gives its buffer back when it is empty.
 
+use super::cut;
 use super::error::FrameError;
 use super::framing::{Found, Framing};
-use super::{SIZE_DEFAULT, cut};
 use crate::buf::{PooledBuf, PooledBytes};
 use crate::error::GetError;
+use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
 use ::bytes::Buf;
 use ::tokio::io::AsyncRead;
