@@ -108,6 +108,9 @@ pub mod guide;
 pub mod http;
 mod inner;
 pub mod io;
+mod limit;
+#[cfg(feature = "limit")]
+mod limited;
 mod pool;
 mod report;
 mod sizing;
