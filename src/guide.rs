@@ -6,6 +6,7 @@
 //! | [`frames`] | How do I share parts of a buffer, and what keeps it out? |
 //! | [`size_classes`] | Which size classes do I set? |
 //! | [`options`] | What do the limits mean together, for N threads? |
+//! | [`limits`] | How do I bound what is in flight? |
 //! | [`threads`] | What happens with many threads, and under tokio? |
 //! | [`memory`] | Who holds memory, and when does it go back? |
 //! | [`learned_sizes`] | Which sizes does the pool learn, and what for? |
@@ -36,6 +37,20 @@ pub mod size_classes {}
 /// [memory]: crate::guide::memory
 #[doc = include_str!("../docs/guide/options.md")]
 pub mod options {}
+
+/// A limit on outstanding bytes: shed load, or wait.
+///
+/// [options]: crate::guide::options
+/// [program]: crate::guide::limits#the-program
+#[doc = include_str!("../docs/guide/limits.md")]
+///
+/// # The program
+///
+#[cfg_attr(feature = "limit", doc = "```no_run")]
+#[cfg_attr(not(feature = "limit"), doc = "```ignore")]
+#[doc = include_str!("../examples/udp_receiver.rs")]
+/// ```
+pub mod limits {}
 
 /// Handles, thread caches, runtimes and threads that end.
 ///

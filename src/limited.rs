@@ -68,7 +68,7 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get_timeout(&self, size: usize, timeout: Duration) -> Result<PooledBuf, GetError> {
-        // None: too late to be told from never.
+        // `None` if the clock has no such time. Then there is no timeout.
         let end = Instant::now().checked_add(timeout);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);

@@ -17,7 +17,7 @@
 //! ```
 
 use crate::error::GetError;
-use crate::sync::{AtomicUsize, Counter, Ordering, fence};
+use crate::sync::{AtomicUsize, Counter, Ordering, Unseen, fence};
 use ::tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -31,6 +31,7 @@ const LARGE_UNIT: usize = 64 << 10;
 /// A limit on the charged bytes.
 pub(crate) struct Limit {
     queue: Semaphore,
+    queue_seen: Unseen,
     /// Bytes of one permit. A charge is rounded up, and the limit is rounded down.
     unit: usize,
     /// In permits.
@@ -89,6 +90,7 @@ impl Limit {
         let permits = Self::in_permits(bytes, unit);
         Limit {
             queue: Semaphore::new(permits),
+            queue_seen: Unseen::default(),
             unit,
             limit: AtomicUsize::new(permits),
             debt: AtomicUsize::new(0),
@@ -96,6 +98,11 @@ impl Limit {
             waits: Counter::default(),
             refusals: Counter::default(),
         }
+    }
+
+    fn queue(&self) -> &Semaphore {
+        self.queue_seen.step();
+        &self.queue
     }
 
     fn in_permits(bytes: usize, unit: usize) -> usize {
@@ -136,7 +143,7 @@ impl Limit {
             self.limit.load(Ordering::Relaxed),
             self.debt.load(Ordering::Relaxed),
         );
-        let free = self.queue.available_permits();
+        let free = self.queue().available_permits();
         (limit + debt)
             .saturating_sub(free)
             .saturating_mul(self.unit)
@@ -162,14 +169,14 @@ impl Limit {
         }
     }
 
-    /// Charges `bytes` if there is room and nobody waits.
+    /// Charges `bytes` if there is room and no request waits.
     ///
     /// # Errors
     ///
     /// - If there is no room.
     pub(crate) fn try_charge(&self, bytes: usize) -> Result<Charged<'_>, GetError> {
         let charged = self.request(bytes).and_then(|permits| {
-            let permit = self.queue.try_acquire_many(permits);
+            let permit = self.queue().try_acquire_many(permits);
             permit.map_err(|error| match error {
                 TryAcquireError::NoPermits => self.exhausted(bytes),
                 TryAcquireError::Closed => GetError::Closed,
@@ -194,26 +201,30 @@ impl Limit {
     /// - If the queue is or becomes closed.
     pub(crate) async fn charge_in_turn(&self, bytes: usize) -> Result<Charged<'_>, GetError> {
         let permits = self.request(bytes).inspect_err(|_| self.refusals.bump())?;
-        let _settles = Settles(self); // dropped after the waiter
-        let mut permit = pin!(self.queue.acquire_many(permits));
+        let _settles = Settles(self); // dropped after the waiter, which returns its permits
+        let mut permit = pin!(self.queue().acquire_many(permits));
+        #[allow(clippy::let_unit_value)] // except in a model
+        let _leaves = self.queue_seen.step_at_end();
         let mut has_waited = false;
         loop {
             // Before the look at the limit: a change after that look wakes this.
+            self.queue_seen.step();
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             if let Err(error) = self.request(bytes) {
                 self.refusals.bump();
                 return Err(error);
             }
-            let turn = poll_fn(|cx| match permit.as_mut().poll(cx) {
-                Poll::Ready(permit) => Poll::Ready(Some(permit)),
-                Poll::Pending => {
-                    if !has_waited {
-                        has_waited = true;
-                        self.waits.bump();
-                    }
-                    changed.as_mut().poll(cx).map(|()| None)
+            let turn = poll_fn(|cx| {
+                self.queue_seen.step();
+                if let Poll::Ready(permit) = permit.as_mut().poll(cx) {
+                    return Poll::Ready(Some(permit));
                 }
+                if !has_waited {
+                    has_waited = true;
+                    self.waits.bump();
+                }
+                changed.as_mut().poll(cx).map(|()| None)
             });
             match turn.await {
                 Some(Ok(permit)) => {
@@ -270,7 +281,7 @@ impl Limit {
     fn release(&self, permits: usize) {
         let free = permits - self.pay(permits);
         if free > 0 {
-            self.queue.add_permits(free);
+            self.queue().add_permits(free);
             self.settle();
         }
     }
@@ -301,7 +312,7 @@ impl Limit {
             if debt == 0 {
                 return;
             }
-            let taken = self.queue.forget_permits(debt);
+            let taken = self.queue().forget_permits(debt);
             if taken == 0 {
                 return; // whoever adds permits next looks at the debt
             }
@@ -310,7 +321,7 @@ impl Limit {
             if rest == 0 {
                 continue;
             }
-            self.queue.add_permits(rest);
+            self.queue().add_permits(rest);
             fence(Ordering::SeqCst); // as above, for the permits just added
         }
     }
@@ -323,11 +334,23 @@ impl Limit {
         // Relaxed: `changed` orders it for waiters. For others, the limit is what the permits say.
         let before = self.limit.swap(after, Ordering::Relaxed);
         self.exchange(after, before); // a higher limit releases permits
+        self.queue_seen.step();
         self.changed.notify_waiters();
     }
 
     /// Ends all waits and refuses all requests. Charges that do not wait go on.
     pub(crate) fn close(&self) {
-        self.queue.close();
+        self.queue().close();
+    }
+
+    /// Whether nothing is charged.
+    #[cfg(test)]
+    pub(crate) fn is_free(&self) -> bool {
+        // Relaxed: read when all threads have ended.
+        let (limit, debt) = (
+            self.limit.load(Ordering::Relaxed),
+            self.debt.load(Ordering::Relaxed),
+        );
+        (self.queue().available_permits(), debt) == (limit, 0)
     }
 }
