@@ -1,6 +1,6 @@
 //! A reader of chunks that holds a buffer only during a read.
 
-use super::cut;
+use super::{cut, poll_read_new};
 use crate::buf::PooledBytes;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -118,12 +118,12 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PooledBytes>>> {
-        // All but a read of some bytes drop the guard.
-        let mut buf = self.pool.try_get(self.size)?;
-        let read = ready!(buf.poll_read_from(&mut self.inner, cx, self.size))?;
-        if read == 0 {
+        let size = self.size;
+        let Some(mut buf) = ready!(poll_read_new(&self.pool, size, &mut self.inner, cx, size))?
+        else {
             return Poll::Ready(Ok(None));
-        }
+        };
+        let read = buf.len();
         let chunk = cut(&self.pool, &mut buf, read, self.copy_below)?;
         Poll::Ready(Ok(Some(chunk)))
     }

@@ -1,5 +1,6 @@
 //! Copies bytes between streams, and holds a buffer only while there are bytes in it.
 
+use super::poll_read_new;
 use crate::buf::PooledBuf;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -257,7 +258,7 @@ impl<'a> Direction<'a> {
             let called = match self.buf {
                 Some(_) => ready!(self.poll_write(cx, writer)),
                 None => match self.poll_read(cx, reader) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
                     Poll::Ready(read) => read.map(drop),
                     Poll::Pending => {
                         // The reader may depend on what the writer still holds.
@@ -280,19 +281,15 @@ impl<'a> Direction<'a> {
         Poll::Pending
     }
 
-    /// Reads once. Takes a buffer, and keeps it if there are bytes in it then.
-    fn poll_read<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<io::Result<usize>>
+    /// Reads once. Returns `false` at the end of the reader.
+    fn poll_read<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<io::Result<bool>>
     where
         R: AsyncRead + Unpin + ?Sized,
     {
-        // All but a read of some bytes drop the guard.
-        let mut buf = self.pool.try_get(self.size)?;
-        let read = ready!(buf.poll_read_from(reader, cx, usize::MAX))?;
-        if read > 0 {
-            self.buf = Some(buf);
-            self.written = 0;
-        }
-        Poll::Ready(Ok(read))
+        let read = poll_read_new(self.pool, self.size, reader, cx, usize::MAX);
+        self.buf = ready!(read)?;
+        self.written = 0;
+        Poll::Ready(Ok(self.buf.is_some()))
     }
 
     /// Writes once. Gives the buffer back if all bytes in it are written then.

@@ -8,6 +8,8 @@ mod common {
 
 mod bad_input;
 mod cancel;
+#[cfg(feature = "codec")]
+mod codec;
 mod copy;
 
 use common::accounts::assert_accounts_balance;
@@ -759,6 +761,51 @@ fn misses_do_not_rise_once_the_pool_is_warm() {
     }
     assert_eq!(pool.stats().total.misses, warm);
     assert_all_home(&pool);
+}
+
+// Each such poll gives back a buffer in which no byte was used.
+#[test]
+fn the_pool_learns_nothing_from_polls_that_find_nothing() {
+    const BODY: usize = 3000;
+    const MESSAGES: usize = 60; // each of the first 64 returns is a sample
+    let input = [&b"\x0b\xb8"[..], &[7; BODY]].concat();
+    let steps = |waits: usize| -> Source {
+        let message = || Step::Bytes(input.clone());
+        let waits = || (0..waits).map(|_| Step::Wait);
+        Source::new((0..MESSAGES).flat_map(|_| waits().chain([message()])))
+    };
+    let learned = |read: &dyn Fn(&Pool, usize)| {
+        let [busy, idle] = [0, 60].map(|waits| {
+            let pool = Pool::new();
+            read(&pool, waits);
+            pool.recalibrate();
+            assert_all_home(&pool);
+            assert_eq!(pool.stats().total.gets as usize / MESSAGES, 1 + waits);
+            let (targets, usage) = (pool.targets(), pool.stats().usage);
+            (targets.default_size, targets.max_size, usage)
+        });
+        assert_eq!(busy, idle);
+        assert_eq!(busy.0, 4096);
+    };
+    learned(&|pool, waits| {
+        let mut frames = PooledReader::new(pool, by_two_bytes(), steps(waits));
+        while let Some(frame) = next(&mut frames, false) {
+            assert_eq!(frame.unwrap().len(), BODY);
+        }
+    });
+    learned(&|pool, waits| {
+        let mut chunks = PooledChunks::new(pool, steps(waits));
+        while let Some(chunk) = poll_times(chunks.next_chunk(), 100).unwrap() {
+            assert_eq!(chunk.unwrap().len(), 2 + BODY);
+        }
+    });
+    learned(&|pool, waits| {
+        let mut written = Vec::new();
+        let mut reader = steps(waits);
+        let copied = tierpool::tokio::copy(pool, &mut reader, &mut written);
+        assert!(poll_times(copied, 10_000).unwrap().is_ok());
+        assert_eq!(written.len(), MESSAGES * (2 + BODY));
+    });
 }
 
 // ---- errors ----
