@@ -58,7 +58,7 @@ timeout 1800 $test_command
 
 # Each example asserts its claims.
 for example in examples/*.rs; do
-    run cargo run --locked --release --example "$(basename "$example" .rs)"
+    run cargo run --locked --release --all-features --example "$(basename "$example" .rs)"
 done
 
 # The lab. It fails if a frame does not arrive, or not as it was sent.
