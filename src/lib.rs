@@ -110,6 +110,9 @@ pub mod guide;
 pub mod http;
 mod inner;
 pub mod io;
+mod limit;
+#[cfg(feature = "limit")]
+mod limited;
 mod pool;
 mod report;
 mod sizing;

@@ -6,6 +6,7 @@
 //! ```
 
 use super::slot::{Use, Wipe};
+use super::surplus;
 use super::{BufferBox, BufferHold, BufferOrigin, BufferSlot, Inner};
 use crate::engine::{ClassIndex, Here, Item, Mark};
 use crate::stats::Discard;
@@ -234,6 +235,25 @@ impl Inner {
         came: Came,
         cache: Option<Here<BufferBox>>,
     ) {
+        // Given back last: only then is the buffer no longer outstanding. Counted once more, since the
+        // slot is given away.
+        let charged = slot.home().limit().is_some();
+        let charged = charged.then(|| (Arc::clone(slot.home()), slot.capacity()));
+        Self::decide(slot, held, whole, came, cache);
+        if let Some((pool, bytes)) = charged {
+            pool.uncharge(bytes);
+        }
+    }
+
+    /// Chooses whether to keep a buffer, and where.
+    #[inline(always)]
+    fn decide(
+        slot: BufferBox,
+        held: ClassIndex,
+        whole: bool,
+        came: Came,
+        cache: Option<Here<BufferBox>>,
+    ) {
         let pool = slot.home();
         if !whole {
             return Self::discard(slot, held, Discard::Shared);
@@ -320,7 +340,8 @@ impl Inner {
     fn free_discarded(mut slot: BufferBox, held: ClassIndex) {
         let pool = slot.home();
         let (capacity, arrivals) = (slot.capacity(), pool.counters(held).arrivals());
-        if pool.surplus[held.get()].note(capacity, arrivals, pool.surplus_after) {
+        let in_a_row = surplus::in_a_row(pool.background.is_some(), pool.engine.limit());
+        if pool.surplus[held.get()].note(capacity, arrivals, in_a_row) {
             slot.give_back_pages(0..capacity);
         }
         slot.free();
