@@ -99,7 +99,7 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
     /// # Errors
     ///
     /// - The error of the source.
-    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap refuses.
+    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap or the pool's limit refuses a buffer.
     pub async fn next_chunk(&mut self) -> Option<io::Result<PooledBytes>> {
         future::poll_fn(|cx| self.poll_next_chunk(cx)).await
     }

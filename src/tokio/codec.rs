@@ -169,8 +169,8 @@ impl<R: AsyncRead + Unpin, D: Decoder> PooledFramedRead<R, D> {
     /// # Errors
     ///
     /// - The error of the decoder. For bytes that are left at the end of the input, most return one.
-    /// - The error of the source, or a [`GetError`](crate::GetError) if the heap refuses, as an
-    ///   [`io::Error`] in the decoder's error.
+    /// - The error of the source, as an [`io::Error`] in the decoder's error.
+    /// - A [`GetError`](crate::GetError) in such an error, if the heap or the pool's limit refuses a buffer.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! Frames and chunks of a `tokio` [`AsyncRead`](::tokio::io::AsyncRead), without a copy.
+//! Frames and chunks of a `tokio` [`AsyncRead`], without a copy.
 //!
 //! - [`PooledReader`] cuts frames out of a byte stream, by a length field or by a delimiter.
 //! - [`PooledChunks`] returns the bytes as they come.

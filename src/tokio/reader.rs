@@ -222,7 +222,7 @@ impl<R: AsyncRead + Unpin> PooledReader<R> {
     /// - [`FrameError::TooLarge`] if the frame is above the limit.
     /// - [`FrameError::Length`] if the length field is not the length of a frame.
     /// - [`FrameError::Incomplete`] if the input ends within a frame.
-    /// - [`FrameError::Memory`] if the heap refuses.
+    /// - [`FrameError::Memory`] if the heap or the pool's limit refuses a buffer.
     /// - [`FrameError::Io`] if the source returns an error.
     ///
     /// # Panics

@@ -763,6 +763,39 @@ fn misses_do_not_rise_once_the_pool_is_warm() {
     assert_all_home(&pool);
 }
 
+#[cfg(feature = "limit")]
+#[test]
+fn at_the_limit_of_the_pool_a_read_is_an_error_and_idle_readers_take_nothing_of_it() {
+    let pool = Pool::builder()
+        .max_outstanding_bytes(16 << 10)
+        .build()
+        .unwrap();
+    let first = || Step::Bytes(b"\0".to_vec());
+    let steps = || Source::new([Step::Wait, first(), Step::Wait]);
+    let reader = |_| PooledReader::new(&pool, by_two_bytes(), steps());
+    let mut readers: Vec<_> = (0..100).map(reader).collect();
+    for reader in &mut readers {
+        assert!(poll_once(reader.next_frame()).is_pending());
+    }
+    let Ok([mut one, mut two, mut three]) = <[_; 3]>::try_from(readers.split_off(97)) else {
+        panic!("three");
+    };
+    assert!(poll_once(one.next_frame()).is_pending());
+    assert!(poll_once(two.next_frame()).is_pending()); // both have a byte now
+    assert_eq!(pool.stats().total.outstanding_bytes, 16 << 10);
+    let refused = next(&mut three, false).unwrap();
+    assert!(matches!(
+        refused,
+        Err(FrameError::Memory(GetError::Exhausted { .. }))
+    ));
+    drop((one, two));
+    assert!(poll_once(readers[0].next_frame()).is_pending());
+    drop(readers);
+    assert_all_home(&pool);
+    // All of the limit is free.
+    assert!(pool.try_get(16 << 10).is_ok());
+}
+
 // Each such poll gives back a buffer in which no byte was used.
 #[test]
 fn the_pool_learns_nothing_from_polls_that_find_nothing() {
