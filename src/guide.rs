@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`getting_started`] | How do I write a server with it? |
 //! | [`frames`] | How do I share parts of a buffer, and what keeps it out? |
+//! | [`framing`] | Which reader fits my protocol? |
 //! | [`size_classes`] | Which size classes do I set? |
 //! | [`options`] | What do the limits mean together, for N threads? |
 //! | [`limits`] | How do I bound what is in flight? |
@@ -27,6 +28,14 @@ pub mod getting_started {}
 /// Parts that share a buffer, rooms for reads, and pitfalls.
 #[doc = include_str!("../docs/guide/frames.md")]
 pub mod frames {}
+
+/// Length fields, delimiters and codecs, and limits on frames.
+#[doc = include_str!("../docs/guide/framing.md")]
+#[cfg_attr(feature = "tokio", doc = "```no_run")]
+#[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+#[doc = include_str!("../examples/framed_server.rs")]
+#[doc = "```"]
+pub mod framing {}
 
 /// How requests map to size classes, and how to choose them.
 #[doc = include_str!("../docs/guide/size_classes.md")]

@@ -76,11 +76,13 @@
 //!
 //! # Features
 //!
+//! - `codec`: with `tokio`, existing decoders of `tokio-util` read from buffers of a pool.
 //! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
 //!   works with the bodies of `hyper`, `axum` and others.
 //! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
 //!   its parts, [`Targets`] and [`Freed`] can be serialized.
-//! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead`, without a copy.
+//! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead` without a copy. It copies between
+//!   streams with no buffer for an idle one.
 //!
 //! # Safety
 //!

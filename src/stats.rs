@@ -269,7 +269,8 @@ pub struct Stats {
 /// it was out. It is an estimate: of the returns on the fast path, the pool looks at the first ones
 /// and then at about one in 64, at random, and each of these counts for those before it. Not counted
 /// are buffers that guards outgrew, buffers that are still out, and returns on a thread that is
-/// ending. A buffer that grew behind `DerefMut` counts with the capacity that it had before.
+/// ending. Nor are buffers that a reader of the module `tokio` took when there was nothing to read.
+/// A buffer that grew behind `DerefMut` counts with the capacity that it had before.
 ///
 /// Nothing is recorded on the fast path, so this costs nothing there.
 ///

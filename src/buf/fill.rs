@@ -6,6 +6,8 @@
 
 use super::PooledBuf;
 use crate::engine::Mark;
+#[cfg(feature = "tokio")]
+use crate::inner::Inner;
 #[cfg(all(unix, not(miri)))]
 use crate::system;
 use ::bytes::BufMut;
@@ -197,7 +199,7 @@ impl PooledBuf {
     ///
     /// After a panic nothing is appended.
     #[cfg(feature = "tokio")]
-    pub(crate) fn poll_read_from<R: ::tokio::io::AsyncRead + Unpin>(
+    pub(crate) fn poll_read_from<R: ::tokio::io::AsyncRead + Unpin + ?Sized>(
         &mut self,
         source: &mut R,
         cx: &mut Context<'_>,
@@ -218,6 +220,26 @@ impl PooledBuf {
         // more than it has.
         unsafe { self.set_len(len + written) };
         Poll::Ready(Ok(written))
+    }
+
+    /// Gives an empty guard all of its room again. Returns `false` if bytes that were cut off are in use, or
+    /// if the pool cannot tell.
+    #[cfg(feature = "codec")]
+    pub(crate) fn try_reclaim_all(&mut self) -> bool {
+        debug_assert!(self.is_empty(), "it would lose its contents");
+        self.note_used();
+        !self.is_shared() && self.slot.reclaim()
+    }
+
+    /// Gives the buffer back after a read that found nothing. The pool does not learn from it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn give_back_unused(self) {
+        debug_assert!(self.is_empty(), "its use would be lost to the pool");
+        let (slot, origin) = self.into_slot();
+        match origin.has(Mark::Shared) {
+            true => Inner::release_hold(Inner::into_hold(slot, origin)),
+            false => Inner::release_unused(slot, origin),
+        }
     }
 
     /// Appends what the system writes to a room of `room` bytes, which may be uninitialised. `fill`

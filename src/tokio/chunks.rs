@@ -1,6 +1,6 @@
 //! A reader of chunks that holds a buffer only during a read.
 
-use super::cut;
+use super::{cut, poll_read_new};
 use crate::buf::PooledBytes;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -99,7 +99,7 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
     /// # Errors
     ///
     /// - The error of the source.
-    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap refuses.
+    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap or the pool's limit refuses a buffer.
     pub async fn next_chunk(&mut self) -> Option<io::Result<PooledBytes>> {
         future::poll_fn(|cx| self.poll_next_chunk(cx)).await
     }
@@ -118,12 +118,12 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PooledBytes>>> {
-        // All but a read of some bytes drop the guard.
-        let mut buf = self.pool.try_get(self.size)?;
-        let read = ready!(buf.poll_read_from(&mut self.inner, cx, self.size))?;
-        if read == 0 {
+        let size = self.size;
+        let Some(mut buf) = ready!(poll_read_new(&self.pool, size, &mut self.inner, cx, size))?
+        else {
             return Poll::Ready(Ok(None));
-        }
+        };
+        let read = buf.len();
         let chunk = cut(&self.pool, &mut buf, read, self.copy_below)?;
         Poll::Ready(Ok(Some(chunk)))
     }

@@ -1,8 +1,10 @@
-//! Frames and chunks of a `tokio` [`AsyncRead`](::tokio::io::AsyncRead), without a copy.
+//! Frames and chunks of a `tokio` [`AsyncRead`], without a copy.
 //!
 //! - [`PooledReader`] cuts frames out of a byte stream, by a length field or by a delimiter.
 //! - [`PooledChunks`] returns the bytes as they come.
+//! - `PooledFramedRead` returns the frames of a codec of `tokio-util`, with the feature `codec`.
 //! - [`write_all_vectored`] writes parts of several buffers with few system calls.
+//! - [`copy_bidirectional`] and [`copy`] copy bytes between streams, as those of `tokio`.
 //!
 //! Frames and chunks are [`PooledBytes`], which share the buffer that they were
 //! read into. A reader that waits for the first byte of a frame or chunk holds no buffer, so 10,000
@@ -37,12 +39,18 @@
 //! ```
 
 mod chunks;
+#[cfg(feature = "codec")]
+mod codec;
+mod copy;
 mod error;
 mod framing;
 mod reader;
 mod write;
 
 pub use chunks::PooledChunks;
+#[cfg(feature = "codec")]
+pub use codec::PooledFramedRead;
+pub use copy::{copy, copy_bidirectional, copy_bidirectional_with_sizes, copy_with_size};
 pub use error::{FrameError, FramingError};
 pub use framing::{Framing, LengthField};
 pub use reader::PooledReader;
@@ -52,6 +60,56 @@ use crate::buf::{PooledBuf, PooledBytes};
 use crate::error::GetError;
 use crate::pool::Pool;
 use ::bytes::Buf;
+use ::tokio::io::AsyncRead;
+use std::io;
+use std::task::{Context, Poll};
+
+/// Takes a buffer and reads once, at most `most` bytes. Returns the buffer, or `None` at the source's end.
+///
+/// Holds no buffer while the source has no bytes.
+fn poll_read_new<R: AsyncRead + Unpin + ?Sized>(
+    pool: &Pool,
+    size: usize,
+    source: &mut R,
+    cx: &mut Context<'_>,
+    most: usize,
+) -> Poll<io::Result<Option<PooledBuf>>> {
+    let mut buf = pool.try_get(size)?;
+    match buf.poll_read_from(source, cx, most) {
+        Poll::Ready(Ok(1..)) => Poll::Ready(Ok(Some(buf))),
+        nothing => {
+            buf.give_back_unused();
+            nothing.map_ok(|_| None)
+        }
+    }
+}
+
+/// Makes room in `buf` for `least` bytes, and for more of at most `most` if that costs little. Buffers have
+/// `usual` bytes, or more for more contents.
+///
+/// Not with `try_reserve`: after one large frame, all buffers that follow would be as large.
+fn make_room(
+    pool: &Pool,
+    buf: &mut Option<PooledBuf>,
+    usual: usize,
+    least: usize,
+    most: usize,
+) -> Result<(), GetError> {
+    // A quarter: a read of a few bytes costs a system call as well.
+    let room = least.max(most.min(usual / 4));
+    let bytes = buf.as_deref().map_or(&[][..], |buf| buf);
+    let spare = buf.as_ref().map_or(0, |buf| buf.capacity() - buf.len());
+    if spare >= room {
+        return Ok(());
+    }
+    // As many bytes again, so that each byte is copied a few times at most.
+    let room = room.max(most.min(bytes.len()));
+    let size = bytes.len().saturating_add(room).max(usual);
+    let mut larger = pool.try_get(size)?;
+    larger.extend_from_slice(bytes);
+    *buf = Some(larger);
+    Ok(())
+}
 
 /// Cuts the first `len` bytes off. Copies them if they are fewer than `copy_below`.
 fn cut(
