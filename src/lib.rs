@@ -76,9 +76,11 @@
 //!
 //! # Features
 //!
+//! - `axum`: a guard and a part can be returned from a handler.
 //! - `codec`: with `tokio`, existing decoders of `tokio-util` read from buffers of a pool.
 //! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
-//!   works with the bodies of `hyper`, `axum` and others.
+//!   works with the bodies of `hyper`, `axum` and others. With `tokio` as well, it streams an
+//!   `AsyncRead` as a body.
 //! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
 //!   its parts, [`Targets`] and [`Freed`] can be serialized.
 //! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead` without a copy. It copies between
@@ -96,6 +98,8 @@
 // What clippy.toml lists.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
 
+#[cfg(feature = "axum")]
+mod axum;
 mod background;
 mod backoff;
 mod buf;

@@ -109,16 +109,28 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<PooledBytes>>> {
+        self.poll_chunk_up_to(cx, usize::MAX)
+    }
+
+    /// As [`poll_next_chunk`](Self::poll_next_chunk), but reads at most `most` bytes, which is not 0.
+    pub(crate) fn poll_chunk_up_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Option<io::Result<PooledBytes>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let next = ready!(self.poll_chunk(cx)).transpose();
+        let next = ready!(self.poll_chunk(cx, self.size.min(most))).transpose();
         self.ended = !matches!(next, Some(Ok(_)));
         Poll::Ready(next)
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PooledBytes>>> {
-        let size = self.size;
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        size: usize,
+    ) -> Poll<io::Result<Option<PooledBytes>>> {
         let Some(mut buf) = ready!(poll_read_new(&self.pool, size, &mut self.inner, cx, size))?
         else {
             return Poll::Ready(Ok(None));
