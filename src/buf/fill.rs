@@ -197,7 +197,7 @@ impl PooledBuf {
     ///
     /// After a panic nothing is appended.
     #[cfg(feature = "tokio")]
-    pub(crate) fn poll_read_from<R: ::tokio::io::AsyncRead + Unpin>(
+    pub(crate) fn poll_read_from<R: ::tokio::io::AsyncRead + Unpin + ?Sized>(
         &mut self,
         source: &mut R,
         cx: &mut Context<'_>,

@@ -3,6 +3,7 @@
 //! - [`PooledReader`] cuts frames out of a byte stream, by a length field or by a delimiter.
 //! - [`PooledChunks`] returns the bytes as they come.
 //! - [`write_all_vectored`] writes parts of several buffers with few system calls.
+//! - [`copy_bidirectional`] and [`copy`] copy bytes between streams, as those of `tokio`.
 //!
 //! Frames and chunks are [`PooledBytes`], which share the buffer that they were
 //! read into. A reader that waits for the first byte of a frame or chunk holds no buffer, so 10,000
@@ -37,12 +38,14 @@
 //! ```
 
 mod chunks;
+mod copy;
 mod error;
 mod framing;
 mod reader;
 mod write;
 
 pub use chunks::PooledChunks;
+pub use copy::{copy, copy_bidirectional, copy_bidirectional_with_sizes, copy_with_size};
 pub use error::{FrameError, FramingError};
 pub use framing::{Framing, LengthField};
 pub use reader::PooledReader;

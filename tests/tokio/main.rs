@@ -1,9 +1,14 @@
 //! The module `tokio`: frames and chunks against a plain reader, cancellation, memory, and real sockets.
 #![cfg(feature = "tokio")]
 
+#[path = "../common"]
 mod common {
     pub mod accounts;
 }
+
+mod bad_input;
+mod cancel;
+mod copy;
 
 use common::accounts::assert_accounts_balance;
 use futures_core::Stream;
@@ -114,6 +119,18 @@ impl AsyncRead for Source {
 /// Polls once, and drops the future.
 fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Polls up to `times` times, and drops the future.
+fn poll_times<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..times {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut cx) {
+            return Some(result);
+        }
+    }
+    None
 }
 
 /// The next frame. Each wait of the source drops the future, or polls the stream again.
