@@ -38,6 +38,8 @@ pub trait Program: 'static {
     const CHECKS: bool;
     /// Whether the connections stay open while the server rests.
     const STAYS_OPEN: bool = false;
+    /// Buffers that the server takes for itself, and keeps while it rests.
+    const HOLDS: u64 = 0;
 
     /// Serves all connections of the listener.
     fn serve(

@@ -155,7 +155,7 @@ pub fn not_won(rows: &[Row]) -> String {
 /// A few digits, whatever the size of the number.
 pub fn decimal(value: f64) -> String {
     match value {
-        v if v.is_nan() => "n/a".into(),
+        v if !v.is_finite() => "n/a".into(),
         v if v >= 1000.0 => grouped(&format!("{v:.0}")),
         v if v >= 10.0 => format!("{v:.1}"),
         v if v >= 0.1 => format!("{v:.3}"),

@@ -1,6 +1,7 @@
 //! Where a server's buffers come from: all that differs between the modes.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::fmt;
 use std::io;
 use std::ops::Deref;
 use tierpool::{Pool, PooledBuf, PooledBytes};
@@ -23,7 +24,7 @@ pub trait Source: Clone + Send + Sync + Unpin + 'static {
     fn get(&self, size: usize) -> Self::Buffer;
 }
 
-pub trait Buffer: Buf + BufMut + Send + Sync + 'static {
+pub trait Buffer: Buf + BufMut + fmt::Write + Send + Sync + 'static {
     /// A part of the contents, which shares the buffer.
     type Part: Buf + Deref<Target = [u8]> + Send + Sync + 'static;
 

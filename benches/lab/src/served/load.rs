@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::runtime::{self, Runtime};
+use tokio::sync::OnceCell;
 
 /// The load before the measurement begins.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
@@ -20,6 +21,8 @@ pub struct Load {
     units: AtomicU64,
     /// In nanoseconds.
     latencies: Mutex<Vec<u64>>,
+    /// Of a server that the load itself has started.
+    pub port: OnceCell<u16>,
 }
 
 // Relaxed, in all of these: one thread runs the whole load.

@@ -63,7 +63,7 @@ impl Running {
                 return Err(format!("{sent} {unit}s were sent, and {got} arrived").into());
             }
         }
-        if rest.outstanding > 0 {
+        if rest.outstanding > P::HOLDS {
             let (left, mode) = (rest.outstanding, self.mode.name());
             return Err(format!("{mode}: {left} buffers are outstanding after the load").into());
         }
