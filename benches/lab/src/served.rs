@@ -11,6 +11,7 @@ mod child;
 mod compare;
 mod load;
 mod measure;
+pub mod peers;
 
 pub use buffers::{Buffer, Buffers, Plain, Source};
 pub use child::{checked, fail};
@@ -54,7 +55,7 @@ pub trait Program: 'static {
         load: Arc<Load>,
     ) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Compares the server's answers with the right ones, before the load.
+    /// Compares the server's answers with the right ones. [`outside`](Self::outside) may be at work.
     fn check(_server: SocketAddr) -> Result<()> {
         Ok(())
     }

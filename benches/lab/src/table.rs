@@ -140,8 +140,30 @@ pub fn sentences(rows: &[Row]) -> String {
     text + &not_won(rows) + "\n"
 }
 
+/// Three sentences, which name the rows by their outcome.
+pub fn outcomes(rows: &[Row]) -> String {
+    let kinds = [
+        (Outcome::Better, "The pool wins"),
+        (Outcome::Unclear, "No clear difference"),
+        (Outcome::Worse, "The pool loses"),
+    ];
+    let mut text = Vec::new();
+    for (kind, verdict) in kinds {
+        let rows = rows
+            .iter()
+            .filter(|row| row.is_known() && row.outcome() == kind);
+        let names: Vec<String> = rows
+            .map(|row| format!("{} ({})", row.name, decimal(row.pool / row.plain)))
+            .collect();
+        if !names.is_empty() {
+            text.push(format!("{verdict}: {}.", names.join("; ")));
+        }
+    }
+    text.join(" ")
+}
+
 /// A sentence that names the rows that the pool does not win.
-pub fn not_won(rows: &[Row]) -> String {
+fn not_won(rows: &[Row]) -> String {
     let not_won = rows
         .iter()
         .filter(|row| row.is_known() && row.outcome() != Outcome::Better);

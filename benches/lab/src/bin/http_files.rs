@@ -18,24 +18,26 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use std::fs::{self, File};
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tierpool_lab::Result;
 use tierpool_lab::random::Random;
-use tierpool_lab::served::{self, Buffer, Buffers, Load, Plain, Program, Source};
+use tierpool_lab::served::{self, Buffer, Buffers, Load, Plain, Program, Source, peers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const FILE_BYTES: usize = 1 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 const UPLOAD_BYTES_MAX: usize = 4 << 20;
+
+static CONTENTS: LazyLock<Vec<u8>> = LazyLock::new(|| Random(0).bytes(FILE_BYTES));
 
 fn main() -> ExitCode {
     served::run::<HttpFiles>()
@@ -61,7 +63,6 @@ to a file. Plain buffers are `BytesMut` with `freeze`.";
     }
 
     async fn load(_: usize, stream: &mut TcpStream, load: Arc<Load>) -> io::Result<()> {
-        let (file, upload) = (file_contents(), Random(1).bytes(FILE_BYTES));
         let mut room = vec![0; 64 << 10];
         for number in 1.. {
             if load.is_over() {
@@ -73,12 +74,12 @@ to a file. Plain buffers are `BytesMut` with `freeze`.";
                     "PUT /upload HTTP/1.1\r\nhost: here\r\ncontent-length: {FILE_BYTES}\r\n\r\n"
                 );
                 stream.write_all(head.as_bytes()).await?;
-                stream.write_all(&upload).await?;
+                stream.write_all(&CONTENTS).await?;
                 answer(stream, &[], &mut room).await?;
             } else {
                 let head = b"GET /file HTTP/1.1\r\nhost: here\r\n\r\n";
                 stream.write_all(head).await?;
-                answer(stream, &file, &mut room).await?;
+                answer(stream, &CONTENTS, &mut room).await?;
             }
             load.answered(1, begun.elapsed());
         }
@@ -86,24 +87,9 @@ to a file. Plain buffers are `BytesMut` with `freeze`.";
     }
 
     fn check(server: SocketAddr) -> Result<()> {
-        if !has("curl") {
+        if !peers::is_installed("curl") {
             return Ok(()); // the load compares, too
         }
-        let curl = |args: &[&str], path: &str, input: &[u8]| -> Result<Vec<u8>> {
-            let mut curl = Command::new("curl")
-                .args(["--silent", "--show-error", "--fail", "--noproxy", "*"])
-                .args(args)
-                .arg(format!("http://{server}{path}"))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
-            curl.stdin.take().ok_or("no stdin")?.write_all(input)?;
-            let output = curl.wait_with_output()?;
-            match output.status.success() {
-                true => Ok(output.stdout),
-                false => Err(format!("curl {path} failed: {}", output.status).into()),
-            }
-        };
         // One upload of unknown length, one of known length.
         let chunked = ["--upload-file", "-"];
         let sized = [
@@ -114,10 +100,12 @@ to a file. Plain buffers are `BytesMut` with `freeze`.";
             "--header",
             "expect:",
         ];
-        for (upload, args) in [(300_001, &chunked[..]), (FILE_BYTES, &sized)] {
-            let upload = Random(upload as u64).bytes(upload);
-            curl(args, "/upload", &upload)?;
-            if curl(&[], "/upload", &[])? != upload || curl(&[], "/file", &[])? != file_contents() {
+        for (len, args) in [(300_001, &chunked[..]), (FILE_BYTES, &sized)] {
+            let upload = Random(len as u64).bytes(len);
+            peers::curl(args, server, "/check", &upload)?;
+            let answers = ["/check", "/file"].map(|path| peers::curl(&[], server, path, &[]));
+            let [check, file] = answers;
+            if check? != upload || file? != *CONTENTS {
                 return Err("curl has got other bytes than it should".into());
             }
         }
@@ -125,35 +113,9 @@ to a file. Plain buffers are `BytesMut` with `freeze`.";
     }
 
     fn outside(server: SocketAddr, connections: usize, seconds: u64) -> Option<Command> {
-        has("wrk").then(|| {
-            let mut wrk = Command::new("wrk");
-            wrk.args(["--threads", "1", "--connections"])
-                .args([connections.to_string(), format!("--duration={seconds}")])
-                .args([
-                    "--script",
-                    concat!(env!("CARGO_MANIFEST_DIR"), "/src/wrk.lua"),
-                ])
-                .arg(format!("http://{server}"));
-            wrk
-        })
+        let wrk = || peers::wrk("bin/http_files.lua", server, connections, seconds);
+        peers::is_installed("wrk").then(wrk)
     }
-}
-
-/// Whether a client is installed. Says so aloud if it is not.
-fn has(client: &'static str) -> bool {
-    static CURL: OnceLock<bool> = OnceLock::new();
-    static WRK: OnceLock<bool> = OnceLock::new();
-    *if client == "curl" { &CURL } else { &WRK }.get_or_init(|| {
-        let found = Command::new(client).arg("--version").output().is_ok();
-        if !found {
-            eprintln!("{client} is NOT INSTALLED: the program's own client does its work");
-        }
-        found
-    })
-}
-
-fn file_contents() -> Vec<u8> {
-    Random(0).bytes(FILE_BYTES)
 }
 
 /// Reads a response, and compares its body.
@@ -179,17 +141,45 @@ async fn answer(stream: &mut TcpStream, expected: &[u8], room: &mut [u8]) -> io:
 
 // ---- the server
 
-struct Files {
+/// A file that is served, and may be replaced by an upload.
+struct Stored {
+    path: &'static str,
     file: File,
-    upload: File,
-    /// The length of the last upload.
-    upload_bytes: AtomicU64,
+    bytes: AtomicU64,
 }
 
-/// A part of a file, as the body of a response.
+impl Stored {
+    /// On the disk, the file has no name.
+    fn new(path: &'static str, contents: &[u8]) -> io::Result<Self> {
+        let name = format!("http_files-{}", std::process::id());
+        let name = std::env::temp_dir().join(name);
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&name)?;
+        fs::remove_file(&name)?;
+        let stored = Stored {
+            path,
+            file,
+            bytes: AtomicU64::new(0),
+        };
+        stored.replace(contents)?;
+        Ok(stored)
+    }
+
+    fn replace(&self, contents: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(contents, 0)?;
+        // Relaxed: a client that waits for the answer sees it.
+        self.bytes.store(contents.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// A file as the body of a response.
 struct FileBody<S> {
-    files: Arc<Files>,
-    is_upload: bool,
+    stored: Arc<Stored>,
     at: u64,
     end: u64,
     source: S,
@@ -207,13 +197,8 @@ impl<S: Source> Body for FileBody<S> {
             return Poll::Ready(None);
         }
         let most = CHUNK_BYTES.min((self.end - self.at) as usize);
-        let file = if self.is_upload {
-            &self.files.upload
-        } else {
-            &self.files.file
-        };
         let mut buf = self.source.get(CHUNK_BYTES);
-        if buf.read_at(file, most, self.at)? == 0 {
+        if buf.read_at(&self.stored.file, most, self.at)? == 0 {
             return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
         }
         self.at += buf.remaining() as u64;
@@ -226,28 +211,22 @@ impl<S: Source> Body for FileBody<S> {
 }
 
 async fn accept<S: Source>(listener: TcpListener, source: S) -> io::Result<()> {
-    let open = |name: &str, contents: &[u8]| {
-        let path = std::env::temp_dir().join(format!("http_files-{}-{name}", std::process::id()));
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        fs::remove_file(&path)?;
-        file.write_all(contents)?;
-        io::Result::Ok(file)
-    };
-    let files = Arc::new(Files {
-        file: open("file", &file_contents())?,
-        upload: open("upload", &[])?,
-        upload_bytes: AtomicU64::new(0),
-    });
+    let file = Stored::new("/file", &CONTENTS)?;
+    let all = [
+        file,
+        Stored::new("/upload", &[])?,
+        Stored::new("/check", &[])?,
+    ];
+    let all = all.map(Arc::new);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let (files, source) = (Arc::clone(&files), source.clone());
-        let service =
-            service_fn(move |request| respond(request, Arc::clone(&files), source.clone()));
+        let (all, source) = (all.clone(), source.clone());
+        let service = service_fn(move |request| {
+            let path = request.uri().path();
+            let stored = all.iter().find(|stored| stored.path == path).cloned();
+            respond(request, stored, source.clone())
+        });
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         tokio::spawn(connection);
     }
@@ -255,26 +234,20 @@ async fn accept<S: Source>(listener: TcpListener, source: S) -> io::Result<()> {
 
 async fn respond<S: Source>(
     request: Request<Incoming>,
-    files: Arc<Files>,
+    stored: Option<Arc<Stored>>,
     source: S,
 ) -> io::Result<Response<FileBody<S>>> {
-    let is_upload = request.uri().path() == "/upload";
-    let end = if request.method() == Method::PUT {
-        let upload = collect(request.into_body(), &source).await?;
-        files.upload.write_all_at(upload.chunk(), 0)?;
-        // Relaxed, here and below: a client asks after the answer.
-        files
-            .upload_bytes
-            .store(upload.remaining() as u64, Ordering::Relaxed);
-        0
-    } else if is_upload {
-        files.upload_bytes.load(Ordering::Relaxed)
-    } else {
-        FILE_BYTES as u64
+    let stored = stored.ok_or(io::ErrorKind::NotFound)?;
+    let end = match *request.method() {
+        Method::PUT => {
+            let upload = collect(request.into_body(), &source).await?;
+            stored.replace(upload.chunk())?;
+            0
+        }
+        _ => stored.bytes.load(Ordering::Relaxed),
     };
     Ok(Response::new(FileBody {
-        files,
-        is_upload,
+        stored,
         at: 0,
         end,
         source,

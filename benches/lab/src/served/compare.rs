@@ -2,7 +2,7 @@
 
 use super::measure::{Measured, Running, joined};
 use super::{Mode, Options, Program, Variant, load::WARM_UP};
-use crate::table::{CLEAR, Row, decimal, not_won, sentences, table};
+use crate::table::{CLEAR, Row, decimal, outcomes, sentences, table};
 use crate::{Result, descriptors_max, median, print};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -35,8 +35,8 @@ pub(super) fn compare<P: Program>(options: &Options) -> Result<()> {
     print(&report::<P>(plain, pool, options))
 }
 
-/// Measures the variants that the options name. Prints a row of Markdown for each heap, and where
-/// the pool does not win.
+/// Measures the variants that the options name. Prints a row of Markdown for each heap, and then
+/// the result in words.
 pub(super) fn rows<P: Program>(options: &Options) -> Result<()> {
     let columns = measure::<P>(&options.variants, options)?;
     if let Some(path) = &options.record {
@@ -45,24 +45,34 @@ pub(super) fn rows<P: Program>(options: &Options) -> Result<()> {
             file.write_all(column.record::<P>().as_bytes())?;
         }
     }
-    let mut text = String::new();
-    let mut words = String::new();
-    for plain in &columns {
-        let is_pool = |column: &&Column| {
-            column.variant.mode == Mode::Pool && column.variant.heap == plain.variant.heap
-        };
-        let Some(pool) = columns.iter().find(is_pool) else {
-            continue;
-        };
-        if plain.variant.mode == Mode::Plain {
-            let name = format!("{}, {}", P::NAME, plain.variant.heap_name());
-            let rows = numbers::<P>(plain, pool, options);
-            let _ = write!(text, "| {name} |");
-            for row in &rows {
-                let _ = write!(text, " {}/{} |", decimal(row.plain), decimal(row.pool));
+    let (mut text, mut words) = (String::new(), String::new());
+    let of = |mode: Mode| {
+        columns
+            .iter()
+            .filter(move |column| column.variant.mode == mode)
+    };
+    for plain in of(Mode::Plain) {
+        let name = format!("{}, {}", P::NAME, plain.variant.heap_name());
+        let _ = write!(text, "| {name} |");
+        let same_heap = of(Mode::Pool).find(|pool| pool.variant.heap == plain.variant.heap);
+        for row in numbers::<P>(plain, same_heap.unwrap_or(plain), options) {
+            let _ = match same_heap {
+                Some(_) => write!(text, " {}/{} |", decimal(row.plain), decimal(row.pool)),
+                None => write!(text, " {} |", decimal(row.plain)),
+            };
+        }
+        text.push('\n');
+        for pool in of(Mode::Pool) {
+            // The pool on the system's heap is what most programs have.
+            if pool.variant.heap.is_none() || pool.variant.heap == plain.variant.heap {
+                let rows = numbers::<P>(plain, pool, options);
+                let heap = pool.variant.heap_name();
+                let _ = writeln!(
+                    words,
+                    "- plain {name}, and the pool on {heap}: {}",
+                    outcomes(&rows)
+                );
             }
-            text.push('\n');
-            let _ = writeln!(words, "{name}: {}", not_won(&rows));
         }
     }
     print(&(text + &words))

@@ -3,7 +3,7 @@
 use super::child::{Server, Usage};
 use super::{Options, Program};
 use crate::{Result, percentile};
-use std::process::{Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,7 +71,10 @@ impl Loaded {
     pub(super) fn by<P: Program>(server: &mut Server, options: &Options) -> Result<Self> {
         let loaded = match P::outside(server.address, 1, 1) {
             Some(_) => by_another::<P>(server, options)?,
-            None => by_connections::<P>(server, options)?,
+            None => {
+                P::check(server.address)?;
+                by_connections::<P>(server, options)?
+            }
         };
         match loaded.units {
             0 => Err("the server answered nothing".into()),
@@ -126,30 +129,30 @@ fn by_connections<P: Program>(server: &mut Server, options: &Options) -> Result<
     })
 }
 
-/// `wrk` takes whole seconds. So does the warm-up before it.
+/// The program takes whole seconds. So does the warm-up, while the answers are checked.
 fn by_another<P: Program>(server: &mut Server, options: &Options) -> Result<Loaded> {
-    let address = server.address;
-    let run = |seconds: f64| -> Result<[f64; 4]> {
-        let command = P::outside(address, options.connections::<P>(), seconds.ceil() as u64);
-        let command: &mut Command = &mut command.ok_or("there is no such program")?;
-        let output = command.stderr(Stdio::inherit()).output()?;
+    let (address, connections) = (server.address, options.connections::<P>());
+    let start = |seconds: f64| -> Result<Child> {
+        let command = P::outside(address, connections, seconds.ceil() as u64);
+        let mut command = command.ok_or("there is no such program")?;
+        Ok(command.stdout(Stdio::piped()).spawn()?)
+    };
+    let finish = |child: Child| -> Result<[f64; 4]> {
+        let output = child.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let last = text.lines().last().unwrap_or_default();
-        let numbers: Vec<f64> = last
-            .split(' ')
-            .filter_map(|word| word.parse().ok())
-            .collect();
+        let words = text.lines().last().unwrap_or_default().split(' ');
+        let numbers: Vec<f64> = words.filter_map(|word| word.parse().ok()).collect();
         match numbers[..] {
             [_, _, _, _, errors] if errors > 0.0 => Err(format!("{errors} requests failed").into()),
-            [units, micros, p50, p99, _] if output.status.success() => {
-                Ok([units, micros, p50, p99])
-            }
-            _ => Err(format!("{command:?} failed: {text}").into()),
+            [units, micros, p50, p99, _] => Ok([units, micros, p50, p99]),
+            _ => Err(format!("the load failed: {}, {text}", output.status).into()),
         }
     };
-    run(WARM_UP.as_secs_f64())?;
+    let warming_up = start(WARM_UP.as_secs_f64())?;
+    P::check(address)?;
+    finish(warming_up)?;
     let begin = server.usage()?;
-    let [units, micros, p50_micros, p99_micros] = run(options.seconds)?;
+    let [units, micros, p50_micros, p99_micros] = finish(start(options.seconds)?)?;
     Ok(Loaded {
         sent: None,
         units: units as u64,

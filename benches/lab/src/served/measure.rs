@@ -33,7 +33,6 @@ impl Running {
     /// Starts a server and its load, and returns when the load is over.
     pub(super) fn start<P: Program>(variant: &Variant, options: &Options) -> Result<Self> {
         let mut server = Server::start(variant, options)?;
-        P::check(server.address)?;
         Ok(Running {
             loaded: Loaded::by::<P>(&mut server, options)?,
             server,
