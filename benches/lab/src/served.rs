@@ -17,7 +17,7 @@ pub use buffers::{Buffer, Buffers, Plain, Source};
 pub use child::{checked, fail};
 pub use load::Load;
 
-use crate::{Result, print};
+use crate::{Result, descriptors_max, print};
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -75,9 +75,23 @@ pub fn run<P: Program>() -> ExitCode {
         Options {
             serve: Some(mode), ..
         } => child::serve::<P>(mode, &options),
-        _ if options.variants.is_empty() => compare::compare::<P>(&options),
-        _ => compare::rows::<P>(&options),
+        _ => {
+            let (needed, most) = (descriptors(options.connections::<P>()), descriptors_max()?);
+            if needed > most {
+                let problem = "open files are needed for these connections, and the limit is";
+                return Err(format!("{needed} {problem} {most}: see `ulimit -n`").into());
+            }
+            match options.variants.is_empty() {
+                true => compare::compare::<P>(&options),
+                false => compare::rows::<P>(&options),
+            }
+        }
     })
+}
+
+/// The most files and sockets of one process: of the server, or of a load that is both of its peers.
+fn descriptors(connections: usize) -> usize {
+    2 * connections + 64
 }
 
 /// Which buffers the server uses.

@@ -1,7 +1,7 @@
 //! The comparison of variants, which are measured in turn: a table and words, or Markdown.
 
 use super::measure::{Measured, Running, joined};
-use super::{Mode, Options, Program, Variant, load::WARM_UP};
+use super::{Mode, Options, Program, Variant, descriptors, load::WARM_UP};
 use crate::table::{CLEAR, Row, decimal, outcomes, sentences, table};
 use crate::{Result, descriptors_max, median, print};
 use std::collections::VecDeque;
@@ -13,9 +13,8 @@ use std::io::{self, IsTerminal, Write as _};
 const COUNTED_SECONDS: f64 = 0.5;
 /// One process's memory differs from the next one's by some hundred KiB.
 const MEMORY_LEAST_MIB: f64 = 1.0;
-/// Descriptors of this process for one connection: its load may have both ends of the server's.
-const DESCRIPTORS: usize = 2;
-
+/// Timers and tasks of the runtime make some allocations and page faults, whatever the buffers.
+const EVENTS_LEAST: f64 = 0.01;
 /// Compares plain buffers with the pool, on the system's heap.
 pub(super) fn compare<P: Program>(options: &Options) -> Result<()> {
     let (rounds, seconds, rest) = (options.rounds, options.seconds, options.rest.as_secs_f64());
@@ -96,7 +95,7 @@ fn measure<P: Program>(variants: &[Variant], options: &Options) -> Result<Vec<Co
         }
     };
     // Each server that rests may have open connections.
-    let resting_most = descriptors_max()? / (DESCRIPTORS * options.connections::<P>() + 64);
+    let resting_most = descriptors_max()? / descriptors(options.connections::<P>());
     let (mut resting, mut measured) = (VecDeque::new(), vec![Vec::new(); variants.len()]);
     let counting = Options {
         seconds: COUNTED_SECONDS,
@@ -162,11 +161,14 @@ fn numbers<P: Program>(plain: &Column, pool: &Column, options: &Options) -> [Row
         row(format!("CPU time per {unit}, µs"), false, |m| m.cpu_micros),
         row("latency, median, µs".into(), false, |m| m.p50_micros),
         row("latency, p99, µs".into(), false, |m| m.p99_micros),
-        row(format!("page faults per {unit}"), false, |m| m.faults),
+        Row {
+            least: EVENTS_LEAST,
+            ..row(format!("page faults per {unit}"), false, |m| m.faults)
+        },
         Row {
             name: format!("allocations per {unit}"),
             more_is_better: false,
-            least: 0.0,
+            least: EVENTS_LEAST,
             plain: plain.allocations,
             pool: pool.allocations,
             rounds: Vec::new(),
