@@ -68,6 +68,13 @@ if ! command -v valgrind >/dev/null ||
         exit 1
     fi
 fi
+# Clients of the lab's http_files, which has its own in their place.
+for client in curl wrk; do
+    if ! command -v "$client" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$client" >/dev/null || true
+    fi
+    command -v "$client" || echo "$client is MISSING: http_files uses its own client"
+done
 valgrind --version
 rustc --version
 if ! rustup toolchain list | grep -q '^nightly'; then

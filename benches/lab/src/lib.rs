@@ -1,6 +1,7 @@
 //! The code that the lab's programs share.
 //!
 //! - `served` measures a server: it runs in a child process, and its load in this one.
+//! - `workers` verify messages on other threads.
 //! - `table` compares two columns of numbers, and puts the result into words.
 //! - `heap` counts allocations.
 //! - `plot` draws.
@@ -10,6 +11,7 @@ pub mod plot;
 pub mod random;
 pub mod served;
 pub mod table;
+pub mod workers;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -40,7 +42,7 @@ pub fn run<T>(
     ExitCode::from(code)
 }
 
-/// Writes to stdout at once. Ends the process quietly if the reader is gone, as in `relay | head`.
+/// Writes to stdout at once. Ends the process quietly if the reader is gone, as in `frames | head`.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes());
@@ -75,6 +77,38 @@ fn status_bytes(name: &str) -> Option<usize> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * KIB)
+}
+
+/// How many files and sockets this process may have. Raises the limit as far as the system allows.
+#[cfg(unix)]
+pub fn descriptors_max() -> io::Result<usize> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to an `rlimit` that this function owns.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // macOS allows no more, whatever it says.
+    let most = limit.rlim_max.min(if cfg!(target_os = "macos") {
+        10_240
+    } else {
+        1 << 20
+    });
+    if limit.rlim_cur < most {
+        limit.rlim_cur = most;
+        // SAFETY: the pointer is to an `rlimit` that this function owns.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur as usize)
+}
+
+#[cfg(not(unix))]
+pub fn descriptors_max() -> io::Result<usize> {
+    Ok(1 << 20)
 }
 
 pub fn mib(bytes: usize) -> f64 {

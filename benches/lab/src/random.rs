@@ -1,5 +1,7 @@
 //! Numbers that are the same in each run.
 
+use std::ops::RangeInclusive;
+
 /// SplitMix64: a counter, mixed.
 pub struct Random(pub u64);
 
@@ -21,5 +23,17 @@ impl Random {
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// Random bytes. Their length is log-normal, within the range: a third is below 0.65 of the
+    /// median, a third above 1.54 of it.
+    pub fn contents(&mut self, median: f64, range: RangeInclusive<usize>) -> Vec<u8> {
+        let len = (median * self.normal().exp()) as usize;
+        self.bytes(len.clamp(*range.start(), *range.end()))
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let words = std::iter::repeat_with(|| self.next_u64().to_le_bytes());
+        words.flatten().take(len).collect()
     }
 }

@@ -115,10 +115,8 @@ favour one side as often in at most 1 of 20 runs.
 /// A sentence for each row, and one that names the rows that the pool does not win.
 pub fn sentences(rows: &[Row]) -> String {
     let mut text = String::new();
-    let mut not_won = Vec::new();
     for row in rows.iter().filter(|row| row.is_known()) {
-        let outcome = row.outcome();
-        let verdict = match outcome {
+        let verdict = match row.outcome() {
             Outcome::Better => "the pool wins",
             Outcome::Unclear => "no clear difference",
             Outcome::Worse => "the pool loses",
@@ -138,20 +136,48 @@ pub fn sentences(rows: &[Row]) -> String {
             of => format!(", ahead in {} of {of} rounds", row.ahead()),
         };
         let _ = writeln!(text, "- {}: {verdict}. {change}{ahead}.", row.name);
-        if outcome != Outcome::Better {
-            not_won.push(&*row.name);
+    }
+    text + &not_won(rows) + "\n"
+}
+
+/// Three sentences, which name the rows by their outcome.
+pub fn outcomes(rows: &[Row]) -> String {
+    let kinds = [
+        (Outcome::Better, "The pool wins"),
+        (Outcome::Unclear, "No clear difference"),
+        (Outcome::Worse, "The pool loses"),
+    ];
+    let mut text = Vec::new();
+    for (kind, verdict) in kinds {
+        let rows = rows
+            .iter()
+            .filter(|row| row.is_known() && row.outcome() == kind);
+        let names: Vec<String> = rows
+            .map(|row| format!("{} ({})", row.name, decimal(row.pool / row.plain)))
+            .collect();
+        if !names.is_empty() {
+            text.push(format!("{verdict}: {}.", names.join("; ")));
         }
     }
-    match &not_won[..] {
-        [] => text + "The pool wins each row.\n",
-        names => text + "Where the pool does not win: " + &names.join("; ") + ".\n",
+    text.join(" ")
+}
+
+/// A sentence that names the rows that the pool does not win.
+fn not_won(rows: &[Row]) -> String {
+    let not_won = rows
+        .iter()
+        .filter(|row| row.is_known() && row.outcome() != Outcome::Better);
+    let names: Vec<&str> = not_won.map(|row| &*row.name).collect();
+    match &names[..] {
+        [] => "The pool wins each row.".into(),
+        names => format!("Where the pool does not win: {}.", names.join("; ")),
     }
 }
 
 /// A few digits, whatever the size of the number.
-fn decimal(value: f64) -> String {
+pub fn decimal(value: f64) -> String {
     match value {
-        v if v.is_nan() => "n/a".into(),
+        v if !v.is_finite() => "n/a".into(),
         v if v >= 1000.0 => grouped(&format!("{v:.0}")),
         v if v >= 10.0 => format!("{v:.1}"),
         v if v >= 0.1 => format!("{v:.3}"),

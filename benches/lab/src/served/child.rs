@@ -1,7 +1,7 @@
 //! The child process: the server, and the numbers that it sends to its parent.
 
-use super::{Mode, Options, Program};
-use crate::{Result, heap, print, resident_bytes, resident_bytes_max};
+use super::{Buffers, Mode, Options, Program, Variant};
+use crate::{Result, descriptors_max, heap, print, resident_bytes, resident_bytes_max};
 use std::env;
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -10,10 +10,14 @@ use std::net::SocketAddr;
 use std::process::{self, Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tierpool::Pool;
 use tokio::net::TcpListener;
 use tokio::runtime;
 
 const THREADS: usize = 2;
+/// The pool's interval: memory that was not needed for one or two of them goes back.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// Units that this server has received, and found right.
 static CHECKED: AtomicU64 = AtomicU64::new(0);
@@ -34,13 +38,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(options: &Options) -> Result<Self> {
+    pub(super) fn start(variant: &Variant, options: &Options) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        command.args([options.mode.map_or("", Mode::name), "--serve"]);
+        command.args(["--serve", variant.mode.name()]);
         if options.count {
             command.arg("--count");
         }
-        if let Some(library) = &options.preload {
+        if let Some(library) = &variant.heap {
             command.env("LD_PRELOAD", library);
         }
         let mut child = command
@@ -82,11 +86,18 @@ fn read_line(from: &mut impl BufRead) -> Result<String> {
 }
 
 /// The child's `main`.
-pub(super) fn serve<P: Program>(options: &Options) -> Result<()> {
-    let mode = options.mode.ok_or("--serve needs a mode")?;
+pub(super) fn serve<P: Program>(mode: Mode, options: &Options) -> Result<()> {
     if options.count {
         heap::count();
     }
+    descriptors_max()?;
+    let (buffers, pool) = match mode {
+        Mode::Plain => (Buffers::Plain, None),
+        Mode::Pool => {
+            let pool = Pool::builder().release_when_idle(RELEASE).build()?;
+            (Buffers::Pool(pool.clone()), Some(pool))
+        }
+    };
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
@@ -94,13 +105,13 @@ pub(super) fn serve<P: Program>(options: &Options) -> Result<()> {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     print(&format!("{}\n", listener.local_addr()?))?;
     runtime.spawn(async move {
-        if let Err(error) = P::serve(mode, listener).await {
+        if let Err(error) = P::serve(buffers, listener).await {
             fail(P::NAME, &error);
         }
     });
     for line in io::stdin().lines() {
         line?;
-        print(&format!("{}\n", Usage::now()?))?;
+        print(&format!("{}\n", Usage::now(pool.as_ref())?))?;
     }
     process::exit(0); // without waiting for connections
 }
@@ -120,21 +131,27 @@ pub(super) struct Usage {
     pub(super) user_nanos: Option<u64>,
     pub(super) peak_bytes: Option<usize>,
     pub(super) resident_bytes: Option<usize>,
+    /// Page faults that read nothing from a disk.
+    pub(super) faults: Option<u64>,
     pub(super) allocations: u64,
     pub(super) checked: u64,
+    /// Buffers of the pool.
+    pub(super) outstanding: u64,
 }
 
 impl Usage {
-    fn now() -> Result<Self> {
-        let cpu = cpu_nanos()?;
+    fn now(pool: Option<&Pool>) -> Result<Self> {
+        let [user, kernel, faults] = resources()?;
         let [allocations, _] = heap::allocations();
         Ok(Usage {
-            cpu_nanos: cpu.map(|[user, kernel]| user + kernel),
-            user_nanos: cpu.map(|[user, _]| user),
+            cpu_nanos: user.zip(kernel).map(|(user, kernel)| user + kernel),
+            user_nanos: user,
             peak_bytes: resident_bytes_max(),
             resident_bytes: resident_bytes(),
+            faults,
             allocations,
             checked: CHECKED.load(Ordering::Relaxed),
+            outstanding: pool.map_or(0, |pool| pool.stats().total.outstanding),
         })
     }
 }
@@ -146,10 +163,11 @@ impl Display for Usage {
         }
         let (cpu, user) = (number(self.cpu_nanos), number(self.user_nanos));
         let (peak, resident) = (number(self.peak_bytes), number(self.resident_bytes));
+        let (faults, allocations) = (number(self.faults), self.allocations);
+        let (checked, outstanding) = (self.checked, self.outstanding);
         write!(
             f,
-            "{cpu} {user} {peak} {resident} {} {}",
-            self.allocations, self.checked
+            "{cpu} {user} {peak} {resident} {faults} {allocations} {checked} {outstanding}"
         )
     }
 }
@@ -158,8 +176,17 @@ impl FromStr for Usage {
     type Err = Box<dyn Error + Send + Sync>;
 
     fn from_str(line: &str) -> Result<Self> {
-        let [cpu, user, peak, resident, allocations, checked] =
-            *line.split(' ').collect::<Vec<_>>()
+        let words: Vec<&str> = line.split(' ').collect();
+        let [
+            cpu,
+            user,
+            peak,
+            resident,
+            faults,
+            allocations,
+            checked,
+            outstanding,
+        ] = words[..]
         else {
             return Err(format!("the server sent {line:?}").into());
         };
@@ -168,15 +195,17 @@ impl FromStr for Usage {
             user_nanos: user.parse().ok(),
             peak_bytes: peak.parse().ok(),
             resident_bytes: resident.parse().ok(),
+            faults: faults.parse().ok(),
             allocations: allocations.parse()?,
             checked: checked.parse()?,
+            outstanding: outstanding.parse()?,
         })
     }
 }
 
-/// The time that all threads of this process have run: in the program, and in the kernel.
+/// Of all threads of this process: nanoseconds in the program and in the kernel, and page faults.
 #[cfg(unix)]
-fn cpu_nanos() -> io::Result<Option<[u64; 2]>> {
+fn resources() -> io::Result<[Option<u64>; 3]> {
     // SAFETY: all zeros are a valid `rusage`, which holds numbers alone.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a `rusage` that this function owns.
@@ -184,10 +213,11 @@ fn cpu_nanos() -> io::Result<Option<[u64; 2]>> {
         return Err(io::Error::last_os_error());
     }
     let nanos = |time: libc::timeval| (time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64) * 1000;
-    Ok(Some([usage.ru_utime, usage.ru_stime].map(nanos)))
+    let times = [usage.ru_utime, usage.ru_stime].map(nanos);
+    Ok([times[0], times[1], usage.ru_minflt as u64].map(Some))
 }
 
 #[cfg(not(unix))]
-fn cpu_nanos() -> io::Result<Option<[u64; 2]>> {
-    Ok(None)
+fn resources() -> io::Result<[Option<u64>; 3]> {
+    Ok([None; 3])
 }
