@@ -65,7 +65,7 @@ done
 run cargo test --locked --release -p tierpool-lab --lib
 step "the main job, for a moment: $main_job"
 $main_job -- --quick
-for program in http_files log_pipeline proxy udp_fanout; do
+for program in http_files limits log_pipeline proxy udp_fanout; do
     run timeout 120 cargo run --locked --release -p tierpool-lab --bin "$program" -- --quick
 done
 

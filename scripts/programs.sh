@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The table of docs/benchmarks.md, "Programs": scripts/programs.sh [ROUNDS [SECONDS [RECORD]]]
 #
-# Runs five programs with plain buffers, under three heaps, and with the pool, under two. In each
+# Runs six programs with plain buffers, under three heaps, and with the pool, under two. In each
 # round every variant runs once, in turn, so that a slow minute of the machine affects all variants.
 # The table has the medians of the rounds, and the allocations of a separate run. By default 7 rounds
 # of 2 s: a quarter of an hour. RECORD is a CSV file that gets a line for each measurement.
@@ -49,7 +49,7 @@ if [ -n "$record" ] && [ ! -e "$record" ]; then
     echo 'program,mode,heap,round,per_s,cpu_us,user_us,p50_us,p99_us,faults,peak_mib,rest_mib,allocations' >"$record"
 fi
 table='' words=''
-for program in frames http_files log_pipeline proxy udp_fanout; do
+for program in frames http_files limits log_pipeline proxy udp_fanout; do
     echo "$program" >&2
     result=$("$programs/$program" --rounds "$rounds" --seconds "$seconds" --rest 10 \
         ${record:+--record "$record"} "${variants[@]}")
