@@ -169,6 +169,12 @@ impl Limit {
         }
     }
 
+    /// Whether there is room for `bytes`; a hint.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.permits(bytes) <= self.queue().available_permits()
+    }
+
     /// Charges `bytes` if there is room and no request waits.
     ///
     /// # Errors
