@@ -39,6 +39,7 @@ enum Step {
     Bytes(Vec<u8>),
     Wait,
     Fail,
+    Interrupt,
     Panic,
     /// Puts another `ReadBuf` in the place of the caller's.
     Exchange,
@@ -105,6 +106,7 @@ impl AsyncRead for Source {
             }
             Some(Step::Wait) => return Poll::Pending,
             Some(Step::Fail) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(Step::Interrupt) => return Poll::Ready(Err(io::ErrorKind::Interrupted.into())),
             Some(Step::Panic) => panic!("the source panics"),
             Some(Step::Exchange) => *room = filled(),
             Some(Step::Shift(by)) => {
