@@ -61,6 +61,7 @@ pub mod size_classes {}
 
 /// What the limits mean together, with a worked example.
 ///
+/// [limits]: crate::guide::limits
 /// [memory]: crate::guide::memory
 #[doc = include_str!("../docs/guide/options.md")]
 pub mod options {}
