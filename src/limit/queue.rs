@@ -90,7 +90,7 @@ impl Limit {
         let permits = Self::in_permits(bytes, unit);
         Limit {
             queue: Semaphore::new(permits),
-            queue_seen: Unseen::default(),
+            queue_seen: Unseen::new(),
             unit,
             limit: AtomicUsize::new(permits),
             debt: AtomicUsize::new(0),
@@ -328,7 +328,7 @@ impl Limit {
                 continue;
             }
             self.queue().add_permits(rest);
-            fence(Ordering::SeqCst); // as above, for the permits just added
+            fence(Ordering::SeqCst); // SeqCst: as above, for the permits just added
         }
     }
 
@@ -350,7 +350,7 @@ impl Limit {
     }
 
     /// Whether nothing is charged.
-    #[cfg(test)]
+    #[cfg(all(test, any(loom, shuttle)))]
     pub(crate) fn is_free(&self) -> bool {
         // Relaxed: read when all threads have ended.
         let (limit, debt) = (
