@@ -565,7 +565,7 @@ fn use_by_threads(limit: usize, get: impl Fn(&Pool, usize) -> Option<PooledBuf> 
                     seed = seed
                         .wrapping_mul(6_364_136_223_846_793_005)
                         .wrapping_add(round);
-                    let Some(mut buf) = get(pool, 512 << (seed >> 30) % 5) else {
+                    let Some(mut buf) = get(pool, 512 << ((seed >> 30) % 5)) else {
                         continue;
                     };
                     let before = out.fetch_add(buf.capacity(), Ordering::SeqCst);

@@ -224,12 +224,10 @@ impl<R: Seek + ?Sized> Seek for BufReader<R> {
 
 impl<R: fmt::Debug + ?Sized> fmt::Debug for BufReader<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = self.buffer().len();
         f.debug_struct("BufReader")
             .field("reader", &&self.inner)
-            .field(
-                "buffer",
-                &format_args!("{}/{}", self.buffer().len(), self.size),
-            )
+            .field("buffer", &format_args!("{len}/{}", self.size))
             .finish()
     }
 }
