@@ -29,7 +29,7 @@ fi
 cargo deny --locked --workspace check --hide-inclusion-graph \
     --allow duplicate --allow build-script-not-allowed bans
 cargo check --locked --workspace --all-targets --all-features
-timeout 1800 cargo test --quiet --locked --package tierpool --all-features --lib --test it --test tokio
+timeout 1800 cargo test --quiet --locked --package tierpool --all-features --lib --test it --test limit --test tokio
 echo "built and tested with:"
 cargo tree --locked --workspace --all-features --depth 1 --prefix none --format '{p}' \
     --edges normal,dev,build | grep -v -e ' (' -e '^$' | sort -u
