@@ -47,7 +47,9 @@ cargo fetch --locked
 cargo fetch --locked --manifest-path fuzz/Cargo.toml
 run cargo deny --locked --offline --workspace check --hide-inclusion-graph bans licenses sources
 run cargo deny --locked --offline --manifest-path fuzz/Cargo.toml check --hide-inclusion-graph bans licenses sources
-run cargo hack clippy --locked --workspace --feature-powerset --all-targets -- -D warnings
+# Each feature, none, and all; and those together that use one another.
+run cargo hack clippy --locked --workspace --each-feature --all-targets -- -D warnings
+run cargo hack clippy --locked --package tierpool --feature-powerset --depth 2 --include-features http-body,serde,tokio --all-targets -- -D warnings
 # As in a release, without debug assertions. The dependencies are those built above.
 run cargo clippy --locked --all-features --config profile.dev.package.tierpool.debug-assertions=false -- -D warnings
 run scripts/api.sh

@@ -5,6 +5,8 @@
 //! | [`getting_started`] | How do I write a server with it? |
 //! | [`frames`] | How do I share parts of a buffer, and what keeps it out? |
 //! | [`framing`] | Which reader fits my protocol? |
+//! | [`bodies`] | How do I stream HTTP bodies? |
+//! | [`io_uring`] | How do I use guards with an io_uring runtime? |
 //! | [`size_classes`] | Which size classes do I set? |
 //! | [`options`] | What do the limits mean together, for N threads? |
 //! | [`limits`] | How do I bound what is in flight? |
@@ -36,6 +38,22 @@ pub mod frames {}
 #[doc = include_str!("../examples/framed_server.rs")]
 #[doc = "```"]
 pub mod framing {}
+
+/// HTTP bodies that are streamed or collected, and a complete program.
+#[doc = include_str!("../docs/guide/bodies.md")]
+#[cfg_attr(all(feature = "http-body", feature = "tokio"), doc = "```no_run")]
+#[cfg_attr(not(all(feature = "http-body", feature = "tokio")), doc = "```ignore")]
+#[doc = include_str!("../examples/http_bodies.rs")]
+#[doc = "```"]
+pub mod bodies {}
+
+/// Guards and parts as buffers of io_uring runtimes, and a complete program.
+#[doc = include_str!("../docs/guide/io_uring.md")]
+#[cfg_attr(all(feature = "monoio", unix), doc = "```no_run")]
+#[cfg_attr(not(all(feature = "monoio", unix)), doc = "```ignore")]
+#[doc = include_str!("../examples/io_uring.rs")]
+#[doc = "```"]
+pub mod io_uring {}
 
 /// How requests map to size classes, and how to choose them.
 #[doc = include_str!("../docs/guide/size_classes.md")]

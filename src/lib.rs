@@ -78,6 +78,8 @@
 //!
 //! - `axum`: a guard and a part can be returned from a handler.
 //! - `codec`: with `tokio`, existing decoders of `tokio-util` read from buffers of a pool.
+//! - `compio`, `monoio`, `tokio-uring`: the owned-buffer traits of these io_uring runtimes. See
+//!   [`guide::io_uring`].
 //! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
 //!   works with the bodies of `hyper`, `axum` and others. With `tokio` as well, it streams an
 //!   `AsyncRead` as a body.
@@ -126,6 +128,8 @@ mod system;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod units;
+#[cfg(any(feature = "compio", feature = "monoio", feature = "tokio-uring"))]
+mod uring;
 
 /// Models of the races between threads, for a checker.
 #[cfg(all(test, any(loom, shuttle)))]

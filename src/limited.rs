@@ -3,13 +3,14 @@
 //! Owns how a thread waits. The queue is in `limit`, and what counts in `inner/outstanding`.
 
 use crate::buf::PooledBuf;
+use crate::clock::Stopwatch;
 use crate::error::{ConfigError, GetError};
 use crate::pool::Pool;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[cfg_attr(docsrs, doc(cfg(feature = "limit")))]
 impl Pool {
@@ -68,8 +69,7 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get_timeout(&self, size: usize, timeout: Duration) -> Result<PooledBuf, GetError> {
-        // `None` if the clock has no such time. Then there is no timeout.
-        let end = Instant::now().checked_add(timeout);
+        let waited = Stopwatch::start();
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
         let mut get = pin!(self.get_async(size));
@@ -77,11 +77,9 @@ impl Pool {
             if let Poll::Ready(got) = get.as_mut().poll(&mut context) {
                 return got;
             }
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            match left {
-                None => thread::park(),
-                Some(Duration::ZERO) => return Err(self.shared().give_up_waiting(size)),
-                Some(left) => thread::park_timeout(left),
+            match timeout.saturating_sub(waited.passed()) {
+                Duration::ZERO => return Err(self.shared().give_up_waiting(size)),
+                left => thread::park_timeout(left),
             }
         }
     }

@@ -94,7 +94,7 @@ impl Pool {
         Ok(pool)
     }
 
-    #[cfg(feature = "limit")]
+    #[cfg(any(feature = "limit", feature = "tokio"))]
     pub(crate) fn shared(&self) -> &Arc<Inner> {
         &self.shared
     }

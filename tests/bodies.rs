@@ -416,9 +416,9 @@ fn trailers_arrive_after_the_data() {
         let builder = Response::builder().header(TRAILER, "checksum");
         builder.body(body).unwrap()
     };
-    let (ended, answers) = with_server(answer, |stream| ask(stream, gets(2)));
+    let (ended, answers) = with_server(answer, |stream| ask(stream, gets(1)));
     ended.unwrap();
-    assert_eq!(answers.len(), 2);
+    assert_eq!(answers.len(), 1);
     for (_, body) in answers {
         let body = body.unwrap();
         assert_eq!(body.trailers().unwrap()["checksum"], "17");
@@ -528,7 +528,7 @@ fn uploads_of_known_and_unknown_length_are_collected_with_their_trailers() {
         let builder = Request::post("/").header(TRAILER, "checksum");
         builder.body(body).unwrap()
     };
-    let uploads = [true, false, true].map(upload).into();
+    let uploads = [true, true, false].map(upload).into();
     let answer = async |request: Request<Incoming>| {
         let known = request.headers().contains_key(CONTENT_LENGTH);
         let collected = collect(&pool, request.into_body(), 30_000).await.unwrap();

@@ -565,7 +565,7 @@ fn use_by_threads(limit: usize, get: impl Fn(&Pool, usize) -> Option<PooledBuf> 
                     seed = seed
                         .wrapping_mul(6_364_136_223_846_793_005)
                         .wrapping_add(round);
-                    let Some(mut buf) = get(pool, 512 << (seed >> 30) % 5) else {
+                    let Some(mut buf) = get(pool, 512 << ((seed >> 30) % 5)) else {
                         continue;
                     };
                     let before = out.fetch_add(buf.capacity(), Ordering::SeqCst);
@@ -762,5 +762,137 @@ proptest! {
         pool.clear();
         pool.set_max_outstanding_bytes(limit / 512 * 512).unwrap();
         assert_all_is_home(&pool, limit / 512 * 512);
+    }
+}
+
+// ---- readers ----
+
+#[cfg(feature = "tokio")]
+mod readers {
+    use super::*;
+    use tierpool::tokio::{Framing, PooledChunks, PooledReader, copy_bidirectional};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    fn current_thread() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+    }
+
+    fn framing() -> Framing {
+        Framing::length_field().bytes(2).build().unwrap()
+    }
+
+    #[test]
+    fn a_reader_without_bytes_waits_for_its_turn() {
+        let pool = pool_of(8192);
+        current_thread().block_on(async {
+            let held = pool.try_get(8192).unwrap();
+            let mut frames = PooledReader::new(&pool, framing(), &b"\0\x03one\0\x03two"[..]);
+            let mut chunks = PooledChunks::new(&pool, &b"chunk"[..]);
+            tokio::select! {
+                biased;
+                frame = frames.next_frame() => panic!("{frame:?}"),
+                chunk = chunks.next_chunk() => panic!("{chunk:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+            drop(held);
+            // The frames' turn comes first, and their buffer is out until they are dropped.
+            let one = frames.next_frame().await.unwrap().unwrap();
+            tokio::select! {
+                biased;
+                chunk = chunks.next_chunk() => panic!("{chunk:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+            let two = frames.next_frame().await.unwrap().unwrap();
+            assert_eq!((&one[..], &two[..]), (&b"one"[..], &b"two"[..]));
+            drop((one, two));
+            assert_eq!(chunks.next_chunk().await.unwrap().unwrap(), "chunk");
+            assert!(frames.next_frame().await.is_none());
+        });
+        assert_all_is_home(&pool, 8192);
+    }
+
+    #[test]
+    fn a_reader_that_is_dropped_while_it_waits_leaves_the_queue() {
+        let pool = pool_of(8192);
+        let held = pool.try_get(512).unwrap();
+        let mut frames = PooledReader::new(&pool, framing(), &b"\0\x03one"[..]);
+        {
+            let mut next = pin!(frames.next_frame());
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(next.as_mut().poll(&mut context).is_pending());
+        }
+        // Its place is kept, so that it does not begin again at the end of the queue.
+        assert_eq!(exhausted(pool.try_get(1).unwrap_err()), (512, 8192, 8192));
+        drop(frames);
+        assert_eq!(room(&pool), 8192 - 512);
+        drop(held);
+        assert_all_is_home(&pool, 8192);
+    }
+
+    #[test]
+    fn a_reader_that_holds_bytes_goes_above_the_limit() {
+        let pool = pool_of(8192);
+        current_thread().block_on(async {
+            let (mut client, server) = duplex(64 << 10);
+            let mut frames = PooledReader::new(&pool, framing(), server).buffer_bytes(1);
+            client.write_all(b"\x1f\x40").await.unwrap();
+            client.write_all(&[7; 100]).await.unwrap();
+            let pending = tokio::select! {
+                biased;
+                frame = frames.next_frame() => panic!("{frame:?}"),
+                () = tokio::task::yield_now() => pool.stats().total.outstanding,
+            };
+            assert_eq!(pending, 1);
+            let held = pool.get(8192);
+            client.write_all(&[7; 7900]).await.unwrap();
+            let frame = frames.next_frame().await.unwrap().unwrap();
+            assert_eq!(frame, [7; 8000]);
+            drop((held, frame));
+        });
+        assert_all_is_home(&pool, 8192);
+    }
+
+    #[test]
+    fn copies_go_on_under_a_limit_of_one_buffer() {
+        let pool = pool_of(8192);
+        let message = |number: u8| vec![number; 200_000];
+        current_thread().block_on(async {
+            let mut tasks = Vec::new();
+            for number in 0..20 {
+                let ((client, mut near), (mut far, server)) = (duplex(1000), duplex(1000));
+                let pool = pool.clone();
+                tasks.push(tokio::spawn(async move {
+                    let (mut client_reads, mut client_writes) = tokio::io::split(client);
+                    let (mut server_reads, mut server_writes) = tokio::io::split(server);
+                    let (sent, mut got) = (message(number), Vec::new());
+                    // The server answers each byte, so it reads only while it can write.
+                    let (copied, echoed, written, read) = tokio::join!(
+                        async {
+                            let copied = copy_bidirectional(&pool, &mut near, &mut far).await;
+                            drop((near, far));
+                            copied
+                        },
+                        async {
+                            tokio::io::copy(&mut server_reads, &mut server_writes).await?;
+                            server_writes.shutdown().await
+                        },
+                        async {
+                            client_writes.write_all(&sent).await?;
+                            client_writes.shutdown().await
+                        },
+                        client_reads.read_to_end(&mut got),
+                    );
+                    assert_eq!(copied.unwrap(), (200_000, 200_000));
+                    assert!(echoed.is_ok() && written.is_ok());
+                    assert_eq!((read.unwrap(), got), (200_000, sent));
+                }));
+            }
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        assert_all_is_home(&pool, 8192);
     }
 }

@@ -242,6 +242,25 @@ impl PooledBuf {
         }
     }
 
+    /// Returns the address of the contents, for writes to them and to the room behind them: to as many
+    /// bytes as the [capacity](bytes::BytesMut::capacity).
+    ///
+    /// It is valid while the guard is moved, until the guard is used. The pool does not see the writes,
+    /// nor which bytes they leave uninitialised. Those of the contents must stay initialised.
+    #[cfg(any(feature = "compio", feature = "monoio", feature = "tokio-uring"))]
+    pub(crate) fn lend_whole(&mut self) -> *mut u8 {
+        self.slot.forget_initialised();
+        self.note_unseen();
+        let buf = &mut self.slot.buf;
+        let len = buf.len();
+        // So that the address is one for all bytes, and not for the contents or the room alone.
+        buf.clear();
+        let start = buf.spare_capacity_mut().as_mut_ptr();
+        // SAFETY: these bytes were contents. Nothing has moved or changed them.
+        unsafe { buf.set_len(len) };
+        start.cast()
+    }
+
     /// Appends what the system writes to a room of `room` bytes, which may be uninitialised. `fill`
     /// returns how many bytes it has initialised, from the front of the room.
     #[cfg(all(unix, not(miri)))]

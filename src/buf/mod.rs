@@ -219,6 +219,19 @@ impl PooledBuf {
         })
     }
 
+    /// As [`try_acquire`](Self::try_acquire), but exceeds the limit on outstanding bytes if it must.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_acquire_above_limit(
+        home: &Arc<Inner>,
+        request: usize,
+    ) -> Result<Self, GetError> {
+        let (slot, origin) = home.try_acquire_above_limit(request)?;
+        Ok(PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        })
+    }
+
     /// As [`try_acquire`](Self::try_acquire), once the limit on outstanding bytes has room.
     #[cfg(feature = "limit")]
     pub(crate) async fn acquire_in_turn(

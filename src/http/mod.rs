@@ -8,6 +8,8 @@
 //! - To send bytes that are there, use them as they are: a [`PooledBytes`](crate::PooledBytes) is a
 //!   [`Buf`](::bytes::Buf), and so the data of a body, such as `http_body_util::Full<PooledBytes>`.
 //!
+//! See [`guide::bodies`](crate::guide::bodies) for a server that does all three.
+//!
 //! A handler that answers with the same bytes, and takes at most 1 MiB:
 //!
 //! ```

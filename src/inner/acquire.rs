@@ -133,6 +133,17 @@ impl Inner {
         self.acquire_charged(request, self.try_charge(request)?)
     }
 
+    /// As [`acquire`](Self::acquire), or an error if the heap refuses. Exceeds the limit if it must.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_acquire_above_limit(
+        self: &Arc<Self>,
+        request: usize,
+    ) -> Result<(BufferBox, BufferOrigin), GetError> {
+        let taken = self.acquire_charged(request, None)?;
+        self.charge(&taken.0);
+        Ok(taken)
+    }
+
     /// Acquires a buffer for which the limit, if there is one, is charged already.
     ///
     /// # Errors

@@ -72,6 +72,13 @@ impl Inner {
         self.acquire_charged(request, Some(charged))
     }
 
+    /// Whether a request for `request` bytes need not wait now; a hint.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_room(&self, request: usize) -> bool {
+        let limit = self.limit.as_ref();
+        limit.is_none_or(|limit| limit.has_room(self.capacity_for(request)))
+    }
+
     /// The error of a request for `request` bytes that has waited long enough.
     pub(crate) fn give_up_waiting(&self, request: usize) -> GetError {
         let limit = self.limit.as_ref().expect("only a limit lets a get wait");

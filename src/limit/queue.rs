@@ -90,7 +90,7 @@ impl Limit {
         let permits = Self::in_permits(bytes, unit);
         Limit {
             queue: Semaphore::new(permits),
-            queue_seen: Unseen::default(),
+            queue_seen: Unseen::new(),
             unit,
             limit: AtomicUsize::new(permits),
             debt: AtomicUsize::new(0),
@@ -167,6 +167,12 @@ impl Limit {
             outstanding: self.charged(),
             limit: self.bytes(),
         }
+    }
+
+    /// Whether there is room for `bytes`; a hint.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.permits(bytes) <= self.queue().available_permits()
     }
 
     /// Charges `bytes` if there is room and no request waits.
@@ -322,7 +328,7 @@ impl Limit {
                 continue;
             }
             self.queue().add_permits(rest);
-            fence(Ordering::SeqCst); // as above, for the permits just added
+            fence(Ordering::SeqCst); // SeqCst: as above, for the permits just added
         }
     }
 
@@ -344,7 +350,7 @@ impl Limit {
     }
 
     /// Whether nothing is charged.
-    #[cfg(test)]
+    #[cfg(all(test, any(loom, shuttle)))]
     pub(crate) fn is_free(&self) -> bool {
         // Relaxed: read when all threads have ended.
         let (limit, debt) = (

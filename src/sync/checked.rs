@@ -26,11 +26,14 @@ pub(crate) const MODELLED: bool = true;
 /// Before each of them comes a [`step`](Self::step): there the checker may run another thread. The
 /// steps are ordered as the operations are.
 #[cfg(feature = "limit")]
-#[derive(Default)]
 pub(crate) struct Unseen(AtomicUsize);
 
 #[cfg(feature = "limit")]
 impl Unseen {
+    pub(crate) fn new() -> Self {
+        Unseen(AtomicUsize::new(0))
+    }
+
     pub(crate) fn step(&self) {
         // AcqRel: orders the accesses around the steps, as the operations do.
         self.0.fetch_add(1, Ordering::AcqRel);

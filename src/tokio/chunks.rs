@@ -1,5 +1,6 @@
 //! A reader of chunks that holds a buffer only during a read.
 
+use super::turn::Turn;
 use super::{cut, poll_read_new};
 use crate::buf::PooledBytes;
 use crate::io::SIZE_DEFAULT;
@@ -44,6 +45,7 @@ pub struct PooledChunks<R> {
     pool: Pool,
     size: usize,
     copy_below: usize,
+    turn: Turn,
     ended: bool,
     inner: R,
 }
@@ -55,6 +57,7 @@ impl<R> PooledChunks<R> {
             pool: pool.clone(),
             size: SIZE_DEFAULT,
             copy_below: 0,
+            turn: Turn::default(),
             ended: false,
             inner,
         }
@@ -131,8 +134,8 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
         cx: &mut Context<'_>,
         size: usize,
     ) -> Poll<io::Result<Option<PooledBytes>>> {
-        let Some(mut buf) = ready!(poll_read_new(&self.pool, size, &mut self.inner, cx, size))?
-        else {
+        let read = poll_read_new(&self.pool, &mut self.turn, size, &mut self.inner, cx, size);
+        let Some(mut buf) = ready!(read)? else {
             return Poll::Ready(Ok(None));
         };
         let read = buf.len();

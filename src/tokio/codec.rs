@@ -1,6 +1,7 @@
 //! A reader of the frames that a decoder of `tokio_util` cuts, which gives its buffer back when it is empty.
 
-use super::make_room;
+use super::poll_room;
+use super::turn::Turn;
 use crate::buf::PooledBuf;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -87,6 +88,7 @@ pub struct PooledFramedRead<R, D> {
     /// Between two calls, it may be empty while parts of it are in use.
     buf: Option<PooledBuf>,
     stage: Stage,
+    turn: Turn,
     inner: R,
     decoder: D,
 }
@@ -110,6 +112,7 @@ impl<R, D> PooledFramedRead<R, D> {
             size: SIZE_DEFAULT,
             buf: None,
             stage: Stage::Reading,
+            turn: Turn::default(),
             inner,
             decoder,
         }
@@ -237,7 +240,15 @@ impl<R: AsyncRead + Unpin, D: Decoder> PooledFramedRead<R, D> {
             empty.try_reclaim_all();
         }
         let was_used = self.buf.is_some();
-        make_room(&self.pool, &mut self.buf, self.size, 1, usize::MAX)?;
+        let room = (1, usize::MAX);
+        ready!(poll_room(
+            &self.pool,
+            &mut self.turn,
+            &mut self.buf,
+            self.size,
+            room,
+            cx
+        ))?;
         let buf = self.buf.as_mut().expect("it has room");
         let read = buf.poll_read_from(&mut self.inner, cx, usize::MAX);
         match self.buf.take_if(|buf| buf.is_empty()) {

@@ -1,6 +1,7 @@
 //! Copies bytes between streams, and holds a buffer only while there are bytes in it.
 
 use super::poll_read_new;
+use super::turn::Turn;
 use crate::buf::PooledBuf;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -154,8 +155,11 @@ where
     let mut a_to_b = Direction::new(pool, a_to_b_size);
     let mut b_to_a = Direction::new(pool, b_to_a_size);
     future::poll_fn(|cx| {
-        // Both, whatever comes of the first.
+        // Both, whatever comes of the first. The peer may read the bytes of one direction only after
+        // those of the other.
+        a_to_b.turn.holds_bytes = b_to_a.buf.is_some();
         let there = a_to_b.poll_to_shutdown(cx, a, b)?;
+        b_to_a.turn.holds_bytes = a_to_b.buf.is_some();
         let back = b_to_a.poll_to_shutdown(cx, b, a)?;
         Poll::Ready(Ok((ready!(there), ready!(back))))
     })
@@ -178,6 +182,7 @@ struct Direction<'a> {
     pool: &'a Pool,
     size: usize,
     stage: Stage,
+    turn: Turn,
     /// Never without unwritten bytes between two polls.
     buf: Option<PooledBuf>,
     /// Bytes of the buffer that are written.
@@ -195,6 +200,7 @@ impl<'a> Direction<'a> {
             pool,
             size: size.max(1),
             stage: Stage::Copying,
+            turn: Turn::default(),
             buf: None,
             written: 0,
             copied: 0,
@@ -286,7 +292,7 @@ impl<'a> Direction<'a> {
     where
         R: AsyncRead + Unpin + ?Sized,
     {
-        let read = poll_read_new(self.pool, self.size, reader, cx, usize::MAX);
+        let read = poll_read_new(self.pool, &mut self.turn, self.size, reader, cx, usize::MAX);
         self.buf = ready!(read)?;
         self.written = 0;
         Poll::Ready(Ok(self.buf.is_some()))

@@ -45,6 +45,7 @@ mod copy;
 mod error;
 mod framing;
 mod reader;
+mod turn;
 mod write;
 
 pub use chunks::PooledChunks;
@@ -62,19 +63,21 @@ use crate::pool::Pool;
 use ::bytes::Buf;
 use ::tokio::io::AsyncRead;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use turn::{Turn, get_above_limit};
 
 /// Takes a buffer and reads once, at most `most` bytes. Returns the buffer, or `None` at the source's end.
 ///
 /// Holds no buffer while the source has no bytes.
 fn poll_read_new<R: AsyncRead + Unpin + ?Sized>(
     pool: &Pool,
+    turn: &mut Turn,
     size: usize,
     source: &mut R,
     cx: &mut Context<'_>,
     most: usize,
 ) -> Poll<io::Result<Option<PooledBuf>>> {
-    let mut buf = pool.try_get(size)?;
+    let mut buf = ready!(turn.poll_get(pool, size, cx))?;
     match buf.poll_read_from(source, cx, most) {
         Poll::Ready(Ok(1..)) => Poll::Ready(Ok(Some(buf))),
         nothing => {
@@ -88,27 +91,30 @@ fn poll_read_new<R: AsyncRead + Unpin + ?Sized>(
 /// `usual` bytes, or more for more contents.
 ///
 /// Not with `try_reserve`: after one large frame, all buffers that follow would be as large.
-fn make_room(
+fn poll_room(
     pool: &Pool,
+    turn: &mut Turn,
     buf: &mut Option<PooledBuf>,
     usual: usize,
-    least: usize,
-    most: usize,
-) -> Result<(), GetError> {
+    (least, most): (usize, usize),
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), GetError>> {
+    let Some(full) = buf else {
+        *buf = Some(ready!(turn.poll_get(pool, least.max(usual), cx))?);
+        return Poll::Ready(Ok(()));
+    };
     // A quarter: a read of a few bytes costs a system call as well.
     let room = least.max(most.min(usual / 4));
-    let bytes = buf.as_deref().map_or(&[][..], |buf| buf);
-    let spare = buf.as_ref().map_or(0, |buf| buf.capacity() - buf.len());
-    if spare >= room {
-        return Ok(());
+    if full.capacity() - full.len() >= room {
+        return Poll::Ready(Ok(()));
     }
     // As many bytes again, so that each byte is copied a few times at most.
-    let room = room.max(most.min(bytes.len()));
-    let size = bytes.len().saturating_add(room).max(usual);
-    let mut larger = pool.try_get(size)?;
-    larger.extend_from_slice(bytes);
-    *buf = Some(larger);
-    Ok(())
+    let room = room.max(most.min(full.len()));
+    let size = full.len().saturating_add(room).max(usual);
+    let mut larger = get_above_limit(pool, size)?;
+    larger.extend_from_slice(full);
+    *full = larger;
+    Poll::Ready(Ok(()))
 }
 
 /// Cuts the first `len` bytes off. Copies them if they are fewer than `copy_below`.
@@ -121,7 +127,7 @@ fn cut(
     if len == 0 || len >= copy_below {
         return Ok(buf.split_to(len));
     }
-    let mut copy = pool.try_get(len)?;
+    let mut copy = get_above_limit(pool, len)?;
     copy.extend_from_slice(&buf[..len]);
     buf.advance(len);
     Ok(copy.freeze())

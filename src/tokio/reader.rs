@@ -2,7 +2,8 @@
 
 use super::error::FrameError;
 use super::framing::{Found, Framing};
-use super::{cut, make_room};
+use super::turn::Turn;
+use super::{cut, poll_room};
 use crate::buf::{PooledBuf, PooledBytes};
 use crate::error::GetError;
 use crate::io::SIZE_DEFAULT;
@@ -79,6 +80,7 @@ pub struct PooledReader<R> {
     searched: usize,
     /// Of a frame that is not complete: dropped from the buffer.
     head: Option<Head>,
+    turn: Turn,
     ended: bool,
     inner: R,
 }
@@ -103,6 +105,7 @@ impl<R> PooledReader<R> {
             buf: None,
             searched: 0,
             head: None,
+            turn: Turn::default(),
             ended: false,
             inner,
         }
@@ -279,7 +282,15 @@ impl<R: AsyncRead + Unpin> PooledReader<R> {
         least: usize,
         most: usize,
     ) -> Poll<Result<usize, FrameError>> {
-        make_room(&self.pool, &mut self.buf, self.size, least, most)?;
+        let room = (least, most);
+        ready!(poll_room(
+            &self.pool,
+            &mut self.turn,
+            &mut self.buf,
+            self.size,
+            room,
+            cx
+        ))?;
         let buf = self.buf.as_mut().expect("it has room");
         let read = buf.poll_read_from(&mut self.inner, cx, usize::MAX);
         if let Some(unused) = self.buf.take_if(|buf| buf.is_empty()) {
