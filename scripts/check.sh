@@ -47,7 +47,9 @@ cargo fetch --locked
 cargo fetch --locked --manifest-path fuzz/Cargo.toml
 run cargo deny --locked --offline --workspace check --hide-inclusion-graph bans licenses sources
 run cargo deny --locked --offline --manifest-path fuzz/Cargo.toml check --hide-inclusion-graph bans licenses sources
-run cargo hack clippy --locked --workspace --feature-powerset --all-targets -- -D warnings
+# Each feature, none, and all; and those together that use one another.
+run cargo hack clippy --locked --workspace --each-feature --all-targets -- -D warnings
+run cargo hack clippy --locked --package tierpool --feature-powerset --depth 2 --include-features http-body,serde,tokio --all-targets -- -D warnings
 # As in a release, without debug assertions. The dependencies are those built above.
 run cargo clippy --locked --all-features --config profile.dev.package.tierpool.debug-assertions=false -- -D warnings
 run scripts/api.sh
@@ -58,14 +60,14 @@ timeout 1800 $test_command
 
 # Each example asserts its claims.
 for example in examples/*.rs; do
-    run cargo run --locked --release --example "$(basename "$example" .rs)"
+    run cargo run --locked --release --all-features --example "$(basename "$example" .rs)"
 done
 
 # The lab. A program fails if an answer is wrong or missing, or if a buffer is not dropped.
 run cargo test --locked --release -p tierpool-lab --lib
 step "the main job, for a moment: $main_job"
 $main_job -- --quick
-for program in http_files log_pipeline proxy udp_fanout; do
+for program in http_files limits log_pipeline proxy udp_fanout; do
     run timeout 120 cargo run --locked --release -p tierpool-lab --bin "$program" -- --quick
 done
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The table of docs/benchmarks.md, "Programs": scripts/programs.sh [ROUNDS [SECONDS [RECORD]]]
 #
-# Runs five programs with plain buffers, under three heaps, and with the pool, under two. In each
+# Runs six programs with plain buffers, under three heaps, and with the pool, under two. In each
 # round every variant runs once, in turn, so that a slow minute of the machine affects all variants.
 # The table has the medians of the rounds, and the allocations of a separate run. By default 7 rounds
 # of 2 s: a quarter of an hour. RECORD is a CSV file that gets a line for each measurement.
@@ -48,7 +48,7 @@ heap libjemalloc.so libjemalloc2 plain
 lines=$(mktemp)
 trap 'rm "$lines"' EXIT
 table='' words=''
-for program in frames http_files log_pipeline proxy udp_fanout; do
+for program in frames http_files limits log_pipeline proxy udp_fanout; do
     echo "$program" >&2
     result=$("$programs/$program" --rounds "$rounds" --seconds "$seconds" --rest 10 \
         --record "$lines" "${variants[@]}")

@@ -2,7 +2,7 @@
 //!
 //! Owns the defaults. Holds no running state.
 
-use crate::config::{self, Calibrating, Config, Hook};
+use crate::config::{self, Calibrating, Config, Hook, LeastBudget};
 use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
 use crate::pool::{Freed, Pool};
@@ -64,6 +64,7 @@ pub struct Builder {
     retain_bytes: Option<usize>,
     /// Sizes and counts, one pair for each call.
     keep_idle: Vec<(usize, usize)>,
+    max_outstanding_bytes: Option<usize>,
     max_per_class: usize,
     thread_cache_bytes: usize,
     trim_interval: Option<Duration>,
@@ -92,6 +93,7 @@ impl Default for Builder {
             classes: None,
             retain_bytes: None,
             keep_idle: Vec::new(),
+            max_outstanding_bytes: None,
             max_per_class: UNLIMITED,
             thread_cache_bytes: THREAD_CACHE_BYTES_DEFAULT,
             trim_interval: Some(TRIM_INTERVAL_DEFAULT),
@@ -239,6 +241,59 @@ impl Builder {
     /// ```
     pub fn keep_idle(mut self, size: usize, count: usize) -> Self {
         self.keep_idle.push((size, count));
+        self
+    }
+
+    /// Limits the bytes of capacity that are outstanding: in guards, frozen bytes and parts.
+    ///
+    /// Default: no limit. Needs the feature `limit`.
+    ///
+    /// | call | where the limit is reached |
+    /// |---|---|
+    /// | [`try_get`](Pool::try_get), [`try_reserve`](crate::PooledBuf::try_reserve) | returns [`GetError::Exhausted`](crate::GetError::Exhausted) |
+    /// | [`get_timeout`](Pool::get_timeout) | blocks the thread until there is room |
+    /// | [`get_async`](Pool::get_async) | waits until there is room, under any runtime |
+    /// | [`get`](Pool::get) and the like, `adopt`, growth | **exceeds the limit** |
+    ///
+    /// `get` never blocks, so no thread can wait for a buffer that it holds itself. What it exceeds the
+    /// limit by is a debt: no one who waits gets a buffer before it is paid by buffers that come home.
+    ///
+    /// Those who wait are served in the order in which they came. A small request does not overtake a
+    /// large one. A buffer counts by its capacity, so a request counts as its size class. It counts until
+    /// its memory is idle, freed or [detached](crate::PooledBuf::detach).
+    ///
+    /// A task that waits for a second buffer while it holds one may wait for ever, if all others do the
+    /// same. Take the second one with `get`, or take one that is large enough. See
+    /// [`guide::limits`](crate::guide::limits).
+    ///
+    /// # Cost
+    ///
+    /// A get and its drop take 50 to 100 ns more. They do not take the fast path, and they write a count
+    /// that all threads share. Above 4 GiB, the limit counts in steps of 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) refuses a limit below the smallest size class.
+    ///
+    /// ```
+    /// use tierpool::{GetError, Pool};
+    ///
+    /// let pool = Pool::builder().max_outstanding_bytes(8192).build()?;
+    /// let _one = pool.try_get(4096)?;
+    /// let mut two = pool.try_get(4096)?;
+    /// two.extend_from_slice(b"message");
+    /// let part = two.split_to(1);
+    /// drop(two); // but its memory is not home
+    /// let refused = pool.try_get(1).unwrap_err();
+    /// assert!(matches!(refused, GetError::Exhausted { outstanding: 8192, .. }));
+    /// drop(part);
+    /// assert!(pool.try_get(1).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "limit")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "limit")))]
+    pub fn max_outstanding_bytes(mut self, bytes: usize) -> Self {
+        self.max_outstanding_bytes = Some(bytes);
         self
     }
 
@@ -738,7 +793,18 @@ impl Builder {
                 SizeClasses::doubling(min, max)?
             }
         };
-        let retain_bytes = self.budget(&classes)?;
+        let retain_bytes = self.retain_bytes.unwrap_or_else(|| {
+            let largest = classes.max().saturating_mul(RETAIN_LARGEST_DEFAULT);
+            RETAIN_BYTES_DEFAULT.max(largest)
+        });
+        let (field, is_default) = self.largest_comes_from();
+        let mut least_budget = LeastBudget {
+            largest: classes.max(),
+            field,
+            is_default,
+            kept_idle: 0,
+        };
+        least_budget.check(retain_bytes)?;
         for (field, interval) in [
             (self.interval_set_by, self.trim_interval),
             ("calibrate_interval", self.calibrate_interval),
@@ -768,7 +834,11 @@ impl Builder {
             true => (interval, None),
             false => (None, interval),
         };
-        let keep_idle = self.idle_by_class(&classes, retain_bytes)?;
+        if let Some(bytes) = self.max_outstanding_bytes {
+            config::check_outstanding(bytes, &classes)?;
+        }
+        let keep_idle = self.idle_by_class(&classes)?;
+        least_budget.kept_idle = self.kept_idle_bytes(&classes, &keep_idle, retain_bytes)?;
         let kept_idle = classes.iter().filter(|class| keep_idle[class.get()] > 0);
         let kept_idle = kept_idle.collect();
         let limits = Limits {
@@ -803,36 +873,13 @@ impl Builder {
             // A pool that wipes has zeros for each room.
             reuse_initialised: self.reuse_initialised && !self.zero_on_return,
             compact_below: self.compact_below,
+            outstanding: self.max_outstanding_bytes,
+            least_budget,
         })
     }
 
-    /// The budget in bytes. It holds a buffer of the largest class, or nothing at all.
-    fn budget(&self, classes: &SizeClasses) -> Result<usize, ConfigError> {
-        let largest = classes.max();
-        match self.retain_bytes {
-            None => {
-                let largest = largest.saturating_mul(RETAIN_LARGEST_DEFAULT);
-                Ok(RETAIN_BYTES_DEFAULT.max(largest))
-            }
-            Some(retain_bytes) if 0 < retain_bytes && retain_bytes < largest => {
-                let (field, is_default) = self.largest_comes_from();
-                Err(ConfigError::RetainBelowLargest {
-                    retain_bytes,
-                    field,
-                    largest,
-                    is_default,
-                })
-            }
-            Some(retain_bytes) => Ok(retain_bytes),
-        }
-    }
-
     /// How many buffers of each class are to be kept idle.
-    fn idle_by_class(
-        &self,
-        classes: &SizeClasses,
-        retain_bytes: usize,
-    ) -> Result<Vec<usize>, ConfigError> {
+    fn idle_by_class(&self, classes: &SizeClasses) -> Result<Vec<usize>, ConfigError> {
         let mut counts = vec![0_usize; classes.capacities().len()];
         for &(size, count) in &self.keep_idle {
             let Some(sum) = counts.get_mut(classes.for_request(size).get()) else {
@@ -846,8 +893,18 @@ impl Builder {
             };
             *sum = sum.saturating_add(count);
         }
+        Ok(counts)
+    }
+
+    /// The capacity of all buffers that are to be kept idle: `counts` of each class.
+    fn kept_idle_bytes(
+        &self,
+        classes: &SizeClasses,
+        counts: &[usize],
+        retain_bytes: usize,
+    ) -> Result<usize, ConfigError> {
         let mut bytes = 0_usize;
-        for (&capacity, &count) in classes.capacities().iter().zip(&counts) {
+        for (&capacity, &count) in classes.capacities().iter().zip(counts) {
             if count > self.max_per_class {
                 return Err(ConfigError::KeepIdleAbovePerClass {
                     capacity,
@@ -871,7 +928,7 @@ impl Builder {
                 is_default: self.retain_bytes.is_none(),
             });
         }
-        Ok(counts)
+        Ok(bytes)
     }
 
     /// The option that sets the largest class, and whether it does so by its default.

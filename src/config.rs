@@ -3,6 +3,7 @@
 //! Owns the limits and their reasons. Knows nothing of `Builder`'s options.
 
 use crate::engine::{CACHE_ROUNDS, ClassIndex, ClassLimits, Freed, Limits};
+use crate::error::ConfigError;
 use crate::sizing::profile::Profile;
 use crate::sizing::size_class::SizeClasses;
 use std::fmt;
@@ -23,6 +24,16 @@ pub(crate) struct Config {
     pub(crate) zero_on_return: bool,
     pub(crate) reuse_initialised: bool,
     pub(crate) compact_below: u8,
+    /// The most bytes that may be outstanding; `None` if there is no limit.
+    pub(crate) outstanding: Option<usize>,
+    pub(crate) least_budget: LeastBudget,
+}
+
+impl Config {
+    /// Whether gets and drops may take the fast path, which neither wipes nor knows of a limit.
+    pub(crate) fn is_quick(&self) -> bool {
+        !self.zero_on_return && self.outstanding.is_none()
+    }
 }
 
 /// The program's own code, which receives the freed buffers and bytes of a trim.
@@ -76,6 +87,59 @@ const CACHE_BYTES_MAX: usize = 512 * 1024;
 ///
 /// 512 KiB: giving that many pages back takes 0.05 to 0.2 ms, if they were written to.
 pub(crate) const PIECE_BYTES: usize = 512 << 10;
+
+/// What each budget of a pool must hold, if it is not 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeastBudget {
+    /// The largest class's capacity.
+    pub(crate) largest: usize,
+    /// The option that sets the largest class.
+    pub(crate) field: &'static str,
+    /// Whether that is the default of `field`.
+    pub(crate) is_default: bool,
+    /// The capacity of all buffers that are kept idle.
+    pub(crate) kept_idle: usize,
+}
+
+impl LeastBudget {
+    /// # Errors
+    ///
+    /// - If the budget is not 0 and below the largest class, or below what is kept idle.
+    pub(crate) fn check(&self, retain_bytes: usize) -> Result<(), ConfigError> {
+        if 0 < retain_bytes && retain_bytes < self.largest {
+            return Err(ConfigError::RetainBelowLargest {
+                retain_bytes,
+                field: self.field,
+                largest: self.largest,
+                is_default: self.is_default,
+            });
+        }
+        if retain_bytes < self.kept_idle {
+            return Err(ConfigError::KeepIdleAboveRetain {
+                bytes: self.kept_idle,
+                retain_bytes,
+                is_default: false,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Checks a limit on outstanding bytes.
+///
+/// # Errors
+///
+/// - If it is below the smallest size class.
+pub(crate) fn check_outstanding(bytes: usize, classes: &SizeClasses) -> Result<(), ConfigError> {
+    let smallest = classes.capacities()[0];
+    match bytes < smallest {
+        true => Err(ConfigError::OutstandingBelowSmallest {
+            max_outstanding_bytes: bytes,
+            smallest,
+        }),
+        false => Ok(()),
+    }
+}
 
 /// The limits for buffers without a size class: the levels hold none.
 const NOTHING: ClassLimits = ClassLimits {

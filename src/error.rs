@@ -131,6 +131,16 @@ pub enum ConfigError {
         /// How many buffers of it are to be kept idle.
         count: usize,
     },
+    /// `max_outstanding_bytes` is below the smallest size class: no buffer could ever be taken.
+    #[non_exhaustive]
+    OutstandingBelowSmallest {
+        /// `max_outstanding_bytes`.
+        max_outstanding_bytes: usize,
+        /// The smallest class's capacity in bytes.
+        smallest: usize,
+    },
+    /// The pool was built without `max_outstanding_bytes`, so there is no limit to change.
+    NoLimit,
     /// An interval is 0.
     #[non_exhaustive]
     ZeroInterval {
@@ -281,6 +291,21 @@ impl fmt::Display for ConfigError {
                 "keep_idle ({} of {}): the heap has no room for them; keep fewer idle",
                 counted(*count as u64, "buffer"),
                 Exact(*capacity)
+            ),
+            Self::OutstandingBelowSmallest {
+                max_outstanding_bytes,
+                smallest,
+            } => write!(
+                f,
+                "max_outstanding_bytes ({}) is below the smallest size class ({}): no buffer could \
+                 ever be taken; raise max_outstanding_bytes to {1} or more, or lower min_size",
+                Exact(*max_outstanding_bytes),
+                Exact(*smallest)
+            ),
+            Self::NoLimit => write!(
+                f,
+                "max_outstanding_bytes is not set: the pool counts nothing towards a limit; build \
+                 it with max_outstanding_bytes"
             ),
             Self::ZeroInterval { field } => {
                 let without = match *field {
@@ -453,6 +478,32 @@ pub enum GetError {
         /// The size asked for, in bytes. For `try_reserve`, it includes the contents.
         size: usize,
     },
+    /// Too many bytes are outstanding, or promised to those who wait.
+    ///
+    /// Only of a pool with a limit: `Builder::max_outstanding_bytes`, of the feature `limit`.
+    #[non_exhaustive]
+    Exhausted {
+        /// The capacity asked for, in bytes: that of the size class.
+        asked: usize,
+        /// The bytes that were outstanding or promised.
+        outstanding: usize,
+        /// `max_outstanding_bytes`.
+        limit: usize,
+    },
+    /// The buffer is larger than all that may be outstanding. It never helps to wait.
+    ///
+    /// Only of a pool with a limit.
+    #[non_exhaustive]
+    AboveLimit {
+        /// The capacity asked for, in bytes: that of the size class.
+        asked: usize,
+        /// `max_outstanding_bytes`.
+        limit: usize,
+    },
+    /// The queue of gets that wait was closed, by `Pool::close_queue`.
+    ///
+    /// Only of a pool with a limit.
+    Closed,
 }
 
 impl fmt::Display for GetError {
@@ -469,6 +520,31 @@ impl fmt::Display for GetError {
                 "the heap has no room for a buffer of {}; ask for less, or free memory first",
                 Exact(*size)
             ),
+            Self::Exhausted {
+                asked,
+                outstanding,
+                limit,
+            } => write!(
+                f,
+                "a buffer of {} does not fit beside the {} that are outstanding, below \
+                 max_outstanding_bytes ({}); drop other buffers first, or wait with get_async or \
+                 get_timeout",
+                Exact(*asked),
+                Exact(*outstanding),
+                Exact(*limit)
+            ),
+            Self::AboveLimit { asked, limit } => write!(
+                f,
+                "a buffer of {} is above max_outstanding_bytes ({}): no wait makes room for it; \
+                 ask for less, or raise max_outstanding_bytes",
+                Exact(*asked),
+                Exact(*limit)
+            ),
+            Self::Closed => write!(
+                f,
+                "the queue for buffers is closed: close_queue was called; end the work that needs \
+                 the buffer"
+            ),
         }
     }
 }
@@ -476,14 +552,22 @@ impl fmt::Display for GetError {
 impl Error for GetError {}
 
 impl From<GetError> for io::Error {
-    /// [`TooLarge`](GetError::TooLarge) becomes [`InvalidInput`](io::ErrorKind::InvalidInput), and
-    /// [`OutOfMemory`](GetError::OutOfMemory) becomes [`OutOfMemory`](io::ErrorKind::OutOfMemory).
+    /// | error | kind |
+    /// |---|---|
+    /// | [`TooLarge`](GetError::TooLarge) | [`InvalidInput`](io::ErrorKind::InvalidInput) |
+    /// | [`OutOfMemory`](GetError::OutOfMemory) | [`OutOfMemory`](io::ErrorKind::OutOfMemory) |
+    /// | [`Exhausted`](GetError::Exhausted), [`AboveLimit`](GetError::AboveLimit) | [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) |
+    /// | [`Closed`](GetError::Closed) | [`BrokenPipe`](io::ErrorKind::BrokenPipe) |
     ///
     /// Allocates a few words, and ends the process if the heap has none.
     fn from(error: GetError) -> io::Error {
         let kind = match error {
             GetError::TooLarge { .. } => io::ErrorKind::InvalidInput,
             GetError::OutOfMemory { .. } => io::ErrorKind::OutOfMemory,
+            GetError::Exhausted { .. } | GetError::AboveLimit { .. } => {
+                io::ErrorKind::QuotaExceeded
+            }
+            GetError::Closed => io::ErrorKind::BrokenPipe,
         };
         io::Error::new(kind, error)
     }

@@ -38,7 +38,7 @@ fn came_back(counts: &Counts) -> u64 {
     counts.returns.saturating_add(counts.discards.total())
 }
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 15] = [
     Rule {
         counter: "budget_bytes",
         shows: |stats| (stats.budget_bytes == 0).then(|| String::from("0 B")),
@@ -121,6 +121,22 @@ const RULES: [Rule; 13] = [
         meaning: "most buffers that were taken are still out",
         remedy: "look for guards or parts that live too long; a part keeps its whole buffer: copy a \
                  part that is stored (`Pool::copy_from_slice`), or use `PooledBuf::freeze_compact`",
+    },
+    Rule {
+        counter: "waits",
+        shows: |stats| share(stats.waits, stats.total.gets, 10),
+        meaning: "gets waited until other buffers came home: the limit on outstanding bytes was reached",
+        remedy: "raise `Builder::max_outstanding_bytes`, ask for smaller buffers, or drop them earlier",
+    },
+    Rule {
+        counter: "refusals",
+        shows: |stats| {
+            let asked = stats.total.gets.saturating_add(stats.refusals);
+            share(stats.refusals, asked, 1)
+        },
+        meaning: "the limit on outstanding bytes refused gets",
+        remedy: "raise `Builder::max_outstanding_bytes`, or wait with `Pool::get_async` or \
+                 `Pool::get_timeout`",
     },
     Rule {
         counter: "retained_bytes",
@@ -277,6 +293,8 @@ pub(crate) mod tests {
                 (stats.total.trimmed, stats.total.misses) = (101, 51);
             }),
             ("outstanding", |stats| stats.total.returns = 499),
+            ("waits", |stats| stats.waits = 101),
+            ("refusals", |stats| stats.refusals = 11),
             ("retained_bytes", |stats| {
                 stats.total.retained_bytes = stats.budget_bytes / 100 * 91;
             }),

@@ -4,8 +4,12 @@
 //! |---|---|
 //! | [`getting_started`] | How do I write a server with it? |
 //! | [`frames`] | How do I share parts of a buffer, and what keeps it out? |
+//! | [`framing`] | Which reader fits my protocol? |
+//! | [`bodies`] | How do I stream HTTP bodies? |
+//! | [`io_uring`] | How do I use guards with an io_uring runtime? |
 //! | [`size_classes`] | Which size classes do I set? |
 //! | [`options`] | What do the limits mean together, for N threads? |
+//! | [`limits`] | How do I bound what is in flight? |
 //! | [`threads`] | What happens with many threads, and under tokio? |
 //! | [`memory`] | Who holds memory, and when does it go back? |
 //! | [`learned_sizes`] | Which sizes does the pool learn, and what for? |
@@ -27,15 +31,54 @@ pub mod getting_started {}
 #[doc = include_str!("../docs/guide/frames.md")]
 pub mod frames {}
 
+/// Length fields, delimiters and codecs, and limits on frames.
+#[doc = include_str!("../docs/guide/framing.md")]
+#[cfg_attr(feature = "tokio", doc = "```no_run")]
+#[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+#[doc = include_str!("../examples/framed_server.rs")]
+#[doc = "```"]
+pub mod framing {}
+
+/// HTTP bodies that are streamed or collected, and a complete program.
+#[doc = include_str!("../docs/guide/bodies.md")]
+#[cfg_attr(all(feature = "http-body", feature = "tokio"), doc = "```no_run")]
+#[cfg_attr(not(all(feature = "http-body", feature = "tokio")), doc = "```ignore")]
+#[doc = include_str!("../examples/http_bodies.rs")]
+#[doc = "```"]
+pub mod bodies {}
+
+/// Guards and parts as buffers of io_uring runtimes, and a complete program.
+#[doc = include_str!("../docs/guide/io_uring.md")]
+#[cfg_attr(all(feature = "monoio", unix), doc = "```no_run")]
+#[cfg_attr(not(all(feature = "monoio", unix)), doc = "```ignore")]
+#[doc = include_str!("../examples/io_uring.rs")]
+#[doc = "```"]
+pub mod io_uring {}
+
 /// How requests map to size classes, and how to choose them.
 #[doc = include_str!("../docs/guide/size_classes.md")]
 pub mod size_classes {}
 
 /// What the limits mean together, with a worked example.
 ///
+/// [limits]: crate::guide::limits
 /// [memory]: crate::guide::memory
 #[doc = include_str!("../docs/guide/options.md")]
 pub mod options {}
+
+/// A limit on outstanding bytes: shed load, or wait.
+///
+/// [options]: crate::guide::options
+/// [program]: crate::guide::limits#the-program
+#[doc = include_str!("../docs/guide/limits.md")]
+///
+/// # The program
+///
+#[cfg_attr(feature = "limit", doc = "```no_run")]
+#[cfg_attr(not(feature = "limit"), doc = "```ignore")]
+#[doc = include_str!("../examples/udp_receiver.rs")]
+/// ```
+pub mod limits {}
 
 /// Handles, thread caches, runtimes and threads that end.
 ///

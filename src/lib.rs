@@ -76,11 +76,17 @@
 //!
 //! # Features
 //!
+//! - `axum`: a guard and a part can be returned from a handler.
+//! - `codec`: with `tokio`, existing decoders of `tokio-util` read from buffers of a pool.
+//! - `compio`, `monoio`, `tokio-uring`: the owned-buffer traits of these io_uring runtimes. See
+//!   [`guide::io_uring`].
 //! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
-//!   works with the bodies of `hyper`, `axum` and others.
+//!   works with the bodies of `hyper`, `axum` and others. With `tokio` as well, it streams an
+//!   `AsyncRead` as a body.
 //! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
 //!   its parts, [`Targets`] and [`Freed`] can be serialized.
-//! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead`, without a copy.
+//! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead` without a copy. It copies between
+//!   streams with no buffer for an idle one.
 //!
 //! # Safety
 //!
@@ -94,6 +100,8 @@
 // What clippy.toml lists.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
 
+#[cfg(feature = "axum")]
+mod axum;
 mod background;
 mod backoff;
 mod buf;
@@ -108,6 +116,9 @@ pub mod guide;
 pub mod http;
 mod inner;
 pub mod io;
+mod limit;
+#[cfg(feature = "limit")]
+mod limited;
 mod pool;
 mod report;
 mod sizing;
@@ -117,6 +128,8 @@ mod system;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod units;
+#[cfg(any(feature = "compio", feature = "monoio", feature = "tokio-uring"))]
+mod uring;
 
 /// Models of the races between threads, for a checker.
 #[cfg(all(test, any(loom, shuttle)))]

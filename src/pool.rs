@@ -94,6 +94,11 @@ impl Pool {
         Ok(pool)
     }
 
+    #[cfg(any(feature = "limit", feature = "tokio"))]
+    pub(crate) fn shared(&self) -> &Arc<Inner> {
+        &self.shared
+    }
+
     /// Takes an empty buffer with room for at least `size` bytes.
     ///
     /// The buffer is of the smallest size class that holds `size`, so `get(0)` is of the smallest class.
@@ -304,6 +309,38 @@ impl Pool {
     /// ```
     pub fn clear(&self) -> Freed {
         Freed::new(self.shared.clear())
+    }
+
+    /// Sets the [budget](crate::Builder::retain_bytes) of a running pool, and returns what it freed.
+    ///
+    /// Under a lower budget, idle buffers above it are freed at once: first those that no one needed since
+    /// the last trim. Buffers that are out are freed when they come back, if the budget is full. With 0
+    /// the pool keeps nothing from now on, and with `usize::MAX` there is no budget. Buffers that are
+    /// [kept idle](crate::Builder::keep_idle) stay.
+    ///
+    /// The cost is that of two [trims](Self::trim). If the system has stopped a thread in the middle of a
+    /// get or a drop, the next trim frees what is in its caches.
+    ///
+    /// # Errors
+    ///
+    /// The budget stays as it is:
+    ///
+    /// - [`ConfigError::RetainBelowLargest`] if `bytes` is not 0 and below the largest size class.
+    /// - [`ConfigError::KeepIdleAboveRetain`] if `bytes` is below the buffers that are kept idle.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().max_size(4096).build()?;
+    /// let held: Vec<_> = (0..10).map(|_| pool.get(4096)).collect();
+    /// drop(held);
+    /// assert_eq!(pool.set_retain_bytes(16_384)?.buffers, 6);
+    /// assert_eq!(pool.stats().total.retained_bytes, 16_384);
+    /// assert!(pool.set_retain_bytes(100).is_err());
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    pub fn set_retain_bytes(&self, bytes: usize) -> Result<Freed, ConfigError> {
+        self.shared.set_budget(bytes).map(Freed::new)
     }
 
     /// Makes up to `count` idle buffers for requests of `size` bytes, and returns how many it made.

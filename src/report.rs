@@ -129,6 +129,14 @@ impl fmt::Display for Stats {
         if self.total.discards.total() > 0 {
             writeln!(f, "{}", self.total.discards)?;
         }
+        if self.limit_bytes > 0 {
+            let (waits, refusals) = (Short(self.waits), Short(self.refusals));
+            let limit = Rounded(self.limit_bytes);
+            writeln!(
+                f,
+                "limit {limit} outstanding: {waits} gets waited, {refusals} refused"
+            )?;
+        }
         write!(
             f,
             "footprint {}, {} at its peak",
@@ -241,6 +249,7 @@ mod tests {
         }
         (stats.unclassed, stats.total) = (largest(), largest());
         (stats.budget_bytes, stats.calibrations) = (u64::MAX, u64::MAX);
+        (stats.limit_bytes, stats.waits, stats.refusals) = (1000 << 50, u64::MAX, u64::MAX);
         stats.usage.capacity_bytes = u64::MAX;
         let text = stats.to_string();
         assert!(text.lines().all(|line| line.len() <= COLUMNS_MAX), "{text}");

@@ -252,6 +252,13 @@ pub struct Stats {
     /// The most bytes that the pool retains, as
     /// [`Builder::retain_bytes`](crate::Builder::retain_bytes) has set it.
     pub budget_bytes: u64,
+    /// The most bytes that may be outstanding before gets wait, as `Builder::max_outstanding_bytes` has
+    /// set it; 0 if there is no limit.
+    pub limit_bytes: u64,
+    /// How many gets waited for room under the limit.
+    pub waits: u64,
+    /// How many gets the limit refused: at once, or when they had waited long enough.
+    pub refusals: u64,
     /// How often the pool has chosen its [targets](crate::Pool::targets).
     pub calibrations: u64,
 }
@@ -262,7 +269,8 @@ pub struct Stats {
 /// it was out. It is an estimate: of the returns on the fast path, the pool looks at the first ones
 /// and then at about one in 64, at random, and each of these counts for those before it. Not counted
 /// are buffers that guards outgrew, buffers that are still out, and returns on a thread that is
-/// ending. A buffer that grew behind `DerefMut` counts with the capacity that it had before.
+/// ending. Nor are buffers that a reader of the module `tokio` took when there was nothing to read.
+/// A buffer that grew behind `DerefMut` counts with the capacity that it had before.
 ///
 /// Nothing is recorded on the fast path, so this costs nothing there.
 ///
@@ -648,6 +656,9 @@ impl Stats {
             peaks: Peaks::default(),
             usage: Usage::default(),
             budget_bytes: 0,
+            limit_bytes: 0,
+            waits: 0,
+            refusals: 0,
             calibrations: 0,
         }
     }
@@ -655,8 +666,8 @@ impl Stats {
     /// Returns the numbers of the period from an earlier snapshot of the same pool to this one.
     ///
     /// A count of events is the difference. What is there now is as in this snapshot: `outstanding`,
-    /// `outstanding_bytes`, `retained_buffers`, `retained_bytes`, `keep_idle`, `budget_bytes` and all
-    /// peaks. So of the [sums](Self#sums), only the first one holds for a period.
+    /// `outstanding_bytes`, `retained_buffers`, `retained_bytes`, `keep_idle`, `budget_bytes`,
+    /// `limit_bytes` and all peaks. So of the [sums](Self#sums), only the first one holds for a period.
     ///
     /// No difference is below 0: if `earlier` is the later one, the counts are 0. A size class that
     /// `earlier` does not have counts from the beginning. So the result means nothing if `earlier` is
@@ -692,6 +703,9 @@ impl Stats {
             peaks: self.peaks,
             usage: self.usage.since(&earlier.usage),
             budget_bytes: self.budget_bytes,
+            limit_bytes: self.limit_bytes,
+            waits: self.waits.saturating_sub(earlier.waits),
+            refusals: self.refusals.saturating_sub(earlier.refusals),
             calibrations: self.calibrations.saturating_sub(earlier.calibrations),
         }
     }

@@ -532,6 +532,66 @@ fn a_miss_of_a_pool_that_keeps_nothing_allocates_only_the_buffer() {
     assert_eq!(ledger.events().1 - before.1, buffers_and_cells - 1);
 }
 
+/// Counts allocations for 1000 frames of a codec: by `FramedRead`, and by a warm pool.
+#[cfg(feature = "codec")]
+fn of_a_codec<D>(ledger: Ledger, input: &[u8], kept: usize, decoder: D) -> (usize, usize)
+where
+    D: tokio_util::codec::Decoder + Clone + Unpin,
+{
+    use futures_core::Stream;
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+    use tierpool::tokio::PooledFramedRead;
+    use tokio_util::codec::FramedRead;
+
+    fn count<S: Stream<Item = Result<T, E>> + Unpin, T, E>(
+        ledger: Ledger,
+        kept: usize,
+        mut frames: S,
+    ) -> usize {
+        let mut alive = VecDeque::with_capacity(kept + 1);
+        let before = ledger.events().0;
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..1000 {
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut frames).poll_next(&mut cx) else {
+                panic!("1000 frames");
+            };
+            alive.push_back(frame);
+            if alive.len() > kept {
+                alive.pop_front();
+            }
+        }
+        ledger.events().0 - before
+    }
+
+    let pool = many_classes();
+    let pooled = || PooledFramedRead::new(&pool, input, decoder.clone());
+    count(ledger, kept, pooled());
+    let plain = FramedRead::new(input, decoder.clone());
+    (count(ledger, kept, plain), count(ledger, kept, pooled()))
+}
+
+#[cfg(feature = "codec")]
+#[test]
+fn a_codec_on_a_warm_pool_allocates_what_it_does_in_framed_read() {
+    use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
+    let ledger = Ledger::open();
+    let lines = [&[b'x'; 103][..], b"\n"].concat().repeat(1000);
+    let frames = [&b"\0\0\0\x64"[..], &[7; 100]].concat().repeat(1000);
+    let field = LengthDelimitedCodec::new;
+    // One for each line.
+    assert_eq!(
+        of_a_codec(ledger, &lines, 20, LinesCodec::new()),
+        (1001, 1000)
+    );
+    // Parts that are dropped before the next call.
+    assert_eq!(of_a_codec(ledger, &frames, 0, field()), (1, 0));
+    // Parts that are kept: two for each buffer of 8 KiB.
+    let (plain, pooled) = of_a_codec(ledger, &frames, 20, field());
+    assert!(pooled <= plain && plain <= 30, "{pooled}, {plain}");
+}
+
 #[test]
 fn a_pool_that_was_never_used_leaves_no_live_byte() {
     let ledger = Ledger::open();

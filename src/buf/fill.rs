@@ -6,6 +6,8 @@
 
 use super::PooledBuf;
 use crate::engine::Mark;
+#[cfg(feature = "tokio")]
+use crate::inner::Inner;
 #[cfg(all(unix, not(miri)))]
 use crate::system;
 use ::bytes::BufMut;
@@ -218,6 +220,45 @@ impl PooledBuf {
         // more than it has.
         unsafe { self.set_len(len + written) };
         Poll::Ready(Ok(written))
+    }
+
+    /// Gives an empty guard all of its room again. Returns `false` if bytes that were cut off are in use, or
+    /// if the pool cannot tell.
+    #[cfg(feature = "codec")]
+    pub(crate) fn try_reclaim_all(&mut self) -> bool {
+        debug_assert!(self.is_empty(), "it would lose its contents");
+        self.note_used();
+        !self.is_shared() && self.slot.reclaim()
+    }
+
+    /// Gives the buffer back after a read that found nothing. The pool does not learn from it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn give_back_unused(self) {
+        debug_assert!(self.is_empty(), "its use would be lost to the pool");
+        let (slot, origin) = self.into_slot();
+        match origin.has(Mark::Shared) {
+            true => Inner::release_hold(Inner::into_hold(slot, origin)),
+            false => Inner::release_unused(slot, origin),
+        }
+    }
+
+    /// Returns the address of the contents, for writes to them and to the room behind them: to as many
+    /// bytes as the [capacity](bytes::BytesMut::capacity).
+    ///
+    /// It is valid while the guard is moved, until the guard is used. The pool does not see the writes,
+    /// nor which bytes they leave uninitialised. Those of the contents must stay initialised.
+    #[cfg(any(feature = "compio", feature = "monoio", feature = "tokio-uring"))]
+    pub(crate) fn lend_whole(&mut self) -> *mut u8 {
+        self.slot.forget_initialised();
+        self.note_unseen();
+        let buf = &mut self.slot.buf;
+        let len = buf.len();
+        // So that the address is one for all bytes, and not for the contents or the room alone.
+        buf.clear();
+        let start = buf.spare_capacity_mut().as_mut_ptr();
+        // SAFETY: these bytes were contents. Nothing has moved or changed them.
+        unsafe { buf.set_len(len) };
+        start.cast()
     }
 
     /// Appends what the system writes to a room of `room` bytes, which may be uninitialised. `fill`

@@ -219,6 +219,32 @@ impl PooledBuf {
         })
     }
 
+    /// As [`try_acquire`](Self::try_acquire), but exceeds the limit on outstanding bytes if it must.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_acquire_above_limit(
+        home: &Arc<Inner>,
+        request: usize,
+    ) -> Result<Self, GetError> {
+        let (slot, origin) = home.try_acquire_above_limit(request)?;
+        Ok(PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        })
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), once the limit on outstanding bytes has room.
+    #[cfg(feature = "limit")]
+    pub(crate) async fn acquire_in_turn(
+        home: &Arc<Inner>,
+        request: usize,
+    ) -> Result<Self, GetError> {
+        let (slot, origin) = home.acquire_in_turn(request).await?;
+        Ok(PooledBuf {
+            slot: ManuallyDrop::new(slot),
+            origin,
+        })
+    }
+
     /// Takes a buffer whose contents are `len` zeros.
     pub(crate) fn acquire_zeroed(home: &Arc<Inner>, len: usize) -> Self {
         let (slot, origin) = home.acquire_zeroed(len);
@@ -233,8 +259,10 @@ impl PooledBuf {
     /// Takes in a buffer that the pool did not make.
     pub(crate) fn adopt(home: &Arc<Inner>, buf: BytesMut) -> Self {
         home.counters(home.class_of(buf.capacity())).adopted.bump();
+        let slot = BufferSlot::with_foreign(buf, Arc::clone(home));
+        home.charge(&slot);
         PooledBuf {
-            slot: ManuallyDrop::new(BufferSlot::with_foreign(buf, Arc::clone(home))),
+            slot: ManuallyDrop::new(slot),
             origin: BufferOrigin::NONE,
         }
     }
@@ -261,7 +289,11 @@ impl PooledBuf {
         let (mut slot, _) = self.into_slot();
         slot.home().counters_of(&slot).detached.bump();
         slot.forget_use(); // overwrites a probe, which may hold a secret
-        mem::take(&mut slot.buf)
+        let (home, capacity) = (Arc::clone(slot.home()), slot.capacity());
+        let buf = mem::take(&mut slot.buf);
+        drop(slot);
+        home.uncharge(capacity);
+        buf
     }
 
     /// Makes room for at least `additional` more bytes, through the pool.

@@ -6,58 +6,89 @@
 //! to level. So a get or a drop in a thread's own cache leases nothing. The retained weight is
 //! never above the leased weight, and the leased weight never above the limit.
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Hint, Ordering};
 
 /// The limit of an account that has none.
 pub(crate) const UNLIMITED: usize = usize::MAX;
 
 /// A limit, and how much of it is leased.
 pub(super) struct Account {
-    limit: usize,
+    limit: Hint,
     leased: AtomicUsize,
+    /// `false` for an account that never has a limit: it counts nothing.
+    counts: bool,
 }
 
 impl Account {
+    /// An account whose limit stays.
     pub(super) fn new(limit: usize) -> Self {
         Account {
-            limit,
-            leased: AtomicUsize::new(0),
+            counts: limit != UNLIMITED,
+            ..Account::with_variable(limit)
         }
+    }
+
+    /// An account whose limit may change, also from and to none.
+    pub(super) fn with_variable(limit: usize) -> Self {
+        Account {
+            limit: Hint::new(limit),
+            leased: AtomicUsize::new(0),
+            counts: true,
+        }
+    }
+
+    /// Sets the limit. Leases above it go on. Returns whether there are any.
+    pub(super) fn set_limit(&self, limit: usize) -> bool {
+        debug_assert!(self.counts, "nobody knows what is leased");
+        self.limit.set(limit);
+        // AcqRel: a lease comes before this in the order of changes, and is seen here, or it comes
+        // after this, and sees the new limit when it looks again.
+        self.leased.fetch_add(0, Ordering::AcqRel) > limit
     }
 
     /// Leases room for `count` items of `weight`, or for as many as fit. Returns how many that is.
     pub(super) fn lease(&self, weight: usize, count: usize) -> usize {
-        if self.limit == UNLIMITED {
-            return count; // not even counted
+        if !self.counts {
+            return count;
         }
         let mut granted = 0;
-        // Acquire: pairs with the Release in `give_back`: an item that ended is gone before another
-        // takes its place. Relaxed: if the exchange fails, no item is put anywhere.
-        let _ = self
+        // AcqRel: pairs with the Release in `give_back`: an item that ended is gone before another
+        // takes its place. Also pairs with `set_limit`. Relaxed: if the exchange fails, no item is
+        // put anywhere.
+        let before = self
             .leased
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |leased| {
-                granted = count.min((self.limit - leased) / weight);
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |leased| {
+                granted = count.min(self.limit.get().saturating_sub(leased) / weight);
                 (granted > 0).then(|| leased + granted * weight)
             });
-        granted
+        match before {
+            Ok(before) => granted - self.return_excess(before + granted * weight, weight, granted),
+            Err(_full) => 0,
+        }
+    }
+
+    /// Ends leases that were granted while the limit fell. Returns how many.
+    fn return_excess(&self, leased: usize, weight: usize, granted: usize) -> usize {
+        let excess = leased.saturating_sub(self.limit.get());
+        let ended = excess.div_ceil(weight).min(granted);
+        self.give_back(ended * weight);
+        ended
     }
 
     /// How many items of `weight` there is room for; a hint.
     pub(super) fn room_for(&self, weight: usize) -> usize {
-        // Relaxed: a hint.
-        match self.limit {
-            UNLIMITED => usize::MAX,
-            limit => (limit - self.leased.load(Ordering::Relaxed)) / weight,
-        }
+        // Relaxed: a hint. It is 0 if nothing is counted.
+        let leased = self.leased.load(Ordering::Relaxed);
+        self.limit.get().saturating_sub(leased) / weight
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.limit
+        self.limit.get()
     }
 
     /// Ends leases of `weight` in all.
     pub(super) fn give_back(&self, weight: usize) {
-        if self.limit != UNLIMITED && weight > 0 {
+        if self.counts && weight > 0 {
             // Release: see `lease`.
             let before = self.leased.fetch_sub(weight, Ordering::Release);
             debug_assert!(before >= weight, "more is given back than was leased");
@@ -66,23 +97,27 @@ impl Account {
 
     /// Whether there would be room for `weight` if enough other items were freed.
     pub(super) fn is_short_of(&self, weight: usize) -> bool {
-        // Relaxed: a hint.
+        // Relaxed: a hint. It is 0 if nothing is counted.
         let leased = self.leased.load(Ordering::Relaxed);
-        weight <= self.limit && self.limit - weight < leased // nothing is counted without a limit
+        let limit = self.limit.get();
+        weight <= limit && limit - weight < leased
     }
 
-    /// The leased weight, never less than the weight retained under it.
+    /// Whether more is leased than the limit, which has fallen.
+    pub(super) fn is_above_limit(&self) -> bool {
+        // Acquire: sees the leases that `set_limit` has seen.
+        self.leased.load(Ordering::Acquire) > self.limit.get()
+    }
+
+    /// The leased weight, never less than the weight retained under it. 0 if nothing is counted.
     pub(super) fn leased(&self) -> usize {
         // Relaxed: read for `Stats`.
-        match self.limit {
-            UNLIMITED => UNLIMITED,
-            _ => self.leased.load(Ordering::Relaxed),
-        }
+        self.leased.load(Ordering::Relaxed)
     }
 
     /// Fails if the account counts leases, and has not leased exactly this weight.
     pub(super) fn assert_leased(&self, leased: usize) {
-        if self.limit != UNLIMITED {
+        if self.counts {
             assert_eq!(
                 self.leased(),
                 leased,
@@ -114,6 +149,36 @@ mod tests {
             assert_eq!(account.lease(1, leased), leased);
             let told = account.is_short_of(weight);
             assert_eq!(told, short, "{weight} more than {leased} of {limit}");
+        }
+    }
+
+    #[test]
+    fn leases_above_a_lower_limit_go_on_and_no_others_begin() {
+        let account = Account::with_variable(UNLIMITED);
+        assert_eq!(account.lease(2, 10), 10);
+        assert!(!account.set_limit(20));
+        assert_eq!((account.lease(1, 1), account.room_for(1)), (0, 0));
+        assert!(account.set_limit(7));
+        assert!(account.is_above_limit());
+        account.give_back(14);
+        assert!(!account.is_above_limit());
+        assert_eq!((account.lease(1, 5), account.leased()), (1, 7));
+        assert!(!account.set_limit(UNLIMITED));
+        assert_eq!(account.lease(5, 3), 3);
+        account.assert_leased(22);
+    }
+
+    #[test]
+    fn a_lease_that_was_granted_while_the_limit_fell_ends() {
+        // The limit was 10 in the exchange, and is lower at the second look.
+        for (limit, ended) in [(10, 0), (9, 1), (7, 1), (6, 2), (4, 2), (0, 2)] {
+            let account = Account::with_variable(10);
+            assert_eq!(account.lease(3, 3), 3);
+            account.give_back(3);
+            account.lease(1, 4);
+            account.limit.set(limit);
+            assert_eq!(account.return_excess(10, 3, 2), ended, "{limit}");
+            assert_eq!(account.leased(), 10 - 3 * ended);
         }
     }
 }

@@ -85,6 +85,8 @@ pub(super) enum Idle {
     /// Those that no thread needed since the last trim.
     Unneeded,
     All,
+    /// As many as are above a limit that has fallen, except those that trims keep.
+    AboveLimit,
 }
 
 /// The items of one class that the levels hold, and the counts of those they have served.

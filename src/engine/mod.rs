@@ -99,7 +99,7 @@ impl<T: Item> Engine<T> {
         Engine {
             threads: Threads::new(quick),
             depots: limits.classes.iter().copied().map(Depot::new).collect(),
-            account: Account::new(limits.weight),
+            account: Account::with_variable(limits.weight),
             thread_weight: limits.thread_weight,
             trims: Trims::new(limits.trim_interval, limits.piece_weight),
             closed: AtomicBool::new(false),
@@ -234,6 +234,11 @@ impl<T: Item> Engine<T> {
     /// How many idle items of a class were freed.
     pub(crate) fn trimmed(&self, class: ClassIndex) -> u64 {
         self.depot(class).trimmed.get()
+    }
+
+    /// The limit on the weight of all retained items.
+    pub(crate) fn limit(&self) -> usize {
+        self.account.limit()
     }
 
     /// The leased weight, never less than the weight of all retained items.

@@ -345,7 +345,7 @@ impl<T> Alone<'_, T> {
         let rounds = self.0;
         let out = match idle {
             Idle::Unneeded => rounds.resting(),
-            Idle::All => rounds.held(),
+            Idle::All | Idle::AboveLimit => rounds.held(),
         };
         let first = out.min(MAGAZINE_ROUNDS);
         let mut items = [Magazine::new(), Magazine::new()];

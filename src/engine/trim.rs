@@ -204,6 +204,19 @@ impl<T: Item> Engine<T> {
         self.free_idle(Idle::All)
     }
 
+    /// Sets the limit on the weight of all idle items, and frees the items above it, on all levels.
+    /// First those that a trim would free.
+    pub(crate) fn set_limit(&self, weight: usize) -> Freed {
+        let mut freed = Freed::default();
+        if self.account.set_limit(weight) {
+            freed += self.free_idle(Idle::Unneeded);
+        }
+        if self.account.is_above_limit() {
+            freed += self.free_idle(Idle::AboveLimit);
+        }
+        freed
+    }
+
     fn free_idle(&self, idle: Idle) -> Freed {
         let mut round = lock(&self.trims.round);
         if self.is_closed() {
@@ -287,7 +300,7 @@ impl<T: Item> Engine<T> {
             freed
         } else {
             let depot = self.depots[round.depots.clone()].first()?;
-            if idle == Idle::All && !round.marked {
+            if idle != Idle::Unneeded && !round.marked {
                 // Only the items that are here now: more may come in meanwhile, without end.
                 depot.reset_low();
                 round.marked = true;
@@ -435,11 +448,12 @@ impl<T: Item> Engine<T> {
         freeing: &mut Option<(T, usize)>,
     ) -> Freed {
         let keep = match idle {
-            Idle::Unneeded => depot.limits().keep_idle,
+            Idle::Unneeded | Idle::AboveLimit => depot.limits().keep_idle,
             Idle::All => 0,
         };
+        let is_done = || idle == Idle::AboveLimit && !self.account.is_above_limit();
         let mut freed = Freed::default();
-        while !allowance.is_used_up() {
+        while !allowance.is_used_up() && !is_done() {
             if let Some((item, left)) = freeing.take() {
                 freed += self.go_on_freeing(depot, item, left, allowance, freeing);
                 continue;
@@ -451,7 +465,7 @@ impl<T: Item> Engine<T> {
             if let Some(mut magazine) = depot.pop_idle() {
                 let mut above = surplus;
                 // One item at a time is freed in parts.
-                while above > 0 && !allowance.is_used_up() && freeing.is_none() {
+                while above > 0 && !allowance.is_used_up() && freeing.is_none() && !is_done() {
                     let Some(item) = magazine.pop() else {
                         break;
                     };

@@ -1,8 +1,9 @@
 //! The way to a user: a buffer for a request, from the engine or from the heap.
 
 use super::{BufferBox, BufferOrigin, BufferSlot, Inner};
-use crate::engine::{ClassIndex, UNLIMITED};
+use crate::engine::ClassIndex;
 use crate::error::GetError;
+use crate::limit::Charged;
 use crate::system::CAPACITY_MAX;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ impl Inner {
         let class = self.classes.for_request(request);
         match self.engine.get_local(class) {
             Some(local_hit) => Ok(local_hit),
-            None => self.try_acquire_slow(class, request),
+            None => self.try_acquire_slow(request),
         }
     }
 
@@ -97,6 +98,7 @@ impl Inner {
         };
         self.engine.get_local(class).unwrap_or_else(|| {
             let Ok(taken) = self.find_or_make(class, request, Want::Request, make);
+            self.charge(&taken.0);
             taken
         })
     }
@@ -114,20 +116,45 @@ impl Inner {
             Ok(BufferSlot::with_capacity(capacity, Arc::clone(self)))
         };
         let Ok(taken) = self.find_or_make(class, request, want, make);
+        self.charge(&taken.0);
         taken
     }
 
-    /// As [`acquire_slow`](Self::acquire_slow), or an error if the heap refuses.
+    /// As [`acquire_slow`](Self::acquire_slow), or an error if the heap or the limit refuses.
     #[cold]
     #[inline(never)]
     fn try_acquire_slow(
         self: &Arc<Self>,
-        class: ClassIndex,
         request: usize,
     ) -> Result<(BufferBox, BufferOrigin), GetError> {
         if request > CAPACITY_MAX {
             return Err(GetError::TooLarge { size: request });
         }
+        self.acquire_charged(request, self.try_charge(request)?)
+    }
+
+    /// As [`acquire`](Self::acquire), or an error if the heap refuses. Exceeds the limit if it must.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_acquire_above_limit(
+        self: &Arc<Self>,
+        request: usize,
+    ) -> Result<(BufferBox, BufferOrigin), GetError> {
+        let taken = self.acquire_charged(request, None)?;
+        self.charge(&taken.0);
+        Ok(taken)
+    }
+
+    /// Acquires a buffer for which the limit, if there is one, is charged already.
+    ///
+    /// # Errors
+    ///
+    /// - If the heap has no room.
+    pub(super) fn acquire_charged(
+        self: &Arc<Self>,
+        request: usize,
+        charged: Option<Charged<'_>>,
+    ) -> Result<(BufferBox, BufferOrigin), GetError> {
+        let class = self.classes.for_request(request);
         let make = |capacity| {
             let make = || BufferSlot::try_with_capacity(capacity, Arc::clone(self));
             let made = make().or_else(|| {
@@ -144,19 +171,17 @@ impl Inner {
             });
             made.ok_or(GetError::OutOfMemory { size: request })
         };
-        self.find_or_make(class, request, Want::Request, make)
+        let taken = self.find_or_make(class, request, Want::Request, make)?;
+        if let Some(charged) = charged {
+            charged.keep(taken.0.capacity());
+        }
+        Ok(taken)
     }
 
     /// Whether to free all idle buffers after the heap refused one of `capacity` bytes. `false` if
     /// that is far more than their bytes, or if it did not help lately.
     fn may_clear_for(&self, capacity: usize) -> bool {
-        let idle = match self.engine.leased() {
-            UNLIMITED => {
-                let levels = self.classes.iter().map(|class| self.engine.levels(class));
-                levels.map(|levels| levels.idle_weight).sum()
-            }
-            leased => leased,
-        };
+        let idle = self.engine.leased();
         capacity <= idle.saturating_mul(CLEAR_FOR_TIMES) && !self.clears.skips()
     }
 
@@ -199,8 +224,9 @@ impl Inner {
             // take the fast path, which does not count it.
             self.engine.give_up(class);
         }
-        if self.zero_on_return || retired {
-            // Its drop must not take the fast path: that skips the wiping and the drop rule.
+        if self.zero_on_return || retired || self.limit.is_some() {
+            // Its drop must not take the fast path: that skips the wiping, the drop rule and the
+            // limit.
             return Ok((slot, BufferOrigin::NONE));
         }
         Ok((slot, origin))

@@ -264,6 +264,8 @@ mod tests {
     impl Home for Nowhere {
         fn capacity_changes(&self, _before: usize, _after: usize) {}
 
+        fn outstanding_changes(&self, _before: usize, _after: usize) {}
+
         fn spare(&self) -> &Spare<Self> {
             &self.0
         }

@@ -8,15 +8,17 @@ mod acquire;
 mod cell;
 pub(crate) mod holders;
 mod learn;
+mod outstanding;
 mod release;
 pub(crate) mod slot;
 mod surplus;
 
 use crate::background::{self, Task};
 use crate::backoff::Backoff;
-use crate::config::{Config, Hook};
+use crate::config::{Config, Hook, LeastBudget};
 use crate::engine::{ClassIndex, Engine, Freed, HasEngine, Item, Origin};
 use crate::error::ConfigError;
+use crate::limit::Limit;
 use crate::sizing::calibrator::Calibrator;
 use crate::sizing::size_class::SizeClasses;
 use crate::stats::{Counters, Footprint, Stats};
@@ -60,16 +62,14 @@ pub(crate) struct Inner {
     reuse_initialised: bool,
     compact_below: u8,
     malloc_trim: bool,
-    /// The most bytes that are retained.
-    budget: usize,
+    /// What each budget must hold.
+    least_budget: LeastBudget,
     /// Which refusals of the heap do not lead to a clear.
     clears: Backoff,
     /// One per size class, and one for buffers of no class.
     counters: Box<[Counters]>,
     /// As many as `counters`.
     surplus: Box<[Surplus]>,
-    /// How many bytes of a class are discarded in a row before the next discard is a surplus.
-    surplus_after: usize,
     footprint: Footprint,
     spare: Spare<Inner>,
     /// The number of `Pool` handles. The last one closes the engine.
@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     background: Option<Duration>,
     /// Called with the buffers and bytes that a trim or a clear freed.
     on_trim: Option<Hook>,
+    /// The limit on outstanding bytes, if there is one.
+    limit: Option<Limit>,
 }
 
 impl HasEngine for Inner {
@@ -110,6 +112,12 @@ impl Home for Inner {
         }
     }
 
+    fn outstanding_changes(&self, before: usize, after: usize) {
+        if let Some(limit) = &self.limit {
+            limit.changes(before, after);
+        }
+    }
+
     #[inline]
     fn spare(&self) -> &Spare<Self> {
         &self.spare
@@ -120,17 +128,13 @@ impl Inner {
     /// A pool with one handle.
     pub(crate) fn new(config: Config) -> Arc<Self> {
         Arc::new_cyclic(|this| Inner {
-            engine: Engine::new(&config.limits, !config.zero_on_return, this.clone()),
+            engine: Engine::new(&config.limits, config.is_quick(), this.clone()),
             counters: (0..=config.classes.capacities().len())
                 .map(|_| Counters::default())
                 .collect(),
             surplus: (0..=config.classes.capacities().len())
                 .map(|_| Surplus::default())
                 .collect(),
-            surplus_after: surplus::in_a_row(
-                config.background_trim.is_some(),
-                config.limits.weight,
-            ),
             footprint: Footprint::default(),
             spare: Spare::new(),
             calibrator: Calibrator::new(config.calibrating, &config.classes),
@@ -138,12 +142,13 @@ impl Inner {
             zero_on_return: config.zero_on_return,
             reuse_initialised: config.reuse_initialised,
             compact_below: config.compact_below,
-            budget: config.limits.weight,
+            least_budget: config.least_budget,
             malloc_trim: config.malloc_trim,
             clears: Backoff::new(),
             handles: AtomicUsize::new(1),
             background: config.background_trim,
             on_trim: config.on_trim,
+            limit: config.outstanding.map(Limit::new),
         })
     }
 
@@ -228,6 +233,19 @@ impl Inner {
         let freed = self.engine.clear();
         self.ask_heap();
         freed
+    }
+
+    /// Sets the budget, and frees the idle buffers above it.
+    ///
+    /// # Errors
+    ///
+    /// - If the budget is too small for the size classes or for the buffers that are kept idle.
+    pub(crate) fn set_budget(&self, bytes: usize) -> Result<Freed, ConfigError> {
+        self.least_budget.check(bytes)?;
+        let freed = self.engine.set_limit(bytes);
+        self.ask_heap();
+        self.call_hook(freed);
+        Ok(freed)
     }
 
     /// Asks the heap for its free pages, if the pool does that and enough has left the pools.
@@ -384,7 +402,12 @@ impl Inner {
         total.outstanding_bytes = footprint - total.retained_bytes;
         stats.peaks = self.footprint.peaks(total);
         stats.calibrations = self.calibrator.calibrations() as u64;
-        stats.budget_bytes = self.budget as u64;
+        stats.budget_bytes = self.engine.limit() as u64;
+        if let Some(limit) = &self.limit {
+            stats.limit_bytes = limit.bytes() as u64;
+            stats.waits = limit.waits();
+            stats.refusals = limit.refusals();
+        }
         for notes in self.engine.notes() {
             let (capacity, used) = notes.use_of_capacity();
             stats.usage.capacity_bytes += capacity;

@@ -6,6 +6,7 @@
 //! ```
 
 use super::slot::{Use, Wipe};
+use super::surplus;
 use super::{BufferBox, BufferHold, BufferOrigin, BufferSlot, Inner};
 use crate::engine::{ClassIndex, Here, Item, Mark};
 use crate::stats::Discard;
@@ -16,8 +17,8 @@ use std::sync::Arc;
 enum Came {
     /// Its guard was dropped. The pool records its use.
     Back,
-    /// Its contents have moved to a larger buffer. The pool will record the use of that one.
-    Outgrown,
+    /// Its contents have moved to a larger buffer, whose use the pool will record. Or it was not used.
+    Unrecorded,
 }
 
 impl Inner {
@@ -157,7 +158,21 @@ impl Inner {
     }
 
     /// Keeps a buffer whose contents have moved to a larger one, or frees it and counts why.
-    pub(crate) fn release_outgrown(mut slot: BufferBox, origin: BufferOrigin) {
+    pub(crate) fn release_outgrown(slot: BufferBox, origin: BufferOrigin) {
+        Self::release_unrecorded::<true>(slot, origin);
+    }
+
+    /// Keeps a buffer that was taken in case there were bytes to read, and there were none. Or frees
+    /// it and counts why.
+    ///
+    /// Not as a drop: an idle connection is no sign that its buffers are too large.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn release_unused(slot: BufferBox, origin: BufferOrigin) {
+        Self::release_unrecorded::<false>(slot, origin);
+    }
+
+    /// Keeps a buffer, or frees it and counts why. Its use is not recorded.
+    fn release_unrecorded<const OUTGROWN: bool>(mut slot: BufferBox, origin: BufferOrigin) {
         let asked = match origin.has(Mark::Probed) {
             true => !origin.has(Mark::Unasked),
             false => slot.use_so_far().was_asked_for(),
@@ -165,7 +180,9 @@ impl Inner {
         let cache = Self::home_as_it_left(&slot, &origin);
         let counted = cache.is_some();
         if let Some(cache) = cache {
-            cache.count_growth();
+            if OUTGROWN {
+                cache.count_growth();
+            }
             if asked {
                 cache.count_requests(1);
             }
@@ -178,13 +195,15 @@ impl Inner {
         let pool = slot.home();
         let held = pool.class_of(slot.capacity());
         if !counted {
-            pool.counters(held).growths.bump();
+            if OUTGROWN {
+                pool.counters(held).growths.bump();
+            }
             if asked {
                 pool.counters(held).requests.bump();
             }
         }
         let whole = Self::make_whole(&mut slot, &origin);
-        Self::keep_or_free(slot, held, whole, Came::Outgrown, None);
+        Self::keep_or_free(slot, held, whole, Came::Unrecorded, None);
     }
 
     /// Empties a buffer, makes it whole, and wipes it if the pool does that. Returns `false` if a
@@ -210,6 +229,25 @@ impl Inner {
     /// Keeps an empty buffer, which counted as outstanding in the class `held`, or frees it.
     /// `cache` is this thread's cache of that class, if known.
     fn keep_or_free(
+        slot: BufferBox,
+        held: ClassIndex,
+        whole: bool,
+        came: Came,
+        cache: Option<Here<BufferBox>>,
+    ) {
+        // Given back last: only then is the buffer no longer outstanding. Counted once more, since the
+        // slot is given away.
+        let charged = slot.home().limit().is_some();
+        let charged = charged.then(|| (Arc::clone(slot.home()), slot.capacity()));
+        Self::decide(slot, held, whole, came, cache);
+        if let Some((pool, bytes)) = charged {
+            pool.uncharge(bytes);
+        }
+    }
+
+    /// Chooses whether to keep a buffer, and where.
+    #[inline(always)]
+    fn decide(
         slot: BufferBox,
         held: ClassIndex,
         whole: bool,
@@ -302,7 +340,8 @@ impl Inner {
     fn free_discarded(mut slot: BufferBox, held: ClassIndex) {
         let pool = slot.home();
         let (capacity, arrivals) = (slot.capacity(), pool.counters(held).arrivals());
-        if pool.surplus[held.get()].note(capacity, arrivals, pool.surplus_after) {
+        let in_a_row = surplus::in_a_row(pool.background.is_some(), pool.engine.limit());
+        if pool.surplus[held.get()].note(capacity, arrivals, in_a_row) {
             slot.give_back_pages(0..capacity);
         }
         slot.free();

@@ -25,6 +25,10 @@ pub(crate) trait Home: Send + Sync + 'static {
     /// at 0 and ends at 0, so the home's count is the capacity of all slots.
     fn capacity_changes(&self, before: usize, after: usize);
 
+    /// Counts the same change for a slot that neither begins nor ends with it. Such a slot is
+    /// outstanding: the capacity of idle slots does not change.
+    fn outstanding_changes(&self, before: usize, after: usize);
+
     /// The memory that an ended slot left for the next one.
     fn spare(&self) -> &Spare<Self>
     where
@@ -355,6 +359,7 @@ impl<H: Home> Slot<H> {
         let capacity = self.buf.capacity();
         if capacity != self.capacity {
             self.home.capacity_changes(self.capacity, capacity);
+            self.home.outstanding_changes(self.capacity, capacity);
             self.capacity = capacity;
         }
     }

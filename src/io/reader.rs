@@ -224,10 +224,10 @@ impl<R: Seek + ?Sized> Seek for BufReader<R> {
 
 impl<R: fmt::Debug + ?Sized> fmt::Debug for BufReader<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let buffer = format_args!("{}/{}", self.buffer().len(), self.size);
+        let len = self.buffer().len();
         f.debug_struct("BufReader")
             .field("reader", &&self.inner)
-            .field("buffer", &buffer)
+            .field("buffer", &format_args!("{len}/{}", self.size))
             .finish()
     }
 }

@@ -248,10 +248,10 @@ impl<W: Write> Drop for BufWriter<W> {
 
 impl<W: Write + fmt::Debug> fmt::Debug for BufWriter<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let buffer = format_args!("{}/{}", self.buffer().len(), self.size);
+        let len = self.buffer().len();
         f.debug_struct("BufWriter")
             .field("writer", self.get_ref())
-            .field("buffer", &buffer)
+            .field("buffer", &format_args!("{len}/{}", self.size))
             .finish()
     }
 }

@@ -2,11 +2,11 @@
 //! atomic operations can take effect, up to a number of preemptions.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom -C debug-assertions" cargo test --release -p tierpool --lib models
+//! RUSTFLAGS="--cfg loom -C debug-assertions" cargo test --release -p tierpool --lib --features limit models
 //! ```
 //!
 //! Owns the numbered items and the assertions about them. The models run the code of `src/engine`,
-//! `src/inner/holders.rs` and `src/sizing/calibrator.rs`, with loom's atomics and locks
+//! `src/inner/holders.rs`, `src/limit` and `src/sizing/calibrator.rs`, with loom's atomics and locks
 //! (`src/sync`) and tiny limits; no part of it is copied. A test is named by its race.
 //!
 //! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. The purpose is
@@ -38,6 +38,7 @@
 //! | two leases of the last room, or a lease and the end of a lease | `budget` |
 //! | a reader of counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
 //! | a thread that records returns or asks for a retired class, and a calibration | `calibrate` |
+//! | the limit on outstanding bytes: waits, cancels, debts, changes and closing (feature `limit`) | `limit` |
 //! | all of these at once, in long runs | `schedules` |
 //! | a reset of the peaks, and buffers that are made | `schedules`, since loom weakens `SeqCst` |
 //!
@@ -91,6 +92,8 @@ mod claim;
 mod close;
 mod depot;
 mod exit;
+#[cfg(feature = "limit")]
+mod limit;
 mod parts;
 mod reclaim;
 mod ring;

@@ -21,6 +21,36 @@ use std::thread::panicking;
 
 pub(crate) const MODELLED: bool = true;
 
+/// An object of a library, whose operations the checker cannot see.
+///
+/// Before each of them comes a [`step`](Self::step): there the checker may run another thread. The
+/// steps are ordered as the operations are.
+#[cfg(feature = "limit")]
+pub(crate) struct Unseen(AtomicUsize);
+
+#[cfg(feature = "limit")]
+impl Unseen {
+    pub(crate) fn new() -> Self {
+        Unseen(AtomicUsize::new(0))
+    }
+
+    pub(crate) fn step(&self) {
+        // AcqRel: orders the accesses around the steps, as the operations do.
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Makes a step when the result is dropped.
+    pub(crate) fn step_at_end(&self) -> impl Drop {
+        struct AtEnd<'a>(&'a Unseen);
+        impl Drop for AtEnd<'_> {
+            fn drop(&mut self) {
+                self.0.step();
+            }
+        }
+        AtEnd(self)
+    }
+}
+
 macro_rules! atomic {
     ($name:ident, $value:ty $(, $modify:ident)*) => {
         /// The checker's atomic. Loom also detects a free while another thread may still store to
@@ -76,6 +106,7 @@ atomic!(AtomicU64, u64, fetch_add, fetch_max);
 atomic!(
     AtomicUsize,
     usize,
+    swap,
     fetch_add,
     fetch_sub,
     fetch_and,

@@ -26,6 +26,23 @@ impl Exclusive {
     pub(crate) fn touch(&self) {}
 }
 
+/// Shows a model checker the operations of a library's object.
+#[cfg(feature = "limit")]
+pub(crate) struct Unseen;
+
+#[cfg(feature = "limit")]
+impl Unseen {
+    pub(crate) fn new() -> Self {
+        Unseen
+    }
+
+    #[inline(always)]
+    pub(crate) fn step(&self) {}
+
+    #[inline(always)]
+    pub(crate) fn step_at_end(&self) {}
+}
+
 /// Loads a number that no other thread stores to meanwhile. Not atomic, so that the compiler can
 /// make it part of the instruction that uses it.
 ///

@@ -1,6 +1,7 @@
 //! A reader of chunks that holds a buffer only during a read.
 
-use super::cut;
+use super::turn::Turn;
+use super::{cut, poll_read_new};
 use crate::buf::PooledBytes;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -44,6 +45,7 @@ pub struct PooledChunks<R> {
     pool: Pool,
     size: usize,
     copy_below: usize,
+    turn: Turn,
     ended: bool,
     inner: R,
 }
@@ -55,6 +57,7 @@ impl<R> PooledChunks<R> {
             pool: pool.clone(),
             size: SIZE_DEFAULT,
             copy_below: 0,
+            turn: Turn::default(),
             ended: false,
             inner,
         }
@@ -99,7 +102,7 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
     /// # Errors
     ///
     /// - The error of the source.
-    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap refuses.
+    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap or the pool's limit refuses a buffer.
     pub async fn next_chunk(&mut self) -> Option<io::Result<PooledBytes>> {
         future::poll_fn(|cx| self.poll_next_chunk(cx)).await
     }
@@ -109,21 +112,33 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<PooledBytes>>> {
+        self.poll_chunk_up_to(cx, usize::MAX)
+    }
+
+    /// As [`poll_next_chunk`](Self::poll_next_chunk), but reads at most `most` bytes, which is not 0.
+    pub(crate) fn poll_chunk_up_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Option<io::Result<PooledBytes>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let next = ready!(self.poll_chunk(cx)).transpose();
+        let next = ready!(self.poll_chunk(cx, self.size.min(most))).transpose();
         self.ended = !matches!(next, Some(Ok(_)));
         Poll::Ready(next)
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PooledBytes>>> {
-        // All but a read of some bytes drop the guard.
-        let mut buf = self.pool.try_get(self.size)?;
-        let read = ready!(buf.poll_read_from(&mut self.inner, cx, self.size))?;
-        if read == 0 {
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        size: usize,
+    ) -> Poll<io::Result<Option<PooledBytes>>> {
+        let read = poll_read_new(&self.pool, &mut self.turn, size, &mut self.inner, cx, size);
+        let Some(mut buf) = ready!(read)? else {
             return Poll::Ready(Ok(None));
-        }
+        };
+        let read = buf.len();
         let chunk = cut(&self.pool, &mut buf, read, self.copy_below)?;
         Poll::Ready(Ok(Some(chunk)))
     }

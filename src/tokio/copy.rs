@@ -1,5 +1,7 @@
 //! Copies bytes between streams, and holds a buffer only while there are bytes in it.
 
+use super::poll_read_new;
+use super::turn::Turn;
 use crate::buf::PooledBuf;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -38,7 +40,7 @@ const CALLS_MAX: usize = 64;
 /// - The error of the reader or of the writer. Interrupted calls are repeated. Bytes that were read and
 ///   not written are lost.
 /// - [`WriteZero`](io::ErrorKind::WriteZero) if the writer takes no more bytes.
-/// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap refuses.
+/// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap or the pool's limit refuses a buffer.
 ///
 /// ```
 /// use tierpool::Pool;
@@ -153,8 +155,11 @@ where
     let mut a_to_b = Direction::new(pool, a_to_b_size);
     let mut b_to_a = Direction::new(pool, b_to_a_size);
     future::poll_fn(|cx| {
-        // Both, whatever comes of the first.
+        // Both, whatever comes of the first. The peer may read the bytes of one direction only after
+        // those of the other.
+        a_to_b.turn.holds_bytes = b_to_a.buf.is_some();
         let there = a_to_b.poll_to_shutdown(cx, a, b)?;
+        b_to_a.turn.holds_bytes = a_to_b.buf.is_some();
         let back = b_to_a.poll_to_shutdown(cx, b, a)?;
         Poll::Ready(Ok((ready!(there), ready!(back))))
     })
@@ -177,6 +182,7 @@ struct Direction<'a> {
     pool: &'a Pool,
     size: usize,
     stage: Stage,
+    turn: Turn,
     /// Never without unwritten bytes between two polls.
     buf: Option<PooledBuf>,
     /// Bytes of the buffer that are written.
@@ -194,6 +200,7 @@ impl<'a> Direction<'a> {
             pool,
             size: size.max(1),
             stage: Stage::Copying,
+            turn: Turn::default(),
             buf: None,
             written: 0,
             copied: 0,
@@ -257,7 +264,7 @@ impl<'a> Direction<'a> {
             let called = match self.buf {
                 Some(_) => ready!(self.poll_write(cx, writer)),
                 None => match self.poll_read(cx, reader) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
                     Poll::Ready(read) => read.map(drop),
                     Poll::Pending => {
                         // The reader may depend on what the writer still holds.
@@ -280,19 +287,15 @@ impl<'a> Direction<'a> {
         Poll::Pending
     }
 
-    /// Reads once. Takes a buffer, and keeps it if there are bytes in it then.
-    fn poll_read<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<io::Result<usize>>
+    /// Reads once. Returns `false` at the end of the reader.
+    fn poll_read<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<io::Result<bool>>
     where
         R: AsyncRead + Unpin + ?Sized,
     {
-        // All but a read of some bytes drop the guard.
-        let mut buf = self.pool.try_get(self.size)?;
-        let read = ready!(buf.poll_read_from(reader, cx, usize::MAX))?;
-        if read > 0 {
-            self.buf = Some(buf);
-            self.written = 0;
-        }
-        Poll::Ready(Ok(read))
+        let read = poll_read_new(self.pool, &mut self.turn, self.size, reader, cx, usize::MAX);
+        self.buf = ready!(read)?;
+        self.written = 0;
+        Poll::Ready(Ok(self.buf.is_some()))
     }
 
     /// Writes once. Gives the buffer back if all bytes in it are written then.

@@ -83,7 +83,7 @@ pub enum FrameError {
         /// The bytes that were received, with those of the length field.
         received: usize,
     },
-    /// The heap has no room for the frame.
+    /// The heap has no room for the frame, or the pool's limit on outstanding bytes has none.
     Memory(GetError),
     /// The source returned an error.
     Io(io::Error),

@@ -1,7 +1,8 @@
-//! Frames and chunks of a `tokio` [`AsyncRead`](::tokio::io::AsyncRead), without a copy.
+//! Frames and chunks of a `tokio` [`AsyncRead`], without a copy.
 //!
 //! - [`PooledReader`] cuts frames out of a byte stream, by a length field or by a delimiter.
 //! - [`PooledChunks`] returns the bytes as they come.
+//! - `PooledFramedRead` returns the frames of a codec of `tokio-util`, with the feature `codec`.
 //! - [`write_all_vectored`] writes parts of several buffers with few system calls.
 //! - [`copy_bidirectional`] and [`copy`] copy bytes between streams, as those of `tokio`.
 //!
@@ -38,13 +39,18 @@
 //! ```
 
 mod chunks;
+#[cfg(feature = "codec")]
+mod codec;
 mod copy;
 mod error;
 mod framing;
 mod reader;
+mod turn;
 mod write;
 
 pub use chunks::PooledChunks;
+#[cfg(feature = "codec")]
+pub use codec::PooledFramedRead;
 pub use copy::{copy, copy_bidirectional, copy_bidirectional_with_sizes, copy_with_size};
 pub use error::{FrameError, FramingError};
 pub use framing::{Framing, LengthField};
@@ -55,6 +61,61 @@ use crate::buf::{PooledBuf, PooledBytes};
 use crate::error::GetError;
 use crate::pool::Pool;
 use ::bytes::Buf;
+use ::tokio::io::AsyncRead;
+use std::io;
+use std::task::{Context, Poll, ready};
+use turn::{Turn, get_above_limit};
+
+/// Takes a buffer and reads once, at most `most` bytes. Returns the buffer, or `None` at the source's end.
+///
+/// Holds no buffer while the source has no bytes.
+fn poll_read_new<R: AsyncRead + Unpin + ?Sized>(
+    pool: &Pool,
+    turn: &mut Turn,
+    size: usize,
+    source: &mut R,
+    cx: &mut Context<'_>,
+    most: usize,
+) -> Poll<io::Result<Option<PooledBuf>>> {
+    let mut buf = ready!(turn.poll_get(pool, size, cx))?;
+    match buf.poll_read_from(source, cx, most) {
+        Poll::Ready(Ok(1..)) => Poll::Ready(Ok(Some(buf))),
+        nothing => {
+            buf.give_back_unused();
+            nothing.map_ok(|_| None)
+        }
+    }
+}
+
+/// Makes room in `buf` for `least` bytes, and for more of at most `most` if that costs little. Buffers have
+/// `usual` bytes, or more for more contents.
+///
+/// Not with `try_reserve`: after one large frame, all buffers that follow would be as large.
+fn poll_room(
+    pool: &Pool,
+    turn: &mut Turn,
+    buf: &mut Option<PooledBuf>,
+    usual: usize,
+    (least, most): (usize, usize),
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), GetError>> {
+    let Some(full) = buf else {
+        *buf = Some(ready!(turn.poll_get(pool, least.max(usual), cx))?);
+        return Poll::Ready(Ok(()));
+    };
+    // A quarter: a read of a few bytes costs a system call as well.
+    let room = least.max(most.min(usual / 4));
+    if full.capacity() - full.len() >= room {
+        return Poll::Ready(Ok(()));
+    }
+    // As many bytes again, so that each byte is copied a few times at most.
+    let room = room.max(most.min(full.len()));
+    let size = full.len().saturating_add(room).max(usual);
+    let mut larger = get_above_limit(pool, size)?;
+    larger.extend_from_slice(full);
+    *full = larger;
+    Poll::Ready(Ok(()))
+}
 
 /// Cuts the first `len` bytes off. Copies them if they are fewer than `copy_below`.
 fn cut(
@@ -66,7 +127,7 @@ fn cut(
     if len == 0 || len >= copy_below {
         return Ok(buf.split_to(len));
     }
-    let mut copy = pool.try_get(len)?;
+    let mut copy = get_above_limit(pool, len)?;
     copy.extend_from_slice(&buf[..len]);
     buf.advance(len);
     Ok(copy.freeze())

@@ -1,8 +1,9 @@
 //! A reader of frames that gives its buffer back when it is empty.
 
-use super::cut;
 use super::error::FrameError;
 use super::framing::{Found, Framing};
+use super::turn::Turn;
+use super::{cut, poll_room};
 use crate::buf::{PooledBuf, PooledBytes};
 use crate::error::GetError;
 use crate::io::SIZE_DEFAULT;
@@ -63,9 +64,8 @@ const MAX_FRAME_DEFAULT: usize = 8 << 20;
 ///   for each byte of the frame, on average.
 /// - A poll that finds nothing takes a buffer and gives it back. If only the length field is here, the buffer
 ///   has the size of the frame. Above [`Builder::max_size`](crate::Builder::max_size), each such poll is an
-///   allocation. [`Stats`](crate::Stats) counts both, and for
-///   [learned sizes](crate::guide::learned_sizes) that buffer was not used. With
-///   [`Builder::zero_on_return`](crate::Builder::zero_on_return), the pool overwrites it.
+///   allocation. [`Stats`](crate::Stats) counts both. [Learned sizes](crate::guide::learned_sizes) do not.
+///   With [`Builder::zero_on_return`](crate::Builder::zero_on_return), the pool overwrites that buffer.
 /// - Nothing is zeroed before a read into a buffer that was idle in the pool. A miss costs what it costs in
 ///   [`Pool::try_get`].
 pub struct PooledReader<R> {
@@ -80,6 +80,7 @@ pub struct PooledReader<R> {
     searched: usize,
     /// Of a frame that is not complete: dropped from the buffer.
     head: Option<Head>,
+    turn: Turn,
     ended: bool,
     inner: R,
 }
@@ -104,6 +105,7 @@ impl<R> PooledReader<R> {
             buf: None,
             searched: 0,
             head: None,
+            turn: Turn::default(),
             ended: false,
             inner,
         }
@@ -181,29 +183,6 @@ impl<R> PooledReader<R> {
         found
     }
 
-    /// Makes room for `least` bytes, and for more of at most `most` if that costs little.
-    ///
-    /// Not with `try_reserve`: after one large frame, all buffers that follow would be as large.
-    fn make_room(&mut self, least: usize, most: usize) -> Result<(), GetError> {
-        // A quarter: a read of a few bytes costs a system call as well.
-        let room = least.max(most.min(self.size / 4));
-        let bytes = self.buffer();
-        let spare = self
-            .buf
-            .as_ref()
-            .map_or(0, |buf| buf.capacity() - buf.len());
-        if spare >= room {
-            return Ok(());
-        }
-        // As many bytes again, so that each byte is copied a few times at most.
-        let room = room.max(most.min(bytes.len()));
-        let size = bytes.len().saturating_add(room).max(self.size);
-        let mut buf = self.pool.try_get(size)?;
-        buf.extend_from_slice(bytes);
-        self.buf = Some(buf);
-        Ok(())
-    }
-
     /// Drops the bytes before a frame that is not complete.
     ///
     /// So a frame as large as a size class needs a buffer of that class, and not of the next one.
@@ -246,7 +225,7 @@ impl<R: AsyncRead + Unpin> PooledReader<R> {
     /// - [`FrameError::TooLarge`] if the frame is above the limit.
     /// - [`FrameError::Length`] if the length field is not the length of a frame.
     /// - [`FrameError::Incomplete`] if the input ends within a frame.
-    /// - [`FrameError::Memory`] if the heap refuses.
+    /// - [`FrameError::Memory`] if the heap or the pool's limit refuses a buffer.
     /// - [`FrameError::Io`] if the source returns an error.
     ///
     /// # Panics
@@ -303,10 +282,20 @@ impl<R: AsyncRead + Unpin> PooledReader<R> {
         least: usize,
         most: usize,
     ) -> Poll<Result<usize, FrameError>> {
-        self.make_room(least, most)?;
+        let room = (least, most);
+        ready!(poll_room(
+            &self.pool,
+            &mut self.turn,
+            &mut self.buf,
+            self.size,
+            room,
+            cx
+        ))?;
         let buf = self.buf.as_mut().expect("it has room");
         let read = buf.poll_read_from(&mut self.inner, cx, usize::MAX);
-        self.give_back_if_empty();
+        if let Some(unused) = self.buf.take_if(|buf| buf.is_empty()) {
+            unused.give_back_unused();
+        }
         read.map_err(FrameError::Io)
     }
 }

@@ -403,13 +403,19 @@ fn wait_for_six_trims(pool: &Pool, between: impl Fn()) {
     }
 }
 
+/// Takes as many buffers as are kept idle, and drops them. Returns how many gets missed.
+fn misses_of(pool: &Pool, count: usize) -> u64 {
+    let misses = class(pool, CAPACITY).misses;
+    let held = take(pool, CAPACITY, count);
+    let missed = class(pool, CAPACITY).misses - misses;
+    drop(held);
+    missed
+}
+
 /// Takes as many buffers as are kept idle. None of the gets misses.
 #[track_caller]
 fn assert_warm(pool: &Pool, count: usize) {
-    let misses = class(pool, CAPACITY).misses;
-    let held = take(pool, CAPACITY, count);
-    assert_eq!(class(pool, CAPACITY).misses, misses);
-    drop(held);
+    assert_eq!(misses_of(pool, count), 0);
     assert_accounts_balance(pool);
 }
 
@@ -434,6 +440,9 @@ fn all_buffers_stay_through_six_quiet_intervals() {
     }
 }
 
+// A get misses if the thread is just moving buffers from this thread's cache to the depot. That
+// may happen to one of a few attempts. A pool that frees the buffers misses at each attempt, since
+// six trims come before it.
 #[test]
 fn the_background_thread_keeps_all_of_the_buffers() {
     let pool = with_idle(100)
@@ -441,10 +450,12 @@ fn the_background_thread_keeps_all_of_the_buffers() {
         .background_trim(true)
         .build()
         .unwrap();
-    for _ in 0..2 {
+    let warm = (0..100).any(|_| {
         wait_for_six_trims(&pool, || ());
-        assert_warm(&pool, 100);
-    }
+        misses_of(&pool, 100) == 0
+    });
+    assert!(warm, "the buffers were freed");
+    assert_accounts_balance(&pool);
 }
 
 #[test]

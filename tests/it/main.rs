@@ -28,6 +28,7 @@ mod panics;
 mod parts;
 mod profile;
 mod proptests;
+mod set_budget;
 mod stats;
 mod targets;
 mod threads;

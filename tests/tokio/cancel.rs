@@ -4,7 +4,7 @@ use super::copy::Duplex;
 use super::*;
 use tierpool::tokio::{copy, copy_bidirectional};
 
-/// Calls `attempt` with 0, 1, 2, .. until it returns `true`: its future was ready within so many polls.
+/// Calls `attempt` with 0, 1, 2, .. until it returns `true`: its future was ready within that many polls.
 /// Returns the number of calls in which it was not.
 fn at_each_await(mut attempt: impl FnMut(usize) -> bool) -> usize {
     (0..10_000).find(|&polls| attempt(polls)).expect("it ends")

@@ -8,6 +8,8 @@ mod common {
 
 mod bad_input;
 mod cancel;
+#[cfg(feature = "codec")]
+mod codec;
 mod copy;
 
 use common::accounts::assert_accounts_balance;
@@ -37,6 +39,7 @@ enum Step {
     Bytes(Vec<u8>),
     Wait,
     Fail,
+    Interrupt,
     Panic,
     /// Puts another `ReadBuf` in the place of the caller's.
     Exchange,
@@ -103,6 +106,7 @@ impl AsyncRead for Source {
             }
             Some(Step::Wait) => return Poll::Pending,
             Some(Step::Fail) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(Step::Interrupt) => return Poll::Ready(Err(io::ErrorKind::Interrupted.into())),
             Some(Step::Panic) => panic!("the source panics"),
             Some(Step::Exchange) => *room = filled(),
             Some(Step::Shift(by)) => {
@@ -759,6 +763,83 @@ fn misses_do_not_rise_once_the_pool_is_warm() {
     }
     assert_eq!(pool.stats().total.misses, warm);
     assert_all_home(&pool);
+}
+
+#[cfg(feature = "limit")]
+#[test]
+fn at_the_limit_of_the_pool_a_reader_waits_and_idle_readers_take_nothing_of_it() {
+    let pool = Pool::builder()
+        .max_outstanding_bytes(16 << 10)
+        .build()
+        .unwrap();
+    let first = || Step::Bytes(b"\0".to_vec());
+    let steps = || Source::new([Step::Wait, first(), Step::Wait]);
+    let reader = |_| PooledReader::new(&pool, by_two_bytes(), steps());
+    let mut readers: Vec<_> = (0..100).map(reader).collect();
+    for reader in &mut readers {
+        assert!(poll_once(reader.next_frame()).is_pending());
+    }
+    let Ok([mut one, mut two, mut three]) = <[_; 3]>::try_from(readers.split_off(97)) else {
+        panic!("three");
+    };
+    assert!(poll_once(one.next_frame()).is_pending());
+    assert!(poll_once(two.next_frame()).is_pending()); // both have a byte now
+    assert_eq!(pool.stats().total.outstanding_bytes, 16 << 10);
+    assert!(poll_once(three.next_frame()).is_pending()); // waits for a buffer
+    assert_eq!((three.buffer().len(), pool.stats().waits), (0, 1));
+    drop((one, two));
+    assert!(poll_once(three.next_frame()).is_pending());
+    assert_eq!(three.buffer().len(), 1);
+    assert!(poll_once(readers[0].next_frame()).is_pending());
+    drop((readers, three));
+    assert_all_home(&pool);
+    // All of the limit is free.
+    assert!(pool.try_get(16 << 10).is_ok());
+}
+
+// Each such poll gives back a buffer in which no byte was used.
+#[test]
+fn the_pool_learns_nothing_from_polls_that_find_nothing() {
+    const BODY: usize = 3000;
+    const MESSAGES: usize = 60; // each of the first 64 returns is a sample
+    let input = [&b"\x0b\xb8"[..], &[7; BODY]].concat();
+    let steps = |waits: usize| -> Source {
+        let message = || Step::Bytes(input.clone());
+        let waits = || (0..waits).map(|_| Step::Wait);
+        Source::new((0..MESSAGES).flat_map(|_| waits().chain([message()])))
+    };
+    let learned = |read: &dyn Fn(&Pool, usize)| {
+        let [busy, idle] = [0, 60].map(|waits| {
+            let pool = Pool::new();
+            read(&pool, waits);
+            pool.recalibrate();
+            assert_all_home(&pool);
+            assert_eq!(pool.stats().total.gets as usize / MESSAGES, 1 + waits);
+            let (targets, usage) = (pool.targets(), pool.stats().usage);
+            (targets.default_size, targets.max_size, usage)
+        });
+        assert_eq!(busy, idle);
+        assert_eq!(busy.0, 4096);
+    };
+    learned(&|pool, waits| {
+        let mut frames = PooledReader::new(pool, by_two_bytes(), steps(waits));
+        while let Some(frame) = next(&mut frames, false) {
+            assert_eq!(frame.unwrap().len(), BODY);
+        }
+    });
+    learned(&|pool, waits| {
+        let mut chunks = PooledChunks::new(pool, steps(waits));
+        while let Some(chunk) = poll_times(chunks.next_chunk(), 100).unwrap() {
+            assert_eq!(chunk.unwrap().len(), 2 + BODY);
+        }
+    });
+    learned(&|pool, waits| {
+        let mut written = Vec::new();
+        let mut reader = steps(waits);
+        let copied = tierpool::tokio::copy(pool, &mut reader, &mut written);
+        assert!(poll_times(copied, 10_000).unwrap().is_ok());
+        assert_eq!(written.len(), MESSAGES * (2 + BODY));
+    });
 }
 
 // ---- errors ----

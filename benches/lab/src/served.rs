@@ -39,6 +39,8 @@ pub trait Program: 'static {
     const CHECKS: bool;
     /// Whether the connections stay open while the server rests.
     const STAYS_OPEN: bool = false;
+    /// The most bytes that the pool lets out, if the program has such a limit.
+    const LIMIT: Option<usize> = None;
     /// Buffers that the server takes for itself, and keeps while it rests.
     const HOLDS: u64 = 0;
 

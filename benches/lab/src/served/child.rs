@@ -94,7 +94,11 @@ pub(super) fn serve<P: Program>(mode: Mode, options: &Options) -> Result<()> {
     let (buffers, pool) = match mode {
         Mode::Plain => (Buffers::Plain, None),
         Mode::Pool => {
-            let pool = Pool::builder().release_when_idle(RELEASE).build()?;
+            let mut builder = Pool::builder().release_when_idle(RELEASE);
+            if let Some(limit) = P::LIMIT {
+                builder = builder.max_outstanding_bytes(limit);
+            }
+            let pool = builder.build()?;
             (Buffers::Pool(pool.clone()), Some(pool))
         }
     };
