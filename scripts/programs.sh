@@ -45,17 +45,24 @@ variants=(plain pool)
 heap libmimalloc.so libmimalloc2.0 plain pool
 heap libjemalloc.so libjemalloc2 plain
 
-if [ -n "$record" ] && [ ! -e "$record" ]; then
-    echo 'program,mode,heap,round,per_s,cpu_us,user_us,p50_us,p99_us,faults,peak_mib,rest_mib,allocations' >"$record"
-fi
+lines=$(mktemp)
+trap 'rm "$lines"' EXIT
 table='' words=''
 for program in frames http_files limits log_pipeline proxy udp_fanout; do
     echo "$program" >&2
     result=$("$programs/$program" --rounds "$rounds" --seconds "$seconds" --rest 10 \
-        ${record:+--record "$record"} "${variants[@]}")
+        --record "$lines" "${variants[@]}")
     table+=$(grep '^|' <<<"$result")$'\n'
     words+=$(grep -v '^|' <<<"$result")$'\n'
 done
+
+if [ -n "$record" ]; then
+    commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+    cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)
+    columns=program,mode,heap,round,per_s,cpu_us,user_us,p50_us,p99_us,faults,peak_mib,rest_mib,allocations
+    [ -e "$record" ] || echo "commit,cpu,$columns" >"$record"
+    sed "s/^/$commit,\"$cpu\",/" "$lines" >>"$record"
+fi
 
 echo
 echo "$rounds rounds of $seconds s, medians: plain/pool. Times, faults and allocations are per unit."

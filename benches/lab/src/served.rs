@@ -180,7 +180,7 @@ Usage: {name} [OPTIONS]              compares plain buffers with the pool, on th
   VARIANT            plain or pool, or one of them with +LIBRARY: a heap, for LD_PRELOAD
   --rounds N         rounds, 1 to 1000 [8]
   --seconds N        seconds of one measurement, 0.1 to 600 [0.8]
-  --rest N           seconds from the load to the last look at the memory, 0 to 600 [3]
+  --rest N           seconds from the load to the last look at the memory, 1 to 600 [3]
   --connections N    connections, 1 to 30000 [{connections}]
   --record FILE      add a line for each measurement to a CSV file
   --quick            one short round: shows that the program works, and measures little
@@ -233,7 +233,7 @@ impl Options {
                 "--rounds" => options.rounds = whole(1000.0)?,
                 "--connections" => options.connections = Some(whole(30_000.0)?),
                 "--seconds" => options.seconds = number(0.1, 600.0)?,
-                "--rest" => options.rest = Duration::from_secs_f64(number(0.0, 600.0)?),
+                "--rest" => options.rest = Duration::from_secs_f64(number(1.0, 600.0)?),
                 "--quick" => {
                     (options.rounds, options.seconds) = (1, 0.3);
                     options.rest = Duration::from_secs(1);

@@ -153,7 +153,7 @@ pub fn outcomes(rows: &[Row]) -> String {
             .iter()
             .filter(|row| row.is_known() && row.outcome() == kind);
         let names: Vec<String> = rows
-            .map(|row| format!("{} ({})", row.name, decimal(row.pool / row.plain)))
+            .map(|row| format!("{} ({})", row.name, brief(row.pool / row.plain)))
             .collect();
         if !names.is_empty() {
             text.push(format!("{verdict}: {}.", names.join("; ")));
@@ -174,8 +174,20 @@ fn not_won(rows: &[Row]) -> String {
     }
 }
 
+/// Three digits.
+pub fn brief(value: f64) -> String {
+    match value.abs() {
+        v if !v.is_finite() => "n/a".into(),
+        v if v >= 99.5 => grouped(&format!("{value:.0}")),
+        v if v >= 9.95 => format!("{value:.1}"),
+        v if v >= 0.995 => format!("{value:.2}"),
+        v if v >= 0.0005 => format!("{value:.3}"),
+        _ => "0".into(),
+    }
+}
+
 /// A few digits, whatever the size of the number.
-pub fn decimal(value: f64) -> String {
+fn decimal(value: f64) -> String {
     match value {
         v if !v.is_finite() => "n/a".into(),
         v if v >= 1000.0 => grouped(&format!("{v:.0}")),
@@ -212,6 +224,10 @@ mod tests {
     fn thousands_have_commas() {
         assert_eq!(decimal(1_234_567.8), "1,234,568");
         assert_eq!(decimal(123.45), "123.5");
+        assert_eq!(
+            [123.45, 12.345, 0.0123, 0.0].map(brief),
+            ["123", "12.3", "0.012", "0"]
+        );
     }
 
     #[test]

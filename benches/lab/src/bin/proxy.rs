@@ -1,4 +1,4 @@
-//! A TCP proxy with many connections, of which few transfer something at a time.
+//! A TCP proxy with many connections. Most of them rest.
 //!
 //! ```text
 //! cargo run --release -p tierpool-lab --bin proxy              # plain buffers against the pool

@@ -2,7 +2,7 @@
 
 use super::measure::{Measured, Running, joined};
 use super::{Mode, Options, Program, Variant, descriptors, load::WARM_UP};
-use crate::table::{CLEAR, Row, decimal, outcomes, sentences, table};
+use crate::table::{CLEAR, Row, brief, outcomes, sentences, table};
 use crate::{Result, descriptors_max, median, print};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -56,8 +56,8 @@ pub(super) fn rows<P: Program>(options: &Options) -> Result<()> {
         let same_heap = of(Mode::Pool).find(|pool| pool.variant.heap == plain.variant.heap);
         for row in numbers::<P>(plain, same_heap.unwrap_or(plain), options) {
             let _ = match same_heap {
-                Some(_) => write!(text, " {}/{} |", decimal(row.plain), decimal(row.pool)),
-                None => write!(text, " {} |", decimal(row.plain)),
+                Some(_) => write!(text, " {}/{} |", brief(row.plain), brief(row.pool)),
+                None => write!(text, " {} |", brief(row.plain)),
             };
         }
         text.push('\n');
