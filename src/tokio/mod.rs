@@ -4,7 +4,7 @@
 //! - [`PooledChunks`] returns the bytes as they come.
 //! - `PooledFramedRead` returns the frames of a codec of `tokio-util`, with the feature `codec`.
 //! - [`write_all_vectored`] writes parts of several buffers with few system calls.
-//! - [`copy_bidirectional`] and [`copy`] copy bytes between streams, as those of `tokio`.
+//! - [`copy_bidirectional`] and [`copy()`] copy bytes between streams, as those of `tokio`.
 //!
 //! Frames and chunks are [`PooledBytes`], which share the buffer that they were
 //! read into. A reader that waits for the first byte of a frame or chunk holds no buffer, so 10,000
