@@ -35,7 +35,7 @@ async fn answer(pool: &Pool, path: &Path, request: Request<Incoming>) -> Answer 
                 StatusCode::OK
             }
             Err(CollectError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            Err(CollectError::OutOfMemory(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Err(CollectError::NoBuffer(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Err(_) => StatusCode::BAD_REQUEST, // the client has gone
         },
         _ => StatusCode::METHOD_NOT_ALLOWED,

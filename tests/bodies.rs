@@ -243,7 +243,7 @@ fn a_heap_that_refuses_is_the_pools_error() {
     let error = send(&pool, &mut body).error.unwrap();
     assert!(matches!(
         error,
-        BodyError::OutOfMemory(GetError::TooLarge { .. })
+        BodyError::NoBuffer(GetError::TooLarge { .. })
     ));
     assert!(error.source().unwrap().is::<GetError>());
     assert_all_home(&pool);

@@ -50,7 +50,8 @@ pub struct Collected {
 /// - [`CollectError::TooLarge`] if the body announces more than `limit` bytes, before any is read; or
 ///   if it sends more.
 /// - [`CollectError::Body`] if the body fails.
-/// - [`CollectError::OutOfMemory`] if the heap refuses the buffer. `collect` does not end the process.
+/// - [`CollectError::NoBuffer`] if the heap or the pool's limit on outstanding bytes refuses the buffer. It
+///   does not wait for room: a server answers with the status 503.
 ///
 /// # Panics
 ///
@@ -98,7 +99,7 @@ pub async fn collect<B: Body>(
     }
     let buf = match buf {
         Some(buf) => buf,
-        None => pool.try_get(0).map_err(CollectError::OutOfMemory)?,
+        None => pool.try_get(0).map_err(CollectError::NoBuffer)?,
     };
     Ok(Collected { buf, trailers })
 }
@@ -122,12 +123,12 @@ fn append<E>(
     }
     let buf = match buf {
         Some(buf) => {
-            buf.try_reserve(more).map_err(CollectError::OutOfMemory)?;
+            buf.try_reserve(more).map_err(CollectError::NoBuffer)?;
             buf
         }
         None => {
             let taken = pool.try_get(more.max(announced));
-            buf.insert(taken.map_err(CollectError::OutOfMemory)?)
+            buf.insert(taken.map_err(CollectError::NoBuffer)?)
         }
     };
     buf.put(data.take(more)); // no more than was checked, also if `data` is faulty
@@ -136,7 +137,8 @@ fn append<E>(
 
 /// Tells why [`collect`] returned no body. `E` is the error of the body.
 ///
-/// A message names the limit and the remedy, or has the message of the body or the pool.
+/// A message names the limit and the remedy. The error of the body or of the pool is the
+/// [`source`](Error::source).
 ///
 /// ```
 /// use http_body_util::Full;
@@ -169,10 +171,10 @@ pub enum CollectError<E> {
     Body(E),
     /// There is no buffer for the bytes that the body announces or has sent.
     /// [`source`](Error::source) returns the pool's error.
-    OutOfMemory(GetError),
+    NoBuffer(GetError),
 }
 
-impl<E: fmt::Display> fmt::Display for CollectError<E> {
+impl<E> fmt::Display for CollectError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { limit, at_least } => write!(
@@ -182,8 +184,8 @@ impl<E: fmt::Display> fmt::Display for CollectError<E> {
                 Exact(usize::try_from(*at_least).unwrap_or(usize::MAX)),
                 Exact(*limit)
             ),
-            Self::Body(error) => write!(f, "the body failed before its end: {error}"),
-            Self::OutOfMemory(error) => write!(f, "no buffer for the body: {error}"),
+            Self::Body(_) => f.write_str("the body failed before its end"),
+            Self::NoBuffer(_) => f.write_str("no buffer for the body"),
         }
     }
 }
@@ -193,7 +195,7 @@ impl<E: Error + 'static> Error for CollectError<E> {
         match self {
             Self::TooLarge { .. } => None,
             Self::Body(error) => Some(error),
-            Self::OutOfMemory(error) => Some(error),
+            Self::NoBuffer(error) => Some(error),
         }
     }
 }

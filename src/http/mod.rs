@@ -25,7 +25,7 @@
 //!     let refusal = match collect(pool, request.into_body(), 1 << 20).await {
 //!         Ok(collected) => return Response::new(Full::new(collected.buf.freeze())),
 //!         Err(CollectError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-//!         Err(CollectError::OutOfMemory(_)) => StatusCode::SERVICE_UNAVAILABLE,
+//!         Err(CollectError::NoBuffer(_)) => StatusCode::SERVICE_UNAVAILABLE,
 //!         Err(_) => StatusCode::BAD_REQUEST, // the client has gone, or broke the protocol
 //!     };
 //!     let mut response = Answer::default();

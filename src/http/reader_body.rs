@@ -224,7 +224,7 @@ pub enum BodyError {
     /// The source failed. [`source`](Error::source) returns its error.
     Source(io::Error),
     /// There is no buffer for the next chunk. [`source`](Error::source) returns the pool's error.
-    OutOfMemory(GetError),
+    NoBuffer(GetError),
 }
 
 impl fmt::Display for BodyError {
@@ -236,7 +236,7 @@ impl fmt::Display for BodyError {
                  cut off; announce what the source has"
             ),
             Self::Source(_) => f.write_str("the source of the body failed"),
-            Self::OutOfMemory(_) => f.write_str("no buffer for a chunk of the body"),
+            Self::NoBuffer(_) => f.write_str("no buffer for a chunk of the body"),
         }
     }
 }
@@ -246,16 +246,16 @@ impl Error for BodyError {
         match self {
             Self::TooShort { .. } => None,
             Self::Source(error) => Some(error),
-            Self::OutOfMemory(error) => Some(error),
+            Self::NoBuffer(error) => Some(error),
         }
     }
 }
 
 impl From<io::Error> for BodyError {
-    /// A [`GetError`] in it becomes `OutOfMemory`. All others become `Source`.
+    /// A [`GetError`] in it becomes `NoBuffer`. All others become `Source`.
     fn from(error: io::Error) -> Self {
         match error.downcast() {
-            Ok(error) => Self::OutOfMemory(error),
+            Ok(error) => Self::NoBuffer(error),
             Err(error) => Self::Source(error),
         }
     }

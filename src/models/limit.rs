@@ -18,7 +18,7 @@ struct Wakes(AtomicUsize);
 
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
-        // Release: as an executor has it, so that the next poll sees what came before.
+        // Release: as in an executor, whose next poll sees all earlier writes.
         self.0.fetch_add(1, Ordering::Release);
     }
 }

@@ -102,7 +102,7 @@ impl<R: AsyncRead + Unpin> PooledChunks<R> {
     /// # Errors
     ///
     /// - The error of the source.
-    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap or the pool's limit refuses a buffer.
+    /// - A [`GetError`](crate::GetError) in an [`io::Error`], if there is no buffer: see [the limit](crate::tokio#a-limit-on-outstanding-bytes).
     pub async fn next_chunk(&mut self) -> Option<io::Result<PooledBytes>> {
         future::poll_fn(|cx| self.poll_next_chunk(cx)).await
     }

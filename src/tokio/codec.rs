@@ -173,7 +173,7 @@ impl<R: AsyncRead + Unpin, D: Decoder> PooledFramedRead<R, D> {
     ///
     /// - The error of the decoder. For bytes that are left at the end of the input, most return one.
     /// - The error of the source, as an [`io::Error`] in the decoder's error.
-    /// - A [`GetError`](crate::GetError) in such an error, if the heap or the pool's limit refuses a buffer.
+    /// - A [`GetError`](crate::GetError) in such an error, if there is no buffer: see [the limit](crate::tokio#a-limit-on-outstanding-bytes).
     ///
     /// # Panics
     ///

@@ -40,7 +40,7 @@ const CALLS_MAX: usize = 64;
 /// - The error of the reader or of the writer. Interrupted calls are repeated. Bytes that were read and
 ///   not written are lost.
 /// - [`WriteZero`](io::ErrorKind::WriteZero) if the writer takes no more bytes.
-/// - A [`GetError`](crate::GetError) in an [`io::Error`], if the heap or the pool's limit refuses a buffer.
+/// - A [`GetError`](crate::GetError) in an [`io::Error`], if there is no buffer: see [the limit](crate::tokio#a-limit-on-outstanding-bytes).
 ///
 /// ```
 /// use tierpool::Pool;

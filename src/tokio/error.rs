@@ -83,9 +83,10 @@ pub enum FrameError {
         /// The bytes that were received, with those of the length field.
         received: usize,
     },
-    /// The heap has no room for the frame, or the pool's limit on outstanding bytes has none.
-    Memory(GetError),
-    /// The source returned an error.
+    /// The heap refuses a buffer for the frame, or the frame is above the pool's limit on outstanding bytes.
+    /// [`source`](Error::source) returns the pool's error.
+    NoBuffer(GetError),
+    /// The source failed. [`source`](Error::source) returns its error.
     Io(io::Error),
 }
 
@@ -108,8 +109,8 @@ impl fmt::Display for FrameError {
                 "the input ended within a frame, after {} of it",
                 Exact(*received)
             ),
-            Self::Memory(error) => error.fmt(f),
-            Self::Io(error) => error.fmt(f),
+            Self::NoBuffer(_) => f.write_str("no buffer for the frame"),
+            Self::Io(_) => f.write_str("the source of the frames failed"),
         }
     }
 }
@@ -117,7 +118,7 @@ impl fmt::Display for FrameError {
 impl Error for FrameError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Memory(error) => Some(error),
+            Self::NoBuffer(error) => Some(error),
             Self::Io(error) => Some(error),
             _ => None,
         }
@@ -126,7 +127,7 @@ impl Error for FrameError {
 
 impl From<GetError> for FrameError {
     fn from(error: GetError) -> Self {
-        Self::Memory(error)
+        Self::NoBuffer(error)
     }
 }
 
@@ -137,7 +138,7 @@ impl From<FrameError> for io::Error {
         let kind = match error {
             FrameError::TooLarge { .. } | FrameError::Length { .. } => io::ErrorKind::InvalidData,
             FrameError::Incomplete { .. } => io::ErrorKind::UnexpectedEof,
-            FrameError::Memory(error) => return error.into(),
+            FrameError::NoBuffer(error) => return error.into(),
             FrameError::Io(error) => return error,
         };
         io::Error::new(kind, error)

@@ -10,6 +10,15 @@
 //! read into. A reader that waits for the first byte of a frame or chunk holds no buffer, so 10,000
 //! idle connections hold none.
 //!
+//! # A limit on outstanding bytes
+//!
+//! In a pool with a limit (feature `limit`), a reader that holds no bytes waits for its turn, as
+//! `Pool::get_async` does. A reader that holds a part of a frame goes above the limit, and so does a copy
+//! whose other direction holds bytes: while it waited, others could wait for these bytes. A buffer above
+//! the limit is an error, as one that the heap refuses.
+//!
+//! # Sources
+//!
 //! The readers need `R: Unpin`, as sockets are. For other sources, use `Box::pin(source)` as `R`.
 //!
 //! ```

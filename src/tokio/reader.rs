@@ -225,7 +225,7 @@ impl<R: AsyncRead + Unpin> PooledReader<R> {
     /// - [`FrameError::TooLarge`] if the frame is above the limit.
     /// - [`FrameError::Length`] if the length field is not the length of a frame.
     /// - [`FrameError::Incomplete`] if the input ends within a frame.
-    /// - [`FrameError::Memory`] if the heap or the pool's limit refuses a buffer.
+    /// - [`FrameError::NoBuffer`] if there is no buffer: see [the limit](crate::tokio#a-limit-on-outstanding-bytes).
     /// - [`FrameError::Io`] if the source returns an error.
     ///
     /// # Panics

@@ -879,7 +879,7 @@ fn a_length_that_the_heap_refuses_is_an_error() {
     let mut reader = PooledReader::new(&pool, framing, &[0x80; 20][..]).max_frame_bytes(usize::MAX);
     let error = next(&mut reader, false).unwrap().unwrap_err();
     assert!(
-        matches!(error, FrameError::Memory(GetError::TooLarge { .. })),
+        matches!(error, FrameError::NoBuffer(GetError::TooLarge { .. })),
         "{error}"
     );
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
