@@ -256,7 +256,8 @@ impl Builder {
     /// | [`get`](Pool::get) and the like, `adopt`, growth | **exceeds the limit** |
     ///
     /// `get` never blocks, so no thread can wait for a buffer that it holds itself. What it exceeds the
-    /// limit by is a debt: no one who waits gets a buffer before it is paid by buffers that come home.
+    /// limit by is a debt: no one who waits gets a buffer before it is paid by buffers that come home. (What
+    /// a cancelled wait had collected goes to the next one first, though.)
     ///
     /// Those who wait are served in the order in which they came. A small request does not overtake a
     /// large one. A buffer counts by its capacity, so a request counts as its size class. It counts until
@@ -269,7 +270,7 @@ impl Builder {
     /// # Cost
     ///
     /// A get and its drop take 50 to 100 ns more. They do not take the fast path, and they write a count
-    /// that all threads share. Above 4 GiB, the limit counts in steps of 64 KiB.
+    /// that all threads share. Above 4 GiB, the limit counts in steps of 64 bytes.
     ///
     /// # Errors
     ///

@@ -69,6 +69,13 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get_timeout(&self, size: usize, timeout: Duration) -> Result<PooledBuf, GetError> {
+        if self.shared().has_room(size) {
+            // Not through the queue: in a task that has used up its turn, tokio would let that wait.
+            match self.try_get(size) {
+                Err(GetError::Exhausted { .. }) => {} // another was faster
+                got => return got,
+            }
+        }
         let waited = Stopwatch::start();
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -89,6 +96,9 @@ impl Pool {
     /// A higher limit serves those who wait. Under a lower one, buffers that are out stay out, and gets wait
     /// until enough of them are home. Those who wait for more than the new limit receive
     /// [`GetError::AboveLimit`].
+    ///
+    /// A pool that was built with a limit below 4 GiB refuses single buffers of 4 GiB and more, also under a
+    /// higher limit.
     ///
     /// # Errors
     ///

@@ -382,6 +382,22 @@ fn a_limit_above_4_gib_counts_in_steps_and_serves_large_requests() {
     assert!(matches!(error, GetError::AboveLimit { .. }), "{error:?}");
 }
 
+// Failed once: each buffer counted as 64 KiB.
+#[test]
+fn under_a_limit_above_4_gib_small_buffers_count_by_their_capacity() {
+    let limit = 5_usize << 30;
+    let pool = builder().max_outstanding_bytes(limit).build().unwrap();
+    let small = pool.try_get(512).unwrap();
+    let refused = exhausted(pool.try_get(limit).unwrap_err());
+    assert_eq!(refused, (limit, 512, limit));
+    pool.set_max_outstanding_bytes(8192).unwrap();
+    assert_eq!(room(&pool), 8192 - 512);
+    pool.set_max_outstanding_bytes(limit).unwrap();
+    drop(small);
+    drop(pool.try_get(limit).unwrap());
+    assert_accounts_balance(&pool);
+}
+
 // ---- the queue ----
 
 #[test]
@@ -497,6 +513,19 @@ fn a_wait_that_is_too_long_leaves_the_queue() {
     // A duration without an end.
     drop(pool.get_timeout(512, Duration::MAX).unwrap());
     assert_all_is_home(&pool, 4096);
+}
+
+// Failed once: tokio lets a task wait that has used up its turn, so the thread span until its time was up.
+#[test]
+fn within_a_task_that_has_used_up_its_turn_a_thread_takes_what_there_is() {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.build().unwrap();
+    runtime.block_on(async {
+        let pool = pool_of(8192);
+        let used_up = (0..10_000).any(|_| poll(&mut waiting(&pool, 512)).is_pending());
+        assert!(used_up);
+        assert!(pool.get_timeout(512, Duration::ZERO).is_ok());
+    });
 }
 
 #[test]
@@ -818,12 +847,9 @@ mod readers {
         let pool = pool_of(8192);
         let held = pool.try_get(512).unwrap();
         let mut frames = PooledReader::new(&pool, framing(), &b"\0\x03one"[..]);
-        {
-            let mut next = pin!(frames.next_frame());
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(next.as_mut().poll(&mut context).is_pending());
-        }
-        // Its place is kept, so that it does not begin again at the end of the queue.
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(frames.poll_next_frame(&mut context).is_pending());
+        // Its place is kept between two polls.
         assert_eq!(exhausted(pool.try_get(1).unwrap_err()), (512, 8192, 8192));
         drop(frames);
         assert_eq!(room(&pool), 8192 - 512);

@@ -73,7 +73,6 @@ impl Inner {
     }
 
     /// Whether a request for `request` bytes need not wait now; a hint.
-    #[cfg(feature = "tokio")]
     pub(crate) fn has_room(&self, request: usize) -> bool {
         let limit = self.limit.as_ref();
         limit.is_none_or(|limit| limit.has_room(self.capacity_for(request)))

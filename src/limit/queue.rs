@@ -10,7 +10,8 @@
 //!
 //! A semaphore has no permits below zero. Some charges do not wait: those of plain gets, and of
 //! growth. What they take beyond the free permits is the *debt*. Bytes that come home pay the debt
-//! first. So at rest:
+//! first. (Not so what a cancelled waiter had collected: the semaphore passes that on to the next
+//! waiters, and only the rest pays.) So at rest:
 //!
 //! ```text
 //! charged + free permits == limit + debt        and one of free permits and debt is 0
@@ -25,8 +26,10 @@ use std::pin::pin;
 use std::task::Poll;
 
 /// The bytes of one permit, under a limit that a `u32` cannot hold. Requests of the semaphore are
-/// `u32`s: with this, one request can be up to 256 TiB.
-const LARGE_UNIT: usize = 64 << 10;
+/// `u32`s: with this, one request can be up to 256 GiB.
+///
+/// 64: a charge is rounded up to it, and the capacity of nearly every size class is a multiple.
+const LARGE_UNIT: usize = 64;
 
 /// A limit on the charged bytes.
 pub(crate) struct Limit {
@@ -170,7 +173,6 @@ impl Limit {
     }
 
     /// Whether there is room for `bytes`; a hint.
-    #[cfg(feature = "tokio")]
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.permits(bytes) <= self.queue().available_permits()
     }

@@ -1,6 +1,6 @@
 //! A reader of chunks that holds a buffer only during a read.
 
-use super::turn::Turn;
+use super::turn::{Turn, until_ready};
 use super::{cut, poll_read_new};
 use crate::buf::PooledBytes;
 use crate::io::SIZE_DEFAULT;
@@ -8,7 +8,6 @@ use crate::pool::Pool;
 use ::tokio::io::AsyncRead;
 use futures_core::Stream;
 use std::fmt;
-use std::future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -97,17 +96,21 @@ impl<R> PooledChunks<R> {
 impl<R: AsyncRead + Unpin> PooledChunks<R> {
     /// Returns the bytes of the next read, and `None` at the end of the input or after an error.
     ///
-    /// It is cancel safe: if the future is dropped, no byte is lost.
+    /// It is cancel safe: if the future is dropped, no byte is lost. If it waits for room under the
+    /// pool's limit then, it leaves the queue.
     ///
     /// # Errors
     ///
     /// - The error of the source.
     /// - A [`GetError`](crate::GetError) in an [`io::Error`], if there is no buffer: see [the limit](crate::tokio#a-limit-on-outstanding-bytes).
     pub async fn next_chunk(&mut self) -> Option<io::Result<PooledBytes>> {
-        future::poll_fn(|cx| self.poll_next_chunk(cx)).await
+        until_ready(self, |reader| &mut reader.turn, Self::poll_next_chunk).await
     }
 
     /// As [`next_chunk`](Self::next_chunk), for code that polls.
+    ///
+    /// A reader that waits for room under the pool's limit keeps its place in the queue between two polls. So
+    /// poll it again when it wakes you, or drop it: others wait behind it.
     pub fn poll_next_chunk(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,7 +1,7 @@
 //! A reader of the frames that a decoder of `tokio_util` cuts, which gives its buffer back when it is empty.
 
 use super::poll_room;
-use super::turn::Turn;
+use super::turn::{Turn, until_ready};
 use crate::buf::PooledBuf;
 use crate::io::SIZE_DEFAULT;
 use crate::pool::Pool;
@@ -10,7 +10,6 @@ use ::tokio::io::AsyncRead;
 use ::tokio_util::codec::Decoder;
 use futures_core::Stream;
 use std::fmt;
-use std::future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -167,7 +166,8 @@ impl<R, D> PooledFramedRead<R, D> {
 impl<R: AsyncRead + Unpin, D: Decoder> PooledFramedRead<R, D> {
     /// Returns the next frame, and `None` at the end of the input or after an error.
     ///
-    /// It is cancel safe: if the future is dropped, no byte is lost.
+    /// It is cancel safe: if the future is dropped, no byte is lost. If it waits for room under the
+    /// pool's limit then, it leaves the queue.
     ///
     /// # Errors
     ///
@@ -179,10 +179,13 @@ impl<R: AsyncRead + Unpin, D: Decoder> PooledFramedRead<R, D> {
     ///
     /// - If the source or the decoder panics.
     pub async fn next_frame(&mut self) -> Option<Result<D::Item, D::Error>> {
-        future::poll_fn(|cx| self.poll_next_frame(cx)).await
+        until_ready(self, |reader| &mut reader.turn, Self::poll_next_frame).await
     }
 
     /// As [`next_frame`](Self::next_frame), for code that polls.
+    ///
+    /// A reader that waits for room under the pool's limit keeps its place in the queue between two polls. So
+    /// poll it again when it wakes you, or drop it: others wait behind it.
     pub fn poll_next_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -2,7 +2,7 @@
 
 use super::error::FrameError;
 use super::framing::{Found, Framing};
-use super::turn::Turn;
+use super::turn::{Turn, until_ready};
 use super::{cut, poll_room};
 use crate::buf::{PooledBuf, PooledBytes};
 use crate::error::GetError;
@@ -12,7 +12,6 @@ use ::bytes::Buf;
 use ::tokio::io::AsyncRead;
 use futures_core::Stream;
 use std::fmt;
-use std::future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -218,7 +217,8 @@ impl<R> PooledReader<R> {
 impl<R: AsyncRead + Unpin> PooledReader<R> {
     /// Returns the next frame, and `None` at the end of the input or after an error.
     ///
-    /// It is cancel safe: if the future is dropped, no byte is lost.
+    /// It is cancel safe: if the future is dropped, no byte is lost. If it waits for room under the
+    /// pool's limit then, it leaves the queue.
     ///
     /// # Errors
     ///
@@ -232,10 +232,13 @@ impl<R: AsyncRead + Unpin> PooledReader<R> {
     ///
     /// - If the source panics. No byte is lost.
     pub async fn next_frame(&mut self) -> Option<Result<PooledBytes, FrameError>> {
-        future::poll_fn(|cx| self.poll_next_frame(cx)).await
+        until_ready(self, |reader| &mut reader.turn, Self::poll_next_frame).await
     }
 
     /// As [`next_frame`](Self::next_frame), for code that polls.
+    ///
+    /// A reader that waits for room under the pool's limit keeps its place in the queue between two polls. So
+    /// poll it again when it wakes you, or drop it: others wait behind it.
     pub fn poll_next_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -6,6 +6,7 @@
 use crate::buf::PooledBuf;
 use crate::error::GetError;
 use crate::pool::Pool;
+use std::future;
 use std::task::{Context, Poll};
 
 /// A reader's place in the pool's queue, while it has one.
@@ -32,8 +33,19 @@ impl Turn {
         cx: &mut Context<'_>,
     ) -> Poll<Result<PooledBuf, GetError>> {
         match self.holds_bytes {
-            true => Poll::Ready(get_above_limit(pool, size)),
+            true => {
+                self.leave(); // a place that no one polls would keep what it has collected
+                Poll::Ready(get_above_limit(pool, size))
+            }
             false => self.poll_in_turn(pool, size, cx),
+        }
+    }
+
+    /// Gives its place up.
+    fn leave(&mut self) {
+        #[cfg(feature = "limit")]
+        {
+            self.place = None;
         }
     }
 
@@ -78,6 +90,31 @@ impl Place {
         let get = Box::pin(async move { pool.get_async(size).await });
         Place { size, get }
     }
+}
+
+/// A reader that leaves the queue when this is dropped.
+struct Leaves<'a, S> {
+    reader: &'a mut S,
+    turn: fn(&mut S) -> &mut Turn,
+}
+
+impl<S> Drop for Leaves<'_, S> {
+    fn drop(&mut self) {
+        (self.turn)(self.reader).leave();
+    }
+}
+
+/// Waits until `poll` is ready.
+///
+/// If the future is dropped before, the reader leaves the queue. Otherwise a task that does something
+/// else then would wait behind its own reader's place, which it does not poll.
+pub(super) async fn until_ready<S, T>(
+    reader: &mut S,
+    turn: fn(&mut S) -> &mut Turn,
+    poll: fn(&mut S, &mut Context<'_>) -> Poll<T>,
+) -> T {
+    let leaves = Leaves { reader, turn };
+    future::poll_fn(|cx| poll(leaves.reader, cx)).await
 }
 
 /// Takes a buffer for a reader that holds bytes, also above the limit.

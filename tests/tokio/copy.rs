@@ -473,3 +473,31 @@ async fn a_relay_of_sockets_passes_all_bytes_and_the_ends() {
     tasks.join_all().await;
     assert_all_home(&pool);
 }
+
+// Failed once: the direction that went above the limit left its place in the queue, which kept its share.
+#[cfg(feature = "limit")]
+#[test]
+fn a_direction_that_goes_above_the_limit_leaves_the_queue() {
+    let builder = Pool::builder().max_size(8192).max_outstanding_bytes(8192);
+    let pool = builder.build().unwrap();
+    let [small, large, rest] = [512, 4096, 2048].map(|size| pool.try_get(size).unwrap());
+    let more = [1024, 512].map(|size| pool.try_get(size).unwrap());
+    let source = |steps: Vec<Step>| Duplex::new(Source::new(steps)).acting(&[Act::Wait; 9]);
+    let mut a = source(vec![Step::Wait, Step::Bytes(b"one".to_vec()), Step::Wait]);
+    let mut b = source(vec![Step::Bytes(b"other".to_vec()), Step::Wait]);
+    let mut relay = pin!(copy_bidirectional_with_sizes(
+        &pool, &mut a, &mut b, 512, 4096
+    ));
+    let mut poll = || assert!(poll_once(relay.as_mut()).is_pending());
+    poll(); // both wait, `a` first
+    drop(small);
+    poll(); // `a` has its turn, and nothing to read
+    poll(); // it waits again, now behind `b`
+    assert_eq!(pool.stats().waits, 3);
+    drop(large);
+    poll(); // one of them has bytes, and the other one goes above the limit
+    poll();
+    drop((rest, more));
+    assert_eq!(pool.stats().total.outstanding_bytes, 4096 + 512);
+    let _room = [2048, 1024, 512].map(|size| pool.try_get(size).unwrap());
+}

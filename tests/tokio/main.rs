@@ -797,6 +797,33 @@ fn at_the_limit_of_the_pool_a_reader_waits_and_idle_readers_take_nothing_of_it()
     assert!(pool.try_get(16 << 10).is_ok());
 }
 
+// Failed once: the task then waited behind its own reader.
+#[cfg(feature = "limit")]
+#[test]
+fn a_reader_whose_future_is_given_up_leaves_the_queue_of_the_pool() {
+    let builder = Pool::builder().max_outstanding_bytes(8192);
+    let pool = builder.build().unwrap();
+    let source = || Source::new([Step::Wait]);
+    let mut reader = PooledReader::new(&pool, by_two_bytes(), source());
+    let mut chunks = PooledChunks::new(&pool, source());
+    let held = pool.try_get(8192).unwrap();
+    assert!(poll_once(reader.next_frame()).is_pending());
+    assert!(poll_once(chunks.next_chunk()).is_pending());
+    assert_eq!(pool.stats().waits, 2);
+    drop(held);
+    assert!(pool.try_get(8192).is_ok());
+
+    // One that is polled keeps its place.
+    let held = pool.try_get(8192).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(reader.poll_next_frame(&mut cx).is_pending());
+    drop(held);
+    assert!(pool.try_get(8192).is_err());
+    drop(reader);
+    assert!(pool.try_get(8192).is_ok());
+    assert_all_home(&pool);
+}
+
 // Each such poll gives back a buffer in which no byte was used.
 #[test]
 fn the_pool_learns_nothing_from_polls_that_find_nothing() {
