@@ -65,8 +65,8 @@ if [ -n "$record" ]; then
 fi
 
 echo
-echo "$rounds rounds of $seconds s, medians: plain/pool. Times, faults and allocations are per unit."
+echo "$rounds rounds of $seconds s, medians: plain/pool. CPU time, page faults and allocations are per unit."
 echo
-echo '| | per second | CPU µs | p50 µs | p99 µs | faults | allocations | MiB, peak | MiB, 10 s later |'
-echo '|---|---|---|---|---|---|---|---|---|'
+echo '| | per second | CPU µs | faults | allocations | MiB, peak | 10 s later |'
+echo '|---|---|---|---|---|---|---|'
 printf '%s\n%s' "$table" "$words"

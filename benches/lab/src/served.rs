@@ -262,6 +262,9 @@ impl Options {
         }
         match options.serve {
             None if options.count => Err("--count needs --serve".into()),
+            _ if options.record.is_some() && options.variants.is_empty() => {
+                Err("--record needs variants: plain, pool".into())
+            }
             _ => Ok(options),
         }
     }
@@ -287,6 +290,7 @@ mod tests {
             "--rounds",
             "--serve",
             "--count",
+            "--record file",
             "pool+",
             "pool+/no/such.so",
         ];

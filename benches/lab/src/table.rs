@@ -62,11 +62,14 @@ impl Row {
         self.rounds.iter().filter(behind).count()
     }
 
+    fn differ(&self) -> bool {
+        (self.pool - self.plain).abs() > (TIE * self.plain.abs()).max(self.least)
+    }
+
     fn outcome(&self) -> Outcome {
         let (plain, pool, of) = (self.plain, self.pool, self.rounds.len());
-        let differ = (pool - plain).abs() > (TIE * plain.abs()).max(self.least);
         match () {
-            () if !differ => Outcome::Unclear,
+            () if !self.differ() => Outcome::Unclear,
             () if self.is_better(pool, plain) && is_clear(self.ahead(), of) => Outcome::Better,
             () if self.is_better(plain, pool) && is_clear(self.behind(), of) => Outcome::Worse,
             () => Outcome::Unclear,
@@ -153,7 +156,10 @@ pub fn outcomes(rows: &[Row]) -> String {
             .iter()
             .filter(|row| row.is_known() && row.outcome() == kind);
         let names: Vec<String> = rows
-            .map(|row| format!("{} ({})", row.name, brief(row.pool / row.plain)))
+            .map(|row| match row.differ() {
+                true => format!("{} ({})", row.name, brief(row.pool / row.plain)),
+                false => row.name.clone(),
+            })
             .collect();
         if !names.is_empty() {
             text.push(format!("{verdict}: {}.", names.join("; ")));

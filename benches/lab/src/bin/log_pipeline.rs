@@ -8,8 +8,8 @@
 //! Each buffer is taken on one thread and dropped on another: the pattern in which a heap is
 //! weakest. A bounded channel joins the two. The writer takes what waits there, and writes it with
 //! one vectored write. The load asks each producer for a burst of records, and waits for the answer
-//! that they are in the file. When nothing comes any more, the writer compares the file with the
-//! records that should be in it.
+//! that they are in the file. The writer compares the first file and the last one with the records
+//! that should be in it: before the measurement, and when nothing comes any more.
 
 use bytes::{Buf, BufMut, BytesMut};
 use std::fs::{self, File};
@@ -167,7 +167,7 @@ fn write_all<B: Buffer>(batches: Receiver<Batch<B>>) -> io::Result<()> {
         .open(&path)?;
     fs::remove_file(&path)?;
     let mut waiting = Vec::with_capacity(BATCH);
-    let (mut records, mut bytes) = (0, 0);
+    let (mut files, mut records, mut bytes) = (0, 0, 0);
     loop {
         match batches.recv_timeout(QUIET) {
             Ok(first) => waiting.push(first),
@@ -179,8 +179,11 @@ fn write_all<B: Buffer>(batches: Receiver<Batch<B>>) -> io::Result<()> {
         }
         waiting.extend(batches.try_iter().take(BATCH - 1));
         if bytes >= FILE_BYTES {
+            if files == 0 {
+                compare(&file, bytes, records)?; // before the measurement
+            }
             file.rewind()?;
-            (records, bytes) = (0, 0);
+            (files, records, bytes) = (files + 1, 0, 0);
         }
         let mut slices = [IoSlice::new(&[]); BATCH];
         for (slice, batch) in slices.iter_mut().zip(&waiting) {
