@@ -41,7 +41,7 @@ const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 
 /// The options that set the interval of trims.
 const TRIM_INTERVAL: &str = "trim_interval";
-const RELEASE_WHEN_IDLE: &str = "release_when_idle";
+pub(crate) const RELEASE_WHEN_IDLE: &str = "release_when_idle";
 /// The option that asks for a thread, beside the one before.
 const BACKGROUND_TRIM: &str = "background_trim";
 
@@ -222,7 +222,7 @@ impl Builder {
     /// - The budget is never below the largest size class, nor below what is
     ///   [kept idle](Self::keep_idle). So a program starts in a small container, too.
     ///
-    /// [`Stats::budget_bytes`](crate::Counts::budget_bytes) shows the result.
+    /// [`Stats::budget_bytes`](crate::Stats::budget_bytes) shows the result.
     ///
     /// # Errors
     ///
@@ -232,7 +232,7 @@ impl Builder {
     /// use tierpool::Pool;
     ///
     /// let pool = Pool::builder().retain_share(0.05).build()?;
-    /// assert!(pool.stats().total.budget_bytes >= 1 << 20); // holds the largest class
+    /// assert!(pool.stats().budget_bytes >= 1 << 20); // holds the largest class
     /// assert!(Pool::builder().retain_share(0.0).build().is_err());
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```

@@ -121,6 +121,7 @@ pub mod io;
 mod limit;
 #[cfg(feature = "limit")]
 mod limited;
+mod outside;
 mod pool;
 mod report;
 mod sizing;
@@ -142,6 +143,7 @@ pub use builder::Builder;
 pub use error::{ConfigError, FitError, GetError, SpawnError};
 pub use explain::Explanation;
 pub use global::{SetGlobalError, global, set_global};
+pub use outside::EnvError;
 pub use pool::{Freed, Pool};
 pub use sizing::histogram::{Histogram, HistogramCell};
 pub use sizing::profile::Profile;
