@@ -2,6 +2,7 @@
 //!
 //! Owns the defaults. Holds no running state.
 
+use crate::cgroup;
 use crate::config::{self, Calibrating, Config, Hook, LeastBudget};
 use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
@@ -40,7 +41,7 @@ const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 
 /// The options that set the interval of trims.
 const TRIM_INTERVAL: &str = "trim_interval";
-const RELEASE_WHEN_IDLE: &str = "release_when_idle";
+pub(crate) const RELEASE_WHEN_IDLE: &str = "release_when_idle";
 /// The option that asks for a thread, beside the one before.
 const BACKGROUND_TRIM: &str = "background_trim";
 
@@ -58,31 +59,32 @@ const BACKGROUND_TRIM: &str = "background_trim";
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
-    min_size: Option<usize>,
-    max_size: Option<usize>,
-    classes: Option<Vec<usize>>,
-    retain_bytes: Option<usize>,
+    pub(crate) min_size: Option<usize>,
+    pub(crate) max_size: Option<usize>,
+    pub(crate) classes: Option<Vec<usize>>,
+    pub(crate) retain_bytes: Option<usize>,
+    pub(crate) retain_share: Option<f64>,
     /// Sizes and counts, one pair for each call.
-    keep_idle: Vec<(usize, usize)>,
-    max_outstanding_bytes: Option<usize>,
-    max_per_class: usize,
-    thread_cache_bytes: usize,
-    trim_interval: Option<Duration>,
+    pub(crate) keep_idle: Vec<(usize, usize)>,
+    pub(crate) max_outstanding_bytes: Option<usize>,
+    pub(crate) max_per_class: usize,
+    pub(crate) thread_cache_bytes: usize,
+    pub(crate) trim_interval: Option<Duration>,
     /// The option that has set it last.
-    interval_set_by: &'static str,
-    background_trim: bool,
+    pub(crate) interval_set_by: &'static str,
+    pub(crate) background_trim: bool,
     /// The option that has set it last.
-    background_set_by: &'static str,
-    on_trim: Option<Hook>,
-    malloc_trim: bool,
-    zero_on_return: bool,
-    reuse_initialised: bool,
-    compact_below: u8,
-    learn_sizes: bool,
-    calibrate_after: u64,
-    calibrate_percentile: f64,
-    calibrate_interval: Option<Duration>,
-    profile: Profile,
+    pub(crate) background_set_by: &'static str,
+    pub(crate) on_trim: Option<Hook>,
+    pub(crate) malloc_trim: bool,
+    pub(crate) zero_on_return: bool,
+    pub(crate) reuse_initialised: bool,
+    pub(crate) compact_below: u8,
+    pub(crate) learn_sizes: bool,
+    pub(crate) calibrate_after: u64,
+    pub(crate) calibrate_percentile: f64,
+    pub(crate) calibrate_interval: Option<Duration>,
+    pub(crate) profile: Profile,
 }
 
 impl Default for Builder {
@@ -92,6 +94,7 @@ impl Default for Builder {
             max_size: None,
             classes: None,
             retain_bytes: None,
+            retain_share: None,
             keep_idle: Vec::new(),
             max_outstanding_bytes: None,
             max_per_class: UNLIMITED,
@@ -202,6 +205,39 @@ impl Builder {
     /// ```
     pub fn retain_bytes(mut self, bytes: usize) -> Self {
         self.retain_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the budget to a share of the memory that the process may use.
+    ///
+    /// Default: none. It replaces [`retain_bytes`](Self::retain_bytes): setting both is an error.
+    ///
+    /// The memory is the limit of the process's control group, or the least of the groups that contain it:
+    /// `memory.max`, or `memory.limit_in_bytes` of version 1. That is how Linux limits a container.
+    /// [`build`](Self::build) reads it, once, from `/proc/self/cgroup` and `/sys/fs/cgroup`. The library
+    /// opens no other file. [`Pool::set_retain_bytes`] follows a limit that changes later.
+    ///
+    /// - If there is no limit, the budget is the default of `retain_bytes`. The same holds on other systems,
+    ///   and if these files cannot be read or are mounted elsewhere.
+    /// - The budget is never below the largest size class, nor below what is
+    ///   [kept idle](Self::keep_idle). So a program starts in a small container, too.
+    ///
+    /// [`Stats::budget_bytes`](crate::Stats::budget_bytes) shows the result.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error if `share` is not above 0 and at most 1.
+    ///
+    /// ```
+    /// use tierpool::Pool;
+    ///
+    /// let pool = Pool::builder().retain_share(0.05).build()?;
+    /// assert!(pool.stats().budget_bytes >= 1 << 20); // holds the largest class
+    /// assert!(Pool::builder().retain_share(0.0).build().is_err());
+    /// # Ok::<(), tierpool::ConfigError>(())
+    /// ```
+    pub fn retain_share(mut self, share: f64) -> Self {
+        self.retain_share = Some(share);
         self
     }
 
@@ -794,10 +830,7 @@ impl Builder {
                 SizeClasses::doubling(min, max)?
             }
         };
-        let retain_bytes = self.retain_bytes.unwrap_or_else(|| {
-            let largest = classes.max().saturating_mul(RETAIN_LARGEST_DEFAULT);
-            RETAIN_BYTES_DEFAULT.max(largest)
-        });
+        let mut retain_bytes = self.budget(&classes)?;
         let (field, is_default) = self.largest_comes_from();
         let mut least_budget = LeastBudget {
             largest: classes.max(),
@@ -839,7 +872,13 @@ impl Builder {
             config::check_outstanding(bytes, &classes)?;
         }
         let keep_idle = self.idle_by_class(&classes)?;
-        least_budget.kept_idle = self.kept_idle_bytes(&classes, &keep_idle, retain_bytes)?;
+        // A share gives way to what is kept idle: no one can know it beforehand.
+        let limit = match self.retain_share {
+            Some(_) => UNLIMITED,
+            None => retain_bytes,
+        };
+        least_budget.kept_idle = self.kept_idle_bytes(&classes, &keep_idle, limit)?;
+        retain_bytes = retain_bytes.max(least_budget.kept_idle);
         let kept_idle = classes.iter().filter(|class| keep_idle[class.get()] > 0);
         let kept_idle = kept_idle.collect();
         let limits = Limits {
@@ -876,6 +915,36 @@ impl Builder {
             compact_below: self.compact_below,
             outstanding: self.max_outstanding_bytes,
             least_budget,
+        })
+    }
+
+    /// The most bytes that the pool retains. A share of the limit is not yet raised to what is kept idle.
+    ///
+    /// # Errors
+    ///
+    /// - If the share is none, or is set beside `retain_bytes`.
+    fn budget(&self, classes: &SizeClasses) -> Result<usize, ConfigError> {
+        let by_default = || {
+            let largest = classes.max().saturating_mul(RETAIN_LARGEST_DEFAULT);
+            RETAIN_BYTES_DEFAULT.max(largest)
+        };
+        let Some(share) = self.retain_share else {
+            return Ok(self.retain_bytes.unwrap_or_else(by_default));
+        };
+        let value = || share.to_string();
+        // NaN is neither.
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(ConfigError::Share { value: value() });
+        }
+        if let Some(retain_bytes) = self.retain_bytes {
+            return Err(ConfigError::ShareBesideBytes {
+                share: value(),
+                retain_bytes,
+            });
+        }
+        Ok(match cgroup::memory_limit() {
+            Some(limit) => share_of(share, limit, classes.max()),
+            None => by_default(),
         })
     }
 
@@ -943,6 +1012,13 @@ impl Builder {
     }
 }
 
+/// The share of a limit in bytes, and at least one buffer of the largest class.
+fn share_of(share: f64, limit: u64, largest: usize) -> usize {
+    // Saturates. `UNLIMITED` is above what may result: a share is a budget.
+    let bytes = (limit as f64 * share) as usize;
+    bytes.min(CAPACITY_MAX).max(largest)
+}
+
 impl Pool {
     /// Makes a pool with the default options, as [`Pool::default`] does.
     ///
@@ -979,5 +1055,30 @@ impl Default for Pool {
     /// The same as [`Pool::new`].
     fn default() -> Self {
         Pool::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_never_below_the_largest_class_and_never_without_limit() {
+        const LARGEST: usize = 1 << 20;
+        for (share, limit, budget) in [
+            (0.05, 1 << 30, 53_687_091),
+            (1.0, 1 << 30, 1 << 30),
+            (0.25, 4 << 20, LARGEST),
+            (0.05, 16 << 20, LARGEST),
+            (f64::MIN_POSITIVE, 1 << 30, LARGEST),
+            (0.5, 0, LARGEST),
+            (1.0, u64::MAX, CAPACITY_MAX),
+        ] {
+            assert_eq!(
+                share_of(share, limit, LARGEST),
+                budget,
+                "{share} of {limit}"
+            );
+        }
     }
 }

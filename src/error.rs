@@ -91,6 +91,20 @@ pub enum ConfigError {
         /// Whether that is the default of `field`.
         is_default: bool,
     },
+    /// `retain_share` is not above 0 and at most 1.
+    #[non_exhaustive]
+    Share {
+        /// Its value, as it prints.
+        value: String,
+    },
+    /// `retain_share` is set beside `retain_bytes`.
+    #[non_exhaustive]
+    ShareBesideBytes {
+        /// `retain_share`, as it prints.
+        share: String,
+        /// `retain_bytes`.
+        retain_bytes: usize,
+    },
     /// The size of a `keep_idle` is above the largest size class.
     #[non_exhaustive]
     KeepIdleAboveLargest {
@@ -245,6 +259,20 @@ impl fmt::Display for ConfigError {
                 }
                 write!(f, ", or set retain_bytes to 0 to keep nothing")
             }
+            Self::Share { value } => write!(
+                f,
+                "retain_share ({value}) is not above 0 and at most 1: it is a share of the memory \
+                 limit; use 0.05 for 5 of 100"
+            ),
+            Self::ShareBesideBytes {
+                share,
+                retain_bytes,
+            } => write!(
+                f,
+                "retain_share ({share}) is set beside retain_bytes ({}): each sets the budget; leave \
+                 out one of the two",
+                Exact(*retain_bytes)
+            ),
             Self::KeepIdleAboveLargest {
                 size,
                 field,

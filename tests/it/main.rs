@@ -23,6 +23,8 @@ mod io;
 mod keep_idle;
 mod learning;
 mod on_trim;
+#[cfg(feature = "serde")]
+mod outside;
 mod oversize;
 mod panics;
 mod parts;
