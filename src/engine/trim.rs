@@ -19,7 +19,7 @@ use super::magazine::Magazine;
 use super::rounds::Taken;
 use super::threads::Cursor;
 use crate::clock::Timer;
-use crate::sync::{Hint, Mutex, Ordering, lock, try_lock};
+use crate::sync::{Hint, Mutex, Ordering, fence, lock, try_lock};
 use std::array;
 use std::ops::{AddAssign, Range};
 use std::time::Duration;
@@ -194,9 +194,14 @@ impl<T: Item> Engine<T> {
         }
     }
 
-    /// Frees the items that were not needed since the last trim, on all levels.
+    /// Frees the items that were not needed since the last trim, on all levels. And those above a limit
+    /// that has fallen, which were out of reach then.
     pub(crate) fn trim(&self) -> Freed {
-        self.free_idle(Idle::Unneeded)
+        let mut freed = self.free_idle(Idle::Unneeded);
+        if self.account.is_above_limit() {
+            freed += self.free_idle(Idle::AboveLimit);
+        }
+        freed
     }
 
     /// Frees all that is idle, on all levels.
@@ -208,7 +213,10 @@ impl<T: Item> Engine<T> {
     /// First those that a trim would free.
     pub(crate) fn set_limit(&self, weight: usize) -> Freed {
         let mut freed = Freed::default();
-        if self.account.set_limit(weight) {
+        let above = self.account.set_limit(weight);
+        // SeqCst: pairs with the fence in `settle`.
+        fence(Ordering::SeqCst);
+        if above {
             freed += self.free_idle(Idle::Unneeded);
         }
         if self.account.is_above_limit() {
@@ -261,12 +269,11 @@ impl<T: Item> Engine<T> {
             weight: self.trims.piece_weight,
         };
         while !allowance.is_used_up() {
-            let piece = self.free_piece(
-                &mut round,
-                Idle::Unneeded,
-                &mut Patience::Brief,
-                &mut allowance,
-            );
+            let idle = match self.account.is_above_limit() {
+                true => Idle::AboveLimit,
+                false => Idle::Unneeded,
+            };
+            let piece = self.free_piece(&mut round, idle, &mut Patience::Brief, &mut allowance);
             if piece.is_none() {
                 return self.round_is_over(&mut round);
             }
@@ -803,6 +810,50 @@ mod tests {
             }
         });
         assert_eq!(home.engine.clear().items, 2);
+    }
+
+    // Failed once: it kept the lease that it had from before.
+    #[test]
+    fn an_item_that_is_stored_while_the_limit_falls_is_freed() {
+        let home = engine_of(UNLIMITED, UNLIMITED);
+        for stored in 1..3 {
+            home.engine.set_limit(UNLIMITED);
+            for _ in 0..stored {
+                assert!(home.engine.lease_loose(CLASS, Thing::WEIGHT));
+            }
+            home.engine.set_limit(Thing::WEIGHT);
+            for _ in 0..stored {
+                assert!(home.engine.put_loose(CLASS, Thing).is_ok());
+            }
+            assert_eq!(home.engine.levels(CLASS).idle_items, 1);
+            assert_eq!(home.engine.clear().items, 1);
+        }
+    }
+
+    // Failed once: a trim freed what no one needed, and the rest stayed above the limit.
+    #[test]
+    fn a_trim_frees_what_a_lower_limit_could_not_reach() {
+        let trims: [fn(&Arc<Home>); 2] = [
+            |home| assert_eq!(home.engine.trim().items, 2),
+            |home| {
+                make_due(home);
+                home.engine.trim_if_due();
+            },
+        ];
+        for trim in trims {
+            let home = engine_of(UNLIMITED, UNLIMITED);
+            for _ in 0..2 {
+                assert!(home.engine.put(CLASS, Thing).is_ok());
+            }
+            let me = Token::of_this_thread().expect("it is not at its end");
+            let thread = home.engine.threads.iter().next().expect("its own");
+            let go_on = thread.caches()[CLASS.get()].stop_inside(me);
+            assert_eq!(home.engine.set_limit(0).items, 0);
+            go_on();
+            assert_eq!(home.engine.levels(CLASS).idle_items, 2);
+            trim(&home);
+            assert_eq!(home.engine.levels(CLASS).idle_items, 0);
+        }
     }
 
     #[test]
