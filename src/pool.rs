@@ -320,7 +320,7 @@ impl Pool {
     ///
     /// The cost is that of two [trims](Self::trim). If the system has stopped a thread in the middle of a
     /// get or a drop, the next trim frees what is in its caches. A buffer that a thread is storing at this
-    /// moment is freed once that thread runs again.
+    /// moment is freed by the next get that leaves the fast path.
     ///
     /// # Errors
     ///

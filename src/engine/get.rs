@@ -119,6 +119,5 @@ impl<T: Item> Engine<T> {
         // room there.
         self.end_leases(depot, None, came - kept - magazine.len());
         self.keep_rest(depot, magazine);
-        self.hand_on_above_limit(local, class);
     }
 }

@@ -66,7 +66,7 @@ impl<T: Item> Engine<T> {
             self.end_loose_lease(depot, item.weight());
         })?;
         depot.returns.bump();
-        self.settle(depot, 1);
+        self.settle();
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl<T: Item> Engine<T> {
         self.end_leases(depot, None, leased - granted);
         let widened = cache.add_room(local.me, granted); // less if it was claimed meanwhile
         self.end_leases(depot, Some(account), granted - widened);
-        widened > 0 && !self.hand_on_above_limit(local, class)
+        widened > 0
     }
 
     /// Moves the oldest items from this thread's full cache to the depot: a magazine, or half of
@@ -123,17 +123,16 @@ impl<T: Item> Engine<T> {
         }
         cache.account().give_back((out - more) * cache.unit());
         self.keep_in_depot(depot, magazine);
-        more > 0 && !self.hand_on_above_limit(local, class)
+        more > 0
     }
 
     /// Keeps the items of a magazine, which have their leases, in the depot: whole if it is full,
     /// and loose if not.
     #[inline]
     pub(super) fn keep_in_depot(&self, depot: &Depot<T>, mut magazine: Magazine<T>) {
-        let full = depot.limits().magazine_rounds;
-        if magazine.len() == full {
+        if magazine.len() == depot.limits().magazine_rounds {
             match depot.push(magazine) {
-                Ok(()) => return self.settle(depot, full),
+                Ok(()) => return self.settle(),
                 Err(back) => magazine = back,
             }
         }
@@ -142,15 +141,6 @@ impl<T: Item> Engine<T> {
 
     /// Keeps items, which have their leases, loose in the depot. Returns how many it keeps.
     pub(super) fn keep_rest(&self, depot: &Depot<T>, magazine: &mut Magazine<T>) -> usize {
-        let stored = self.store_loose(depot, magazine);
-        if stored > 0 {
-            self.settle(depot, stored);
-        }
-        stored
-    }
-
-    /// Moves items to the depot one by one. Frees those for which its queue cannot grow.
-    fn store_loose(&self, depot: &Depot<T>, magazine: &mut Magazine<T>) -> usize {
         let mut stored = 0;
         while let Some(item) = magazine.pop() {
             let weight = item.weight();
@@ -164,65 +154,20 @@ impl<T: Item> Engine<T> {
                 }
             }
         }
+        if stored > 0 {
+            self.settle();
+        }
         stored
     }
 
-    /// After a push of `stored` items to a depot: makes sure that nothing stays in a closed engine, nor
-    /// above a limit that fell after the items got their leases.
-    ///
-    /// The fence in it pairs with those in `close` and `set_limit`. If such a fence comes later, these
-    /// find the pushed items in the depot. If this one comes later, we find the engine closed, or the
-    /// limit lower.
-    fn settle(&self, depot: &Depot<T>, stored: usize) {
-        self.settle_closed();
-        if self.account.is_above_limit() {
-            self.free_above_limit(depot, stored);
-        }
-    }
-
-    fn settle_closed(&self) {
-        // SeqCst: see `settle`.
+    /// After a push to a depot: makes sure that nothing stays in a closed engine.
+    fn settle(&self) {
+        // SeqCst: pairs with the fence in `close`. If that fence comes later, `close` finds the
+        // pushed item in the depot. If this one comes later, we find the engine closed.
         fence(Ordering::SeqCst);
         if self.is_closed() {
             self.empty_depots(T::free);
         }
-    }
-
-    /// Frees up to `most` items of a depot, while more is leased than a limit that has fallen.
-    #[cold]
-    fn free_above_limit(&self, depot: &Depot<T>, most: usize) {
-        for _ in 0..most {
-            if !self.account.is_above_limit() || depot.idle().0 <= depot.limits().keep_idle {
-                break;
-            }
-            let item = depot.pop_loose().or_else(|| {
-                let mut magazine = depot.pop()?;
-                let item = magazine.pop();
-                self.store_loose(depot, &mut magazine);
-                item
-            });
-            let Some(item) = item else {
-                break;
-            };
-            let weight = item.weight();
-            item.free();
-            self.end_loose_lease(depot, weight);
-            self.note_freed(depot, 1, weight);
-        }
-        self.settle_closed();
-    }
-
-    /// Moves all of this thread's cache to the depot if more is leased than a limit that has fallen: the
-    /// cache may have got room since that limit was set. Returns whether it did.
-    pub(super) fn hand_on_above_limit(&self, local: &Local<'_, T>, class: ClassIndex) -> bool {
-        // SeqCst: as in `settle`.
-        fence(Ordering::SeqCst);
-        let above = self.account.is_above_limit();
-        if above {
-            let cache = local.cache(class);
-            self.hand_on(local.me, cache, self.depot(class), cache.rounds().held());
-        }
-        above
     }
 
     /// Moves the items that this thread has not needed since the last trim to the depot, and ends
