@@ -70,7 +70,7 @@
 //! # Options from outside
 //!
 //! [`Builder::from_env`] reads options from the environment, and the feature `serde` from a file.
-//! [`Builder::retain_share`] takes the budget from the memory limit of a container. [`global`] is one pool
+//! [`Builder::retain_share`] takes the budget from the memory limit of a container. [`global()`] is one pool
 //! for all crates of a program.
 //!
 //! # Systems
