@@ -139,6 +139,19 @@ fn local_untouched(pool: Pool) -> Pool {
     pool
 }
 
+fn used_global() {
+    warm_up(tierpool::set_global(options()).unwrap(), 0);
+}
+
+// The same as `local_untouched`, but each get asks for the pool.
+#[library_benchmark]
+#[bench::x1000(setup = used_global)]
+fn local_of_global((): ()) {
+    for _ in 0..1000 {
+        black_box(&mut tierpool::global().get(size()));
+    }
+}
+
 #[library_benchmark]
 #[bench::x1000(args = (1), setup = used)]
 fn local_one_byte(pool: Pool) -> Pool {
@@ -394,6 +407,7 @@ library_benchmark_group!(
     name = instructions,
     benchmarks = [
         local_untouched,
+        local_of_global,
         local_one_byte,
         local_64_bytes,
         lent_64_bytes,

@@ -21,7 +21,7 @@ pub(crate) fn memory_limit() -> Option<u64> {
 /// The same, of a system whose files are in the directory `root`.
 fn limit_below(root: &Path) -> Option<u64> {
     limit(|path| {
-        // SECURITY.md says which files, and when.
+        // SECURITY.md lists the files, and when they are read.
         #[allow(clippy::disallowed_methods)]
         std::fs::read_to_string(root.join(path)).ok()
     })

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// The global pool, and what a later [`set_global`] has to say.
+/// The shared pool, and how it was made.
 struct Global {
     pool: Pool,
     was_set: bool,
@@ -22,7 +22,7 @@ static GLOBAL: OnceLock<Global> = OnceLock::new();
 /// libraries then share one budget, and each finds buffers that another one has dropped.
 ///
 /// Its users see each other's counters, and compete for its budget. A crate that handles secrets should
-/// build a pool of its own, with [`zero_on_return`](Builder::zero_on_return).
+/// build a separate pool, with [`zero_on_return`](Builder::zero_on_return).
 ///
 /// # When it ends
 ///
@@ -63,14 +63,14 @@ fn first() -> &'static Pool {
     &GLOBAL.get_or_init(by_default).pool
 }
 
-/// Makes the [global](global) pool with these options, and returns it.
+/// Makes the [shared pool](global) with these options, and returns it.
 ///
 /// Call it once, early in `main`: before threads start, and before any library uses the pool. Libraries
 /// leave it to the program.
 ///
 /// # Errors
 ///
-/// The global pool stays as it is, or is still to be made:
+/// The shared pool stays as it is, or is still to be made:
 ///
 /// - [`SetGlobalError::AlreadySet`] if `set_global` has made it.
 /// - [`SetGlobalError::AlreadyUsed`] if [`global`] has made it, with the default options.
@@ -106,7 +106,7 @@ pub fn set_global(builder: Builder) -> Result<&'static Pool, SetGlobalError> {
     }
 }
 
-/// Tells why [`set_global`] did not make the global pool.
+/// Tells why [`set_global`] did not make the shared pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SetGlobalError {
@@ -124,13 +124,13 @@ impl fmt::Display for SetGlobalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AlreadySet => {
-                "the global pool is set already: it is made once; call set_global in one place"
+                "the shared pool is set already: it is made once; call set_global in one place"
             }
             Self::AlreadyUsed => {
-                "the global pool is in use already, with the default options: it is made once; call \
+                "the shared pool is in use already, with the default options: it is made once; call \
                  set_global before anything calls global"
             }
-            Self::Config(_) => "the options for the global pool are refused",
+            Self::Config(_) => "the options for the shared pool are refused",
         })
     }
 }

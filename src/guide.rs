@@ -14,6 +14,7 @@
 //! | [`memory`] | Who holds memory, and when does it go back? |
 //! | [`learned_sizes`] | Which sizes does the pool learn, and what for? |
 //! | [`troubleshooting`] | Which number is high, and what do I do? |
+//! | [`coming_from`] | I know another pool: what is its counterpart? |
 //! | [`terms`] | What does a word mean here? |
 
 // The pages link to one another's files, for a reader of the repository. The definitions above each
@@ -100,6 +101,10 @@ pub mod learned_sizes {}
 /// [frames]: crate::guide::frames
 #[doc = include_str!("../docs/guide/troubleshooting.md")]
 pub mod troubleshooting {}
+
+/// The pools of Go, Java and C#, each with its counterpart here.
+#[doc = include_str!("../docs/guide/coming_from.md")]
+pub mod coming_from {}
 
 /// The words of this crate.
 #[doc = include_str!("../docs/guide/terms.md")]

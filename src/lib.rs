@@ -67,6 +67,12 @@
 //! kept: see [`Pool::targets`] and [`guide::learned_sizes`]. [`SizeClasses::fit`] chooses the best
 //! size classes for recorded requests: see [`guide::size_classes`].
 //!
+//! # Options from outside
+//!
+//! [`Builder::from_env`] reads options from the environment, and the feature `serde` from a file.
+//! [`Builder::retain_share`] takes the budget from the memory limit of a container. [`global()`] is one pool
+//! for all crates of a program.
+//!
 //! # Systems
 //!
 //! `wasm32-unknown-unknown` has no clock and no threads. Trims and calibrations by time never
@@ -83,8 +89,8 @@
 //! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
 //!   works with the bodies of `hyper`, `axum` and others. With `tokio` as well, it streams an
 //!   `AsyncRead` as a body.
-//! - `serde`: a [`Profile`], which holds what a pool has learned, can be saved and read. [`Stats`] and
-//!   its parts, [`Targets`] and [`Freed`] can be serialized.
+//! - `serde`: the options of a [`Builder`] can be read, and saved. So
+//!   can a [`Profile`], which holds what a pool has learned. [`Stats`] and its parts, [`Targets`] and [`Freed`] can be serialized.
 //! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead` without a copy. It copies between
 //!   streams with no buffer for an idle one.
 //!

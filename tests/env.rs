@@ -1,5 +1,5 @@
-//! Options from variables of the environment. Each fact has a process of its own, since the variables
-//! belong to the whole process.
+//! Options from variables of the environment. Each fact runs in a separate process, since
+//! variables belong to the whole process.
 
 use std::env;
 use std::error::Error;

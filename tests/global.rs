@@ -1,7 +1,12 @@
-//! The global pool. A process has one, so each fact has a process of its own.
+//! The shared pool. A process has one, so each fact runs in a separate process.
 //!
 //! No test harness: the facts about the end of the process need the main thread.
 
+mod common {
+    pub mod forget;
+}
+
+use common::forget::forget;
 use std::cell::RefCell;
 use std::env;
 use std::error::Error;
@@ -62,7 +67,7 @@ fn main() {
         let said = String::from_utf8_lossy(&child.stderr);
         assert!(child.status.success(), "{name}: {}\n{said}", child.status);
     }
-    println!("{} facts about the global pool hold", FACTS.len());
+    println!("{} facts about the shared pool hold", FACTS.len());
 }
 
 fn small() -> tierpool::Builder {
@@ -75,7 +80,7 @@ fn the_default_pool_cannot_be_set_later() {
     assert_eq!(error, SetGlobalError::AlreadyUsed);
     assert_eq!(
         error.to_string(),
-        "the global pool is in use already, with the default options: it is made once; call \
+        "the shared pool is in use already, with the default options: it is made once; call \
          set_global before anything calls global"
     );
     assert!(error.source().is_none());
@@ -91,7 +96,7 @@ fn a_set_pool_cannot_be_set_again() {
     assert_eq!(error, SetGlobalError::AlreadySet);
     assert_eq!(
         error.to_string(),
-        "the global pool is set already: it is made once; call set_global in one place"
+        "the shared pool is set already: it is made once; call set_global in one place"
     );
     assert_eq!(global().classes(), [64, 1000]);
 }
@@ -100,7 +105,7 @@ fn refused_options_leave_the_pool_to_be_set() {
     let error = set_global(Pool::builder().max_size(0)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the options for the global pool are refused"
+        "the options for the shared pool are refused"
     );
     let source = error.source().and_then(|source| source.downcast_ref());
     assert!(matches!(
@@ -202,5 +207,5 @@ fn the_process_ends_with_buffers_out() {
     });
     begun.recv().unwrap();
     assert_eq!(global().stats().total.outstanding, 2);
-    std::mem::forget((held, send));
+    forget((held, send));
 }

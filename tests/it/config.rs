@@ -753,3 +753,53 @@ fn a_thread_caches_8_mib_by_default_and_all_classes_with_usize_max() {
         12
     );
 }
+
+#[test]
+fn a_share_that_is_none_is_refused_by_name() {
+    for (share, text) in [
+        (0.0, "0"),
+        (-0.05, "-0.05"),
+        (1.5, "1.5"),
+        (f64::NAN, "NaN"),
+        (f64::INFINITY, "inf"),
+    ] {
+        assert_refused(
+            Pool::builder().retain_share(share),
+            |error| matches!(error, ConfigError::Share { .. }),
+            &format!(
+                "retain_share ({text}) is not above 0 and at most 1: it is a share of the memory \
+                 limit; use 0.05 for 5 of 100"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_share_beside_a_budget_is_refused() {
+    assert_refused(
+        Pool::builder().retain_bytes(64 << 20).retain_share(0.05),
+        |error| {
+            matches!(
+                error,
+                ConfigError::ShareBesideBytes {
+                    retain_bytes: 67_108_864,
+                    ..
+                }
+            )
+        },
+        "retain_share (0.05) is set beside retain_bytes (64 MiB): each sets the budget; leave out \
+         one of the two",
+    );
+}
+
+// A billionth of any limit, or the default budget: both are below what this pool needs.
+#[test]
+#[cfg_attr(miri, ignore = "reads files of the system")]
+fn a_share_gives_way_to_the_largest_class_and_to_what_is_kept_idle() {
+    let share = |largest| options(&[largest]).retain_share(1e-9);
+    let budget = |builder: Builder| builder.build().unwrap().stats().budget_bytes;
+    assert_eq!(budget(share(32 << 20).keep_idle(1, 3)), 96 << 20);
+    let largest = budget(share(1 << 30));
+    // With a limit, and without one.
+    assert!([1 << 30, 2 << 30].contains(&largest), "{largest}");
+}
