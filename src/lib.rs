@@ -119,6 +119,8 @@ pub mod io;
 mod limit;
 #[cfg(feature = "limit")]
 mod limited;
+mod object;
+mod panics;
 mod pool;
 mod report;
 mod sizing;
@@ -139,6 +141,7 @@ pub use buf::{PooledBuf, PooledBytes};
 pub use builder::Builder;
 pub use error::{ConfigError, FitError, GetError, SpawnError};
 pub use explain::Explanation;
+pub use object::{ObjectPool, ObjectPoolBuilder, ObjectStats, Pooled};
 pub use pool::{Freed, Pool};
 pub use sizing::histogram::{Histogram, HistogramCell};
 pub use sizing::profile::Profile;
