@@ -3,9 +3,11 @@
 
 mod common {
     pub mod forget;
+    pub mod wait;
 }
 
 use common::forget;
+use common::wait::wait_until;
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -338,16 +340,22 @@ fn gets_trim_by_time() {
     let census = Census::default();
     let often = census.builder().trim_interval(Duration::from_millis(1));
     let pool = often.build().unwrap();
-    drop([pool.get(), pool.get(), pool.get()]);
-    // Two gets need more than a thread that holds one: they leave the fast path.
-    let mut held = Vec::new();
-    while pool.stats().trimmed == 0 {
-        held.extend((0..4).map(|_| pool.get()));
-        held.truncate(1);
-        thread::yield_now();
-    }
-    drop(held);
-    assert_balance(&pool);
+    let (rests, wakes) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            drop([pool.get(), pool.get(), pool.get()]);
+            rests.wait();
+            wakes.wait();
+        });
+        rests.wait();
+        // These gets miss, since the idle objects are in the cache of the thread that rests.
+        wait_until("all three are dropped", || {
+            drop(pool.get().detach());
+            pool.stats().trimmed == 3
+        });
+        wakes.wait();
+    });
+    assert_eq!((census.alive(), assert_balance(&pool).idle), (0, 0));
 }
 
 #[test]
@@ -363,14 +371,12 @@ fn the_background_thread_trims_and_survives_a_panic_of_an_objects_end() {
         let mut member = pool.get();
         member.end = Ends::ByPanic;
         drop(member);
-        while census.alive() > 0 || pool.stats().panics < round {
-            thread::yield_now();
-        }
+        wait_until("the object is dropped", || pool.stats().panics == round);
     }
     assert_eq!(pool.stats().trimmed, 2);
 }
 
-// Failed once: they were dropped as one chain, each by the end of the one before it.
+// Dropped as one chain, each by the end of the one before it, they would overflow the stack.
 #[test]
 fn a_hundred_thousand_objects_are_dropped_by_one_clear() {
     let census = Census::default();
@@ -537,22 +543,11 @@ impl Drop for UsesItsPool {
     fn drop(&mut self) {
         ENDS.fetch_add(1, Ordering::SeqCst);
         let pool = self.0.get().unwrap();
-        // All that takes the engine's lock, or waits for it. An end does the same once more, so not
-        // for ever.
+        // All that takes the engine's lock, or waits for it.
         pool.trim();
         pool.clear();
         drop(pool.clone());
-        drop(pool.get().detach_quietly());
-    }
-}
-
-trait DetachQuietly {
-    fn detach_quietly(self);
-}
-
-impl DetachQuietly for Pooled<UsesItsPool> {
-    fn detach_quietly(self) {
-        std::mem::forget(self.detach());
+        forget::forget(pool.get().detach()); // its end would do the same
     }
 }
 
