@@ -7,10 +7,9 @@
 //! thread holds while a task runs.
 
 use crate::clock::Stopwatch;
+use crate::panics;
 use crate::system::SignalsBlocked;
 use std::io;
-use std::mem;
-use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -188,17 +187,11 @@ impl Tasks {
 /// it.
 fn run(task: &Weak<dyn Task>) {
     // The task may end here, with everything that it owns.
-    let ran = panic::catch_unwind(AssertUnwindSafe(|| {
+    let _reported = panics::contain(|| {
         if let Some(task) = task.upgrade() {
             task.run();
         }
-    }));
-    if let Err(panic) = ran {
-        // The payload of the panic may panic when it is dropped. The payload of that panic is
-        // leaked.
-        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(panic)));
-        let _leaked = dropped.map_err(mem::forget);
-    }
+    });
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! Owns the defaults. Holds no running state.
 
 use crate::cgroup;
-use crate::config::{self, Calibrating, Config, Hook, LeastBudget};
+use crate::config::{
+    self, Calibrating, Config, Hook, INTERVAL_LEAST, LeastBudget, TRIM_INTERVAL_DEFAULT,
+};
 use crate::engine::{Limits, UNLIMITED};
 use crate::error::ConfigError;
 use crate::pool::{Freed, Pool};
@@ -25,8 +27,6 @@ const RETAIN_BYTES_DEFAULT: usize = 64 << 20;
 const RETAIN_LARGEST_DEFAULT: usize = 2;
 /// 8 MiB: a thread that uses all classes from 512 bytes to 1 MiB never reaches it.
 const THREAD_CACHE_BYTES_DEFAULT: usize = 8 << 20;
-/// 10 s: long for a program at work, short for one whose burst is over.
-const TRIM_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 /// Half: the size classes double, so a smaller one holds all contents below that.
 const COMPACT_BELOW_DEFAULT: u8 = 50;
 /// 42,000 returns, as in `valyala/bytebufferpool`.
@@ -36,8 +36,6 @@ const CALIBRATE_PERCENTILE_DEFAULT: f64 = 0.95;
 /// 60 s: 700 returns a second of one step reach the threshold in that time. A quieter program
 /// adapts after a minute with at least 1000 returns.
 const CALIBRATE_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
-/// 1 ms: the clock is not finer, and a thread that trims more often does little else.
-const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 
 /// The options that set the interval of trims.
 const TRIM_INTERVAL: &str = "trim_interval";

@@ -11,6 +11,11 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// 10 s: long for a program at work, short for one whose burst is over.
+pub(crate) const TRIM_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// 1 ms: the clock is not finer, and a thread that trims more often does little else.
+pub(crate) const INTERVAL_LEAST: Duration = Duration::from_millis(1);
+
 /// Checked options.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {

@@ -12,7 +12,8 @@ use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-/// Tells which options of a [`Builder`](crate::Builder) cannot be used, and why.
+/// Tells which options of a [`Builder`](crate::Builder) or an
+/// [`ObjectPoolBuilder`](crate::ObjectPoolBuilder) cannot be used, and why.
 ///
 /// Each message names the option, its value, the limit and the remedy.
 ///
@@ -143,6 +144,20 @@ pub enum ConfigError {
         /// The capacity of the size class that it has no room for, in bytes.
         capacity: usize,
         /// How many buffers of it are to be kept idle.
+        count: usize,
+    },
+    /// The `keep_idle` of a pool of objects is above its `max_idle`.
+    #[non_exhaustive]
+    KeepIdleAboveMaxIdle {
+        /// `keep_idle` in objects.
+        keep_idle: usize,
+        /// `max_idle` in objects.
+        max_idle: usize,
+    },
+    /// The heap has no room for the list of the objects of `keep_idle`.
+    #[non_exhaustive]
+    KeepIdleObjectsOutOfMemory {
+        /// How many objects are to be kept idle.
         count: usize,
     },
     /// `max_outstanding_bytes` is below the smallest size class: no buffer could ever be taken.
@@ -319,6 +334,19 @@ impl fmt::Display for ConfigError {
                 "keep_idle ({} of {}): the heap has no room for them; keep fewer idle",
                 counted(*count as u64, "buffer"),
                 Exact(*capacity)
+            ),
+            Self::KeepIdleAboveMaxIdle {
+                keep_idle,
+                max_idle,
+            } => write!(
+                f,
+                "keep_idle ({keep_idle}) is above max_idle ({max_idle}): no more objects are kept; \
+                 raise max_idle to {keep_idle} or more, or keep fewer idle"
+            ),
+            Self::KeepIdleObjectsOutOfMemory { count } => write!(
+                f,
+                "keep_idle ({}): the heap has no room for a list of them; keep fewer idle",
+                counted(*count as u64, "object"),
             ),
             Self::OutstandingBelowSmallest {
                 max_outstanding_bytes,

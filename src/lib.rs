@@ -127,7 +127,9 @@ pub mod io;
 mod limit;
 #[cfg(feature = "limit")]
 mod limited;
+mod object;
 mod outside;
+mod panics;
 mod pool;
 mod report;
 mod sizing;
@@ -149,6 +151,7 @@ pub use builder::Builder;
 pub use error::{ConfigError, FitError, GetError, SpawnError};
 pub use explain::Explanation;
 pub use global::{SetGlobalError, global, set_global};
+pub use object::{ObjectPool, ObjectPoolBuilder, ObjectStats, Pooled};
 pub use outside::EnvError;
 pub use pool::{Freed, Pool};
 pub use sizing::histogram::{Histogram, HistogramCell};

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use tierpool::{Pool, PooledBuf};
+use tierpool::{ObjectPool, Pool, PooledBuf};
 
 /// More than there are tests.
 const LEDGERS: usize = 64;
@@ -179,6 +179,62 @@ fn a_local_hit_of_a_pool_that_wipes_allocates_and_frees_nothing() {
         pool.get(4096).extend_from_slice(b"secret");
     }
     assert_eq!(ledger.events(), before);
+}
+
+// Functions without state: `init` allocates nothing of its own here, so each block is the pool's.
+#[test]
+fn a_warm_pool_of_objects_allocates_and_frees_nothing() {
+    let options = || ObjectPool::builder(|| [0_u64; 4]).trim_interval(None);
+    let pools = [
+        options().build().unwrap(),
+        options()
+            .keep(|object| object[0] < 9)
+            .reset(|object| object[0] = 0)
+            .build()
+            .unwrap(),
+    ];
+    for pool in pools {
+        let ledger = Ledger::open();
+        let before = ledger.events();
+        let first = pool.get();
+        assert!(ledger.events().0 > before.0, "its cell");
+        // More than the thread's cache holds, so that some go to the depot and back.
+        let mut held = Vec::with_capacity(100);
+        held.push(first);
+        let warm_up = (100, 2);
+        for round in 0..rounds(500, 20) {
+            let warm = ledger.events();
+            while held.len() < held.capacity() {
+                held.push(pool.get());
+            }
+            held.iter_mut().for_each(|object| object[0] = 1);
+            held.clear();
+            for _ in 0..5 {
+                drop((pool.get(), pool.get()));
+            }
+            if round >= warm_up.1 {
+                assert_eq!(ledger.events(), warm);
+            }
+        }
+        assert_eq!(pool.stats().misses, warm_up.0 as u64);
+        drop((held, pool));
+        // What is left is the thread's own.
+        assert!(ledger.live_bytes() < THREAD_LIST_BYTES);
+    }
+}
+
+#[test]
+fn a_pool_of_objects_trims_and_clears_without_allocating() {
+    let pool = ObjectPool::builder(|| 7_u64).trim_interval(None).build();
+    let pool = pool.unwrap();
+    let ledger = Ledger::open();
+    let held: Vec<_> = (0..rounds(500, 50)).map(|_| pool.get()).collect();
+    drop(held);
+    let before = ledger.events().0;
+    assert_eq!(pool.trim(), 0);
+    drop(pool.get());
+    assert!(pool.trim() + pool.clear() > 0);
+    assert_eq!(ledger.events().0, before);
 }
 
 #[test]

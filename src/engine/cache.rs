@@ -178,13 +178,13 @@ impl<T: Item> Cache<T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
         debug_assert_eq!(item.weight(), cache.unit, "otherwise `levels` is wrong");
-        if !LOOKED_AT && cache.rounds.sample_is_due() {
+        if T::SAMPLED && !LOOKED_AT && cache.rounds.sample_is_due() {
             return Err(item);
         }
         let Some(mut alone) = cache.enter(me) else {
             return Err(item);
         };
-        let kept = match LOOKED_AT {
+        let kept = match T::SAMPLED && LOOKED_AT {
             true => alone.push_looked_at(item),
             false => alone.push(item),
         };

@@ -22,18 +22,26 @@ pub(crate) trait Item: Send + 'static {
     /// The notes that the items' owner keeps for each thread that uses the engine.
     type Notes: Default + Send + Sync + 'static;
 
+    /// Whether some returns are samples, for the items' owner to look at.
+    const SAMPLED: bool = true;
+
     /// The cost of keeping the item, in the unit of the caller's limits.
     ///
     /// Does not change while the engine holds the item. Not 0.
     fn weight(&self) -> usize;
 
     /// Ends the item, in the order that is best for the heap.
+    ///
+    /// The caller may hold locks of the engine. So this waits for no other thread, runs no code of
+    /// the program, and does not end the engine.
     fn free(self);
 
     /// Gives the memory of a part of an idle item back to the system, so that the system has it
     /// even if the heap keeps what [`free`](Self::free) frees. The part is a range of its weight.
     /// Returns how much of it has gone back, or `None` if this system cannot do it.
-    fn give_back_pages(&mut self, part: Range<usize>) -> Option<usize>;
+    fn give_back_pages(&mut self, _part: Range<usize>) -> Option<usize> {
+        None
+    }
 }
 
 /// Index of a size class in an engine.

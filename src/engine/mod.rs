@@ -72,6 +72,10 @@ pub(crate) struct Engine<T: Item> {
 pub(crate) trait HasEngine: Send + Sync + 'static {
     type Item: Item;
     fn engine(&self) -> &Engine<Self::Item>;
+
+    /// Called when a thread that ends has moved its items out of its caches, outside all locks.
+    #[inline(always)]
+    fn after_thread_exit(&self) {}
 }
 
 /// A thread's reference to an engine. Small, since the thread may keep it for some time after the
@@ -82,6 +86,7 @@ impl<H: HasEngine> ThreadExit for Home<H> {
     fn thread_exit(&self, me: Token, caches: *const ()) {
         if let Some(home) = self.0.upgrade() {
             home.engine().thread_exit(me, caches);
+            home.after_thread_exit();
         }
     }
 }
