@@ -85,19 +85,25 @@ impl Drop for Server {
     }
 }
 
+/// Becomes `memcached`, and ends it when the pipe to this process is closed: also if this process is
+/// killed.
+const START: &str =
+    r#"exec 3<&0; (read -r _ <&3; kill "$$") & exec memcached "$@" 3<&- </dev/null"#;
+
 /// Starts `memcached`. `None` if it has ended at once, or if another process has the port.
 fn real(limits: Limits) -> Result<Option<Server>> {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = free.local_addr()?;
     drop(free);
-    let child = Command::new("memcached")
+    let child = Command::new("sh")
+        .args(["-c", START, "memcached"])
         .args(["-l", "127.0.0.1", "-U", "0", "-t", "2"])
         .args(["-u", "nobody"]) // only root changes its user
         .arg("-M") // refuses what it has no room for
         .args(["-p", &address.port().to_string()])
         .args(["-I", &format!("{}m", limits.value_mib)])
         .args(["-m", &limits.total_mib.to_string()])
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
