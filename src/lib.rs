@@ -50,6 +50,11 @@
 //! [`Pool::clear`] frees all idle buffers, and the drop of the last handle frees everything.
 //! [`Builder::keep_idle`] keeps buffers warm that no trim frees. See [`guide::memory`].
 //!
+//! # Objects
+//!
+//! [`ObjectPool`] does the same for objects of any type, as Go's `sync.Pool`: compressors, parsers,
+//! per-request contexts. Its guard [`Pooled`] is owned, and goes home when it is dropped.
+//!
 //! # Readers and writers
 //!
 //! [`io::BufReader`] and [`io::BufWriter`] hold a buffer only while there are bytes in it.
@@ -89,8 +94,9 @@
 //! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
 //!   works with the bodies of `hyper`, `axum` and others. With `tokio` as well, it streams an
 //!   `AsyncRead` as a body.
-//! - `serde`: the options of a [`Builder`] can be read, and saved. So
-//!   can a [`Profile`], which holds what a pool has learned. [`Stats`] and its parts, [`Targets`] and [`Freed`] can be serialized.
+//! - `serde`: the options of a [`Builder`] can be read, and saved. So can a [`Profile`], which holds what
+//!   a pool has learned. [`Stats`] and its parts, [`ObjectStats`], [`Targets`] and [`Freed`] can be
+//!   serialized.
 //! - `tokio`: the module `tokio` cuts frames out of an `AsyncRead` without a copy. It copies between
 //!   streams with no buffer for an idle one.
 //!

@@ -181,7 +181,7 @@ fn a_local_hit_of_a_pool_that_wipes_allocates_and_frees_nothing() {
     assert_eq!(ledger.events(), before);
 }
 
-// Functions without state: `init` allocates nothing of its own here, so each block is the pool's.
+// `init`, `keep` and `reset` allocate nothing here. So each block is of the pool.
 #[test]
 fn a_warm_pool_of_objects_allocates_and_frees_nothing() {
     let options = || ObjectPool::builder(|| [0_u64; 4]).trim_interval(None);

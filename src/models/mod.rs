@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Owns the numbered items and the assertions about them. The models run the code of `src/engine`,
-//! `src/inner/holders.rs`, `src/limit` and `src/sizing/calibrator.rs`, with loom's atomics and locks
+//! `src/inner/holders.rs`, `src/limit`, `src/object` and `src/sizing/calibrator.rs`, with loom's atomics and locks
 //! (`src/sync`) and tiny limits; no part of it is copied. A test is named by its race.
 //!
 //! Under `--cfg shuttle` the same models run in some hundred orders drawn at random. The purpose is
@@ -35,6 +35,7 @@
 //! | get, drop and trim at a depot | `depot` |
 //! | pushes and pops at one of the rings of a depot | `ring` |
 //! | a guard and the parts cut from it, which leave, clone, grow or write again | `parts` |
+//! | a return, a clear and the last handle's drop of a pool of objects, whose objects are dropped outside locks | `objects` |
 //! | two leases of the last room, or a lease and the end of a lease | `budget` |
 //! | a reader of counts, and the owner or a claim | `claim`: `stats_race_..`, `calibrate` |
 //! | a thread that records returns or asks for a retired class, and a calibration | `calibrate` |
@@ -94,6 +95,7 @@ mod depot;
 mod exit;
 #[cfg(feature = "limit")]
 mod limit;
+mod objects;
 mod parts;
 mod reclaim;
 mod ring;

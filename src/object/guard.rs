@@ -37,7 +37,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 ///
 /// # Addresses, and `Pin`
 ///
-/// The object lies in a heap cell of its own. It does not move from the time when it was made until it
+/// The object lies alone in a heap cell. It does not move from the time when it was made until it
 /// is dropped or [detached](Self::detach), except through `&mut`. The guard does not promise that to
 /// others: `&mut` and `detach` may move it, so there is no access as [`Pin`](std::pin::Pin). For types that must
 /// not move, make a pool of `Pin<Box<T>>`.

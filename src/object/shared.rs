@@ -345,6 +345,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Takes an object out of the pool for good.
+    #[allow(clippy::boxed_local)] // a guard has it boxed
     pub(super) fn detach(slot: ObjectBox<T>) -> T {
         slot.home().counters.detached.bump();
         let Slot { value, .. } = *slot;

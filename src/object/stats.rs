@@ -221,7 +221,7 @@ impl ObjectStats {
 }
 
 impl fmt::Display for ObjectStats {
-    /// Prints what went out, what came back, and what there is, on a line each.
+    /// Prints three lines: of gets, of returns, and of the objects that there are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let misses = match self.misses {
             1 => String::from("1 miss"),

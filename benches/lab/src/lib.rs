@@ -3,9 +3,10 @@
 //! - `served` measures a server: it runs in a child process, and its load in this one.
 //! - `workers` verify messages on other threads.
 //! - `table` compares two columns of numbers, and puts the result into words.
-//! - `heap` counts allocations.
+//! - `heap` counts allocations, and `accounts` checks a pool's numbers.
 //! - `plot` draws.
 
+pub mod accounts;
 pub mod heap;
 pub mod plot;
 pub mod random;

@@ -11,11 +11,13 @@ mod child;
 mod compare;
 mod load;
 mod measure;
+mod objects;
 pub mod peers;
 
 pub use buffers::{Buffer, Buffers, Plain, Source};
-pub use child::{checked, fail};
+pub use child::{checked, fail, watch};
 pub use load::Load;
+pub use objects::{Fresh, Objects};
 
 use crate::{Result, descriptors_max, print};
 use std::ffi::OsString;

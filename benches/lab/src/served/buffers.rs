@@ -26,7 +26,7 @@ pub trait Source: Clone + Send + Sync + Unpin + 'static {
 
 pub trait Buffer: Buf + BufMut + fmt::Write + Send + Sync + 'static {
     /// A part of the contents, which shares the buffer.
-    type Part: Buf + Deref<Target = [u8]> + Send + Sync + 'static;
+    type Part: Buf + Deref<Target = [u8]> + Send + Sync + Unpin + 'static;
 
     fn reserve(&mut self, additional: usize);
     fn split_to(&mut self, len: usize) -> Self::Part;

@@ -9,9 +9,10 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{self, Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tierpool::Pool;
+use tierpool::{ObjectPool, Pool};
 use tokio::net::TcpListener;
 use tokio::runtime;
 
@@ -26,6 +27,16 @@ static CHECKED: AtomicU64 = AtomicU64::new(0);
 pub fn checked(units: u64) {
     // Relaxed: the parent reads it seconds later; nothing else is ordered by it.
     CHECKED.fetch_add(units, Ordering::Relaxed);
+}
+
+/// Counts what the server has in use, besides buffers of its pool.
+static OTHERS: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>> = OnceLock::new();
+
+/// Lets the run fail if one of this pool's objects is outstanding at the end, too.
+pub fn watch<T: Send + 'static>(objects: &ObjectPool<T>) {
+    let objects = objects.clone();
+    let counts = OTHERS.set(Box::new(move || objects.stats().outstanding));
+    assert!(counts.is_ok(), "a second pool of objects");
 }
 
 /// The child process, as its parent sees it.
@@ -139,7 +150,7 @@ pub(super) struct Usage {
     pub(super) faults: Option<u64>,
     pub(super) allocations: u64,
     pub(super) checked: u64,
-    /// Buffers of the pool.
+    /// Buffers of the pool, and objects of a watched one.
     pub(super) outstanding: u64,
 }
 
@@ -155,7 +166,8 @@ impl Usage {
             faults,
             allocations,
             checked: CHECKED.load(Ordering::Relaxed),
-            outstanding: pool.map_or(0, |pool| pool.stats().total.outstanding),
+            outstanding: pool.map_or(0, |pool| pool.stats().total.outstanding)
+                + OTHERS.get().map_or(0, |count| count()),
         })
     }
 }

@@ -64,7 +64,10 @@ impl Running {
         }
         if rest.outstanding > P::HOLDS {
             let (left, mode) = (rest.outstanding, self.mode.name());
-            return Err(format!("{mode}: {left} buffers are outstanding after the load").into());
+            return Err(format!(
+                "{mode}: {left} buffers or objects are outstanding after the load"
+            )
+            .into());
         }
         let (begin, end) = (&loaded.begin, &loaded.end);
         let per_unit = |begin: Option<u64>, end: Option<u64>| match (begin, end) {
