@@ -64,10 +64,10 @@ for example in examples/*.rs; do
 done
 
 # The lab. A program fails if an answer is wrong or missing, or if a buffer is not dropped.
-run cargo test --locked --release -p tierpool-lab --lib
+run cargo test --locked --release -p tierpool-lab --lib --bin requests
 step "the main job, for a moment: $main_job"
 $main_job -- --quick
-for program in http_files limits log_pipeline proxy udp_fanout; do
+for program in http_files library limits log_pipeline memcached proxy requests udp_fanout workers; do
     run timeout 120 cargo run --locked --release -p tierpool-lab --bin "$program" -- --quick
 done
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The table of docs/benchmarks.md, "Programs": scripts/programs.sh [ROUNDS [SECONDS [RECORD]]]
 #
-# Runs six programs with plain buffers, under three heaps, and with the pool, under two. In each
+# Runs nine programs with plain buffers, under three heaps, and with the pool, under two. In each
 # round every variant runs once, in turn, so that a slow minute of the machine affects all variants.
 # The table has the medians of the rounds, and the allocations of a separate run. By default 7 rounds
-# of 2 s: a quarter of an hour. RECORD is a CSV file that gets a line for each measurement.
+# of 2 s: half an hour. RECORD is a CSV file that gets a line for each measurement.
 #
 # mimalloc and jemalloc are Debian's libraries, loaded before the server's own heap; curl and wrk are
-# clients of http_files. If they are missing, root gets them from apt-get. If that fails, a message
-# says so: the heaps are left out, and the program's own client replaces curl and wrk.
+# clients of http_files, and memcached is the server of the program of that name. If they are missing,
+# root gets them from apt-get. If that fails, a message says so: the heaps are left out, and code of
+# the program's own replaces curl, wrk and memcached.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-7} seconds=${2:-2} record=${3:-}
@@ -20,8 +21,8 @@ install() { # PACKAGE
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >&2 || true
 }
-for client in curl wrk; do
-    command -v "$client" >/dev/null || install "$client"
+for peer in curl wrk memcached; do
+    command -v "$peer" >/dev/null || install "$peer"
 done
 
 # Adds variants on another heap, if there is one.
@@ -48,7 +49,7 @@ heap libjemalloc.so libjemalloc2 plain
 lines=$(mktemp)
 trap 'rm "$lines"' EXIT
 table='' words=''
-for program in frames http_files limits log_pipeline proxy udp_fanout; do
+for program in frames http_files limits log_pipeline memcached proxy requests udp_fanout workers; do
     echo "$program" >&2
     result=$("$programs/$program" --rounds "$rounds" --seconds "$seconds" --rest 10 \
         --record "$lines" "${variants[@]}")

@@ -68,12 +68,12 @@ if ! command -v valgrind >/dev/null ||
         exit 1
     fi
 fi
-# Clients of the lab's http_files, which has its own in their place.
-for client in curl wrk; do
-    if ! command -v "$client" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$client" >/dev/null || true
+# Peers of the lab's http_files and memcached, which have their own in their place.
+for peer in curl wrk memcached; do
+    if ! command -v "$peer" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$peer" >/dev/null || true
     fi
-    command -v "$client" || echo "$client is MISSING: http_files uses its own client"
+    command -v "$peer" || echo "$peer is MISSING: the lab uses its own in its place"
 done
 valgrind --version
 rustc --version

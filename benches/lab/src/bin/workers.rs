@@ -113,7 +113,7 @@ fn compress_all<S: Source>(
     Ok(workers.install(|| files.par_iter().try_for_each(one))?)
 }
 
-/// Compresses a file, and compares what comes out of it with the file.
+/// Compresses a file, decompresses the result, and compares it with the file.
 fn compress<S: Source>(path: &Path, source: &S, codec: &mut Codec) -> Result<()> {
     let file = File::open(path)?;
     let len = file.metadata()?.len() as usize;

@@ -5,9 +5,9 @@
 //! cargo run --release -p tierpool-lab --bin library -- --quick
 //! ```
 //!
-//! Both libraries use `tierpool::global()`, which the program sets. Each also takes a pool of its own.
-//! The program uses them in turn, or both at once, on two threads, and holds some hundred results
-//! each time. Then it rests, and shows what its pools retain. Each measurement is a process of its own.
+//! Both libraries use `tierpool::global()`, which the program sets. Each also accepts another pool. The
+//! program uses them in turn, or both at once, on two threads. It holds some hundred results of each.
+//! Then it measures the bytes that its pools retain. A process does one measurement.
 
 mod records;
 mod runs;
@@ -75,7 +75,7 @@ impl Task {
     }
 }
 
-/// Runs each measurement in a process of its own, in turn. Returns a table of the medians.
+/// Starts a process for each measurement, in turn. Returns a table of the medians.
 fn compare(rounds: usize) -> Result<String> {
     const LOADS: [&str; 2] = ["in-turn", "at-once"];
     const POOLS: [&str; 2] = ["each", "shared"];

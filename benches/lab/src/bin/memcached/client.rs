@@ -85,7 +85,7 @@ impl Manager for Connections {
         Ok(stream)
     }
 
-    /// A server that has closed the connection, or sends what nobody asked for, loses it.
+    /// Refuses a connection that the server has closed, or that has an answer to no command.
     async fn recycle(&self, stream: &mut TcpStream, _: &Metrics) -> RecycleResult<Error> {
         match stream.try_read(&mut [0]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -190,8 +190,8 @@ impl<S: Source> Client<S> {
         Ok(command)
     }
 
-    /// Sends a command, and reads an answer of one line. A refusal is no end of the connection's
-    /// use for memcached, but it is here: who knows how much of the value was read?
+    /// Sends a command, and reads an answer of one line. A refusal closes the connection: the server
+    /// may not have read the whole value.
     async fn answer(&self, mut command: impl Buf) -> Result<String> {
         let mut connection = self.connection().await?;
         let stream = connection.stream();
@@ -256,7 +256,7 @@ async fn line(stream: &mut TcpStream, head: &mut impl Buffer) -> Result<usize> {
     }
 }
 
-/// Reads until the buffer has at least `len` bytes, and not more for want of them.
+/// Reads until the buffer has `len` bytes, if it has fewer.
 async fn fill(stream: &mut TcpStream, buf: &mut impl Buffer, len: usize) -> Result<()> {
     while buf.remaining() < len {
         read(stream, buf, len - buf.remaining()).await?;

@@ -59,7 +59,7 @@ impl Server {
     pub fn kill(&mut self) {
         match self.process.take() {
             Some(Process::Real(mut child)) => {
-                // An error says that it has ended by itself.
+                // It may have ended by itself.
                 let _ = child.kill();
                 let _ = child.wait();
             }
