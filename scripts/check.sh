@@ -68,7 +68,7 @@ run cargo test --locked --release -p tierpool-lab --lib --bin requests
 step "the main job, for a moment: $main_job"
 $main_job -- --quick
 for program in http_files library limits log_pipeline memcached proxy requests udp_fanout workers; do
-    run timeout 120 cargo run --locked --release -p tierpool-lab --bin "$program" -- --quick
+    run timeout 120 cargo run --locked --release -p tierpool-lab --features peers --bin "$program" -- --quick
 done
 
 # Fails if the pool breaks one of the bounds that it prints.

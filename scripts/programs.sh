@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-7} seconds=${2:-2} record=${3:-}
 
-cargo build --locked --release --quiet -p tierpool-lab
+cargo build --locked --release --quiet -p tierpool-lab --features peers
 programs=${CARGO_TARGET_DIR:-target}/release
 
 install() { # PACKAGE

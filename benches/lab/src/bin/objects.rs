@@ -1,8 +1,8 @@
 //! The time of a get and a drop of a small object, beside other pools of objects, in one run.
 //!
 //! ```text
-//! cargo run --release -p tierpool-lab --bin objects             a table
-//! cargo run --release -p tierpool-lab --bin objects -- ROUNDS   batches per figure; default 41
+//! cargo run --release -p tierpool-lab --features peers --bin objects             a table
+//! cargo run --release -p tierpool-lab --features peers --bin objects -- ROUNDS   batches per figure; default 41
 //! ```
 //!
 //! The object is 64 bytes on the heap. One operation takes it, adds 1 to it, and drops its guard. The

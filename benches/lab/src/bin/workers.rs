@@ -1,8 +1,8 @@
 //! Threads that compress the files of a directory tree.
 //!
 //! ```text
-//! cargo run --release -p tierpool-lab --bin workers              # plain against the pools
-//! cargo run --release -p tierpool-lab --bin workers -- --help
+//! cargo run --release -p tierpool-lab --features peers --bin workers              # plain against the pools
+//! cargo run --release -p tierpool-lab --features peers --bin workers -- --help
 //! ```
 //!
 //! The threads are rayon's: worker pools are its job, and tokio's. Pooled are what the workers use: a

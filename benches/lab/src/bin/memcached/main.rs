@@ -1,8 +1,8 @@
 //! A service that stores values in a real `memcached`, and reads them back.
 //!
 //! ```text
-//! cargo run --release -p tierpool-lab --bin memcached              # plain against the pool
-//! cargo run --release -p tierpool-lab --bin memcached -- --help
+//! cargo run --release -p tierpool-lab --features peers --bin memcached              # plain against the pool
+//! cargo run --release -p tierpool-lab --features peers --bin memcached -- --help
 //! ```
 //!
 //! Connections are pooled by `deadpool`, in both columns. Buffers are plain or pooled: those of
