@@ -257,7 +257,12 @@ impl Limit {
 
     /// Charges `bytes`, also if there is no room.
     pub(crate) fn charge(&self, bytes: usize) {
-        self.add_debt(self.permits(bytes));
+        let permits = self.permits(bytes);
+        let request = u32::try_from(permits).ok();
+        match request.map(|permits| self.queue().try_acquire_many(permits)) {
+            Some(Ok(permit)) => permit.forget(),
+            _ => self.add_debt(permits),
+        }
     }
 
     /// Ends the charge of `bytes`.
