@@ -107,7 +107,7 @@ RUSTFLAGS='--cfg shuttle -C debug-assertions' timeout 900 \
 
 run scripts/sanitize.sh all
 
-# A quarter of a minute for each of the four targets. Each target uses one core.
+# A quarter of a minute for each of the five targets. Each target uses one core.
 FUZZ_JOBS=$(nproc) run scripts/fuzz.sh 0.25
 
 run scripts/minimal.sh

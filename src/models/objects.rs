@@ -3,6 +3,7 @@
 
 use super::{Number, alive, check, spawn};
 use crate::ObjectPool;
+use crate::sync::end_thread;
 
 /// An object whose end uses its pool.
 struct Member {
@@ -79,6 +80,22 @@ fn a_return_races_the_last_handle() {
     check(3, || {
         let pool = pool();
         let (held, last) = (pool.get(), pool.get());
+        let closer = spawn(move || drop(pool));
+        drop(held);
+        closer.join().unwrap();
+        assert_eq!(alive(), 1);
+        drop(last);
+        assert_eq!(alive(), 0);
+    });
+}
+
+// By a thread that has let go of its caches, so that the object goes to the depot.
+#[test]
+fn a_loose_return_races_the_last_handle() {
+    check(3, || {
+        let pool = pool();
+        let (held, last) = (pool.get(), pool.get());
+        end_thread();
         let closer = spawn(move || drop(pool));
         drop(held);
         closer.join().unwrap();
