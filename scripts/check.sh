@@ -100,10 +100,10 @@ run cargo test --locked --release --test scale -- --ignored
 # at random.
 step "models, every order"
 RUSTFLAGS='--cfg loom -C debug-assertions' timeout 900 \
-    cargo test --locked --release -p tierpool --lib --target-dir target/loom models
+    cargo test --locked --release -p tierpool --lib --features limit --target-dir target/loom models
 step "models, random orders"
 RUSTFLAGS='--cfg shuttle -C debug-assertions' timeout 900 \
-    cargo test --locked --release -p tierpool --lib --target-dir target/shuttle schedules
+    cargo test --locked --release -p tierpool --lib --features limit --target-dir target/shuttle schedules
 
 run scripts/sanitize.sh all
 
