@@ -607,6 +607,39 @@ fn a_guard_after_its_pool_still_runs_the_functions_and_may_panic() {
     );
 }
 
+// What the functions own ends with the pool, which may be in the drop of a guard while its thread
+// unwinds. There, a panic that goes on would end the process.
+#[test]
+fn what_the_functions_own_may_panic_at_its_end() {
+    let census = Census::default();
+    let owned = || {
+        let mut owned = census.member();
+        owned.end = Ends::ByPanic;
+        Mutex::new(owned) // a function must be `Sync`
+    };
+    let made = |_: &Mutex<Member>| 7_u8;
+    let (init, keep, reset) = (owned(), owned(), owned());
+    let pool = ObjectPool::builder(move || made(&init))
+        .keep(move |_| made(&keep) == 7)
+        .reset(move |_| _ = made(&reset))
+        .build()
+        .unwrap();
+    let user = catch_unwind(AssertUnwindSafe(|| {
+        let _last = pool.get();
+        drop(pool);
+        assert_eq!(census.alive(), 3);
+        quiet_panic();
+    }));
+    assert_eq!(user.unwrap_err().downcast_ref(), Some(&"a quiet panic"));
+    assert_eq!(census.alive(), 0);
+    // The end of a pool in `detach` loses no object.
+    let init = owned();
+    let pool = ObjectPool::new(move || made(&init));
+    let last = pool.get();
+    drop(pool);
+    assert_eq!((last.detach(), census.alive()), (7, 0));
+}
+
 #[test]
 fn a_forgotten_guard_stays_outstanding() {
     let census = Census::default();

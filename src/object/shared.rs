@@ -12,6 +12,7 @@ use crate::error::{ConfigError, SpawnError};
 use crate::panics;
 use crate::sync::{AtomicUsize, Counter, Ordering};
 use std::convert::Infallible;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub(super) type Keep<T> = Box<dyn Fn(&T) -> bool + Send + Sync>;
 pub(super) type Reset<T> = Box<dyn Fn(&mut T) + Send + Sync>;
 
 /// The program's functions for the objects of a pool.
-pub(super) struct Functions<T> {
+pub(super) struct Functions<T: 'static> {
     /// Makes an object for a get that misses.
     pub(super) init: Box<dyn Fn() -> T + Send + Sync>,
     /// Whether to keep an object that comes back.
@@ -31,8 +32,21 @@ pub(super) struct Functions<T> {
     pub(super) reset: Option<Reset<T>>,
 }
 
+impl<T: 'static> Drop for Functions<T> {
+    /// Ends the functions, with what they own. A panic there goes no further: the drop of a guard or
+    /// the end of a thread may be the end of the pool.
+    fn drop(&mut self) {
+        // It owns nothing, so it takes no memory.
+        let nothing = Box::new(|| -> T { unreachable!("the pool has ended") });
+        let init = mem::replace(&mut self.init, nothing);
+        let _reported = panics::contain(|| drop(init));
+        let _reported = panics::contain(|| drop(self.keep.take()));
+        let _reported = panics::contain(|| drop(self.reset.take()));
+    }
+}
+
 /// Checked options.
-pub(super) struct Config<T> {
+pub(super) struct Config<T: 'static> {
     pub(super) functions: Functions<T>,
     pub(super) limits: Limits,
     /// How often the background thread trims the pool; `None` if it does not.
@@ -73,7 +87,7 @@ struct Panic<'a>(&'a Counter);
 
 impl Panic<'_> {
     fn none_came(self) {
-        std::mem::forget(self);
+        mem::forget(self);
     }
 }
 
