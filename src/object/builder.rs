@@ -179,10 +179,10 @@ impl<T: Send + 'static> ObjectPoolBuilder<T> {
     /// let options = ObjectPool::builder(String::new).trim_interval(Duration::from_millis(20));
     /// let pool = options.background_trim(true).build()?;
     /// drop(pool.get());
-    /// while pool.stats().idle > 0 {
+    /// while pool.stats().trimmed == 0 {
     ///     std::thread::sleep(Duration::from_millis(5));
     /// }
-    /// assert_eq!(pool.stats().trimmed, 1);
+    /// assert_eq!(pool.stats().idle, 0);
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn background_trim(mut self, on: bool) -> Self {
