@@ -147,6 +147,11 @@ impl<T: Item> Here<T> {
         self.cache().rounds().sample(interval)
     }
 
+    /// Whether the next return is a sample.
+    pub(crate) fn sample_is_due(&self) -> bool {
+        self.cache().sample_is_due()
+    }
+
     /// The class of the items that it keeps.
     #[inline]
     pub(crate) fn class(&self) -> ClassIndex {
