@@ -209,6 +209,49 @@ const _: () = {
     is_sync::<Pooled<u8>>();
 };
 
+// Did not compile once: whether the guard is `Send` depended on itself.
+#[test]
+fn an_object_may_hold_guards_and_handles_of_its_own_pool() {
+    #[derive(Default)]
+    struct Node {
+        next: Option<Pooled<Node>>,
+        pool: Option<ObjectPool<Node>>,
+        census: Option<Member>,
+    }
+    let census = Census::default();
+    let pool: ObjectPool<Node> = ObjectPool::builder(Node::default)
+        .trim_interval(None)
+        .build()
+        .unwrap();
+    let mut first = pool.get();
+    for _ in 0..100 {
+        let mut node = pool.get();
+        node.census = Some(census.member());
+        node.next = Some(first);
+        first = node;
+    }
+    let other = on_a_thread(move || first.next.take());
+    // The first of the list has gone home, and the rest is out.
+    assert_eq!((pool.stats().idle, pool.stats().outstanding), (1, 100));
+    drop(other);
+    assert_eq!((pool.stats().idle, pool.stats().outstanding), (2, 99));
+    // Each node that is dropped sends the next one home.
+    let cleared = std::iter::repeat_with(|| pool.clear()).take_while(|&dropped| dropped > 0);
+    assert_eq!(cleared.sum::<usize>(), 101);
+    assert_eq!((assert_balance(&pool).outstanding, census.alive()), (0, 0));
+
+    // An idle object keeps its pool until a trim drops the object. Then all of the pool ends.
+    let background = ObjectPool::builder(Node::default).trim_interval(Duration::from_millis(1));
+    let pool = background.background_trim(true).build().unwrap();
+    let mut node = pool.get();
+    node.census = Some(census.member());
+    node.pool = Some(pool.clone());
+    drop(pool);
+    assert_eq!(census.alive(), 1);
+    drop(node);
+    wait_until("the pool ends", || census.alive() == 0);
+}
+
 #[test]
 fn zero_sized_and_overaligned_objects_are_kept() {
     #[derive(Default)]
