@@ -16,8 +16,8 @@ use std::ptr::NonNull;
 #[repr(C)]
 pub(crate) struct Origin<T> {
     owner: Token,
-    /// A `Cache<T>`. Dangling in [`Origin::NONE`] only. Untyped, as that type exists for an [`Item`] only: whether
-    /// an origin is `Send` must not depend on that. Otherwise an object could hold no guard of its own type.
+    /// A `Cache<T>`. Dangling in [`Origin::NONE`] only. Untyped, so that an origin of any type is `Send`:
+    /// otherwise an object could hold no guard of its type.
     cache: NonNull<()>,
     _items: PhantomData<*const T>,
 }
