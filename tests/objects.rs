@@ -33,6 +33,17 @@ fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     thread::spawn(work).join().unwrap()
 }
 
+/// Runs these on a thread each, until the threads have ended with their thread-locals. A scope alone waits for
+/// the functions only: the threads might still hand their objects on.
+fn on_threads<F: FnOnce() + Send>(work: impl IntoIterator<Item = F>) {
+    thread::scope(|scope| {
+        let threads: Vec<_> = work.into_iter().map(|work| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+    });
+}
+
 /// Panics without a report. The tests' output stays readable, and nothing else differs.
 fn quiet_panic() -> ! {
     panic::resume_unwind(Box::new("a quiet panic"))
@@ -83,25 +94,20 @@ fn the_bound_on_idle_objects_holds_over_all_threads() {
     const MAX: usize = 10;
     let census = Census::default();
     let pool = census.builder().max_idle(MAX).build().unwrap();
-    let threads = 4;
-    let all_hold = Barrier::new(threads);
-    let checked = Barrier::new(threads);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                for _ in 0..rounds(50, 3) {
-                    let held: Vec<_> = (0..MAX).map(|_| pool.get()).collect();
-                    all_hold.wait();
-                    drop(held);
-                    all_hold.wait();
-                    let stats = pool.stats();
-                    assert!(stats.idle <= MAX as u64, "{stats}");
-                    assert_eq!(census.alive() as u64, stats.idle, "{stats}");
-                    checked.wait();
-                }
-            });
+    let (all_hold, checked) = (Barrier::new(4), Barrier::new(4));
+    let work = || {
+        for _ in 0..rounds(50, 3) {
+            let held: Vec<_> = (0..MAX).map(|_| pool.get()).collect();
+            all_hold.wait();
+            drop(held);
+            all_hold.wait();
+            let stats = pool.stats();
+            assert!(stats.idle <= MAX as u64, "{stats}");
+            assert_eq!(census.alive() as u64, stats.idle, "{stats}");
+            checked.wait();
         }
-    });
+    };
+    on_threads([work; 4]);
     let stats = assert_balance(&pool);
     assert!(stats.discarded_full > 0, "{stats}");
 }
@@ -203,6 +209,49 @@ const _: () = {
     is_sync::<Pooled<u8>>();
 };
 
+// Did not compile once: whether the guard is `Send` depended on itself.
+#[test]
+fn an_object_may_hold_guards_and_handles_of_its_own_pool() {
+    #[derive(Default)]
+    struct Node {
+        next: Option<Pooled<Node>>,
+        pool: Option<ObjectPool<Node>>,
+        census: Option<Member>,
+    }
+    let census = Census::default();
+    let pool: ObjectPool<Node> = ObjectPool::builder(Node::default)
+        .trim_interval(None)
+        .build()
+        .unwrap();
+    let mut first = pool.get();
+    for _ in 0..100 {
+        let mut node = pool.get();
+        node.census = Some(census.member());
+        node.next = Some(first);
+        first = node;
+    }
+    let other = on_a_thread(move || first.next.take());
+    // The first of the list has gone home, and the rest is out.
+    assert_eq!((pool.stats().idle, pool.stats().outstanding), (1, 100));
+    drop(other);
+    assert_eq!((pool.stats().idle, pool.stats().outstanding), (2, 99));
+    // Each node that is dropped sends the next one home.
+    let cleared = std::iter::repeat_with(|| pool.clear()).take_while(|&dropped| dropped > 0);
+    assert_eq!(cleared.sum::<usize>(), 101);
+    assert_eq!((assert_balance(&pool).outstanding, census.alive()), (0, 0));
+
+    // An idle object keeps its pool until a trim drops the object. Then all of the pool ends.
+    let background = ObjectPool::builder(Node::default).trim_interval(Duration::from_millis(1));
+    let pool = background.background_trim(true).build().unwrap();
+    let mut node = pool.get();
+    node.census = Some(census.member());
+    node.pool = Some(pool.clone());
+    drop(pool);
+    assert_eq!(census.alive(), 1);
+    drop(node);
+    wait_until("the pool ends", || census.alive() == 0);
+}
+
 #[test]
 fn zero_sized_and_overaligned_objects_are_kept() {
     #[derive(Default)]
@@ -284,6 +333,22 @@ fn gets_trim_by_time() {
         assert_eq!(alive, 0, "dropped by the get that trimmed");
     });
     assert_eq!(assert_balance(&pool).idle, 0);
+}
+
+// Failed once: gets and drops on the fast path did no part of a trim.
+#[test]
+fn a_thread_that_only_hits_its_own_cache_trims_by_time() {
+    let census = Census::default();
+    let often = census.builder().trim_interval(Duration::from_millis(1));
+    let pool = often.build().unwrap();
+    let burst: Vec<_> = (0..rounds(500, 100)).map(|_| pool.get()).collect();
+    drop(burst);
+    wait_until("all but one are dropped", || {
+        (0..1024).for_each(|_| drop(pool.get()));
+        census.alive() <= 1
+    });
+    let stats = assert_balance(&pool);
+    assert!(stats.depot_hits <= 64 && stats.trimmed > 0, "{stats}");
 }
 
 #[test]
@@ -609,6 +674,39 @@ fn a_guard_after_its_pool_still_runs_the_functions_and_may_panic() {
     );
 }
 
+// What the functions own ends with the pool, which may be in the drop of a guard while its thread
+// unwinds. There, a panic that goes on would end the process.
+#[test]
+fn what_the_functions_own_may_panic_at_its_end() {
+    let census = Census::default();
+    let owned = || {
+        let mut owned = census.member();
+        owned.end = Ends::ByPanic;
+        Mutex::new(owned) // a function must be `Sync`
+    };
+    let made = |_: &Mutex<Member>| 7_u8;
+    let (init, keep, reset) = (owned(), owned(), owned());
+    let pool = ObjectPool::builder(move || made(&init))
+        .keep(move |_| made(&keep) == 7)
+        .reset(move |_| _ = made(&reset))
+        .build()
+        .unwrap();
+    let user = catch_unwind(AssertUnwindSafe(|| {
+        let _last = pool.get();
+        drop(pool);
+        assert_eq!(census.alive(), 3);
+        quiet_panic();
+    }));
+    assert_eq!(user.unwrap_err().downcast_ref(), Some(&"a quiet panic"));
+    assert_eq!(census.alive(), 0);
+    // The end of a pool in `detach` loses no object.
+    let init = owned();
+    let pool = ObjectPool::new(move || made(&init));
+    let last = pool.get();
+    drop(pool);
+    assert_eq!((last.detach(), census.alive()), (7, 0));
+}
+
 #[test]
 fn a_forgotten_guard_stays_outstanding() {
     let census = Census::default();
@@ -702,26 +800,24 @@ fn busy_threads_lose_no_object_and_share_none() {
         .build()
         .unwrap();
     let exchange: Mutex<Vec<Pooled<Member>>> = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for thread in 0..4 {
-            let (pool, exchange) = (&pool, &exchange);
-            scope.spawn(move || {
-                for round in 0..rounds(3000, 60) {
-                    let member = pool.get();
-                    // `Cell`: a data race if two threads had it.
-                    assert_eq!(member.uses.replace(1), 0);
-                    member.uses.set(0);
-                    match (thread + round) % 5 {
-                        0 => exchange.lock().unwrap().push(member),
-                        1 => drop(exchange.lock().unwrap().pop()),
-                        2 if round % 50 == 2 => _ = pool.trim(),
-                        3 if round % 200 == 3 => _ = pool.clear(),
-                        _ => drop(member),
-                    }
+    on_threads((0..4).map(|thread| {
+        let (pool, exchange) = (&pool, &exchange);
+        move || {
+            for round in 0..rounds(3000, 60) {
+                let member = pool.get();
+                // `Cell`: a data race if two threads had it.
+                assert_eq!(member.uses.replace(1), 0);
+                member.uses.set(0);
+                match (thread + round) % 5 {
+                    0 => exchange.lock().unwrap().push(member),
+                    1 => drop(exchange.lock().unwrap().pop()),
+                    2 if round % 50 == 2 => _ = pool.trim(),
+                    3 if round % 200 == 3 => _ = pool.clear(),
+                    _ => drop(member),
                 }
-            });
+            }
         }
-    });
+    }));
     exchange.lock().unwrap().clear();
     let stats = assert_balance(&pool);
     assert_eq!((stats.outstanding, stats.panics), (0, 0), "{stats}");

@@ -178,13 +178,13 @@ impl<T: Item> Cache<T> {
         // SAFETY: alive, as the caller promises, until `busy` is clear.
         let cache = unsafe { this.as_ref() };
         debug_assert_eq!(item.weight(), cache.unit, "otherwise `levels` is wrong");
-        if T::SAMPLED && !LOOKED_AT && cache.rounds.sample_is_due() {
+        if !LOOKED_AT && cache.sample_is_due() {
             return Err(item);
         }
         let Some(mut alone) = cache.enter(me) else {
             return Err(item);
         };
-        let kept = match T::SAMPLED && LOOKED_AT {
+        let kept = match LOOKED_AT && T::SAMPLE_EACH.is_none() {
             true => alone.push_looked_at(item),
             false => alone.push(item),
         };
@@ -193,6 +193,15 @@ impl<T: Item> Cache<T> {
         // Release: as in `leave`.
         cache.busy.store(false, Ordering::Release);
         kept
+    }
+
+    /// Whether the next return is a sample. For the owner.
+    #[inline(always)]
+    pub(super) fn sample_is_due(&self) -> bool {
+        match T::SAMPLE_EACH {
+            Some(each) => self.rounds.returns() % each == 0,
+            None => self.rounds.sample_is_due(),
+        }
     }
 
     /// How many items the cache holds, and its room; `None` if `me` may not enter.

@@ -22,8 +22,9 @@ pub(crate) trait Item: Send + 'static {
     /// The notes that the items' owner keeps for each thread that uses the engine.
     type Notes: Default + Send + Sync + 'static;
 
-    /// Whether some returns are samples, for the items' owner to look at.
-    const SAMPLED: bool = true;
+    /// One in this many returns to a thread's cache is a sample, which does not take the fast path. A power of
+    /// two. `None` for an owner that learns from samples: then they come at random.
+    const SAMPLE_EACH: Option<u64> = None;
 
     /// The cost of keeping the item, in the unit of the caller's limits.
     ///

@@ -6,6 +6,7 @@
 use super::cache::Cache;
 use super::item::{ClassIndex, Item};
 use super::local::{self, Token};
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 /// The thread cache that an item may come back to, and whose it was.
@@ -13,17 +14,19 @@ use std::ptr::NonNull;
 // each other, the compiler would write them through a vector register, which costs more than it
 // saves (`docs/design.md`).
 #[repr(C)]
-pub(crate) struct Origin<T: Item> {
+pub(crate) struct Origin<T> {
     owner: Token,
-    /// Dangling in [`Origin::NONE`] only.
-    cache: NonNull<Cache<T>>,
+    /// A `Cache<T>`. Dangling in [`Origin::NONE`] only. Untyped, so that an origin of any type is `Send`:
+    /// otherwise an object could hold no guard of its type.
+    cache: NonNull<()>,
+    _items: PhantomData<*const T>,
 }
 
 // SAFETY: every method that follows the address demands that the calling thread is the one that
 // `owner` names, on whichever thread the origin is.
-unsafe impl<T: Item> Send for Origin<T> {}
+unsafe impl<T> Send for Origin<T> {}
 // SAFETY: as above; no field changes behind a shared reference.
-unsafe impl<T: Item> Sync for Origin<T> {}
+unsafe impl<T> Sync for Origin<T> {}
 
 /// The marks that the holder of an item may note in the item's origin.
 ///
@@ -47,27 +50,29 @@ pub(crate) enum Mark {
 
 const _: () = assert!((Mark::Known as usize) < Token::STEP);
 
-impl<T: Item> Clone for Origin<T> {
+impl<T> Clone for Origin<T> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T: Item> Copy for Origin<T> {}
+impl<T> Copy for Origin<T> {}
 
 impl<T: Item> Origin<T> {
     /// The origin of an item from no thread's cache.
     pub(crate) const NONE: Self = Origin {
-        cache: NonNull::dangling(),
         owner: Token::NOBODY,
+        cache: NonNull::dangling(),
+        _items: PhantomData,
     };
 
     #[inline(always)]
     pub(super) fn new(cache: &Cache<T>, owner: Token) -> Self {
         Origin {
-            cache: NonNull::from(cache),
             owner,
+            cache: NonNull::from(cache).cast(),
+            _items: PhantomData,
         }
     }
 
@@ -109,7 +114,7 @@ impl<T: Item> Origin<T> {
     pub(crate) unsafe fn here(&self) -> Option<Here<T>> {
         local::is_this_thread(self.owner).then_some(Here {
             me: self.owner,
-            cache: self.cache,
+            cache: self.cache.cast(),
         })
     }
 }
@@ -145,6 +150,11 @@ impl<T: Item> Here<T> {
     /// included.
     pub(crate) fn sample(&self, interval: usize) -> Option<usize> {
         self.cache().rounds().sample(interval)
+    }
+
+    /// Whether the next return is a sample.
+    pub(crate) fn sample_is_due(&self) -> bool {
+        self.cache().sample_is_due()
     }
 
     /// The class of the items that it keeps.

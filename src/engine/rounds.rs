@@ -139,7 +139,13 @@ impl<T> Rounds<T> {
 
     // ---- samples: for the owner alone, whether it is inside or not ----
 
-    /// Whether the next return is a sample.
+    /// How many items came back. For the owner.
+    #[inline(always)]
+    pub(super) fn returns(&self) -> u64 {
+        self.returns.get()
+    }
+
+    /// Whether the next return is a sample, if samples are at random.
     #[inline(always)]
     pub(super) fn sample_is_due(&self) -> bool {
         self.returns.get() as usize == self.sample_at.get()

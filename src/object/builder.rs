@@ -148,8 +148,8 @@ impl<T: Send + 'static> ObjectPoolBuilder<T> {
     /// Default: 10 seconds. A shorter interval than a millisecond counts as a millisecond.
     ///
     /// An idle object that no get takes is dropped after one to two intervals, or later if there are many.
-    /// Gets and drops that leave the fast path do the work, in pieces of at most 64 objects. So a program that
-    /// rests drops nothing, unless [`background_trim`](Self::background_trim) is on.
+    /// Gets that leave the fast path do the work, and one in 1024 drops of each thread, in pieces of at most 64
+    /// objects. So a program that rests drops nothing, unless [`background_trim`](Self::background_trim) is on.
     ///
     /// ```
     /// use tierpool::ObjectPool;
@@ -179,10 +179,10 @@ impl<T: Send + 'static> ObjectPoolBuilder<T> {
     /// let options = ObjectPool::builder(String::new).trim_interval(Duration::from_millis(20));
     /// let pool = options.background_trim(true).build()?;
     /// drop(pool.get());
-    /// while pool.stats().idle > 0 {
+    /// while pool.stats().trimmed == 0 {
     ///     std::thread::sleep(Duration::from_millis(5));
     /// }
-    /// assert_eq!(pool.stats().trimmed, 1);
+    /// assert_eq!(pool.stats().idle, 0);
     /// # Ok::<(), tierpool::ConfigError>(())
     /// ```
     pub fn background_trim(mut self, on: bool) -> Self {

@@ -53,11 +53,14 @@ use std::sync::Arc;
 /// [`background_trim`](crate::ObjectPoolBuilder::background_trim).
 ///
 /// All of these may use the same pool: none runs under a lock. A function that owns a handle to its own
-/// pool keeps that pool for ever.
+/// pool keeps that pool for ever. An idle object that owns one keeps it until a trim drops the object.
 ///
 /// A panic of `init` goes on to the caller of `get`. A panic of the others ends where it is, after the
 /// program's panic hook has reported it, and the object is dropped. [`ObjectStats::panics`] counts all of
 /// them.
+///
+/// The functions end with the last handle or the last guard, whichever comes later. A panic of what they own
+/// ends there, too, and is not counted.
 ///
 /// # Objects that a panic left half-changed
 ///
@@ -83,7 +86,9 @@ use std::sync::Arc;
 ///
 /// The drop of the last handle drops all idle objects, in the caches of all threads. Objects that are still
 /// out stay valid. Each is dropped with its guard. As for a [`Pool`](crate::Pool#the-last-handle), the drop
-/// waits for a trim that is running, and for a thread that is inside a get or a drop.
+/// waits for a trim that is running, and for a thread that is inside a get or a drop. It does not wait for
+/// the `Drop` of objects that another thread has taken out, such as that of
+/// [`background_trim`](crate::ObjectPoolBuilder::background_trim).
 ///
 /// # Threads
 ///

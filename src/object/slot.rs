@@ -6,7 +6,7 @@
 //! a slot between a guard and a cache counts nothing.
 
 use super::ObjectBox;
-use super::shared::Shared;
+use super::shared::{LOOK_EACH, Shared};
 use crate::engine::Item;
 use crate::panics;
 use crate::sync::{Hint, Mutex, lock};
@@ -55,7 +55,7 @@ impl<T: Send + 'static> Slot<T> {
 impl<T: Send + 'static> Item for ObjectBox<T> {
     type Notes = ();
 
-    const SAMPLED: bool = false;
+    const SAMPLE_EACH: Option<u64> = Some(LOOK_EACH);
 
     #[inline(always)]
     fn weight(&self) -> usize {

@@ -293,7 +293,8 @@ impl Slot<'_> {
                 **slot = Some(sizes.collect::<Result<_, Reason>>()?);
             }
             Slot::Kept(slot) => {
-                let kept = entries(text)?.map(|entry| {
+                // Any number of entries: sizes of the same class add up.
+                let kept = text.split(',').map(|entry| {
                     let (size, count) = entry.split_once(':').ok_or(Reason::NoColon)?;
                     let count = number(count.trim(), Reason::NotACount)?;
                     Ok((units::parse_bytes(size)?, count))

@@ -167,9 +167,6 @@ impl<'de> Visitor<'de> for Value<'_> {
             return Err(de::Error::invalid_type(Unexpected::Map, &self));
         }
         while let Some((Text(size), Text(count))) = map.next_entry()? {
-            if kept.len() == CLASSES_MAX {
-                return Err(self.refuse("a map", Reason::TooMany));
-            }
             let bytes = units::parse_bytes(&size);
             let bytes = bytes.map_err(|why| self.refuse(&size, why.into()))?;
             let buffers = super::number(&count, Reason::NotACount);
@@ -273,6 +270,14 @@ fn count(buffers: usize) -> Written {
     }
 }
 
+/// What is no finite number is a text: JSON would write `null`. `build` refuses it, and names it.
+fn share(share: f64) -> Written {
+    match share.is_finite() {
+        true => Written::Share(share),
+        false => Written::Text(share.to_string()),
+    }
+}
+
 fn interval(time: Option<Duration>) -> Written {
     Written::Text(match time {
         Some(time) => ExactTime(time).to_string(),
@@ -303,7 +308,7 @@ fn changed(builder: &Builder) -> Vec<(&'static str, Written)> {
     };
     write("classes", builder.classes.as_ref().map(sizes));
     write("retain_bytes", builder.retain_bytes.map(limit));
-    write("retain_share", builder.retain_share.map(Written::Share));
+    write("retain_share", builder.retain_share.map(share));
     let mut kept = BTreeMap::new();
     for &(bytes, buffers) in &builder.keep_idle {
         // Calls for the same size add up.
@@ -364,8 +369,8 @@ fn changed(builder: &Builder) -> Vec<(&'static str, Written)> {
         differs.then_some(Written::Number(builder.calibrate_after)),
     );
     let differs = builder.calibrate_percentile != default.calibrate_percentile;
-    let percentile = Written::Share(builder.calibrate_percentile);
-    write("calibrate_percentile", differs.then_some(percentile));
+    let percentile = builder.calibrate_percentile;
+    write("calibrate_percentile", differs.then(|| share(percentile)));
     let differs = builder.calibrate_interval != default.calibrate_interval;
     write(
         "calibrate_interval",

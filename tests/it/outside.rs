@@ -120,6 +120,38 @@ fn a_profile_is_read_and_written() {
 }
 
 #[test]
+fn sizes_that_share_a_class_are_kept_idle_however_many_they_are() {
+    let options = (1..=200).fold(Pool::builder(), |options, n| options.keep_idle(n * 16, 1));
+    let written = serde_json::to_value(&options).unwrap();
+    let list: Vec<_> = (1..=200).map(|n| format!("{}: 1", n * 16)).collect();
+    for value in [written, json!({ "keep_idle": list.join(", ") })] {
+        let pool = read(value).unwrap().build().unwrap();
+        assert_eq!(pool.stats().total.retained_buffers, 200);
+    }
+}
+
+#[test]
+fn a_share_that_is_no_number_is_written_and_then_refused_by_name() {
+    for (share, text) in [
+        (f64::NAN, "NaN"),
+        (f64::INFINITY, "inf"),
+        (-f64::INFINITY, "-inf"),
+    ] {
+        let options = Pool::builder()
+            .retain_share(share)
+            .calibrate_percentile(share);
+        let written = serde_json::to_value(&options).unwrap();
+        assert_eq!(
+            written,
+            json!({ "retain_share": text, "calibrate_percentile": text })
+        );
+        let back = read(written).unwrap();
+        assert_eq!(shown(&back), shown(&options));
+        assert_eq!(back.build().unwrap_err(), options.build().unwrap_err());
+    }
+}
+
+#[test]
 fn a_hook_is_code_and_is_left_out() {
     let hooked = Pool::builder().on_trim(|_| ()).max_size(4096);
     assert_eq!(
