@@ -161,6 +161,7 @@ async fn killed(pool: &Pool) -> Result<String> {
             })
         })
         .collect();
+    drop(began); // so that the next loop ends if all users have ended
     for _ in 0..CONNECTIONS {
         begun.recv().await;
     }
