@@ -304,8 +304,9 @@ impl Builder {
     ///
     /// # Cost
     ///
-    /// A get and its drop take 50 to 100 ns more. They do not take the fast path, and they write a count
-    /// that all threads share. Above 4 GiB, the limit counts in steps of 64 bytes.
+    /// A get and its drop take 55 ns instead of 3, and 120 with `get_async`. They do not take the fast path, and
+    /// they write counts that all threads share: two threads that do nothing else take 700 ns. Above 4 GiB,
+    /// the limit counts in steps of 64 bytes.
     ///
     /// # Errors
     ///
