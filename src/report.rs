@@ -130,11 +130,11 @@ impl fmt::Display for Stats {
             writeln!(f, "{}", self.total.discards)?;
         }
         if self.limit_bytes > 0 {
-            let (waits, refusals) = (Short(self.waits), Short(self.refusals));
+            let (waits, refusals) = (counted(self.waits, "get"), Short(self.refusals));
             let limit = Rounded(self.limit_bytes);
             writeln!(
                 f,
-                "limit {limit} outstanding: {waits} gets waited, {refusals} refused"
+                "limit {limit} outstanding: {waits} waited, {refusals} refused"
             )?;
         }
         write!(
