@@ -183,7 +183,7 @@ impl Builder {
     /// Default: 64 MiB, or twice the largest size class if that is more.
     /// [`retain_share`](Self::retain_share) sets it by the memory limit of a container.
     ///
-    /// The budget is never exceeded. Buffers that are out do not count, and neither does the pool's own
+    /// The budget is never exceeded. [`Pool::set_retain_bytes`] changes it later. Buffers that are out do not count, and neither does the pool's own
     /// memory. With 0 the pool keeps nothing, and with `usize::MAX` there is no budget. Any other budget must
     /// hold one buffer of the largest size class: [`build`](Self::build) refuses a smaller one. So a small
     /// budget needs a small [`max_size`](Self::max_size), too.

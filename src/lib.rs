@@ -94,6 +94,7 @@
 //! - `http-body`: the module `http` reads an HTTP body into one buffer of a pool, up to a limit. It
 //!   works with the bodies of `hyper`, `axum` and others. With `tokio` as well, it streams an
 //!   `AsyncRead` as a body.
+//! - `limit`: a limit on outstanding bytes, and gets that wait for room under it. See [`guide::limits`].
 //! - `serde`: the options of a [`Builder`] can be read, and saved. So can a [`Profile`], which holds what
 //!   a pool has learned. [`Stats`] and its parts, [`ObjectStats`], [`Targets`] and [`Freed`] can be
 //!   serialized.

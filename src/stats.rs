@@ -220,7 +220,7 @@ impl DiscardCounters {
 ///
 /// While threads are busy, a snapshot is not of one moment. An event may be counted in one place and
 /// not yet in another, so the sums may be off. Three things always hold: no count of events ever
-/// falls, the total's `retained_bytes` is never above the budget, and the total's
+/// falls, the total's `retained_bytes` is never above the budget unless that has just been lowered, and the total's
 /// [`footprint_bytes`](Counts::footprint_bytes) is exact.
 ///
 /// ```

@@ -199,24 +199,25 @@ pub struct PooledBuf {
 }
 
 impl PooledBuf {
-    /// Takes an empty buffer for `request` bytes.
+    /// A guard of what the pool hands out.
     #[inline(always)]
-    pub(crate) fn acquire(home: &Arc<Inner>, request: usize) -> Self {
-        let (slot, origin) = home.acquire(request);
+    fn of((slot, origin): (BufferBox, BufferOrigin)) -> Self {
         PooledBuf {
             slot: ManuallyDrop::new(slot),
             origin,
         }
     }
 
+    /// Takes an empty buffer for `request` bytes.
+    #[inline(always)]
+    pub(crate) fn acquire(home: &Arc<Inner>, request: usize) -> Self {
+        PooledBuf::of(home.acquire(request))
+    }
+
     /// As [`acquire`](Self::acquire), or an error if the heap refuses.
     #[inline(always)]
     pub(crate) fn try_acquire(home: &Arc<Inner>, request: usize) -> Result<Self, GetError> {
-        let (slot, origin) = home.try_acquire(request)?;
-        Ok(PooledBuf {
-            slot: ManuallyDrop::new(slot),
-            origin,
-        })
+        Ok(PooledBuf::of(home.try_acquire(request)?))
     }
 
     /// As [`try_acquire`](Self::try_acquire), but exceeds the limit on outstanding bytes if it must.
@@ -225,11 +226,7 @@ impl PooledBuf {
         home: &Arc<Inner>,
         request: usize,
     ) -> Result<Self, GetError> {
-        let (slot, origin) = home.try_acquire_above_limit(request)?;
-        Ok(PooledBuf {
-            slot: ManuallyDrop::new(slot),
-            origin,
-        })
+        Ok(PooledBuf::of(home.try_acquire_above_limit(request)?))
     }
 
     /// As [`try_acquire`](Self::try_acquire), once the limit on outstanding bytes has room.
@@ -238,20 +235,12 @@ impl PooledBuf {
         home: &Arc<Inner>,
         request: usize,
     ) -> Result<Self, GetError> {
-        let (slot, origin) = home.acquire_in_turn(request).await?;
-        Ok(PooledBuf {
-            slot: ManuallyDrop::new(slot),
-            origin,
-        })
+        Ok(PooledBuf::of(home.acquire_in_turn(request).await?))
     }
 
     /// Takes a buffer whose contents are `len` zeros.
     pub(crate) fn acquire_zeroed(home: &Arc<Inner>, len: usize) -> Self {
-        let (slot, origin) = home.acquire_zeroed(len);
-        let mut buf = PooledBuf {
-            slot: ManuallyDrop::new(slot),
-            origin,
-        };
+        let mut buf = PooledBuf::of(home.acquire_zeroed(len));
         buf.append_zeros(len);
         buf
     }
@@ -261,10 +250,7 @@ impl PooledBuf {
         home.counters(home.class_of(buf.capacity())).adopted.bump();
         let slot = BufferSlot::with_foreign(buf, Arc::clone(home));
         home.charge(&slot);
-        PooledBuf {
-            slot: ManuallyDrop::new(slot),
-            origin: BufferOrigin::NONE,
-        }
+        PooledBuf::of((slot, BufferOrigin::NONE))
     }
 
     /// Takes the buffer out of the pool for good, and returns it.

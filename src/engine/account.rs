@@ -4,7 +4,8 @@
 //!
 //! Thread caches lease room for several items at once. A magazine takes its lease along from level
 //! to level. So a get or a drop in a thread's own cache leases nothing. The retained weight is
-//! never above the leased weight, and the leased weight never above the limit.
+//! never above the leased weight. The leased weight is never above the limit, unless that has fallen: then
+//! no more is leased, and `trim` frees what is above.
 
 use crate::sync::{AtomicUsize, Hint, Ordering};
 
