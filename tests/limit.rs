@@ -577,6 +577,44 @@ fn a_pool_that_ends_leaves_guards_that_still_count() {
     thread::spawn(move || drop(held)).join().unwrap();
 }
 
+/// Notes how many buffers are outstanding when it is woken.
+struct Looks(Pool, AtomicUsize);
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let outstanding = self.0.stats().total.outstanding as usize;
+        self.1.store(outstanding, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_waits_is_woken_when_the_buffer_is_home_and_not_before() {
+    type End = fn(PooledBuf);
+    let ends: [End; 4] = [
+        drop,
+        |buf| drop(buf.detach()),
+        |buf| drop(buf.freeze()),
+        |mut buf| drop(buf.split()),
+    ];
+    for end in ends {
+        let pool = pool_of(4096);
+        let mut held = pool.try_get(4096).unwrap();
+        held.put_u8(1);
+        let mut wait = waiting(&pool, 512);
+        let looks = Arc::new(Looks(pool.clone(), AtomicUsize::new(usize::MAX)));
+        let waker = Waker::from(Arc::clone(&looks));
+        let first = wait.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(first.is_pending());
+        end(held);
+        assert_eq!(
+            looks.1.load(Ordering::Relaxed),
+            0,
+            "it saw what is not home"
+        );
+        drop(ready(&mut wait));
+    }
+}
+
 // ---- threads ----
 
 /// Takes buffers on many threads, which never hold more than the limit together.
@@ -887,13 +925,14 @@ mod readers {
         current_thread().block_on(async {
             let mut tasks = Vec::new();
             for number in 0..20 {
-                let ((client, mut near), (mut far, server)) = (duplex(1000), duplex(1000));
+                // One read takes more bytes than the server's side holds unanswered.
+                let ((client, mut near), (mut far, server)) = (duplex(8000), duplex(1000));
                 let pool = pool.clone();
                 tasks.push(tokio::spawn(async move {
                     let (mut client_reads, mut client_writes) = tokio::io::split(client);
                     let (mut server_reads, mut server_writes) = tokio::io::split(server);
                     let (sent, mut got) = (message(number), Vec::new());
-                    // The server answers each byte, so it reads only while it can write.
+                    // The server reads 100 bytes, and no more before it has written them.
                     let (copied, echoed, written, read) = tokio::join!(
                         async {
                             let copied = copy_bidirectional(&pool, &mut near, &mut far).await;
@@ -901,8 +940,13 @@ mod readers {
                             copied
                         },
                         async {
-                            tokio::io::copy(&mut server_reads, &mut server_writes).await?;
-                            server_writes.shutdown().await
+                            let mut few = [0; 100];
+                            loop {
+                                match server_reads.read(&mut few).await? {
+                                    0 => return server_writes.shutdown().await,
+                                    read => server_writes.write_all(&few[..read]).await?,
+                                }
+                            }
                         },
                         async {
                             client_writes.write_all(&sent).await?;

@@ -213,7 +213,8 @@ impl<T: Item> Engine<T> {
     /// First those that a trim would free.
     pub(crate) fn set_limit(&self, weight: usize) -> Freed {
         let mut freed = Freed::default();
-        if self.account.set_limit(weight) {
+        self.account.set_limit(weight);
+        if self.account.is_above_limit() {
             freed += self.free_idle(Idle::Unneeded);
         }
         if self.account.is_above_limit() {
