@@ -215,10 +215,9 @@ impl Limit {
         let _leaves = self.queue_seen.step_at_end();
         let mut has_waited = false;
         loop {
-            // Before the look at the limit: a change after that look wakes this.
+            // Made before the look at the limit: it is woken by each change from now on.
             self.queue_seen.step();
             let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
             if let Err(error) = self.request(bytes) {
                 self.refusals.bump();
                 return Err(error);
